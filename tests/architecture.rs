@@ -1,0 +1,457 @@
+//! The rules of the source tree, held by reading it: who may import whom, where the clock and mio
+//! may appear, how long a file may be. Each message names the file, the line and what to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[path = "architecture/scan.rs"]
+mod scan;
+
+use scan::{CratePath, Scan};
+
+/// One row of the table of layers.
+struct Layer {
+    what: &'static str,
+    /// The modules directly under `src/`, as a file or as a folder.
+    modules: &'static [&'static str],
+    /// The layers these modules may import from. A module may always use its own parts.
+    sees: &'static [usize],
+}
+
+/// The layers, top first: imports run upward. `lib.rs` stands outside and re-exports from all.
+#[rustfmt::skip]
+const LAYERS: [Layer; 8] = [
+    /* 0 */ Layer { what: "plain data", sees: &[0],
+        modules: &["id", "error", "limits", "buffer", "timer", "filter", "reason"] },
+    /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
+        modules: &["connection"] },
+    /* 2 */ Layer { what: "the contract with the user", sees: &[0, 1, 2],
+        modules: &["protocol", "dispatch"] },
+    /* 3 */ Layer { what: "what every driver offers", sees: &[0, 1, 2, 3],
+        modules: &["driver", "handle"] },
+    /* 4 */ Layer { what: "what touches the system", sees: &[0, 1, 2, 3, 4],
+        modules: &["socket", "jobs", "signals"] },
+    /* 5 */ Layer { what: "one turn over many connections", sees: &[0, 1, 2, 3, 4, 5],
+        modules: &["event_loop"] },
+    // Ready protocols see what a user's protocol sees: neither the system nor the turn.
+    /* 6 */ Layer { what: "ready protocols", sees: &[0, 1, 2, 3, 6],
+        modules: &["protocols"] },
+    // Their own layer is missing on purpose: drivers never see each other.
+    /* 7 */ Layer { what: "drivers", sees: &[0, 1, 2, 3, 4, 5],
+        modules: &["reactor", "blocking", "sim"] },
+];
+const DRIVERS: usize = 7;
+
+/// The one folder that may name mio, and what comes with it.
+const MIO_FOLDER: &str = "src/reactor/";
+const MIO_CRATES: &[&str] = &["mio", "signal_hook_mio"];
+
+/// Where the clock is read. Everywhere else time is an argument, which is what lets the simulator
+/// replace it.
+const CLOCK_FOLDERS: &[&str] = &["src/reactor/", "src/blocking/"];
+
+/// Layers whose behaviour must not depend on the random state of a hash map, besides the simulator.
+const DETERMINISTIC_LAYERS: &[usize] = &[0, 1, 2, 3, 4, 5];
+const DETERMINISTIC_DRIVERS: &[&str] = &["sim"];
+
+const LINES_MAX: usize = 600;
+const COLUMNS_MAX: usize = 100;
+
+/// Names that say nothing of what is inside, so that anything could be.
+const VAGUE_NAMES: &[&str] = &["utils", "util", "helpers", "manager", "misc", "common"];
+
+/// Words that tell a reader who is stuck that it is the reader's fault.
+const DISMISSIVE_WORDS: &[&str] = &["simply", "just", "easy", "easily"];
+
+#[test]
+fn every_module_under_src_has_a_layer() {
+    let unknown = sources(&["src"]).into_iter().filter_map(|file| {
+        let module = file.module.first()?;
+        layer_of(module).is_none().then(|| {
+            format!(
+                "{}:1: the module `{module}` is in no layer: put it into the table LAYERS of \
+                 tests/architecture.rs, at the highest place its imports allow",
+                file.name
+            )
+        })
+    });
+    none(unknown);
+}
+
+#[test]
+fn the_table_of_layers_names_each_module_once_and_points_upward() {
+    let mut seen = BTreeSet::new();
+    for (number, layer) in LAYERS.iter().enumerate() {
+        assert!(layer.sees.iter().all(|&above| above <= number), "`{}` sees downward", layer.what);
+        for module in layer.modules {
+            assert!(seen.insert(module), "`{module}` stands twice in the table of layers");
+        }
+    }
+}
+
+#[test]
+fn imports_run_upward_through_the_layers() {
+    none(Tree::read().imports().iter().filter_map(objection));
+}
+
+/// What is wrong with an import, if something is.
+///
+/// Unit tests may borrow anything of the crate to set a scene, except a driver that is not their
+/// own: what needs a driver tests the whole, and belongs in tests/ where it runs on all of them.
+fn objection(import: &Import) -> Option<String> {
+    let Import { place, from, to, in_test } = import;
+    let below = layer_of(from)?;
+    let Some(above) = layer_of(to) else {
+        return Some(format!(
+            "{place}: `crate::{to}` is neither a module nor a name that lib.rs re-exports from \
+             one: import it from the module that defines it"
+        ));
+    };
+    if from == to || LAYERS[below].sees.contains(&above) || (*in_test && above != DRIVERS) {
+        return None;
+    }
+    let advice = if *in_test {
+        "a unit test may not name a driver: move the test to tests/"
+    } else {
+        "imports run upward: move what it needs up, pass it in, or turn the dependency around"
+    };
+    let (below, above) = (LAYERS[below].what, LAYERS[above].what);
+    Some(format!("{place}: `{from}` ({below}) imports `{to}` ({above}); {advice}"))
+}
+
+#[test]
+fn no_driver_names_another() {
+    let tree = Tree::read();
+    let drivers = LAYERS[DRIVERS].modules;
+    none(tree.imports().into_iter().filter_map(|import| {
+        let between = drivers.contains(&import.from.as_str())
+            && drivers.contains(&import.to.as_str())
+            && import.from != import.to;
+        between.then(|| {
+            format!(
+                "{}: the driver `{}` names the driver `{}`: what both need belongs above them, in \
+                 `driver` or `event_loop`",
+                import.place, import.from, import.to
+            )
+        })
+    }));
+}
+
+#[test]
+fn mio_is_named_only_in_the_reactor() {
+    none(sources(&["src"]).iter().filter(|file| !file.name.starts_with(MIO_FOLDER)).flat_map(
+        |file| {
+            let scan = Scan::new(&file.text);
+            let lines = MIO_CRATES.iter().flat_map(move |name| scan.lines_with(&[name]));
+            file.complain(lines, "mio is named outside src/reactor/: keep its types behind it")
+        },
+    ));
+}
+
+#[test]
+fn the_clock_is_read_only_by_drivers_on_real_time() {
+    let outside = |file: &&Source| !CLOCK_FOLDERS.iter().any(|at| file.name.starts_with(at));
+    none(sources(&["src"]).iter().filter(outside).flat_map(|file| {
+        let scan = Scan::new(&file.text);
+        let lines = ["Instant", "SystemTime"]
+            .into_iter()
+            .flat_map(move |clock| scan.lines_with(&[clock, "::", "now"]));
+        file.complain(lines, "the clock is read outside a driver, tests included: pass time in")
+    }));
+}
+
+#[test]
+fn no_file_is_longer_than_can_be_read_at_once() {
+    none(sources(&["src"]).iter().filter_map(|file| {
+        let lines = file.text.lines().count();
+        (lines > LINES_MAX).then(|| {
+            format!(
+                "{}:{lines}: {lines} lines, at most {LINES_MAX}: give one of its ideas a file of \
+                 its own",
+                file.name
+            )
+        })
+    }));
+}
+
+#[test]
+fn no_line_is_wider_than_the_page() {
+    none(sources(&["src", "tests", "examples", "benches"]).iter().flat_map(|file| {
+        let wide = |line: &str| line.chars().count() > COLUMNS_MAX;
+        file.complain(file.lines_where(wide), "more than 100 columns: break the line")
+    }));
+}
+
+#[test]
+fn no_unsafe_code_anywhere() {
+    none(sources(&["src", "tests", "examples", "benches"]).iter().flat_map(|file| {
+        let lines = Scan::new(&file.text).lines_with(&["unsafe"]);
+        file.complain(lines, "`unsafe`: the crate forbids it, tests and examples included")
+    }));
+}
+
+#[test]
+fn the_manifest_forbids_unsafe_code() {
+    let manifest = read("Cargo.toml").expect("Cargo.toml can be read");
+    let lints = manifest.split("[lints.rust]").nth(1).unwrap_or_default();
+    let lints = lints.split("\n[").next().unwrap_or_default();
+    assert!(
+        lints.lines().any(|line| line.trim() == "unsafe_code = \"forbid\""),
+        "Cargo.toml: `unsafe_code = \"forbid\"` is missing from [lints.rust]: put it back"
+    );
+}
+
+#[test]
+fn every_example_is_named_in_the_readme() {
+    let readme = read("README.md").unwrap_or_default();
+    let words: BTreeSet<_> = words(&readme).collect();
+    none(examples().into_iter().filter(|(_, name)| !words.contains(name.as_str())).map(
+        |(file, name)| {
+            format!(
+                "{file}:1: README.md does not name the example `{name}`: say there what it shows"
+            )
+        },
+    ));
+}
+
+#[test]
+fn no_module_has_a_name_that_says_nothing() {
+    none(sources(&["src"]).iter().filter_map(|file| {
+        let vague = file.module.iter().find(|part| VAGUE_NAMES.contains(&part.as_str()))?;
+        Some(format!("{}:1: `{vague}` says nothing: name it after its one idea", file.name))
+    }));
+}
+
+#[test]
+fn no_hash_map_with_random_state_where_runs_must_repeat() {
+    let deterministic = |file: &&Source| {
+        let Some(module) = file.module.first() else { return false };
+        DETERMINISTIC_DRIVERS.contains(&module.as_str())
+            || layer_of(module).is_some_and(|layer| DETERMINISTIC_LAYERS.contains(&layer))
+    };
+    none(sources(&["src"]).iter().filter(deterministic).flat_map(|file| {
+        let scan = Scan::new(&file.text);
+        let names = ["HashMap", "HashSet", "RandomState"];
+        let lines = names.into_iter().flat_map(move |name| scan.lines_with(&[name]));
+        file.complain(
+            lines,
+            "a hash map's order differs from run to run: take a BTreeMap, a slab or a Vec",
+        )
+    }));
+}
+
+#[test]
+fn the_documentation_does_not_talk_down() {
+    let doc = |line: &str| {
+        let line = line.trim_start();
+        dismissive(line) && (line.starts_with("///") || line.starts_with("//!"))
+    };
+    let what = "a word that talks down to the reader (simply, just, easy, easily): leave it out, \
+                or say what makes it so";
+    let mut found = Vec::new();
+    for file in sources(&["src", "examples"]) {
+        found.extend(file.complain(file.lines_where(doc), what));
+    }
+    if let Some(readme) = Source::read("README.md") {
+        found.extend(readme.complain(readme.lines_where(dismissive), what));
+    }
+    none(found);
+}
+
+#[test]
+fn dismissive_words_are_matched_whole() {
+    assert!(dismissive("/// Just call it."));
+    assert!(dismissive("this is easily done"));
+    assert!(!dismissive("/// Adjusts the uneasy, justified limits."));
+}
+
+#[test]
+fn a_file_is_the_module_its_path_says() {
+    let module = |name| module_of(name).join("::");
+    assert_eq!(module("src/lib.rs"), "");
+    assert_eq!(module("src/buffer.rs"), "buffer");
+    assert_eq!(module("src/reactor/mod.rs"), "reactor");
+    assert_eq!(module("src/reactor/turn.rs"), "reactor::turn");
+}
+
+#[test]
+fn the_import_rules_catch_what_they_are_for() {
+    let tree = Tree::of(&[
+        ("src/lib.rs", "mod reactor; pub use error::Error; pub use sim::Sim; pub use log::Level;"),
+        ("src/id.rs", "use crate::Error; use super::connection::Connection;"),
+        ("src/sim/mod.rs", "use crate::{Sim, reactor::Reactor}; #[cfg(test)] mod tests;"),
+        ("src/sim/tests.rs", "use super::Link; use crate::protocols::Lines; use crate::reactor;"),
+        ("src/timer.rs", "#[cfg(test)] mod t { use super::*; use crate::{dispatch, sim::Sim}; }"),
+        ("src/limits.rs", "use crate::Level; use crate::error;"),
+    ]);
+    let imports = tree.imports();
+    let refused = imports.iter().filter(|import| objection(import).is_some());
+    let refused: Vec<_> = refused.map(|import| format!("{} {}", import.from, import.to)).collect();
+    assert_eq!(
+        refused,
+        ["id connection", "sim reactor", "sim reactor", "timer sim", "limits Level"]
+    );
+}
+
+fn layer_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.modules.contains(&module))
+}
+
+/// One module under `src/` naming another, or a name of the crate root that leads to none.
+struct Import {
+    place: String,
+    from: String,
+    to: String,
+    in_test: bool,
+}
+
+/// All files under `src/`, with what is needed to resolve paths between them.
+struct Tree {
+    files: Vec<Source>,
+    re_exports: BTreeMap<String, Vec<String>>,
+    test_modules: Vec<Vec<String>>,
+}
+
+impl Tree {
+    fn read() -> Self {
+        Tree::new(sources(&["src"]))
+    }
+
+    fn of(files: &[(&str, &str)]) -> Self {
+        Tree::new(files.iter().map(|(name, text)| Source::new(name, (*text).to_owned())).collect())
+    }
+
+    fn new(files: Vec<Source>) -> Self {
+        let mut re_exports = BTreeMap::new();
+        let mut test_modules = Vec::new();
+        for file in &files {
+            let scan = Scan::new(&file.text);
+            if file.module.is_empty() {
+                re_exports = scan.re_exports();
+            }
+            test_modules.extend(scan.test_modules(&file.module));
+        }
+        Tree { files, re_exports, test_modules }
+    }
+
+    fn imports(&self) -> Vec<Import> {
+        let mut imports = Vec::new();
+        for file in &self.files {
+            let Some(from) = file.module.first() else { continue };
+            let test_file = self.test_modules.iter().any(|module| file.module.starts_with(module));
+            for path in Scan::new(&file.text).crate_paths(&file.module) {
+                imports.push(Import {
+                    place: format!("{}:{}", file.name, path.line),
+                    from: from.clone(),
+                    to: self.module_behind(&path),
+                    in_test: path.in_test || test_file,
+                });
+            }
+        }
+        imports
+    }
+
+    /// The module a path leads to: its first name, or what lib.rs re-exports under that name.
+    fn module_behind(&self, path: &CratePath) -> String {
+        let first = path.segments.first().map_or("", String::as_str);
+        let behind = self.re_exports.get(first).and_then(|path| path.first());
+        match behind {
+            Some(module) if layer_of(module).is_some() => module.clone(),
+            _ => first.to_owned(),
+        }
+    }
+}
+
+struct Source {
+    /// From the root of the repository, with `/` between the parts.
+    name: String,
+    module: Vec<String>,
+    text: String,
+}
+
+impl Source {
+    fn new(name: &str, text: String) -> Self {
+        Source { name: name.to_owned(), module: module_of(name), text }
+    }
+
+    fn read(name: &str) -> Option<Self> {
+        Some(Source::new(name, read(name)?))
+    }
+
+    /// The numbers of the lines, from 1, that the test holds for.
+    fn lines_where(&self, holds: impl Fn(&str) -> bool) -> Vec<usize> {
+        let numbered = self.text.lines().zip(1..);
+        numbered.filter(|(line, _)| holds(line)).map(|(_, number)| number).collect()
+    }
+
+    fn complain(&self, lines: impl IntoIterator<Item = usize>, what: &str) -> Vec<String> {
+        lines.into_iter().map(|line| format!("{}:{line}: {what}", self.name)).collect()
+    }
+}
+
+fn module_of(name: &str) -> Vec<String> {
+    let path = name.strip_prefix("src/").unwrap_or(name);
+    let path = path.strip_suffix(".rs").unwrap_or(path);
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    if path == "lib" { Vec::new() } else { path.split('/').map(str::to_owned).collect() }
+}
+
+/// All Rust files below the folders, in the order of their names. A missing folder holds none.
+fn sources(folders: &[&str]) -> Vec<Source> {
+    let mut names = Vec::new();
+    for folder in folders {
+        collect(folder, &mut names);
+    }
+    names.sort();
+    names
+        .iter()
+        .filter(|name| name.ends_with(".rs"))
+        .filter_map(|name| Source::read(name))
+        .collect()
+}
+
+fn collect(folder: &str, names: &mut Vec<String>) {
+    for entry in fs::read_dir(root().join(folder)).into_iter().flatten().flatten() {
+        let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            collect(&name, names);
+        } else {
+            names.push(name);
+        }
+    }
+}
+
+/// Each example's file and name: `examples/name.rs` or `examples/name/main.rs`.
+fn examples() -> Vec<(String, String)> {
+    let files = sources(&["examples"]).into_iter().filter_map(|file| {
+        let path = file.name.strip_prefix("examples/")?.strip_suffix(".rs")?;
+        let name = path.strip_suffix("/main").unwrap_or(path).to_owned();
+        (!name.contains('/')).then_some((file.name, name))
+    });
+    files.collect()
+}
+
+fn dismissive(line: &str) -> bool {
+    words(line).any(|word| DISMISSIVE_WORDS.iter().any(|bad| word.eq_ignore_ascii_case(bad)))
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
+fn read(name: &str) -> Option<String> {
+    fs::read_to_string(root().join(name)).ok()
+}
+
+/// Cargo says where the manifest is; without Cargo it is the current directory.
+fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| Path::new(".").to_owned(), PathBuf::from)
+}
+
+/// Fails with all complaints at once, so that one run shows the whole work.
+#[track_caller]
+fn none(complaints: impl IntoIterator<Item = String>) {
+    let complaints: Vec<_> = complaints.into_iter().collect();
+    assert!(complaints.is_empty(), "\n\n{}\n", complaints.join("\n"));
+}
