@@ -23,7 +23,8 @@ struct Layer {
 #[rustfmt::skip]
 const LAYERS: [Layer; 8] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
-        modules: &["id", "error", "limits", "buffer", "timer", "filter", "reason"] },
+        modules: &["id", "error", "limits", "buffer", "timer", "filter", "reason", "clock",
+            "metrics", "note", "random"] },
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
         modules: &["connection"] },
     /* 2 */ Layer { what: "the contract with the user", sees: &[0, 1, 2],
@@ -50,6 +51,10 @@ const MIO_CRATES: &[&str] = &["mio", "signal_hook_mio"];
 /// Where the clock is read. Everywhere else time is an argument, which is what lets the simulator
 /// replace it.
 const CLOCK_FOLDERS: &[&str] = &["src/reactor/", "src/blocking/"];
+
+/// Virtual time is counted from some `Instant`, and only the system makes one: the simulator may
+/// take it in one place, from where nothing but differences can reach a run.
+const VIRTUAL_CLOCK_FOLDER: &str = "src/sim/";
 
 /// Layers whose behaviour must not depend on the random state of a hash map, besides the simulator.
 const DETERMINISTIC_LAYERS: &[usize] = &[0, 1, 2, 3, 4, 5];
@@ -151,14 +156,42 @@ fn mio_is_named_only_in_the_reactor() {
 
 #[test]
 fn the_clock_is_read_only_by_drivers_on_real_time() {
-    let outside = |file: &&Source| !CLOCK_FOLDERS.iter().any(|at| file.name.starts_with(at));
-    none(sources(&["src"]).iter().filter(outside).flat_map(|file| {
+    none(clock_readings(&Tree::read()));
+}
+
+/// Unit tests are left out: they too have no other source for the `Instant` they start from.
+fn clock_readings(tree: &Tree) -> Vec<String> {
+    let what = "the clock is read outside a driver on real time: let the driver pass time in";
+    let mut found = Vec::new();
+    let mut starts_of_virtual_time = Vec::new();
+    for file in tree.files.iter().filter(|file| !tree.is_test(file)) {
+        if CLOCK_FOLDERS.iter().any(|folder| file.name.starts_with(folder)) {
+            continue;
+        }
         let scan = Scan::new(&file.text);
-        let lines = ["Instant", "SystemTime"]
-            .into_iter()
-            .flat_map(move |clock| scan.lines_with(&[clock, "::", "now"]));
-        file.complain(lines, "the clock is read outside a driver, tests included: pass time in")
-    }));
+        let instants = scan.lines_with_outside_tests(&["Instant", "::", "now"]);
+        let in_sim = file.name.starts_with(VIRTUAL_CLOCK_FOLDER);
+        let list = if in_sim { &mut starts_of_virtual_time } else { &mut found };
+        list.extend(file.complain(instants, what));
+        let walls = scan.lines_with_outside_tests(&["SystemTime", "::", "now"]);
+        found.extend(file.complain(walls, what));
+    }
+    found.extend(starts_of_virtual_time.into_iter().skip(1));
+    found
+}
+
+#[test]
+fn the_simulator_takes_the_start_of_its_time_in_one_place() {
+    let tree = Tree::of(&[
+        ("src/reactor/mod.rs", "fn f() { Instant::now(); SystemTime::now() }"),
+        ("src/sim/clock.rs", "let start = Instant::now();\nlet wall = SystemTime::now();"),
+        ("src/sim/run.rs", "#[cfg(test)] mod tests;\nlet again = Instant::now();"),
+        ("src/sim/run/tests.rs", "let start = Instant::now();"),
+        ("src/timer.rs", "#[cfg(test)] mod tests { fn f() { Instant::now() } }"),
+    ]);
+    let readings = clock_readings(&tree);
+    let places: Vec<_> = readings.iter().filter_map(|found| found.split(": ").next()).collect();
+    assert_eq!(places, ["src/sim/clock.rs:2", "src/sim/run.rs:2"]);
 }
 
 #[test]
@@ -339,7 +372,7 @@ impl Tree {
         let mut imports = Vec::new();
         for file in &self.files {
             let Some(from) = file.module.first() else { continue };
-            let test_file = self.test_modules.iter().any(|module| file.module.starts_with(module));
+            let test_file = self.is_test(file);
             for path in Scan::new(&file.text).crate_paths(&file.module) {
                 imports.push(Import {
                     place: format!("{}:{}", file.name, path.line),
@@ -350,6 +383,11 @@ impl Tree {
             }
         }
         imports
+    }
+
+    /// Whether the whole file is part of a module under `#[cfg(test)]`.
+    fn is_test(&self, file: &Source) -> bool {
+        self.test_modules.iter().any(|module| file.module.starts_with(module))
     }
 
     /// The module a path leads to: its first name, or what lib.rs re-exports under that name.

@@ -44,11 +44,20 @@ impl<'a> Scan<'a> {
 
     /// Lines on which these tokens follow one another, such as `["Instant", "::", "now"]`.
     pub(crate) fn lines_with(&self, names: &[&str]) -> Vec<usize> {
-        self.tokens
-            .windows(names.len())
-            .filter(|found| found.iter().zip(names).all(|(token, name)| token.text == *name))
-            .map(|found| found[0].line)
-            .collect()
+        self.places_of(names).map(|at| self.tokens[at].line).collect()
+    }
+
+    /// The same, without what only a test build compiles.
+    pub(crate) fn lines_with_outside_tests(&self, names: &[&str]) -> Vec<usize> {
+        let places = self.places_of(names).filter(|&at| !self.in_test[at]);
+        places.map(|at| self.tokens[at].line).collect()
+    }
+
+    fn places_of(&self, names: &[&str]) -> impl Iterator<Item = usize> {
+        let same = move |at: &usize| {
+            self.tokens[*at..].iter().zip(names).all(|(token, name)| token.text == *name)
+        };
+        (0..(self.tokens.len() + 1).saturating_sub(names.len())).filter(same)
     }
 
     /// Every path of the file that leads into the crate. `home` is the module the file is.
@@ -494,5 +503,13 @@ mod tests {
         let scan = Scan::new("let a = Instant::now();\n// Instant::now\nlet mio_like = \"mio\";");
         assert_eq!(scan.lines_with(&["Instant", "::", "now"]), [1]);
         assert_eq!(scan.lines_with(&["mio"]), []);
+        assert_eq!(Scan::new("").lines_with(&["mio"]), []);
+    }
+
+    #[test]
+    fn names_in_tests_can_be_left_out() {
+        let scan = Scan::new("fn a() { now }\n#[cfg(test)]\nmod tests { fn b() { now } }\nnow");
+        assert_eq!(scan.lines_with(&["now"]), [1, 3, 4]);
+        assert_eq!(scan.lines_with_outside_tests(&["now"]), [1, 4]);
     }
 }
