@@ -1,0 +1,34 @@
+//! A lariat server that answers every message with as many bytes of its own.
+//!
+//! An echo writes a slice of its input, which lariat sends straight from the read buffer. This
+//! server writes from a constant instead, so its answers take the way through the reactor's output
+//! buffer, as the answers of most real protocols do. The load generator checks for the same byte
+//! with `--replies own`.
+//!
+//! `own_bytes PORT` listens on 127.0.0.1:PORT until it is ended by a signal.
+#![forbid(unsafe_code)]
+
+use lariat::{Context, Input, Outcome, Protocol};
+
+/// The answer is cut from this; a message longer than it is answered in several writes.
+static ANSWER: [u8; 64 * 1024] = [b'o'; 64 * 1024];
+
+struct OwnBytes;
+
+impl Protocol for OwnBytes {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        let mut owed = input.len();
+        while owed > 0 {
+            let part = owed.min(ANSWER.len());
+            cx.write(&ANSWER[..part]);
+            owed -= part;
+        }
+        input.consume(input.len());
+        Ok(())
+    }
+}
+
+fn main() -> lariat::Result<()> {
+    let Some(port) = std::env::args().next_back() else { unreachable!("a program has a name") };
+    lariat::reactor::serve(format!("127.0.0.1:{port}").as_str(), || OwnBytes)
+}
