@@ -17,7 +17,7 @@ fail() {
 # Prints the header of the calling script, without the comment signs.
 usage() {
     awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"
-    exit "${1:-0}"
+    exit 0
 }
 
 need() {
@@ -49,7 +49,7 @@ end() {
     wait "$1" 2> /dev/null || true
 }
 
-# Servers and load generators still running when the script ends are not asked twice.
+# What still runs when the script ends is not asked first. `wait` keeps the shell from telling about it.
 clean_up() {
     local status=$? pid
     for pid in "${STARTED[@]}"; do
@@ -75,9 +75,9 @@ build() {
 # REPLIES is what the server answers with, for the load generator.
 choose() {
     REPLIES=${REPLIES:-echo}
+    case ${1:-lariat} in -h | --help) usage ;; esac
     build cargo build --release --manifest-path "$HERE/Cargo.toml" --target-dir "$HERE/target"
     case ${1:-lariat} in
-    -h | --help) usage ;;
     lariat)
         build cargo build --release --manifest-path "$ROOT/Cargo.toml" \
             --target-dir "$ROOT/target" --example echo_reactor
