@@ -1,0 +1,305 @@
+//! Bytes that wait: unread input and unsent output.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+/// Copied output is kept in chunks of at most this many bytes, so that a queue gives memory back
+/// while it drains.
+const CHUNK: usize = 64 * 1024;
+/// A chunk below this size is not worth keeping in the pool.
+const POOLED_LEAST: usize = 4 * 1024;
+/// Chunks that wait in a pool, together at most 1 MiB.
+const POOLED_MAX: usize = 16;
+
+/// Emptied chunks, shared by all connections of a loop.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkPool {
+    chunks: Vec<Vec<u8>>,
+}
+
+impl ChunkPool {
+    fn take(&mut self) -> Vec<u8> {
+        self.chunks.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, mut chunk: Vec<u8>) {
+        let fits = (POOLED_LEAST..=CHUNK).contains(&chunk.capacity());
+        if fits && self.chunks.len() < POOLED_MAX {
+            chunk.clear();
+            self.chunks.push(chunk);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Chunk {
+    Copied { bytes: Vec<u8>, sent: usize },
+    Shared(Bytes),
+}
+
+impl Chunk {
+    fn unsent(&self) -> &[u8] {
+        match self {
+            Chunk::Copied { bytes, sent } => &bytes[*sent..],
+            Chunk::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Unsent output, first in, first out.
+#[derive(Debug, Default)]
+pub(crate) struct SendQueue {
+    chunks: VecDeque<Chunk>,
+    len: usize,
+}
+
+impl SendQueue {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies `bytes` to the end.
+    pub(crate) fn push(&mut self, mut bytes: &[u8], pool: &mut ChunkPool) {
+        self.len += bytes.len();
+        while !bytes.is_empty() {
+            let room = match self.chunks.back() {
+                Some(Chunk::Copied { bytes, .. }) => CHUNK.saturating_sub(bytes.len()),
+                _ => 0,
+            };
+            if room == 0 {
+                self.chunks.push_back(Chunk::Copied { bytes: pool.take(), sent: 0 });
+                continue;
+            }
+            if let Some(Chunk::Copied { bytes: tail, .. }) = self.chunks.back_mut() {
+                let (now, later) = bytes.split_at(room.min(bytes.len()));
+                let len = tail.len() + now.len();
+                if len > tail.capacity() {
+                    // Doubling, but never beyond a chunk: a larger one could not be pooled.
+                    let capacity = (2 * tail.capacity()).clamp(len, CHUNK);
+                    tail.reserve_exact(capacity - tail.len());
+                }
+                tail.extend_from_slice(now);
+                bytes = later;
+            }
+        }
+    }
+
+    /// Puts `bytes` at the end without copying.
+    pub(crate) fn push_shared(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.len += bytes.len();
+            self.chunks.push_back(Chunk::Shared(bytes));
+        }
+    }
+
+    /// The first bytes, as many as lie together.
+    pub(crate) fn front(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], Chunk::unsent)
+    }
+
+    /// Fills `slices` with the first bytes, at most `most` of them, and says how many slices.
+    pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>], mut most: usize) -> usize {
+        let mut count = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            let bytes = chunk.unsent();
+            let bytes = &bytes[..bytes.len().min(most)];
+            if bytes.is_empty() {
+                break;
+            }
+            *slice = IoSlice::new(bytes);
+            most -= bytes.len();
+            count += 1;
+        }
+        count
+    }
+
+    /// Drops the first `count` bytes: they have been sent.
+    pub(crate) fn advance(&mut self, mut count: usize, pool: &mut ChunkPool) {
+        debug_assert!(count <= self.len, "more sent than was queued");
+        count = count.min(self.len);
+        self.len -= count;
+        while let Some(chunk) = self.chunks.front_mut() {
+            let unsent = chunk.unsent().len();
+            if count < unsent {
+                match chunk {
+                    Chunk::Copied { sent, .. } => *sent += count,
+                    Chunk::Shared(bytes) => bytes.advance(count),
+                }
+                return;
+            }
+            count -= unsent;
+            if let Some(Chunk::Copied { bytes, .. }) = self.chunks.pop_front() {
+                pool.give(bytes);
+            }
+        }
+    }
+
+    /// Drops everything and says how much it was.
+    pub(crate) fn clear(&mut self, pool: &mut ChunkPool) -> usize {
+        let dropped = self.len;
+        self.advance(dropped, pool);
+        dropped
+    }
+}
+
+/// Input that a protocol has not consumed.
+///
+/// Consumed bytes are not moved at once: the space before the first unread byte is reclaimed when
+/// it is at least as large as what is unread, so that the cost per byte stays constant.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    bytes: Vec<u8>,
+    consumed: usize,
+}
+
+impl Unread {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.consumed
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.consumed..]
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.make_room().extend_from_slice(bytes);
+    }
+
+    /// The place where more input is appended.
+    pub(crate) fn make_room(&mut self) -> &mut Vec<u8> {
+        if self.consumed > 0 && self.consumed >= self.len() {
+            self.bytes.drain(..self.consumed);
+            self.consumed = 0;
+        }
+        &mut self.bytes
+    }
+
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.consumed = (self.consumed + count).min(self.bytes.len());
+        if self.consumed == self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    /// Drops everything. A large allocation is given back.
+    pub(crate) fn clear(&mut self) {
+        self.consumed = 0;
+        if self.bytes.capacity() > CHUNK {
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(queue: &SendQueue) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let count = queue.gather(&mut slices, usize::MAX);
+        slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn gather_stops_at_the_number_of_bytes_asked_for() {
+        let mut queue = SendQueue::default();
+        queue.push(b"abcdef", &mut ChunkPool::default());
+        queue.push_shared(Bytes::from_static(b"ghi"));
+        let mut slices = [IoSlice::new(&[]); 4];
+        let count = queue.gather(&mut slices, 7);
+        assert_eq!(count, 2);
+        assert_eq!((&*slices[0], &*slices[1]), (&b"abcdef"[..], &b"g"[..]));
+    }
+
+    #[test]
+    fn a_drained_queue_gives_its_chunks_to_the_pool_and_keeps_none() {
+        let mut pool = ChunkPool::default();
+        let mut queue = SendQueue::default();
+        queue.push(&vec![1; 3 * CHUNK], &mut pool);
+        assert_eq!(queue.clear(&mut pool), 3 * CHUNK);
+        assert_eq!((queue.chunks.len(), pool.chunks.len()), (0, 3));
+        queue.push(&vec![1; 2 * CHUNK], &mut pool);
+        assert_eq!(pool.chunks.len(), 1);
+    }
+
+    #[test]
+    fn the_pool_is_bounded() {
+        let mut pool = ChunkPool::default();
+        let mut queue = SendQueue::default();
+        queue.push(&vec![1; 40 * CHUNK], &mut pool);
+        queue.clear(&mut pool);
+        assert_eq!(pool.chunks.len(), POOLED_MAX);
+    }
+
+    #[test]
+    fn unread_gives_a_large_allocation_back_once_consumed() {
+        let mut unread = Unread::default();
+        unread.push(&vec![7; 4 * CHUNK]);
+        unread.consume(4 * CHUNK);
+        assert!(unread.is_empty());
+        assert_eq!(unread.bytes.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_queue_keeps_every_byte_in_order(
+            calls in prop::collection::vec((0u8..3, 0usize..200_000), 1..40)
+        ) {
+            let (mut pool, mut queue) = (ChunkPool::default(), SendQueue::default());
+            let mut model: VecDeque<u8> = VecDeque::new();
+            let mut next = 0u8;
+            for (call, size) in calls {
+                match call {
+                    0 | 1 => {
+                        let bytes: Vec<u8> = (0..size).map(|_| { next = next.wrapping_add(31); next }).collect();
+                        model.extend(&bytes);
+                        if call == 0 { queue.push(&bytes, &mut pool) } else { queue.push_shared(bytes.into()) }
+                    }
+                    _ => {
+                        let size = size.min(queue.len());
+                        model.drain(..size);
+                        queue.advance(size, &mut pool);
+                    }
+                }
+                prop_assert_eq!(queue.len(), model.len());
+                prop_assert_eq!(queue.is_empty(), model.is_empty());
+                let front = queue.front().to_vec();
+                prop_assert!(model.iter().zip(&front).all(|(a, b)| a == b));
+            }
+            if queue.chunks.len() <= 64 {
+                prop_assert_eq!(all(&queue), Vec::from(model));
+            }
+        }
+
+        #[test]
+        fn unread_input_agrees_with_a_list(calls in prop::collection::vec((any::<bool>(), 0usize..5_000), 1..60)) {
+            let mut unread = Unread::default();
+            let mut model: Vec<u8> = Vec::new();
+            for (number, (push, size)) in calls.into_iter().enumerate() {
+                if push {
+                    let bytes = vec![number as u8; size];
+                    unread.push(&bytes);
+                    model.extend(bytes);
+                } else {
+                    let size = size.min(model.len());
+                    unread.consume(size);
+                    model.drain(..size);
+                }
+                prop_assert_eq!(unread.as_slice(), &model[..]);
+            }
+        }
+    }
+}

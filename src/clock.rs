@@ -1,0 +1,153 @@
+//! Time, as a driver tells it: read once at each end of a turn, exactly where a callback asks.
+
+use std::time::{Duration, Instant, SystemTime};
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// The readings of the system's clocks, passed in by the drivers that have them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readings {
+    pub(crate) monotonic: fn() -> Instant,
+    pub(crate) wall: fn() -> SystemTime,
+}
+
+/// A driver's clock. Times are nanoseconds since the driver's start.
+///
+/// The *tick* is the time of the last reading, rounded down to a millisecond. It is recomputed
+/// only when a reading lies beyond it, because a subtraction and a division at every turn would cost
+/// more than all the comparisons together. It lags by less than a millisecond and so never makes a
+/// deadline early.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    next_tick: Instant,
+    tick: u64,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    System(Readings),
+    Virtual { now: u64, wall_start: SystemTime },
+}
+
+impl Clock {
+    pub(crate) fn system(readings: Readings) -> Clock {
+        let start = (readings.monotonic)();
+        Clock {
+            start,
+            next_tick: start + Duration::from_millis(1),
+            tick: 0,
+            source: Source::System(readings),
+        }
+    }
+
+    /// A clock that moves only by [`Clock::set`]; its wall clock starts at `wall_start`.
+    pub(crate) fn virtual_from(start: Instant, wall_start: SystemTime) -> Clock {
+        Clock {
+            start,
+            next_tick: start + Duration::from_millis(1),
+            tick: 0,
+            source: Source::Virtual { now: 0, wall_start },
+        }
+    }
+
+    /// Moves a virtual clock. It may stand still; it never goes back.
+    pub(crate) fn set(&mut self, to: u64) {
+        if let Source::Virtual { now, .. } = &mut self.source {
+            *now = to.max(*now);
+        }
+    }
+
+    /// Reads the clock and brings the tick up to date.
+    #[inline]
+    pub(crate) fn update(&mut self) -> Instant {
+        let now = self.instant();
+        if now >= self.next_tick {
+            self.move_tick(now);
+        }
+        now
+    }
+
+    #[inline(never)]
+    fn move_tick(&mut self, now: Instant) {
+        let since = nanos(now.saturating_duration_since(self.start));
+        self.tick = since - since % MILLISECOND;
+        self.next_tick = self.start + Duration::from_nanos(self.tick + MILLISECOND);
+    }
+
+    /// The last reading, rounded down to a millisecond.
+    #[inline]
+    pub(crate) fn tick(&self) -> u64 {
+        self.tick
+    }
+
+    /// The time right now.
+    pub(crate) fn exact(&self) -> u64 {
+        match self.source {
+            Source::System(readings) => {
+                nanos((readings.monotonic)().saturating_duration_since(self.start))
+            }
+            Source::Virtual { now, .. } => now,
+        }
+    }
+
+    /// The time right now, as the standard library's type.
+    pub(crate) fn instant(&self) -> Instant {
+        match self.source {
+            Source::System(readings) => (readings.monotonic)(),
+            Source::Virtual { now, .. } => self.start + Duration::from_nanos(now),
+        }
+    }
+
+    /// The standard library's form of a time of this clock, if it can hold it.
+    pub(crate) fn at(&self, time: u64) -> Option<Instant> {
+        self.start.checked_add(Duration::from_nanos(time))
+    }
+
+    pub(crate) fn wall(&self) -> SystemTime {
+        match self.source {
+            Source::System(readings) => (readings.wall)(),
+            Source::Virtual { now, wall_start } => wall_start + Duration::from_nanos(now),
+        }
+    }
+}
+
+/// A duration in nanoseconds; one too long to count never ends.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tick_lags_by_less_than_a_millisecond_and_never_leads() {
+        let mut clock = Clock::virtual_from(Instant::now(), SystemTime::UNIX_EPOCH);
+        for step in [1, 999_998, 1, 1, 5 * MILLISECOND, 300, MILLISECOND - 1] {
+            let next = clock.exact() + step;
+            clock.set(next);
+            clock.update();
+            assert!(clock.tick() <= clock.exact());
+            assert!(clock.exact() - clock.tick() < MILLISECOND);
+        }
+    }
+
+    #[test]
+    fn c9_a_clock_that_stands_still_or_is_set_back_does_not_go_back() {
+        let mut clock = Clock::virtual_from(Instant::now(), SystemTime::UNIX_EPOCH);
+        clock.set(5 * MILLISECOND);
+        clock.update();
+        clock.set(MILLISECOND);
+        clock.update();
+        assert_eq!((clock.exact(), clock.tick()), (5 * MILLISECOND, 5 * MILLISECOND));
+    }
+
+    #[test]
+    fn c6_the_longest_duration_never_ends() {
+        assert_eq!(nanos(Duration::MAX), u64::MAX);
+        assert_eq!(nanos(Duration::from_secs(u64::MAX / 10)), u64::MAX);
+        assert_eq!(nanos(Duration::ZERO), 0);
+    }
+}

@@ -1,0 +1,451 @@
+//! The end: closing, half-closing, breaking, deadlines, and the reason of it all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Connection, Flags};
+use crate::buffer::ChunkPool;
+use crate::clock::nanos;
+use crate::reason::{By, Cause, CloseKind, CloseReason, ConnectFailure, Deadline};
+
+/// The tick lags by less than this: deadlines counted from a tick are rounded up by it.
+const TICK: u64 = 1_000_000;
+
+/// Who and how, stored as soon as it is decided.
+pub(crate) struct Ending {
+    by: By,
+    kind: CloseKind,
+    cause: Option<Cause>,
+}
+
+/// What a passed deadline means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expired {
+    Nothing,
+    Something,
+}
+
+impl Connection {
+    // ---- wishes ------------------------------------------------------------------------------
+
+    pub(crate) fn want_close(&mut self) {
+        self.flags.set(Flags::CLOSE_WANTED);
+    }
+
+    pub(crate) fn want_abort(&mut self) {
+        self.flags.set(Flags::ABORT_WANTED);
+    }
+
+    pub(crate) fn want_fin(&mut self) {
+        self.flags.set(Flags::FIN_WANTED);
+    }
+
+    pub(crate) fn want_overflow(&mut self) {
+        self.flags.set(Flags::OVERFLOW);
+    }
+
+    /// Counts bytes written too late. True the first time, which is worth a warning.
+    pub(crate) fn handle_refused(&mut self, count: usize) -> bool {
+        self.rare_mut().refused += count as u64;
+        let first = self.flags.none(Flags::WARNED);
+        self.flags.set(Flags::WARNED);
+        first
+    }
+
+    /// A callback failed. Its wishes are applied first, then [`Connection::handle_wishes`] ends the
+    /// connection.
+    pub(crate) fn handle_failure(&mut self, kind: CloseKind, cause: Cause) {
+        self.flags.set(Flags::FAILED);
+        if self.flags.none(Flags::CLOSING | Flags::ENDED) {
+            self.rare_mut().ending = Some(Ending { by: By::Us, kind, cause: Some(cause) });
+        }
+    }
+
+    /// Whether the callback that failed did so by a panic: its own writes are then dropped.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.flags.any(Flags::FAILED)
+            && self
+                .rare()
+                .and_then(|rare| rare.ending.as_ref())
+                .is_some_and(|ending| ending.kind == CloseKind::Panicked)
+    }
+
+    /// Applies what callbacks wished for. `shutdown` tells that the wish to close came from
+    /// `stopping`.
+    pub(crate) fn handle_wishes(&mut self, pool: &mut ChunkPool, tick: u64, shutdown: bool) {
+        let wishes = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::FAILED;
+        if self.flags.any(wishes) {
+            if self.flags.any(Flags::FAILED) {
+                self.flags.clear(Flags::FAILED);
+                if self.flags.none(Flags::CLOSING | Flags::ENDED) {
+                    self.apply_failure(tick);
+                }
+            }
+            if self.flags.any(Flags::ABORT_WANTED) {
+                self.flags.set(Flags::RESET);
+                self.end(By::Us, CloseKind::Aborted, None);
+            } else if self.flags.any(Flags::OVERFLOW) && self.flags.none(Flags::ENDED) {
+                self.flags.set(Flags::RESET);
+                self.end(By::Runtime, CloseKind::OutputFull, None);
+            } else if self.flags.any(Flags::CLOSE_WANTED) {
+                let by = match (shutdown, self.flags.any(Flags::PEER_FIN)) {
+                    (true, _) => By::Runtime,
+                    (_, true) => By::Peer,
+                    _ => By::Us,
+                };
+                let kind = if shutdown { CloseKind::Shutdown } else { CloseKind::Finished };
+                self.begin_close(by, kind, None);
+            }
+            self.flags.clear(wishes);
+        }
+        if self.flags.any(Flags::ENDED) {
+            self.drop_output(pool);
+        } else {
+            self.start_phase(tick);
+        }
+    }
+
+    fn apply_failure(&mut self, tick: u64) {
+        let Some(ending) = self.rare_mut().ending.take() else { return };
+        if ending.kind == CloseKind::Panicked {
+            self.flags.set(Flags::RESET);
+            self.end(ending.by, ending.kind, ending.cause);
+        } else {
+            self.begin_close(ending.by, ending.kind, ending.cause);
+            self.start_phase(tick);
+        }
+    }
+
+    /// `begin_close` knows no time; the first call after it does.
+    fn start_phase(&mut self, tick: u64) {
+        if self.flags.any(Flags::CLOSING) {
+            let rare = self.rare_mut();
+            if rare.phase == u64::MAX {
+                rare.phase = tick;
+            }
+        }
+    }
+
+    /// Begins to close in order: no more callbacks but `closed`; flush, FIN, linger.
+    pub(crate) fn begin_close(&mut self, by: By, kind: CloseKind, cause: Option<Cause>) {
+        if self.flags.any(Flags::CLOSING | Flags::ENDED) {
+            return;
+        }
+        if self.flags.any(Flags::CONNECTING) {
+            let kind = match kind {
+                CloseKind::Finished | CloseKind::Shutdown => {
+                    CloseKind::Connect(ConnectFailure::Cancelled)
+                }
+                other => other,
+            };
+            return self.end(by, kind, cause);
+        }
+        if self.flags.any(Flags::BROKEN) {
+            // There is nothing left to flush, and what broke the connection stays the reason.
+            let broken = self.rare_mut().ending.take();
+            let ending = broken.unwrap_or(Ending { by, kind, cause });
+            return self.end(ending.by, ending.kind, ending.cause);
+        }
+        self.flags.set(Flags::CLOSING);
+        self.stop_callbacks();
+        self.lose_unread();
+        let rare = self.rare_mut();
+        rare.ending = Some(Ending { by, kind, cause });
+        rare.phase = u64::MAX;
+    }
+
+    fn lose_unread(&mut self) {
+        self.flags.clear(Flags::UNREAD);
+        if let Some(rare) = self.rare.as_mut() {
+            rare.unread_lost += rare.unread.len() as u64;
+            rare.unread.clear();
+        }
+    }
+
+    fn stop_callbacks(&mut self) {
+        self.flags
+            .clear(Flags::DUE | Flags::PAUSED | Flags::HELD | Flags::NEEDY | Flags::CONGESTED);
+        self.need = 0;
+        if let Some(rare) = self.rare.as_mut() {
+            rare.notes.clear();
+            rare.holding.clear();
+        }
+    }
+
+    /// Ends the connection at once. The first end is the one that counts.
+    pub(crate) fn end(&mut self, by: By, kind: CloseKind, cause: Option<Cause>) {
+        if self.flags.any(Flags::ENDED) {
+            return;
+        }
+        self.stop_callbacks();
+        self.lose_unread();
+        self.flags.set(Flags::ENDED);
+        self.rare_mut().ending = Some(Ending { by, kind, cause });
+    }
+
+    /// The connection has failed at the socket. What the kernel still holds is delivered first,
+    /// unless the protocol has paused reading or is closing.
+    pub(crate) fn break_off(&mut self, by: By, kind: CloseKind, cause: Option<Cause>) {
+        if self.flags.any(Flags::ENDED) {
+            return;
+        }
+        let undeliverable = Flags::CLOSING | Flags::PAUSED | Flags::CONNECTING;
+        if self.flags.any(Flags::HELD) {
+            self.flags.clear(Flags::HELD);
+            self.show_again();
+        }
+        let undelivered = self.flags.any(Flags::DATA_DUE)
+            || (self.flags.any(Flags::READABLE) && self.flags.none(Flags::PEER_FIN));
+        if self.flags.any(undeliverable) || !undelivered {
+            return self.end(by, kind, cause);
+        }
+        if self.flags.none(Flags::BROKEN) {
+            self.flags.set(Flags::BROKEN);
+            self.flags.clear(Flags::EOF_DUE | Flags::CONGESTED | Flags::DRAINED_DUE);
+            let rare = self.rare_mut();
+            rare.ending = Some(Ending { by, kind, cause });
+            rare.holding.clear();
+        }
+    }
+
+    /// A write failed: what the kernel still holds of the input is read first.
+    pub(crate) fn handle_write_failed(&mut self, error: std::io::Error, pool: &mut ChunkPool) {
+        if self.flags.none(Flags::PEER_FIN) {
+            self.flags.set(Flags::READABLE | Flags::HUNG);
+        }
+        self.break_off(By::Peer, CloseKind::Reset, Some(Arc::new(error)));
+        self.drop_output(pool);
+    }
+
+    /// A read failed. Nothing more can come.
+    pub(crate) fn handle_read_failed(&mut self, error: std::io::Error, pool: &mut ChunkPool) {
+        self.flags.clear(Flags::READABLE | Flags::HUNG);
+        self.break_off(By::Peer, CloseKind::Reset, Some(Arc::new(error)));
+        self.drop_output(pool);
+    }
+
+    /// Whether a broken connection has delivered what it could; it then ends with what broke it.
+    pub(crate) fn poll_broken_end(&mut self) -> bool {
+        let over = self.flags.any(Flags::BROKEN)
+            && self.flags.none(Flags::ENDED)
+            && (self.flags.any(Flags::PAUSED | Flags::PEER_FIN)
+                || self.flags.none(Flags::READABLE | Flags::DATA_DUE));
+        if over {
+            if let Some(Ending { by, kind, cause }) = self.rare_mut().ending.take() {
+                self.end(by, kind, cause);
+            }
+        }
+        over
+    }
+
+    fn drop_output(&mut self, pool: &mut ChunkPool) {
+        let Some(rare) = self.rare.as_mut() else { return };
+        let wire = rare.filtered.as_mut().map_or(0, |filtered| {
+            let count = filtered.wire.len() - filtered.sent;
+            filtered.wire = Vec::new();
+            filtered.sent = 0;
+            count
+        });
+        rare.unsent += (rare.queue.clear(pool) + wire) as u64;
+        rare.caused = 0;
+        self.flags.clear(Flags::QUEUED);
+    }
+
+    // ---- FIN ---------------------------------------------------------------------------------
+
+    /// Whether our FIN is to be sent now. Ends the filter's direction first.
+    pub(crate) fn poll_fin(&mut self, tick: u64) -> bool {
+        let wanted = self.flags.any(Flags::CLOSING | Flags::FIN_WANTED);
+        let hindered = Flags::FIN_SENT | Flags::CONNECTING | Flags::ENDED | Flags::BROKEN;
+        if !wanted || self.flags.any(hindered) {
+            return false;
+        }
+        if self.flags.any(Flags::HANDSHAKING) && self.flags.none(Flags::CLOSING) {
+            return false;
+        }
+        let clear_left = self.rare().map_or(0, |rare| rare.queue.len());
+        if self.flags.any(Flags::HANDSHAKING) {
+            // Clear bytes that wait for a filter that will never open.
+            let mut pool = ChunkPool::default();
+            let rare = self.rare_mut();
+            rare.unsent += rare.queue.clear(&mut pool) as u64;
+        } else if clear_left > 0 {
+            return false;
+        }
+        if self.flags.any(Flags::FILTERED) && self.flags.none(Flags::FILTER_FINISHED) {
+            self.finish_filter(tick);
+        }
+        if self.unsent() == 0 {
+            self.flags.clear(Flags::QUEUED);
+        }
+        self.flags.none(Flags::QUEUED | Flags::ENDED)
+    }
+
+    /// Our FIN is on its way.
+    pub(crate) fn handle_fin_sent(&mut self, tick: u64) {
+        self.flags.set(Flags::FIN_SENT);
+        if self.flags.any(Flags::CLOSING) {
+            let rare = self.rare_mut();
+            rare.linger = tick;
+            rare.linger_active = tick;
+        }
+    }
+
+    /// Whether the connection is over because both directions have ended.
+    pub(crate) fn poll_finished(&mut self) -> bool {
+        let both = self.flags.any(Flags::FIN_SENT) && self.flags.any(Flags::PEER_FIN);
+        if !both || self.flags.any(Flags::ENDED) {
+            return false;
+        }
+        if self.flags.none(Flags::CLOSING) {
+            if self.flags.none(Flags::EOF_DONE) || self.flags.any(Flags::DUE) {
+                return false;
+            }
+            self.begin_close(By::Us, CloseKind::Finished, None);
+        }
+        // The end that closing began with stays.
+        self.flags.set(Flags::ENDED);
+        true
+    }
+
+    /// Whether the connection is closing and waits for nothing but the peer's FIN.
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.flags.any(Flags::CLOSING)
+            && self.flags.any(Flags::FIN_SENT)
+            && self.flags.none(Flags::ENDED)
+    }
+
+    /// Ends lingering early: room or descriptors are wanted.
+    pub(crate) fn handle_linger_cut(&mut self) {
+        if self.is_lingering() {
+            self.flags.set(Flags::ENDED);
+        }
+    }
+
+    // ---- deadlines ---------------------------------------------------------------------------
+
+    /// The nearest built-in deadline; `u64::MAX` when there is none.
+    pub(crate) fn poll_deadline(&self) -> u64 {
+        if self.flags.any(Flags::ENDED) {
+            return u64::MAX;
+        }
+        let limits = &self.limits;
+        let mut nearest = u64::MAX;
+        let mut by = |from: u64, limit: Duration| {
+            nearest = nearest.min(from.saturating_add(nanos(limit)).saturating_add(TICK));
+        };
+        if let Some(rare) = self.rare() {
+            if self.flags.any(Flags::CONNECTING) {
+                by(rare.phase, limits.connect);
+                return nearest;
+            }
+            if self.flags.any(Flags::CLOSING) {
+                by(rare.phase, limits.close_deadline);
+                if self.flags.any(Flags::FIN_SENT) {
+                    by(rare.linger, limits.linger_total);
+                    by(rare.linger_active, limits.linger_idle);
+                }
+            } else if self.flags.any(Flags::HANDSHAKING) {
+                by(rare.phase, limits.handshake);
+            }
+            if self.flags.any(Flags::QUEUED) && self.flags.none(Flags::HANDSHAKING) {
+                by(rare.progress, limits.write_stall);
+            }
+        }
+        if let Some(idle) = limits.idle {
+            if self.flags.none(Flags::CLOSING | Flags::HANDSHAKING) {
+                by(self.active, idle);
+            }
+        }
+        nearest
+    }
+
+    /// Applies the deadlines that have passed at `now`.
+    pub(crate) fn handle_deadline(&mut self, now: u64, pool: &mut ChunkPool) -> Expired {
+        if self.poll_deadline() > now {
+            return Expired::Nothing;
+        }
+        let limits = Arc::clone(&self.limits);
+        let passed = |from: u64, limit: Duration| {
+            from.saturating_add(nanos(limit)).saturating_add(TICK) <= now
+        };
+        let timed_out = |deadline| CloseKind::TimedOut(deadline);
+        let (phase, progress) = self.rare().map_or((0, 0), |rare| (rare.phase, rare.progress));
+        if self.flags.any(Flags::CONNECTING) {
+            self.end(By::Runtime, timed_out(Deadline::Connect), None);
+        } else if self.flags.any(Flags::CLOSING) {
+            self.close_expired(
+                passed(phase, limits.close_deadline),
+                passed(progress, limits.write_stall),
+            );
+        } else if self.flags.any(Flags::HANDSHAKING) {
+            self.flags.set(Flags::RESET);
+            self.end(By::Runtime, timed_out(Deadline::Handshake), None);
+        } else if self.flags.any(Flags::QUEUED) && passed(progress, limits.write_stall) {
+            self.flags.set(Flags::RESET);
+            self.end(By::Runtime, timed_out(Deadline::Write), None);
+        } else {
+            self.begin_close(By::Runtime, timed_out(Deadline::Idle), None);
+            self.start_phase(now);
+        }
+        if self.flags.any(Flags::ENDED) {
+            self.drop_output(pool);
+        }
+        Expired::Something
+    }
+
+    fn close_expired(&mut self, closing: bool, stalled: bool) {
+        if self.flags.any(Flags::FIN_SENT) {
+            // Everything was sent; the peer has had its time to read it.
+            self.flags.set(Flags::ENDED);
+            return;
+        }
+        let deadline = match (closing, stalled) {
+            (true, _) => Deadline::Close,
+            (_, true) => Deadline::Write,
+            _ => return,
+        };
+        self.flags.set(Flags::RESET);
+        let in_order = self
+            .rare()
+            .and_then(|rare| rare.ending.as_ref())
+            .is_none_or(|ending| matches!(ending.kind, CloseKind::Finished | CloseKind::Shutdown));
+        if in_order {
+            self.end(By::Runtime, CloseKind::TimedOut(deadline), None);
+        } else {
+            // What began the close says more than that it could not be completed.
+            self.flags.set(Flags::ENDED);
+        }
+    }
+
+    // ---- the reason --------------------------------------------------------------------------
+
+    /// The reason for `closed`, once: marks the connection as told.
+    pub(crate) fn poll_closed(&mut self, now: u64) -> Option<CloseReason> {
+        if self.flags.none(Flags::ENDED) || self.flags.any(Flags::CLOSED) {
+            return None;
+        }
+        self.flags.set(Flags::CLOSED);
+        let peer_finished = self.flags.any(Flags::PEER_FIN);
+        let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
+        let age = Duration::from_nanos(now.saturating_sub(self.since));
+        let rare = self.rare_mut();
+        let Ending { by, kind, cause } = rare.ending.take().unwrap_or(Ending {
+            by: By::Us,
+            kind: CloseKind::Finished,
+            cause: None,
+        });
+        Some(CloseReason {
+            by,
+            kind,
+            cause,
+            unsent: rare.unsent,
+            unread: rare.unread_lost,
+            refused: rare.refused,
+            bytes_in,
+            bytes_out,
+            age,
+            peer_finished,
+        })
+    }
+}

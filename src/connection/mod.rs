@@ -1,0 +1,481 @@
+//! One connection without a socket: bytes, time and events in, bytes and wishes out.
+//!
+//! `handle_*` takes in what happened, `want_*` records what the protocol wishes, `poll_*` and the
+//! getters say what a driver has to do. No method does I/O, reads a clock or calls a protocol.
+//!
+//! An idle connection is the fixed part alone. Everything rare (queued output, unread input, timers, a
+//! filter, the end) lies in one box, [`Rare`], that exists only while something is in it.
+
+mod ending;
+mod flags;
+mod input;
+mod output;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+
+use crate::buffer::{SendQueue, Unread};
+use crate::filter::Filter;
+use crate::grammar::{Callback, Grammar};
+use crate::id::{ConnId, ListenerId};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::note::Note;
+use crate::timer::{Timer, TimerKey};
+
+pub(crate) use ending::{Ending, Expired};
+pub(crate) use flags::Flags;
+pub(crate) use input::Consumed;
+
+/// The sans-IO state of one stream.
+pub(crate) struct Connection {
+    flags: Flags,
+    id: ConnId,
+    limits: Arc<Limits>,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// The tick at which a byte last moved.
+    active: u64,
+    /// The time of the accept or of the wish to connect.
+    since: u64,
+    peer: PeerAddr,
+    rare: Option<Box<Rare>>,
+    /// The driver's one timer for all built-in deadlines of this connection.
+    deadline: Option<TimerKey>,
+    listener: Option<ListenerId>,
+    /// Bytes that `data` waits for.
+    need: u32,
+    grammar: Grammar,
+}
+
+/// A peer's address: IPv4 in place, the larger ones in a box.
+enum PeerAddr {
+    V4(SocketAddrV4),
+    Boxed(Box<SocketAddr>),
+}
+
+/// What few connections have at a time.
+#[derive(Default)]
+pub(crate) struct Rare {
+    pub(crate) unread: Unread,
+    pub(crate) queue: SendQueue,
+    /// Unsent bytes that input caused, at most what is queued.
+    caused: usize,
+    /// The tick of the last progress in sending.
+    progress: u64,
+    /// When the present phase (connecting, handshake, closing) began.
+    phase: u64,
+    /// When lingering began, and when a byte last came during it.
+    linger: u64,
+    linger_active: u64,
+    /// Bytes that arrived before the connection broke and were read after it.
+    last_words: usize,
+    /// Connections whose queues hold this one.
+    pub(crate) holding: Vec<ConnId>,
+    /// Connections that this one's queue holds.
+    pub(crate) holders: Vec<ConnId>,
+    pub(crate) timers: Vec<(Timer, TimerKey)>,
+    pub(crate) notes: VecDeque<Note>,
+    filtered: Option<Filtered>,
+    ending: Option<Ending>,
+    /// What of this connection is in the gauges of the metrics.
+    counted: Counted,
+    unsent: u64,
+    unread_lost: u64,
+    refused: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Counted {
+    buffered: usize,
+    paused: bool,
+    held: bool,
+}
+
+/// A filter and the wire bytes it has made.
+struct Filtered {
+    filter: Box<dyn Filter>,
+    wire: Vec<u8>,
+    sent: usize,
+}
+
+impl Rare {
+    fn is_vacant(&self) -> bool {
+        self.unread.is_empty()
+            && self.queue.is_empty()
+            && self.holding.is_empty()
+            && self.holders.is_empty()
+            && self.timers.is_empty()
+            && self.notes.is_empty()
+            && self.filtered.is_none()
+            && self.ending.is_none()
+            && self.unsent == 0
+            && self.unread_lost == 0
+            && self.refused == 0
+            && self.counted == Counted::default()
+    }
+}
+
+/// Empty rare parts, shared by the connections of a loop so that a short write costs no allocation.
+#[derive(Default)]
+pub(crate) struct RarePool(Vec<Box<Rare>>);
+
+impl RarePool {
+    const MAX: usize = 64;
+
+    fn give(&mut self, rare: Box<Rare>) {
+        if self.0.len() < RarePool::MAX {
+            self.0.push(rare);
+        }
+    }
+}
+
+impl Connection {
+    /// A connection whose socket is open.
+    pub(crate) fn accepted(
+        id: ConnId,
+        listener: ListenerId,
+        peer: SocketAddr,
+        limits: Arc<Limits>,
+        now: u64,
+    ) -> Connection {
+        let mut connection = Connection::new(id, peer, limits, now);
+        connection.listener = Some(listener);
+        connection.flags.set(Flags::OPENED_DUE | Flags::WRITABLE);
+        connection
+    }
+
+    /// A connection whose connect is about to begin.
+    pub(crate) fn connecting(
+        id: ConnId,
+        peer: SocketAddr,
+        limits: Arc<Limits>,
+        now: u64,
+    ) -> Connection {
+        let mut connection = Connection::new(id, peer, limits, now);
+        connection.flags.set(Flags::CONNECTING);
+        connection.rare_mut().phase = now;
+        connection
+    }
+
+    fn new(id: ConnId, peer: SocketAddr, limits: Arc<Limits>, now: u64) -> Connection {
+        Connection {
+            flags: Flags::NONE,
+            id,
+            limits,
+            bytes_in: 0,
+            bytes_out: 0,
+            active: now,
+            since: now,
+            peer: match peer {
+                SocketAddr::V4(v4) => PeerAddr::V4(v4),
+                v6 => PeerAddr::Boxed(Box::new(v6)),
+            },
+            rare: None,
+            deadline: None,
+            listener: None,
+            need: 0,
+            grammar: Grammar::default(),
+        }
+    }
+
+    // ---- getters -----------------------------------------------------------------------------
+
+    #[inline(always)]
+    pub(crate) fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    pub(crate) fn id(&self) -> ConnId {
+        self.id
+    }
+
+    pub(crate) fn listener(&self) -> Option<ListenerId> {
+        self.listener
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        match &self.peer {
+            PeerAddr::V4(v4) => SocketAddr::V4(*v4),
+            PeerAddr::Boxed(addr) => **addr,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    pub(crate) fn since(&self) -> u64 {
+        self.since
+    }
+
+    pub(crate) fn bytes_in(&self) -> u64 {
+        self.bytes_in
+    }
+
+    pub(crate) fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
+    /// Whether the peer is known to have finished sending.
+    pub(crate) fn peer_finished(&self) -> bool {
+        self.flags.any(Flags::PEER_FIN)
+            || (self.flags.any(Flags::HUNG) && self.flags.none(Flags::FAULTY))
+    }
+
+    /// Whether a callback other than `opened` and `closed` may run.
+    pub(crate) fn may_call(&self) -> bool {
+        self.flags.any(Flags::OPENED)
+            && self.flags.none(Flags::CLOSING | Flags::ENDED | Flags::OPENED_DUE)
+    }
+
+    /// Whether a turn has something to do for this connection. A driver keeps exactly these
+    /// connections in its ready list.
+    pub(crate) fn has_work(&self) -> bool {
+        let flags = self.flags;
+        if flags.any(Flags::ENDED) {
+            return flags.none(Flags::CLOSED);
+        }
+        if flags.any(Flags::CONNECTING) {
+            return flags.any(Flags::WRITABLE | Flags::FAULTY);
+        }
+        let deliverable = flags.none(Flags::PAUSED | Flags::HELD);
+        self.may_read()
+            || flags.any(Flags::OPENED_DUE | Flags::FAULTY)
+            || self.has_output()
+            || (flags.any(Flags::DRAINED_DUE | Flags::NOTES_DUE | Flags::STOPPING_DUE)
+                && flags.any(Flags::OPENED))
+            || (flags.any(Flags::DATA_DUE | Flags::EOF_DUE) && deliverable)
+    }
+
+    /// Whether a flush would be of use. Clear bytes wait for a filter that is not open.
+    pub(crate) fn has_output(&self) -> bool {
+        let flags = self.flags;
+        flags.any(Flags::QUEUED)
+            && flags.any(Flags::WRITABLE)
+            && flags.none(Flags::CONNECTING | Flags::ENDED)
+            && (flags.none(Flags::HANDSHAKING) || self.wire_len() > 0)
+    }
+
+    fn wire_len(&self) -> usize {
+        self.rare().and_then(|rare| rare.filtered.as_ref()).map_or(0, |f| f.wire.len() - f.sent)
+    }
+
+    // ---- the rare part -----------------------------------------------------------------------
+
+    pub(crate) fn rare(&self) -> Option<&Rare> {
+        self.rare.as_deref()
+    }
+
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(Box::default)
+    }
+
+    /// Takes an empty rare part from the pool, if this connection has none and is about to need it.
+    pub(crate) fn borrow_rare(&mut self, pool: &mut RarePool) {
+        if self.rare.is_none() {
+            self.rare = pool.0.pop();
+        }
+    }
+
+    /// Gives an empty rare part back.
+    pub(crate) fn return_rare(&mut self, pool: &mut RarePool) {
+        let busy = Flags::CLOSING | Flags::ENDED | Flags::CONNECTING | Flags::HANDSHAKING;
+        if self.flags.none(busy) && self.rare.as_ref().is_some_and(|rare| rare.is_vacant()) {
+            if let Some(rare) = self.rare.take() {
+                pool.give(rare);
+            }
+        }
+    }
+
+    /// Brings the gauges of the metrics up to date.
+    pub(crate) fn account(&mut self, metrics: &mut Metrics) {
+        let now = if self.flags.any(Flags::ENDED) {
+            Counted::default()
+        } else {
+            Counted {
+                buffered: self.unsent(),
+                paused: self.flags.any(Flags::PAUSED),
+                held: self.flags.any(Flags::HELD),
+            }
+        };
+        let before = self.rare().map_or_else(Counted::default, |rare| rare.counted);
+        if now != before {
+            metrics.buffered = metrics.buffered - before.buffered as u64 + now.buffered as u64;
+            metrics.paused = metrics.paused - u64::from(before.paused) + u64::from(now.paused);
+            metrics.held = metrics.held - u64::from(before.held) + u64::from(now.held);
+            self.rare_mut().counted = now;
+        }
+    }
+
+    // ---- what the driver says ----------------------------------------------------------------
+
+    /// Readiness as the system reported it.
+    #[inline(always)]
+    pub(crate) fn handle_ready(&mut self, ready: Flags) {
+        self.flags.set(ready);
+    }
+
+    pub(crate) fn handle_listed(&mut self, listed: bool) {
+        if listed { self.flags.set(Flags::LISTED) } else { self.flags.clear(Flags::LISTED) }
+    }
+
+    /// Marks the connection as having output queued by others; false if it was marked already.
+    pub(crate) fn handle_dirty(&mut self, dirty: bool) -> bool {
+        let was = self.flags.any(Flags::DIRTY);
+        if dirty {
+            self.flags.set(Flags::DIRTY)
+        } else {
+            self.flags.clear(Flags::DIRTY)
+        }
+        was != dirty
+    }
+
+    /// The socket is connected.
+    pub(crate) fn handle_connected(&mut self, tick: u64) {
+        self.flags.clear(Flags::CONNECTING | Flags::HUNG | Flags::FAULTY);
+        self.flags.set(Flags::OPENED_DUE | Flags::WRITABLE);
+        self.active = tick;
+        if self.flags.any(Flags::QUEUED) {
+            self.rare_mut().progress = tick;
+        }
+    }
+
+    /// A callback is about to run: it is no longer due.
+    pub(crate) fn handle_called(&mut self, due: Flags) {
+        self.flags.clear(due);
+        if due.any(Flags::OPENED_DUE) {
+            self.flags.set(Flags::OPENED);
+        }
+        if due.any(Flags::EOF_DUE) {
+            self.flags.set(Flags::EOF_DONE);
+        }
+    }
+
+    /// Checks that `callback` may run now.
+    pub(crate) fn handle_grammar(&mut self, callback: Callback) {
+        self.grammar = self.grammar.after(callback);
+    }
+
+    /// The driver is being shut down.
+    pub(crate) fn handle_stopping(&mut self) {
+        if self.flags.none(Flags::CLOSING | Flags::ENDED) {
+            self.flags.set(Flags::STOPPING_DUE);
+        }
+    }
+
+    pub(crate) fn handle_lingering(&mut self) -> bool {
+        let newly = self.flags.none(Flags::LINGERING);
+        self.flags.set(Flags::LINGERING);
+        newly
+    }
+
+    /// The end is decided; true once.
+    pub(crate) fn handle_counted_out(&mut self) -> bool {
+        let newly = self.flags.none(Flags::COUNTED_OUT);
+        self.flags.set(Flags::COUNTED_OUT);
+        newly
+    }
+
+    /// The system's error was noticed: the next read looks beyond what is there.
+    pub(crate) fn handle_fault_seen(&mut self) {
+        self.flags.clear(Flags::FAULTY);
+        if self.flags.none(Flags::CONNECTING) {
+            self.flags.set(Flags::READABLE | Flags::HUNG);
+        }
+    }
+
+    /// A note has come; it comes back if too many are waiting or nobody will receive it.
+    pub(crate) fn handle_note(&mut self, note: Note) -> Result<(), Note> {
+        if self.flags.any(Flags::CLOSING | Flags::ENDED) {
+            return Err(note);
+        }
+        let most = self.limits.notes_max;
+        let rare = self.rare_mut();
+        if rare.notes.len() >= most {
+            return Err(note);
+        }
+        rare.notes.push_back(note);
+        self.flags.set(Flags::NOTES_DUE);
+        Ok(())
+    }
+
+    /// The next note that is due. Those that came later wait for the next turn.
+    pub(crate) fn poll_note(&mut self) -> Option<Note> {
+        self.rare.as_mut()?.notes.pop_front()
+    }
+
+    // ---- timers ------------------------------------------------------------------------------
+
+    /// Remembers an armed timer and hands back the one it replaces.
+    pub(crate) fn put_timer(&mut self, timer: Timer, key: TimerKey) -> Option<TimerKey> {
+        let timers = &mut self.rare_mut().timers;
+        match timers.iter_mut().find(|(name, _)| *name == timer) {
+            Some((_, old)) => Some(std::mem::replace(old, key)),
+            None => {
+                timers.push((timer, key));
+                None
+            }
+        }
+    }
+
+    /// Forgets a timer.
+    pub(crate) fn take_timer(&mut self, timer: Timer) -> Option<TimerKey> {
+        let timers = &mut self.rare.as_mut()?.timers;
+        let at = timers.iter().position(|(name, _)| *name == timer)?;
+        Some(timers.swap_remove(at).1)
+    }
+
+    /// Forgets all timers.
+    pub(crate) fn take_timers(&mut self) -> Vec<TimerKey> {
+        match self.rare.as_mut() {
+            Some(rare) if !rare.timers.is_empty() => {
+                rare.timers.drain(..).map(|(_, key)| key).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether `key` is what `timer` was last set to.
+    pub(crate) fn has_timer(&self, timer: Timer, key: TimerKey) -> bool {
+        self.rare().is_some_and(|rare| rare.timers.contains(&(timer, key)))
+    }
+
+    pub(crate) fn deadline_key(&self) -> Option<TimerKey> {
+        self.deadline
+    }
+
+    pub(crate) fn put_deadline(&mut self, key: Option<TimerKey>) {
+        self.deadline = key;
+    }
+
+    // ---- settings ----------------------------------------------------------------------------
+
+    pub(crate) fn put_limits(&mut self, limits: Arc<Limits>) {
+        self.limits = limits;
+    }
+
+    /// Another protocol takes over: it gets `opened`, then what is unread and a FIN.
+    pub(crate) fn handle_replaced(&mut self) {
+        self.flags.clear(Flags::DATA_DUE | Flags::EOF_DUE | Flags::NEEDY | Flags::PAUSED);
+        self.need = 0;
+        // The new protocol owes nothing to the old one's congestion, unless it still lasts.
+        self.flags.clear(Flags::CONGESTED | Flags::DRAINED_DUE);
+        self.check_marks(0);
+        if self.flags.any(Flags::CONNECTING) {
+            return;
+        }
+        self.flags.clear(Flags::OPENED | Flags::EOF_DONE);
+        self.grammar = self.grammar.replaced();
+        self.flags.set(Flags::OPENED_DUE);
+        if self.flags.any(Flags::UNREAD) {
+            self.flags.set(Flags::DATA_DUE);
+        }
+        if self.flags.any(Flags::PEER_FIN) {
+            self.flags.set(Flags::EOF_DUE);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Output: from what callbacks wrote through the filter to the socket.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Connection, Filtered, Flags};
+use crate::buffer::ChunkPool;
+use crate::filter::Filter;
+use crate::guard::guarded;
+use crate::id::ConnId;
+use crate::reason::{By, CloseKind, FilterFailure};
+
+/// Clear bytes that a filter is given at a time, and wire bytes above which it gets no more.
+const FILTER_STEP: usize = 16 * 1024;
+
+impl Connection {
+    /// Unsent bytes, without those that the running callback has written.
+    #[inline(always)]
+    pub(crate) fn unsent(&self) -> usize {
+        if self.flags.none(Flags::QUEUED) {
+            return 0;
+        }
+        self.rare().map_or(0, |rare| rare.queue.len()) + self.wire_len()
+    }
+
+    /// Whether a slice may go to the socket without passing the queue.
+    #[inline(always)]
+    pub(crate) fn sends_directly(&self) -> bool {
+        self.flags.passes(
+            Flags::WRITABLE
+                | Flags::QUEUED
+                | Flags::FILTERED
+                | Flags::CONNECTING
+                | Flags::BROKEN
+                | Flags::ENDED,
+            Flags::WRITABLE,
+        )
+    }
+
+    /// `count` bytes went to the socket without passing the queue.
+    #[inline(always)]
+    pub(crate) fn handle_sent_directly(&mut self, count: usize) {
+        self.bytes_out += count as u64;
+    }
+
+    /// Queues a copy of `bytes`. Returns false when they are lost, as the connection has broken.
+    pub(crate) fn queue(&mut self, bytes: &[u8], pool: &mut ChunkPool, tick: u64) -> bool {
+        if !self.takes_output(bytes.len(), tick) {
+            return false;
+        }
+        self.rare_mut().queue.push(bytes, pool);
+        true
+    }
+
+    /// Queues `bytes` without copying. Returns false as [`Connection::queue`] does.
+    pub(crate) fn queue_shared(&mut self, bytes: Bytes, tick: u64) -> bool {
+        if !self.takes_output(bytes.len(), tick) {
+            return false;
+        }
+        self.rare_mut().queue.push_shared(bytes);
+        true
+    }
+
+    fn takes_output(&mut self, count: usize, tick: u64) -> bool {
+        if self.flags.any(Flags::BROKEN | Flags::ENDED) {
+            self.lose_output(count);
+            return false;
+        }
+        if count > 0 && self.flags.none(Flags::QUEUED) {
+            self.flags.set(Flags::QUEUED);
+            self.rare_mut().progress = tick;
+        }
+        true
+    }
+
+    /// Counts bytes that will never be sent.
+    pub(crate) fn lose_output(&mut self, count: usize) {
+        if count > 0 {
+            self.rare_mut().unsent += count as u64;
+        }
+    }
+
+    /// Whether `more` bytes would be too many. The marks are looked at as well: above the high one
+    /// the connection is congested from now on.
+    pub(crate) fn check_marks(&mut self, more: usize) -> bool {
+        let unsent = self.unsent() + more;
+        if unsent > self.limits.output_max {
+            return false;
+        }
+        if unsent > self.limits.high_mark {
+            self.flags.set(Flags::CONGESTED);
+        }
+        true
+    }
+
+    pub(crate) fn is_congested(&self) -> bool {
+        self.flags.any(Flags::CONGESTED)
+    }
+
+    /// Fills `slices` with the next bytes for the socket, at most `most`.
+    ///
+    /// With a filter, clear bytes are encoded here, a bounded number at a time.
+    pub(crate) fn poll_output<'a>(
+        &'a mut self,
+        slices: &mut [IoSlice<'a>],
+        most: usize,
+        pool: &mut ChunkPool,
+        tick: u64,
+    ) -> usize {
+        if self.flags.any(Flags::FILTERED) {
+            self.fill_wire(pool, tick);
+        }
+        let Some(rare) = self.rare.as_deref() else { return 0 };
+        match &rare.filtered {
+            None => rare.queue.gather(slices, most),
+            Some(filtered) => {
+                let wire = &filtered.wire[filtered.sent..];
+                let wire = &wire[..wire.len().min(most)];
+                match slices.first_mut() {
+                    Some(first) if !wire.is_empty() => {
+                        *first = IoSlice::new(wire);
+                        1
+                    }
+                    _ => 0,
+                }
+            }
+        }
+    }
+
+    fn fill_wire(&mut self, pool: &mut ChunkPool, tick: u64) {
+        while self.flags.none(Flags::HANDSHAKING | Flags::ENDED) {
+            let Some(rare) = self.rare.as_mut() else { return };
+            let Some(filtered) = rare.filtered.as_mut() else { return };
+            let front = rare.queue.front();
+            if front.is_empty() || filtered.wire.len() - filtered.sent >= FILTER_STEP {
+                return;
+            }
+            let clear = &front[..front.len().min(FILTER_STEP)];
+            let count = clear.len();
+            let result = guarded(|| filtered.filter.send(clear, &mut filtered.wire));
+            rare.queue.advance(count, pool);
+            self.bytes_out += count as u64;
+            self.note_wire(tick);
+            self.handle_progress(result, tick);
+        }
+    }
+
+    /// `count` bytes of what [`Connection::poll_output`] gave went to the socket.
+    pub(crate) fn handle_sent(&mut self, count: usize, pool: &mut ChunkPool, tick: u64) {
+        self.active = tick;
+        let Some(rare) = self.rare.as_mut() else { return };
+        rare.progress = tick;
+        match &mut rare.filtered {
+            None => {
+                self.bytes_out += count as u64;
+                rare.queue.advance(count, pool);
+            }
+            Some(filtered) => {
+                filtered.sent += count;
+                if filtered.sent == filtered.wire.len() {
+                    filtered.sent = 0;
+                    filtered.wire.clear();
+                }
+            }
+        }
+    }
+
+    /// The socket takes no more for now.
+    pub(crate) fn handle_write_blocked(&mut self) {
+        self.flags.clear(Flags::WRITABLE);
+    }
+
+    /// After sending: brings the count of caused bytes and the marks up to date.
+    pub(crate) fn handle_flushed(&mut self) {
+        let unsent = self.unsent();
+        if let Some(rare) = self.rare.as_mut() {
+            rare.caused = rare.caused.min(unsent);
+        }
+        if unsent == 0 {
+            self.flags.clear(Flags::QUEUED);
+        }
+        if self.flags.any(Flags::CONGESTED)
+            && unsent <= self.limits.low_mark
+            && self.flags.none(Flags::CLOSING | Flags::ENDED | Flags::BROKEN)
+        {
+            self.flags.set(Flags::DRAINED_DUE);
+        }
+    }
+
+    /// Whether `drained` is to run now; it no longer is when output has grown again since.
+    pub(crate) fn poll_drained(&mut self) -> bool {
+        self.flags.clear(Flags::DRAINED_DUE);
+        let drained = self.unsent() <= self.limits.low_mark;
+        if drained {
+            self.flags.clear(Flags::CONGESTED);
+        }
+        drained
+    }
+
+    // ---- flow control ------------------------------------------------------------------------
+
+    /// `count` of the queued bytes were caused by input. True when their number is now above the
+    /// high mark: whoever wrote them is to be held.
+    pub(crate) fn handle_caused(&mut self, count: usize) -> bool {
+        let (unsent, high) = (self.unsent(), self.limits.high_mark);
+        if unsent == 0 {
+            return false;
+        }
+        let rare = self.rare_mut();
+        rare.caused = (rare.caused + count).min(unsent);
+        rare.caused > high
+    }
+
+    /// This queue holds `writer` from now on.
+    pub(crate) fn handle_holds(&mut self, writer: ConnId) {
+        self.rare_mut().holders.push(writer);
+    }
+
+    /// The connections that this queue no longer has a reason to hold.
+    pub(crate) fn poll_released(&mut self) -> Vec<ConnId> {
+        let (ended, low) = (self.flags.any(Flags::ENDED | Flags::BROKEN), self.limits.low_mark);
+        match self.rare.as_mut() {
+            Some(rare) if !rare.holders.is_empty() && (ended || rare.caused <= low) => {
+                std::mem::take(&mut rare.holders)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    // ---- the filter --------------------------------------------------------------------------
+
+    pub(super) fn note_wire(&mut self, tick: u64) {
+        if self.wire_len() > 0 && self.flags.none(Flags::QUEUED) {
+            self.flags.set(Flags::QUEUED);
+            self.rare_mut().progress = tick;
+        }
+    }
+
+    /// Puts a filter under the queues. What is queued already leaves as it is.
+    pub(crate) fn handle_filter(
+        &mut self,
+        filter: Box<dyn Filter>,
+        feed: bool,
+        pool: &mut ChunkPool,
+        tick: u64,
+    ) {
+        if self.flags.any(Flags::FILTERED) {
+            let second = CloseKind::Filter(FilterFailure::Second);
+            return self.begin_close(By::Us, second, None);
+        }
+        if self.flags.any(Flags::UNREAD) && !feed {
+            let unread = CloseKind::Filter(FilterFailure::UnreadInput);
+            return self.begin_close(By::Us, unread, None);
+        }
+        let rare = self.rare_mut();
+        let mut wire = Vec::new();
+        while !rare.queue.is_empty() {
+            let front = rare.queue.front();
+            let count = front.len();
+            wire.extend_from_slice(front);
+            rare.queue.advance(count, pool);
+        }
+        let unread = std::mem::take(&mut rare.unread);
+        rare.phase = tick;
+        let early = wire.len() as u64;
+        rare.filtered = Some(Filtered { filter, wire, sent: 0 });
+        self.bytes_out += early;
+        self.flags.clear(Flags::UNREAD | Flags::OPENED_DUE | Flags::DATA_DUE);
+        self.flags.set(Flags::FILTERED | Flags::HANDSHAKING);
+        let Some(filtered) = self.rare_mut().filtered.as_mut() else { return };
+        let result = guarded(|| filtered.filter.start(&mut filtered.wire));
+        self.note_wire(tick);
+        self.handle_progress(result, tick);
+        if !unread.is_empty() && self.flags.none(Flags::ENDED | Flags::CLOSING) {
+            self.handle_wire(unread.as_slice(), tick);
+        }
+        if self.flags.any(Flags::EOF_DUE) && self.flags.any(Flags::PEER_FIN) {
+            // The FIN had come before the filter: for the filter it is a cut.
+            self.flags.clear(Flags::EOF_DUE | Flags::PEER_FIN);
+            self.handle_fin();
+        }
+    }
+
+    /// Ends the filter's direction once everything clear has passed it.
+    pub(super) fn finish_filter(&mut self, tick: u64) {
+        self.flags.set(Flags::FILTER_FINISHED);
+        let Some(filtered) = self.rare.as_mut().and_then(|rare| rare.filtered.as_mut()) else {
+            return;
+        };
+        match guarded(|| filtered.filter.finish(&mut filtered.wire)) {
+            Ok(()) => self.note_wire(tick),
+            Err(panic) => self.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic))),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The only place that calls a protocol: events in, wishes out, errors and panics contained.
+
+use std::sync::Arc;
+
+use crate::connection::{Connection, Consumed, Flags};
+use crate::guard::{Panic, guarded};
+use crate::note::Note;
+use crate::protocol::{Callback, Context, Input, Outcome, Protocol, Shared, SocketInfo};
+use crate::reason::{CloseKind, CloseReason};
+use crate::timer::Timer;
+
+/// A connection and its protocol, as a driver lends them for one callback.
+pub(crate) struct Called<'a> {
+    pub(crate) shared: &'a mut Shared,
+    pub(crate) conn: &'a mut Connection,
+    pub(crate) protocol: &'a mut Box<dyn Protocol>,
+    pub(crate) socket: Option<&'a dyn SocketInfo>,
+    /// Whether the order of callbacks is checked.
+    pub(crate) checked: bool,
+}
+
+impl Called<'_> {
+    /// Shows `shown` to `data`. Inlined into the read path: it is the hot one.
+    #[inline(always)]
+    pub(crate) fn data(self, shown: &[u8]) -> Consumed {
+        let mut input = Input::new(shown);
+        self.run(Callback::Data, shown, |protocol, cx| protocol.data(cx, &mut input));
+        Consumed { shown: shown.len(), left: input.left(), need: input.needed() }
+    }
+
+    /// Shows what is left to `eof`.
+    pub(crate) fn eof(self, shown: &[u8]) -> Consumed {
+        self.conn.handle_called(Flags::EOF_DUE);
+        let mut input = Input::new(shown);
+        self.run(Callback::Eof, shown, |protocol, cx| protocol.eof(cx, &mut input));
+        Consumed { shown: shown.len(), left: input.left(), need: 0 }
+    }
+
+    pub(crate) fn opened(self) {
+        self.conn.handle_called(Flags::OPENED_DUE);
+        self.run_cold(Callback::Opened, &mut |protocol, cx| protocol.opened(cx));
+    }
+
+    pub(crate) fn drained(self) {
+        self.run_cold(Callback::Drained, &mut |protocol, cx| protocol.drained(cx));
+    }
+
+    pub(crate) fn timeout(self, timer: Timer) {
+        self.run_cold(Callback::Timeout, &mut |protocol, cx| protocol.timeout(cx, timer));
+    }
+
+    pub(crate) fn notified(self, note: Note) {
+        let mut note = Some(note);
+        self.run_cold(Callback::Notified, &mut |protocol, cx| match note.take() {
+            Some(note) => protocol.notified(cx, note),
+            None => Ok(()),
+        });
+    }
+
+    pub(crate) fn stopping(self) {
+        self.conn.handle_called(Flags::STOPPING_DUE);
+        self.run_cold(Callback::Stopping, &mut |protocol, cx| protocol.stopping(cx));
+    }
+
+    pub(crate) fn closed(self, reason: &CloseReason) {
+        self.run_cold(Callback::Closed, &mut |protocol, cx| {
+            protocol.closed(cx, reason);
+            Ok(())
+        });
+    }
+
+    /// All callbacks but `data` share one copy of [`Called::run`].
+    #[inline(never)]
+    fn run_cold(
+        self,
+        callback: Callback,
+        code: &mut dyn FnMut(&mut dyn Protocol, &mut Context<'_>) -> Outcome,
+    ) {
+        self.run(callback, &[], code);
+    }
+
+    #[inline(always)]
+    fn run(
+        self,
+        callback: Callback,
+        shown: &[u8],
+        code: impl FnOnce(&mut dyn Protocol, &mut Context<'_>) -> Outcome,
+    ) {
+        let Called { shared, conn, protocol, socket, checked } = self;
+        shared.metrics.callbacks += 1;
+        if checked {
+            conn.handle_grammar(callback);
+        }
+        let timed = shared.blame.turns > 0;
+        let before = if timed { shared.clock.exact() } else { 0 };
+        let mut cx = Context { shared, conn, shown, socket, callback };
+        let result = guarded(|| code(&mut **protocol, &mut cx));
+        if timed {
+            let took = shared.clock.exact().saturating_sub(before);
+            shared.blame.judge(took, callback, protocol.name(), conn.peer(), &mut shared.metrics);
+        }
+        if !matches!(result, Ok(Ok(()))) {
+            failed(shared, conn, &**protocol, callback, result);
+        }
+    }
+}
+
+/// Stores the failure with the connection. It ends once its wishes have been applied.
+#[cold]
+#[inline(never)]
+fn failed(
+    shared: &mut Shared,
+    conn: &mut Connection,
+    protocol: &dyn Protocol,
+    callback: Callback,
+    result: Result<Outcome, Panic>,
+) {
+    let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            log::debug!(
+                target: "lariat::dispatch",
+                "{} of {name} for {} failed: {error}", callback.name(), conn.peer(),
+            );
+            conn.handle_failure(CloseKind::Protocol, error.into());
+        }
+        Err(panic) => {
+            shared.metrics.panics += 1;
+            log::error!(
+                target: "lariat::dispatch",
+                "{} of {name} for {} panicked: {panic}", callback.name(), conn.peer(),
+            );
+            conn.handle_failure(CloseKind::Panicked, Arc::new(panic));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What every driver offers, so that a program or a test can be written once for all of them.
+
+use std::net::SocketAddr;
+
+use crate::error::Result;
+use crate::handle::Handle;
+use crate::id::{ConnId, ListenerId};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::protocol::{Incoming, Protocol};
+
+/// A factory as every driver can take it: called for each newcomer, None refuses.
+pub type BoxedFactory = Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>> + Send + Sync>;
+
+/// A driver: what moves bytes and time for protocols. Object-safe; its bounds are the strictest of all
+/// drivers, whose own methods are looser.
+///
+/// ```
+/// use lariat::{BoxedFactory, Context, Driver, Input, ListenOptions, Outcome, Protocol};
+///
+/// struct Echo;
+/// impl Protocol for Echo {
+///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         cx.write(input);
+///         input.consume(input.len());
+///         Ok(())
+///     }
+/// }
+///
+/// fn listens(driver: &mut dyn Driver) -> lariat::Result<()> {
+///     let factory: BoxedFactory = Box::new(|_| Some(Box::new(Echo)));
+///     let listener = driver.listen_boxed("127.0.0.1:0".parse().unwrap(), ListenOptions::default(), factory)?;
+///     assert_ne!(driver.addresses(listener)[0].port(), 0);
+///     Ok(())
+/// }
+///
+/// listens(&mut lariat::reactor::Reactor::new()?)?;
+/// listens(&mut lariat::sim::Sim::new(1))?;
+/// # Ok::<(), lariat::Error>(())
+/// ```
+pub trait Driver {
+    /// Listens on `addr`.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be used, or the options contradict one another.
+    fn listen_boxed(
+        &mut self,
+        addr: SocketAddr,
+        options: ListenOptions,
+        factory: BoxedFactory,
+    ) -> Result<ListenerId>;
+
+    /// Connects to `addr`; a failure is told to the protocol by `closed`.
+    ///
+    /// # Errors
+    ///
+    /// The limits contradict one another.
+    fn connect_boxed(
+        &mut self,
+        addr: SocketAddr,
+        limits: Limits,
+        protocol: Box<dyn Protocol + Send>,
+    ) -> Result<ConnId>;
+
+    /// The real addresses of a listener; none once it has stopped.
+    fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr>;
+
+    /// Runs until shutdown, or until nothing is left that could ever happen.
+    ///
+    /// # Errors
+    ///
+    /// Waiting for events failed.
+    fn run(&mut self) -> Result<Report>;
+
+    /// A remote for other threads.
+    fn handle(&self) -> Handle;
+
+    /// The driver's counters.
+    fn metrics(&self) -> Metrics;
+}
+
+/// What `run` leaves behind: how shutdown went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub(crate) drained: u64,
+    pub(crate) aborted: u64,
+    pub(crate) unsent: u64,
+}
+
+impl Report {
+    /// Connections that finished by themselves after shutdown had begun.
+    pub fn drained(&self) -> u64 {
+        self.drained
+    }
+
+    /// Connections that were aborted when the time to drain was over.
+    pub fn aborted(&self) -> u64 {
+        self.aborted
+    }
+
+    /// Bytes that these connections could not send.
+    pub fn unsent(&self) -> u64 {
+        self.unsent
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} drained, {} aborted, {} bytes unsent",
+            self.drained, self.aborted, self.unsent
+        )
+    }
+}
+
+/// How to listen.
+///
+/// ```
+/// use std::time::Duration;
+/// let mut options = lariat::ListenOptions::default();
+/// options.limits.idle = Some(Duration::from_secs(60));
+/// options.backlog = 128;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListenOptions {
+    /// The limits of each accepted connection.
+    pub limits: Limits,
+    /// Connections that wait in the kernel to be accepted \[1024\].
+    pub backlog: u32,
+    /// SO_REUSEPORT: several sockets share one port \[off\].
+    pub reuse_port: bool,
+    /// TCP_NODELAY: small writes leave at once \[on\].
+    pub nodelay: bool,
+    /// For IPv6 addresses, whether IPv4 is left to another socket \[on\].
+    pub v6_only: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions {
+            limits: Limits::default(),
+            backlog: 1024,
+            reuse_port: false,
+            nodelay: true,
+            v6_only: true,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The error of operations that fail at once: listening, starting a driver, bad limits.
+//!
+//! What ends a connection later is not an error but a [`CloseReason`](crate::CloseReason).
+
+use std::fmt;
+use std::io;
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was being done when an [`Error`] arose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Op {
+    /// Starting a driver.
+    Start,
+    /// Listening on an address.
+    Listen,
+    /// Waiting for events.
+    Poll,
+    /// Handing over limits or options.
+    Limits,
+    /// Taking over signals.
+    Signals,
+    /// Asking another thread's driver for something.
+    Post,
+}
+
+/// The cause of an [`Error`], for a program to decide by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Another socket has the address.
+    AddressInUse,
+    /// The address is not one of this machine's.
+    AddressUnavailable,
+    /// The text is not an address, or names none.
+    InvalidAddress,
+    /// The limits or options cannot work together.
+    InvalidLimits,
+    /// The system does not permit it.
+    PermissionDenied,
+    /// The process or the system has no descriptor or memory left.
+    Exhausted,
+    /// The queue to the driver is full.
+    Full,
+    /// The driver has ended.
+    Stopped,
+    /// The platform cannot do it.
+    Unsupported,
+    /// Anything else: see [`std::error::Error::source`].
+    Other,
+}
+
+/// An operation that failed: what was tried, on which address, why, and what to do about it.
+///
+/// `Display` is one sentence. `Debug`, which `main` prints for a program that ends with an error,
+/// adds a hint where there is one.
+///
+/// ```
+/// let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+/// let address = first.local_addr().unwrap();
+/// let mut reactor = lariat::reactor::Reactor::new()?;
+/// # struct Echo;
+/// # impl lariat::Protocol for Echo {
+/// #     fn data(&mut self, _: &mut lariat::Context<'_>, _: &mut lariat::Input<'_>) -> lariat::Outcome { Ok(()) }
+/// # }
+/// let error = reactor.listen(address, |_| Some(Echo)).unwrap_err();
+/// assert_eq!(error.kind(), lariat::ErrorKind::AddressInUse);
+/// assert_eq!(error.to_string(), format!("cannot listen on {address}: the address is already in use"));
+/// # Ok::<(), lariat::Error>(())
+/// ```
+pub struct Error(Box<Parts>);
+
+struct Parts {
+    kind: ErrorKind,
+    op: Op,
+    addr: Option<String>,
+    detail: Option<String>,
+    source: Option<io::Error>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, op: Op) -> Error {
+        Error(Box::new(Parts { kind, op, addr: None, detail: None, source: None }))
+    }
+
+    pub(crate) fn from_io(op: Op, source: io::Error) -> Error {
+        let mut error = Error::new(kind_of(&source), op);
+        error.0.source = Some(source);
+        error
+    }
+
+    pub(crate) fn with_addr(mut self, addr: impl fmt::Display) -> Error {
+        self.0.addr = Some(addr.to_string());
+        self
+    }
+
+    pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Error {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// The cause.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What was tried.
+    pub fn op(&self) -> Op {
+        self.0.op
+    }
+
+    /// The address it was tried on, as it was given.
+    pub fn addr(&self) -> Option<&str> {
+        self.0.addr.as_deref()
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        Some(match (self.0.op, self.0.kind) {
+            (_, ErrorKind::AddressInUse) => "another program has this port; try port 0",
+            (Op::Listen, ErrorKind::PermissionDenied) => {
+                "ports below 1024 are reserved; try a port above 1023"
+            }
+            (Op::Listen, ErrorKind::AddressUnavailable) => {
+                "the address must belong to this machine; 0.0.0.0 or [::] listens on all of its own"
+            }
+            (Op::Listen, ErrorKind::InvalidAddress) => {
+                "an address looks like 127.0.0.1:7000 or [::1]:7000"
+            }
+            (_, ErrorKind::Exhausted) => "raise the limit on open files (ulimit -n)",
+            (Op::Post, ErrorKind::Full) => "the driver is behind; try again later",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tried = match self.0.op {
+            Op::Start => "cannot start the driver",
+            Op::Listen => "cannot listen",
+            Op::Poll => "cannot wait for events",
+            Op::Limits => "these limits cannot work",
+            Op::Signals => "cannot take over signals",
+            Op::Post => "cannot reach the driver",
+        };
+        f.write_str(tried)?;
+        if let Some(addr) = &self.0.addr {
+            write!(f, " on {addr}")?;
+        }
+        if let Some(detail) = &self.0.detail {
+            return write!(f, ": {detail}");
+        }
+        let cause = match self.0.kind {
+            ErrorKind::AddressInUse => "the address is already in use",
+            ErrorKind::AddressUnavailable => "the address is not one of this machine's",
+            ErrorKind::InvalidAddress => "the text is not an address",
+            ErrorKind::InvalidLimits => "they contradict one another",
+            ErrorKind::PermissionDenied => "permission denied",
+            ErrorKind::Exhausted => "no descriptor or memory is left",
+            ErrorKind::Full => "its queue is full",
+            ErrorKind::Stopped => "it has ended",
+            ErrorKind::Unsupported => "this platform cannot do it",
+            ErrorKind::Other => match &self.0.source {
+                Some(source) => return write!(f, ": {source}"),
+                None => "unknown cause",
+            },
+        };
+        write!(f, ": {cause}")
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        match self.hint() {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| source as _)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let kind = match error.0.kind {
+            ErrorKind::AddressInUse => io::ErrorKind::AddrInUse,
+            ErrorKind::AddressUnavailable => io::ErrorKind::AddrNotAvailable,
+            ErrorKind::InvalidAddress | ErrorKind::InvalidLimits => io::ErrorKind::InvalidInput,
+            ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
+            ErrorKind::Full => io::ErrorKind::WouldBlock,
+            ErrorKind::Stopped => io::ErrorKind::BrokenPipe,
+            ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+            ErrorKind::Exhausted => io::ErrorKind::OutOfMemory,
+            ErrorKind::Other => {
+                error.0.source.as_ref().map_or(io::ErrorKind::Other, io::Error::kind)
+            }
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+fn kind_of(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ErrorKind::AddressInUse,
+        io::ErrorKind::AddrNotAvailable => ErrorKind::AddressUnavailable,
+        io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        io::ErrorKind::InvalidInput => ErrorKind::InvalidAddress,
+        io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+        io::ErrorKind::OutOfMemory => ErrorKind::Exhausted,
+        _ => match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                ErrorKind::Exhausted
+            }
+            Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => ErrorKind::Unsupported,
+            _ => ErrorKind::Other,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    fn failed(errno: i32) -> Error {
+        Error::from_io(Op::Listen, io::Error::from_raw_os_error(errno)).with_addr("127.0.0.1:7000")
+    }
+
+    #[test]
+    fn the_sentence_names_operation_address_and_cause() {
+        assert_eq!(
+            failed(libc::EADDRINUSE).to_string(),
+            "cannot listen on 127.0.0.1:7000: the address is already in use"
+        );
+        assert_eq!(
+            failed(libc::EACCES).to_string(),
+            "cannot listen on 127.0.0.1:7000: permission denied"
+        );
+    }
+
+    #[test]
+    fn debug_adds_the_hint_that_main_prints() {
+        assert_eq!(
+            format!("{:?}", failed(libc::EADDRINUSE)),
+            "cannot listen on 127.0.0.1:7000: the address is already in use\n\
+             hint: another program has this port; try port 0"
+        );
+    }
+
+    #[test]
+    fn the_io_error_keeps_kind_and_source() {
+        let error = failed(libc::EMFILE);
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert!(error.source().is_some());
+        let io: io::Error = failed(libc::EADDRINUSE).into();
+        assert_eq!(io.kind(), io::ErrorKind::AddrInUse);
+        let all_kinds: fn(Error) -> Box<dyn std::error::Error + Send + Sync> = |e| Box::new(e);
+        assert!(all_kinds(error).to_string().starts_with("cannot listen"));
+    }
+}

@@ -1,0 +1,309 @@
+//! Listeners: accepting within bounds, and waiting when a bound is reached.
+//!
+//! Edge-triggered readiness tells of a newcomer once. Whenever accepting stops before the queue is
+//! empty (budget, `connections_max`, no descriptor), the listener remembers that it is ready and the
+//! loop comes back by itself.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::EventLoop;
+use super::system::{Listener, System};
+use super::table::Entry;
+use crate::connection::Connection;
+use crate::driver::ListenOptions;
+use crate::guard::guarded;
+use crate::id::ListenerId;
+use crate::limits::{Limits, Overload};
+use crate::protocol::{Incoming, Protocol, TimerOwner};
+use crate::socket::AcceptError;
+use crate::timer::TimerKey;
+
+const MILLISECOND: u64 = 1_000_000;
+/// The back-off after a lack of descriptors: from the first to the second, doubling.
+const BACKOFF_FIRST: u64 = 10 * MILLISECOND;
+const BACKOFF_MAX: u64 = 1000 * MILLISECOND;
+
+/// Makes protocols for newcomers.
+pub(crate) type Factory = Box<dyn FnMut(&Incoming) -> Option<Box<dyn Protocol>>>;
+
+/// One call of `listen`.
+pub(super) struct Listening<S: System> {
+    id: ListenerId,
+    sockets: Vec<Socket<S>>,
+    factory: Factory,
+    limits: Arc<Limits>,
+    wait: Wait,
+    /// The length of the present back-off; 0 when descriptors were not lacking last time.
+    backoff: u64,
+}
+
+struct Socket<S: System> {
+    listener: S::Listener,
+    token: u32,
+    ready: bool,
+}
+
+/// What a listener waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Newcomers,
+    /// `connections_max` is reached.
+    Room,
+    /// Descriptors lack: until this timer, or until one of ours is released.
+    Descriptors(TimerKey),
+}
+
+/// What one attempt to accept came to.
+enum Attempt {
+    Again,
+    Empty,
+    Wait,
+}
+
+/// A newcomer waits at the socket `number`.
+pub(super) fn mark_ready<S: System>(listening: &mut [Listening<S>], number: u32) {
+    for listener in listening {
+        for socket in &mut listener.sockets {
+            socket.ready |= socket.token == number;
+        }
+    }
+}
+
+impl<S: System> EventLoop<S> {
+    /// Listens on all of `addrs` under one id; all or none.
+    pub(crate) fn listen(
+        &mut self,
+        addrs: &[SocketAddr],
+        options: &ListenOptions,
+        factory: Factory,
+    ) -> Result<ListenerId, (SocketAddr, io::Error)> {
+        let mut listeners = Vec::new();
+        for addr in addrs {
+            let listener = self.system.listen(*addr, options).map_err(|error| (*addr, error))?;
+            listeners.push((*addr, listener));
+        }
+        self.adopt(listeners, Arc::new(options.limits.clone()), factory)
+    }
+
+    /// Listens on sockets that exist.
+    pub(crate) fn adopt(
+        &mut self,
+        listeners: Vec<(SocketAddr, S::Listener)>,
+        limits: Arc<Limits>,
+        factory: Factory,
+    ) -> Result<ListenerId, (SocketAddr, io::Error)> {
+        let mut sockets = Vec::new();
+        for (addr, mut listener) in listeners {
+            let token = self.next_socket;
+            self.next_socket += 1;
+            self.system.register_listener(&mut listener, token).map_err(|error| (addr, error))?;
+            // Newcomers may have come before the registration.
+            sockets.push(Socket { listener, token, ready: true });
+        }
+        let id = ListenerId::new(self.next_listener);
+        self.next_listener += 1;
+        self.listening.push(Listening {
+            id,
+            sockets,
+            factory,
+            limits,
+            wait: Wait::Newcomers,
+            backoff: 0,
+        });
+        Ok(id)
+    }
+
+    pub(crate) fn addresses(&self, id: ListenerId) -> Vec<SocketAddr> {
+        let sockets = self.listening.iter().filter(|l| l.id == id).flat_map(|l| &l.sockets);
+        sockets.filter_map(|socket| socket.listener.local_addr().ok()).collect()
+    }
+
+    pub(super) fn has_newcomers(&self) -> bool {
+        self.listening.iter().any(|listener| {
+            listener.wait == Wait::Newcomers && listener.sockets.iter().any(|socket| socket.ready)
+        })
+    }
+
+    // ---- step 4 ------------------------------------------------------------------------------
+
+    #[cold]
+    pub(super) fn accept(&mut self) {
+        // Callbacks may stop listeners meanwhile: they are only marked while the list is away.
+        let mut listening = mem::take(&mut self.listening);
+        self.accepting = true;
+        for listener in &mut listening {
+            let mut budget = self.limits.accepts_max;
+            for at in 0..listener.sockets.len() {
+                while listener.sockets[at].ready && budget > 0 {
+                    let stopped = self.draining || self.stopped.contains(&listener.id);
+                    if stopped || listener.wait != Wait::Newcomers {
+                        break;
+                    }
+                    budget -= 1;
+                    match self.accept_one(listener, at) {
+                        Attempt::Again => {}
+                        Attempt::Empty => listener.sockets[at].ready = false,
+                        Attempt::Wait => break,
+                    }
+                }
+            }
+        }
+        self.accepting = false;
+        listening.append(&mut self.listening);
+        self.listening = listening;
+        for id in mem::take(&mut self.stopped) {
+            self.stop_listening(id);
+        }
+        if self.draining {
+            self.stop_all_listening();
+        }
+    }
+
+    fn accept_one(&mut self, listener: &mut Listening<S>, at: usize) -> Attempt {
+        let full = self.shared.metrics.open >= self.limits.connections_max as u64;
+        if full && self.limits.overload == Overload::Pause {
+            log::info!(
+                target: "lariat::accept",
+                "{} connections are open; newcomers wait", self.limits.connections_max,
+            );
+            listener.wait = Wait::Room;
+            return Attempt::Wait;
+        }
+        match listener.sockets[at].listener.accept() {
+            Ok((stream, peer)) => {
+                if listener.backoff > 0 {
+                    log::info!(target: "lariat::accept", "accepting again");
+                    listener.backoff = 0;
+                }
+                if full {
+                    self.shared.metrics.refused += 1;
+                } else {
+                    self.admit(listener, stream, peer);
+                }
+                Attempt::Again
+            }
+            Err(error) => match AcceptError::of(&error) {
+                AcceptError::Empty => Attempt::Empty,
+                AcceptError::Next => {
+                    log::debug!(target: "lariat::accept", "{error}");
+                    self.shared.metrics.accept_errors += 1;
+                    Attempt::Again
+                }
+                AcceptError::Exhausted => self.handle_exhausted(listener, at, &error),
+            },
+        }
+    }
+
+    /// A newcomer: the factory decides.
+    fn admit(&mut self, listener: &mut Listening<S>, mut stream: S::Stream, peer: SocketAddr) {
+        let incoming = Incoming { peer, listener: listener.id };
+        let protocol = match guarded(|| (listener.factory)(&incoming)) {
+            Ok(Some(protocol)) => protocol,
+            Ok(None) => {
+                self.shared.metrics.refused += 1;
+                return;
+            }
+            Err(panic) => {
+                self.shared.metrics.panics += 1;
+                self.shared.metrics.refused += 1;
+                log::error!(target: "lariat::accept", "a factory panicked: {panic}");
+                return;
+            }
+        };
+        let id = self.shared.ids.reserve();
+        if let Err(error) = self.system.register_stream(&mut stream, id.bits()) {
+            log::warn!(target: "lariat::accept", "cannot watch the connection of {peer}: {error}");
+            self.shared.metrics.accept_errors += 1;
+            self.shared.ids.release(id);
+            return self.drop_protocol(protocol);
+        }
+        let now = self.shared.clock.tick();
+        let limits = Arc::clone(&listener.limits);
+        let conn = Connection::accepted(id, listener.id, peer, limits, now);
+        self.table.insert(Entry { conn, stream: Some(stream), protocol });
+        self.shared.metrics.accepted += 1;
+        self.shared.metrics.open += 1;
+        self.ask_for_filter(id, false);
+        self.attend(id);
+    }
+
+    /// No descriptor, or no memory: one newcomer is shed with the reserve, the rest wait.
+    fn handle_exhausted(
+        &mut self,
+        listener: &mut Listening<S>,
+        at: usize,
+        error: &io::Error,
+    ) -> Attempt {
+        self.shared.metrics.accept_errors += 1;
+        if self.cut_oldest_lingering() {
+            return Attempt::Again;
+        }
+        if self.system.shed(&mut listener.sockets[at].listener) {
+            self.shared.metrics.refused += 1;
+        }
+        if listener.backoff == 0 {
+            log::warn!(
+                target: "lariat::accept",
+                "{error}; one newcomer was turned away, the others wait for a descriptor",
+            );
+        }
+        listener.backoff = (listener.backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
+        let until = self.shared.clock.exact().saturating_add(listener.backoff);
+        let key = self.shared.timers.arm(until, TimerOwner::Listener(listener.id));
+        listener.wait = Wait::Descriptors(key);
+        Attempt::Wait
+    }
+
+    pub(super) fn end_backoff(&mut self, id: ListenerId) {
+        for listener in self.listening.iter_mut().filter(|listener| listener.id == id) {
+            listener.wait = Wait::Newcomers;
+        }
+    }
+
+    /// A place or a descriptor was released: whoever waited for one tries again, in this turn's
+    /// successor, which does not sleep.
+    #[cold]
+    pub(super) fn retry_listeners(&mut self) {
+        self.released = false;
+        let room = self.shared.metrics.open < self.limits.connections_max as u64;
+        for listener in &mut self.listening {
+            match listener.wait {
+                Wait::Room if room => listener.wait = Wait::Newcomers,
+                Wait::Descriptors(key) => {
+                    self.shared.timers.cancel(key);
+                    listener.wait = Wait::Newcomers;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    // ---- stopping ----------------------------------------------------------------------------
+
+    pub(crate) fn stop_listening(&mut self, id: ListenerId) {
+        let Some(at) = self.listening.iter().position(|listener| listener.id == id) else {
+            if self.accepting {
+                self.stopped.push(id);
+            }
+            return;
+        };
+        let listener = self.listening.remove(at);
+        if let Wait::Descriptors(key) = listener.wait {
+            self.shared.timers.cancel(key);
+        }
+        if guarded(move || drop(listener)).is_err() {
+            self.shared.metrics.panics += 1;
+        }
+        self.released = true;
+    }
+
+    pub(super) fn stop_all_listening(&mut self) {
+        let ids: Vec<ListenerId> = self.listening.iter().map(|listener| listener.id).collect();
+        for id in ids {
+            self.stop_listening(id);
+        }
+    }
+}

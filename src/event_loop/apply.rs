@@ -1,0 +1,209 @@
+//! Effects: what callbacks wished for beyond their own connection, applied in order.
+
+use std::mem;
+use std::sync::Arc;
+
+use super::EventLoop;
+use super::system::System;
+use crate::connection::Flags;
+use crate::guard::{drop_guarded, guarded};
+use crate::id::ConnId;
+use crate::note::Note;
+use crate::protocol::{Content, Effect, Protocol, Successor, TimerOwner};
+use crate::reason::{By, CloseKind};
+
+/// Above this capacity the copied bytes of effects are given back after use.
+const BYTES_KEPT: usize = 256 * 1024;
+
+impl<S: System> EventLoop<S> {
+    /// Step 1: what code outside of callbacks wished for.
+    #[cold]
+    pub(super) fn apply_outside(&mut self) {
+        self.apply_effects(None);
+        self.send_dirty();
+    }
+
+    /// Applies the effects that the callback of `by` left behind.
+    #[inline(never)]
+    pub(super) fn apply_effects(&mut self, by: Option<ConnId>) {
+        let mut list = mem::take(&mut self.shared.effects.list);
+        let mut bytes = mem::take(&mut self.shared.effects.bytes);
+        let successor = self.shared.effects.successor.take();
+        for effect in list.drain(..) {
+            match effect {
+                Effect::Write { to, content, caused } => {
+                    let holder = by.filter(|_| caused);
+                    self.write_to(to, content, &bytes, holder);
+                }
+                Effect::ShutdownWrite(id) => self.wish(id, |conn| conn.want_fin()),
+                Effect::Close(id) => self.close(id),
+                Effect::Abort(id) => self.abort(id),
+                Effect::Notify { to, note } => self.notify(to, note),
+                Effect::Connect { id, addr, limits, protocol } => {
+                    self.connect_now(id, addr, limits, protocol);
+                }
+                Effect::StopListening(listener) => self.stop_listening(listener),
+                Effect::Stop => self.shutdown(),
+            }
+        }
+        // Nothing above calls user code, so the lists are still empty.
+        bytes.clear();
+        bytes.shrink_to(BYTES_KEPT);
+        self.shared.effects.list = list;
+        self.shared.effects.bytes = bytes;
+        if let (Some(successor), Some(id)) = (successor, by) {
+            self.replace(id, successor);
+        }
+    }
+
+    fn wish(&mut self, id: ConnId, wish: impl FnOnce(&mut crate::connection::Connection)) {
+        match self.table.get_mut(id) {
+            Some(entry) => {
+                wish(&mut entry.conn);
+                self.finish(id);
+            }
+            None => self.shared.metrics.stale += 1,
+        }
+    }
+
+    pub(super) fn close(&mut self, id: ConnId) {
+        self.wish(id, |conn| conn.want_close());
+    }
+
+    pub(super) fn abort(&mut self, id: ConnId) {
+        self.wish(id, |conn| conn.want_abort());
+    }
+
+    fn write_to(&mut self, to: ConnId, content: Content, bytes: &[u8], caused_by: Option<ConnId>) {
+        let tick = self.shared.clock.tick();
+        let Some(entry) = self.table.get_mut(to) else {
+            self.shared.metrics.stale += 1;
+            return;
+        };
+        let count = match &content {
+            Content::Copied(range) => range.len(),
+            Content::Shared(bytes) => bytes.len(),
+        };
+        if count == 0 {
+            return;
+        }
+        if entry.conn.flags().any(Flags::NO_WRITES) {
+            self.shared.metrics.refused_bytes += count as u64;
+            entry.conn.handle_refused(count);
+            return;
+        }
+        if !entry.conn.check_marks(count) {
+            entry.conn.want_overflow();
+            entry.conn.lose_output(count);
+            return self.finish(to);
+        }
+        entry.conn.borrow_rare(&mut self.shared.rares);
+        let queued = match content {
+            Content::Copied(range) => {
+                entry.conn.queue(&bytes[range], &mut self.shared.chunks, tick)
+            }
+            Content::Shared(bytes) => entry.conn.queue_shared(bytes, tick),
+        };
+        if !queued {
+            return;
+        }
+        if entry.conn.handle_dirty(true) {
+            self.dirty.push(to);
+        }
+        if let Some(writer) = caused_by {
+            if entry.conn.handle_caused(count) {
+                self.hold(writer, to);
+            }
+        }
+    }
+
+    fn notify(&mut self, to: ConnId, note: Note) {
+        let Some(entry) = self.table.get_mut(to) else {
+            self.shared.metrics.stale += 1;
+            drop_guarded(note);
+            return;
+        };
+        entry.conn.borrow_rare(&mut self.shared.rares);
+        if let Err(note) = entry.conn.handle_note(note) {
+            self.shared.metrics.refused_notes += 1;
+            drop_guarded(note);
+        }
+        self.list(to);
+    }
+
+    /// Lets another protocol take over.
+    fn replace(&mut self, id: ConnId, successor: Successor) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let hopeless = Flags::CLOSING | Flags::ENDED | Flags::CLOSE_WANTED | Flags::ABORT_WANTED;
+        if entry.conn.flags().any(hopeless | Flags::FAILED | Flags::OVERFLOW) {
+            if !drop_guarded(successor.protocol) {
+                self.shared.metrics.panics += 1;
+            }
+            return;
+        }
+        for key in entry.conn.take_timers() {
+            self.shared.timers.cancel(key);
+        }
+        let old = mem::replace(&mut entry.protocol, successor.protocol);
+        entry.conn.handle_replaced();
+        if !drop_guarded(old) {
+            self.shared.metrics.panics += 1;
+        }
+        self.ask_for_filter(id, successor.feed);
+    }
+
+    /// Asks the protocol for a filter, before `opened`.
+    pub(super) fn ask_for_filter(&mut self, id: ConnId, feed: bool) {
+        let tick = self.shared.clock.tick();
+        let Some(entry) = self.table.get_mut(id) else { return };
+        if entry.conn.flags().any(Flags::CONNECTING) {
+            return;
+        }
+        match guarded(|| entry.protocol.filter()) {
+            Ok(None) => {}
+            Ok(Some(filter)) => {
+                entry.conn.handle_filter(filter, feed, &mut self.shared.chunks, tick);
+            }
+            Err(panic) => {
+                self.shared.metrics.panics += 1;
+                log::error!(target: "lariat::dispatch", "filter panicked: {panic}");
+                entry.conn.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
+            }
+        }
+    }
+
+    /// Whether timers of the protocol are still set although it can no longer be called.
+    pub(super) fn drop_timers(&mut self, id: ConnId) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        for key in entry.conn.take_timers() {
+            self.shared.timers.cancel(key);
+        }
+    }
+
+    /// Drops a protocol of the user's.
+    pub(super) fn drop_protocol(&mut self, protocol: Box<dyn Protocol>) {
+        if !drop_guarded(protocol) {
+            self.shared.metrics.panics += 1;
+            log::error!(target: "lariat::dispatch", "a protocol panicked while it was dropped");
+        }
+    }
+
+    /// Brings the one timer for a connection's built-in deadlines forward when it has to be; one
+    /// that is too early corrects itself when it fires.
+    pub(super) fn sync_deadline(&mut self, id: ConnId) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let wanted = entry.conn.poll_deadline();
+        let timers = &mut self.shared.timers;
+        if let Some(key) = entry.conn.deadline_key() {
+            match timers.deadline(key) {
+                Some(armed) if armed <= wanted && wanted < u64::MAX => return,
+                _ => timers.cancel(key),
+            };
+            entry.conn.put_deadline(None);
+        }
+        if wanted < u64::MAX {
+            let key = timers.arm(wanted, TimerOwner::Deadline(id));
+            entry.conn.put_deadline(Some(key));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Outgoing connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::EventLoop;
+use super::system::{Stream, System};
+use super::table::Entry;
+use crate::connection::{Connection, Flags};
+use crate::id::ConnId;
+use crate::limits::Limits;
+use crate::protocol::Protocol;
+use crate::reason::{By, CloseKind, ConnectFailure};
+
+impl<S: System> EventLoop<S> {
+    /// Begins a connect. Whatever goes wrong is told by `closed`, in a later turn.
+    pub(super) fn connect_now(
+        &mut self,
+        id: ConnId,
+        addr: SocketAddr,
+        limits: Option<Arc<Limits>>,
+        protocol: Box<dyn Protocol>,
+    ) {
+        let limits = limits.unwrap_or_else(|| Arc::clone(&self.shared.limits));
+        let now = self.shared.clock.exact();
+        let mut conn = Connection::connecting(id, addr, limits, now);
+        self.shared.metrics.connects += 1;
+        let full = self.shared.metrics.open >= self.limits.connections_max as u64;
+        self.shared.metrics.open += 1;
+        let mut stream = None;
+        if self.draining {
+            conn.begin_close(By::Runtime, CloseKind::Shutdown, None);
+        } else if full {
+            let limit = CloseKind::Connect(ConnectFailure::Limit);
+            conn.end(By::Runtime, limit, None);
+        } else {
+            match self.start_connect(addr, id) {
+                Ok(started) => stream = Some(started),
+                Err(error) => fail(&mut conn, error),
+            }
+        }
+        self.table.insert(Entry { conn, stream, protocol });
+        self.finish(id);
+    }
+
+    fn start_connect(&mut self, addr: SocketAddr, id: ConnId) -> io::Result<S::Stream> {
+        let mut stream = match self.system.connect(addr) {
+            Err(error) if is_exhausted(&error) && self.cut_oldest_lingering() => {
+                self.system.connect(addr)?
+            }
+            other => other?,
+        };
+        self.system.register_stream(&mut stream, id.bits())?;
+        Ok(stream)
+    }
+
+    /// Writable is not connected: the socket's error tells, then whether it has a peer.
+    pub(super) fn complete_connect(&mut self, id: ConnId) {
+        let tick = self.shared.clock.tick();
+        let Some(entry) = self.table.get_mut(id) else { return };
+        if entry.conn.flags().none(Flags::WRITABLE | Flags::FAULTY) {
+            return;
+        }
+        let Some(stream) = entry.stream.as_mut() else { return };
+        let result = match stream.take_error() {
+            Ok(Some(error)) | Err(error) => Err(error),
+            Ok(None) => stream.check_connected(),
+        };
+        match result {
+            Ok(()) => {
+                entry.conn.handle_connected(tick);
+                self.ask_for_filter(id, false);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                // A spurious event: the connect is still under way.
+                entry.conn.handle_write_blocked();
+                entry.conn.handle_fault_seen();
+            }
+            Err(error) => fail(&mut entry.conn, error),
+        }
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    ConnectFailure::of(error) == ConnectFailure::Exhausted
+}
+
+fn fail(conn: &mut Connection, error: io::Error) {
+    let failure = ConnectFailure::of(&error);
+    let by = match failure {
+        ConnectFailure::Refused | ConnectFailure::Unreachable | ConnectFailure::Other => By::Peer,
+        _ => By::Runtime,
+    };
+    log::debug!(target: "lariat::connect", "{}: {error}", conn.peer());
+    conn.end(by, CloseKind::Connect(failure), Some(Arc::new(error)));
+}

@@ -1,0 +1,414 @@
+//! The loop: one turn after another over very many connections, on one thread.
+//!
+//! A turn has nine steps, each a method, in this order:
+//!
+//! 1. what code outside of callbacks wished for is applied;
+//! 2. poll: until the nearest deadline, or not at all while work is left over;
+//! 3. the clock is read, and the timers that are due are taken out;
+//! 4. newcomers are accepted, at most `accepts_max` per listener;
+//! 5. requests of other threads;
+//! 6. a snapshot of the ready list: each connection reads, is called and sends, within its budget;
+//! 7. the timers taken out in step 3 run;
+//! 8. output that connections queued for others leaves, once per connection;
+//! 9. slots and paused listeners are given back; the clock is read again.
+//!
+//! Readiness is edge-triggered and remembered by the connections; a connection is in the ready list
+//! exactly while [`Connection::has_work`](crate::connection::Connection::has_work). Nothing here
+//! knows which system is beneath: see [`System`].
+
+mod accept;
+mod apply;
+mod attend;
+mod connect;
+mod finish;
+mod read;
+mod send;
+mod system;
+mod table;
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::{Clock, nanos};
+use crate::connection::{Expired, Flags};
+use crate::driver::Report;
+use crate::handle::{Mail, Mailbox, Post};
+use crate::id::{ConnId, ListenerId};
+use crate::limits::DriverLimits;
+use crate::metrics::Metrics;
+use crate::protocol::{Shared, TimerOwner};
+use crate::reason::{By, CloseKind};
+use crate::timer::TimerKey;
+
+pub(crate) use accept::Factory;
+use accept::Listening;
+pub(crate) use system::{Listener, Stream, System, Token};
+use table::Table;
+
+/// The shared read buffer. Smaller ones cost half the bulk throughput, one per connection all of the
+/// memory.
+const READ_BUFFER: usize = 256 * 1024;
+const MILLISECOND: u64 = 1_000_000;
+/// A timer that fires later than this is counted as late.
+const LATE: u64 = 10 * MILLISECOND;
+
+/// The state of a loop. Every part has one owner; callbacks are lent [`Shared`] alone.
+pub(crate) struct EventLoop<S: System> {
+    pub(crate) system: S,
+    pub(crate) shared: Shared,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) limits: DriverLimits,
+    pub(crate) keep_running: bool,
+    table: Table<S>,
+    listening: Vec<Listening<S>>,
+    /// Whether step 4 has taken the list above, and the listeners that callbacks stopped meanwhile.
+    accepting: bool,
+    stopped: Vec<ListenerId>,
+    next_listener: u32,
+    next_socket: u32,
+    /// Connections that have something to do.
+    ready: Vec<ConnId>,
+    /// Connections with output that others have queued.
+    dirty: Vec<ConnId>,
+    /// Connections that linger, oldest first; those that have ended since are still in it.
+    lingering: VecDeque<ConnId>,
+    /// The timers that are due in this turn.
+    due: Vec<(TimerOwner, TimerKey, u64)>,
+    buffer: Box<[u8]>,
+    /// Whether a descriptor or a place was released in this turn.
+    released: bool,
+    draining: bool,
+    drain_over: bool,
+    report: Report,
+    begun: Instant,
+}
+
+impl<S: System> EventLoop<S> {
+    pub(crate) fn new(
+        system: S,
+        clock: Clock,
+        seed: u64,
+        limits: DriverLimits,
+        mailbox: Arc<Mailbox>,
+    ) -> EventLoop<S> {
+        let begun = clock.instant();
+        let mut shared = Shared::new(clock, seed);
+        shared.blame.limit = nanos(limits.slow_callback);
+        EventLoop {
+            system,
+            shared,
+            mailbox,
+            limits,
+            keep_running: false,
+            table: Table::new(),
+            listening: Vec::new(),
+            accepting: false,
+            stopped: Vec::new(),
+            next_listener: 0,
+            next_socket: 0,
+            ready: Vec::new(),
+            dirty: Vec::new(),
+            lingering: VecDeque::new(),
+            due: Vec::new(),
+            buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            released: false,
+            draining: false,
+            drain_over: false,
+            report: Report::default(),
+            begun,
+        }
+    }
+
+    /// Runs until shutdown, or until nothing is left that could ever happen.
+    pub(crate) fn run(&mut self) -> io::Result<Report> {
+        while !self.is_over() {
+            self.turn(None)?;
+        }
+        if self.draining {
+            self.mailbox.end();
+        }
+        Ok(self.report.clone())
+    }
+
+    /// Whether nothing is left to run for.
+    pub(crate) fn is_over(&self) -> bool {
+        let idle = self.table.len() == 0 && self.shared.effects.is_empty();
+        let wanted = self.keep_running || !self.listening.is_empty() || self.mailbox.has_mail();
+        idle && (self.draining || !wanted)
+    }
+
+    /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens.
+    pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if !self.shared.effects.is_empty() {
+            self.apply_outside();
+        }
+        let timeout = self.time_to_wait(timeout);
+        let EventLoop { system, shared, table, ready, listening, .. } = self;
+        let (mut events, mut stale, mut wakes) = (0, 0, 0);
+        system.poll(timeout, &mut shared.clock, |token, flags| {
+            events += 1;
+            match token {
+                Token::Connection(bits) => {
+                    match ConnId::from_bits(bits).and_then(|id| table.get_mut(id)) {
+                        Some(entry) => {
+                            entry.conn.handle_ready(flags);
+                            if entry.conn.flags().none(Flags::LISTED) && entry.conn.has_work() {
+                                entry.conn.handle_listed(true);
+                                ready.push(entry.conn.id());
+                            }
+                        }
+                        None => stale += 1,
+                    }
+                }
+                Token::Listener(number) => accept::mark_ready(listening, number),
+                Token::Wake => wakes += 1,
+            }
+        })?;
+        let metrics = &mut shared.metrics;
+        metrics.turns += 1;
+        metrics.events += events;
+        metrics.stale += stale;
+        metrics.wakeups += wakes;
+        let begun = shared.clock.update();
+        let tick = shared.clock.tick();
+
+        self.take_due(tick);
+        if self.has_newcomers() {
+            self.accept();
+        }
+        if self.mailbox.has_mail() {
+            self.read_mail();
+        }
+        self.run_ready();
+        if !self.due.is_empty() {
+            self.run_due();
+        }
+        if !self.dirty.is_empty() {
+            self.send_dirty();
+        }
+        self.end_turn(begun, tick);
+        Ok(())
+    }
+
+    /// How long to wait for events: not at all while work is left over.
+    fn time_to_wait(&self, most: Option<Duration>) -> Option<Duration> {
+        let busy = !self.ready.is_empty() || !self.dirty.is_empty() || self.has_newcomers();
+        if busy || self.is_over() {
+            return Some(Duration::ZERO);
+        }
+        let Some(next) = self.shared.timers.next().filter(|next| *next < u64::MAX) else {
+            return most;
+        };
+        // The tick lags, so that this never wakes early by more than it will find out.
+        let wait = Duration::from_nanos(next.saturating_sub(self.shared.clock.tick()));
+        Some(most.map_or(wait, |most| most.min(wait)))
+    }
+
+    /// The time at which [`EventLoop::turn`] has something to do without any event.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let busy = !self.ready.is_empty()
+            || !self.dirty.is_empty()
+            || self.has_newcomers()
+            || !self.shared.effects.is_empty();
+        if busy {
+            return Some(self.shared.clock.instant());
+        }
+        self.shared
+            .timers
+            .next()
+            .filter(|next| *next < u64::MAX)
+            .and_then(|at| self.shared.clock.at(at))
+    }
+
+    /// The counters, with the age and the gauges as they are now.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let mut metrics = self.shared.metrics.clone();
+        metrics.age = self.shared.clock.instant().saturating_duration_since(self.begun);
+        metrics
+    }
+
+    // ---- step 5 ------------------------------------------------------------------------------
+
+    #[cold]
+    fn read_mail(&mut self) {
+        let Mail { posts, aborts, shutdown } = self.mailbox.take();
+        for Post::Close(id) in posts {
+            self.close(id);
+        }
+        for id in aborts {
+            self.abort(id);
+        }
+        if shutdown {
+            self.shutdown();
+        }
+    }
+
+    // ---- step 6 ------------------------------------------------------------------------------
+
+    #[inline(always)]
+    fn run_ready(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        // What becomes ready from here on waits for the next turn.
+        let mut snapshot = mem::take(&mut self.ready);
+        let mut buffer = mem::take(&mut self.buffer);
+        for id in &snapshot {
+            self.serve(*id, &mut buffer);
+        }
+        self.buffer = buffer;
+        snapshot.clear();
+        if self.ready.is_empty() {
+            self.ready = snapshot;
+        }
+    }
+
+    /// Puts a connection that has work at the end of the ready list, once.
+    fn list(&mut self, id: ConnId) {
+        if let Some(entry) = self.table.get_mut(id) {
+            if entry.conn.flags().none(Flags::LISTED) && entry.conn.has_work() {
+                entry.conn.handle_listed(true);
+                self.ready.push(id);
+            }
+        }
+    }
+
+    // ---- steps 3 and 7 -----------------------------------------------------------------------
+
+    #[inline(always)]
+    fn take_due(&mut self, tick: u64) {
+        if self.shared.timers.next().is_some_and(|next| next <= tick) {
+            self.take_all_due(tick);
+        }
+    }
+
+    /// Timers that are set from here on are not due before the next turn, also those with no delay.
+    #[cold]
+    fn take_all_due(&mut self, tick: u64) {
+        while self.due.len() < self.limits.timers_max {
+            let at = self.shared.timers.next().unwrap_or(u64::MAX);
+            match self.shared.timers.pop_due(tick) {
+                Some((owner, key)) => self.due.push((owner, key, at)),
+                None => break,
+            }
+        }
+    }
+
+    #[cold]
+    fn run_due(&mut self) {
+        let mut due = mem::take(&mut self.due);
+        for (owner, key, at) in due.drain(..) {
+            let late = self.shared.clock.tick().saturating_sub(at) > LATE;
+            self.shared.metrics.late_timers += u64::from(late);
+            match owner {
+                TimerOwner::Protocol(id, timer) => self.fire(id, timer, key),
+                TimerOwner::Deadline(id) => self.check_deadline(id),
+                TimerOwner::Listener(id) => self.end_backoff(id),
+                TimerOwner::Drain => self.end_drain(),
+            }
+        }
+        self.due = due;
+    }
+
+    fn check_deadline(&mut self, id: ConnId) {
+        let now = self.shared.clock.tick();
+        let Some(entry) = self.table.get_mut(id) else { return };
+        entry.conn.put_deadline(None);
+        if entry.conn.handle_deadline(now, &mut self.shared.chunks) == Expired::Something {
+            self.shared.metrics.timers += 1;
+        }
+        // Arms the next one, also when activity has moved the deadline since it was armed.
+        self.finish(id);
+    }
+
+    // ---- step 9 ------------------------------------------------------------------------------
+
+    #[inline(always)]
+    fn end_turn(&mut self, begun: Instant, tick: u64) {
+        if self.released {
+            self.retry_listeners();
+        }
+        self.shared.ids.end_turn();
+        let over = self.shared.clock.update();
+        let now = self.shared.clock.tick();
+        let metrics = &mut self.shared.metrics;
+        if metrics.turns % 16 == 0 {
+            metrics.busy += over.saturating_duration_since(begun) * 16;
+        }
+        if now != tick {
+            self.judge_turn(now - tick);
+        }
+        self.shared.blame.turns = self.shared.blame.turns.saturating_sub(1);
+    }
+
+    #[cold]
+    fn judge_turn(&mut self, took: u64) {
+        let longest = &mut self.shared.metrics.longest_turn;
+        *longest = (*longest).max(Duration::from_nanos(took));
+        if took >= nanos(self.limits.slow_callback) {
+            self.shared.metrics.slow_turns += 1;
+            if self.shared.blame.turns == 0 {
+                log::warn!(
+                    target: "lariat::turn",
+                    "a turn took {} ms; callbacks are timed for a while to find the one to blame",
+                    took / MILLISECOND,
+                );
+            }
+            self.shared.blame.start();
+        }
+    }
+
+    // ---- shutdown ----------------------------------------------------------------------------
+
+    /// Begins to shut down: no newcomers, connects under way are cancelled, the rest is told.
+    pub(crate) fn shutdown(&mut self) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        self.shared.stopping = true;
+        self.stop_all_listening();
+        let deadline = self.shared.clock.exact().saturating_add(nanos(self.limits.drain));
+        self.shared.timers.arm(deadline, TimerOwner::Drain);
+        for id in self.table.ids() {
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            if entry.conn.flags().any(Flags::OPENED) {
+                entry.conn.handle_stopping();
+            } else {
+                entry.conn.begin_close(By::Runtime, CloseKind::Shutdown, None);
+            }
+            self.finish(id);
+        }
+    }
+
+    /// The time to drain is over: what is left is aborted.
+    fn end_drain(&mut self) {
+        self.drain_over = true;
+        for id in self.table.ids() {
+            if let Some(entry) = self.table.get_mut(id) {
+                entry.conn.handle_ready(Flags::RESET);
+                entry.conn.end(By::Runtime, CloseKind::Shutdown, None);
+            }
+            self.finish(id);
+        }
+    }
+
+    fn count_drained(&mut self, unsent: u64) {
+        if self.drain_over {
+            self.report.aborted += 1;
+            self.report.unsent += unsent;
+        } else if self.draining {
+            self.report.drained += 1;
+            self.report.unsent += unsent;
+        }
+    }
+}
+
+impl<S: System> Drop for EventLoop<S> {
+    fn drop(&mut self) {
+        self.mailbox.end();
+    }
+}

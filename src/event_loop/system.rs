@@ -1,0 +1,79 @@
+//! What a loop asks of the system beneath it: mio on the reactor, a made-up network in the simulator.
+//!
+//! The loop itself is the same for both, so that what the simulator finds is found for the reactor.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::connection::Flags;
+use crate::driver::ListenOptions;
+use crate::protocol::SocketInfo;
+
+/// Names what an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// A connection, by the bits of its id.
+    Connection(u64),
+    /// A listening socket, by a number that is never used again.
+    Listener(u32),
+    /// Another thread has posted, or a signal has come.
+    Wake,
+}
+
+/// A system of sockets and time.
+pub(crate) trait System {
+    type Stream: Stream;
+    type Listener: Listener<Stream = Self::Stream>;
+
+    /// Whether the order of callbacks is checked.
+    const CHECKED: bool;
+
+    /// Waits for events, at most for `timeout`, and hands each to `sink`. Readiness is told once per
+    /// change (edge-triggered); spurious events are allowed. An interrupted wait ends early.
+    fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        clock: &mut Clock,
+        sink: impl FnMut(Token, Flags),
+    ) -> io::Result<()>;
+
+    /// A listening, nonblocking socket.
+    fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> io::Result<Self::Listener>;
+
+    /// A nonblocking socket whose connect has begun.
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream>;
+
+    fn register_listener(&mut self, listener: &mut Self::Listener, token: u32) -> io::Result<()>;
+
+    /// Registers both directions, once and for all.
+    fn register_stream(&mut self, stream: &mut Self::Stream, token: u64) -> io::Result<()>;
+
+    /// Accepts one connection and closes it, with a descriptor kept in reserve for this. False when
+    /// even that was not possible.
+    fn shed(&mut self, listener: &mut Self::Listener) -> bool;
+}
+
+/// A nonblocking stream socket. EINTR never gets out.
+pub(crate) trait Stream: SocketInfo {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn shutdown_write(&mut self) -> io::Result<()>;
+    /// The error that the socket holds, which is cleared.
+    fn take_error(&mut self) -> io::Result<Option<io::Error>>;
+    /// Whether the socket is connected: the error says why not.
+    fn check_connected(&mut self) -> io::Result<()>;
+    /// Makes the coming close a reset, where the system allows.
+    fn reset_on_close(&mut self);
+    fn as_info(&self) -> &dyn SocketInfo;
+}
+
+/// A nonblocking listening socket.
+pub(crate) trait Listener {
+    type Stream;
+
+    fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)>;
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}

@@ -1,0 +1,256 @@
+//! Every bound in one place: [`Limits`] of one connection, [`DriverLimits`] of a whole driver.
+//!
+//! All are on by default, all can be printed with `{:?}`, and a combination that cannot work is
+//! refused with an [`Error`] where it is handed over.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Op, Result};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The bounds of one connection; one copy is shared by all connections of a listener.
+///
+/// ```
+/// use std::time::Duration;
+/// let mut limits = lariat::Limits::default();
+/// limits.idle = Some(Duration::from_secs(60));
+/// limits.input_max = 64 * 1024;
+/// assert!(limits.validate().is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes read from one connection in one turn before others have theirs \[256 KiB\].
+    pub read_budget: usize,
+    /// Bytes a protocol may leave unread \[1 MiB, at most 1 GiB\]. A `data` that consumes nothing while this
+    /// much is unread ends the connection with [`InputFull`](crate::CloseKind::InputFull).
+    pub input_max: usize,
+    /// Unsent bytes strictly above which a connection is congested, and input that causes more
+    /// output is no longer read \[64 KiB\].
+    pub high_mark: usize,
+    /// Unsent bytes at or below which a congested connection is told `drained` \[16 KiB\].
+    pub low_mark: usize,
+    /// Bytes written to one connection in one turn before others have theirs \[1 MiB\].
+    pub write_budget: usize,
+    /// Unsent bytes that are kept \[8 MiB\]; more ends the connection with
+    /// [`OutputFull`](crate::CloseKind::OutputFull).
+    pub output_max: usize,
+    /// Notes that may wait for one connection \[64\]; one more is refused.
+    pub notes_max: usize,
+    /// Time for a connect to succeed \[30 s\].
+    pub connect: Duration,
+    /// Time for a filter's handshake \[10 s\].
+    pub handshake: Duration,
+    /// Time without a byte in either direction after which the connection ends \[off\].
+    pub idle: Option<Duration>,
+    /// Time without progress while bytes wait to be sent \[30 s\].
+    pub write_stall: Duration,
+    /// Time for all of closing: flushing, FIN and lingering \[10 s\].
+    pub close_deadline: Duration,
+    /// While lingering, time without a byte from the peer \[2 s\].
+    pub linger_idle: Duration,
+    /// Time for all of lingering \[5 s\].
+    pub linger_total: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            read_budget: 256 * KIB,
+            input_max: MIB,
+            high_mark: 64 * KIB,
+            low_mark: 16 * KIB,
+            write_budget: MIB,
+            output_max: 8 * MIB,
+            notes_max: 64,
+            connect: Duration::from_secs(30),
+            handshake: Duration::from_secs(10),
+            idle: None,
+            write_stall: Duration::from_secs(30),
+            close_deadline: Duration::from_secs(10),
+            linger_idle: Duration::from_secs(2),
+            linger_total: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Limits {
+    /// Tells whether these bounds can work together.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`] names the field when a budget or maximum is 0, `low_mark` is
+    /// above `high_mark`, `high_mark` is above `output_max`, `input_max` is above 1 GiB, or `idle`
+    /// is zero.
+    pub fn validate(&self) -> Result<()> {
+        let fault =
+            |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
+        if self.read_budget == 0 || self.write_budget == 0 {
+            return fault("read_budget and write_budget must be at least 1 byte");
+        }
+        if self.input_max == 0 || self.output_max == 0 {
+            return fault("input_max and output_max must be at least 1 byte");
+        }
+        if self.input_max > 1024 * MIB {
+            return fault("input_max must be at most 1 GiB");
+        }
+        if self.low_mark > self.high_mark {
+            return fault("low_mark must not be above high_mark");
+        }
+        if self.high_mark > self.output_max {
+            return fault("high_mark must not be above output_max");
+        }
+        if self.idle == Some(Duration::ZERO) {
+            return fault("idle must be longer than zero; None turns it off");
+        }
+        Ok(())
+    }
+}
+
+/// What happens to connections beyond [`DriverLimits::connections_max`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overload {
+    /// The listener pauses; newcomers wait in the kernel's queue (the default).
+    Pause,
+    /// Newcomers are accepted and closed at once.
+    Shed,
+}
+
+/// The bounds of a whole driver.
+///
+/// ```
+/// let mut limits = lariat::DriverLimits::default();
+/// limits.connections_max = 100;
+/// let reactor = lariat::reactor::Reactor::with_limits(limits)?;
+/// # Ok::<(), lariat::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DriverLimits {
+    /// Open connections, accepted and outgoing \[10,000\]. Lingering ones are not counted.
+    pub connections_max: usize,
+    /// What happens above `connections_max` \[[`Overload::Pause`]\].
+    pub overload: Overload,
+    /// Connections accepted per turn and listener \[64\].
+    pub accepts_max: usize,
+    /// Requests from other threads that may wait \[1,024\]; one more is refused. Shutdown and abort are
+    /// flags and never refused.
+    pub posts_max: usize,
+    /// Timers run per turn \[1,024\].
+    pub timers_max: usize,
+    /// Connections that linger after their close \[1,024\]; beyond that the oldest is aborted.
+    pub lingering_max: usize,
+    /// Readiness events taken from the system per turn \[1,024\].
+    pub events_max: usize,
+    /// Time that shutdown leaves connections to finish before the rest are aborted \[30 s\].
+    pub drain: Duration,
+    /// A turn longer than this starts the search for the callback to blame \[100 ms\].
+    pub slow_callback: Duration,
+    /// Time to poll without sleeping before each sleep \[0: off\]. Burns a core for the latency of a
+    /// lone client.
+    pub spin: Duration,
+}
+
+impl Default for DriverLimits {
+    fn default() -> DriverLimits {
+        DriverLimits {
+            connections_max: 10_000,
+            overload: Overload::Pause,
+            accepts_max: 64,
+            posts_max: 1024,
+            timers_max: 1024,
+            lingering_max: 1024,
+            events_max: 1024,
+            drain: Duration::from_secs(30),
+            slow_callback: Duration::from_millis(100),
+            spin: Duration::ZERO,
+        }
+    }
+}
+
+impl DriverLimits {
+    /// Tells whether these bounds can work.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0 or `connections_max` is
+    /// above 2^30.
+    pub fn validate(&self) -> Result<()> {
+        let fault =
+            |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
+        let least = [
+            (self.connections_max, "connections_max must be at least 1"),
+            (self.accepts_max, "accepts_max must be at least 1"),
+            (self.posts_max, "posts_max must be at least 1"),
+            (self.timers_max, "timers_max must be at least 1"),
+            (self.lingering_max, "lingering_max must be at least 1"),
+            (self.events_max, "events_max must be at least 1"),
+        ];
+        for (value, sentence) in least {
+            if value == 0 {
+                return fault(sentence);
+            }
+        }
+        if self.connections_max > 1 << 30 {
+            return fault("connections_max must be at most 2^30");
+        }
+        if self.slow_callback.is_zero() {
+            return fault("slow_callback must be longer than zero");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Limits::default().validate().unwrap();
+        DriverLimits::default().validate().unwrap();
+    }
+
+    #[test]
+    fn each_combination_that_cannot_work_names_its_field() {
+        type Change = fn(&mut Limits);
+        let cases: [(Change, &str); 7] = [
+            (|l| l.read_budget = 0, "read_budget"),
+            (|l| l.write_budget = 0, "write_budget"),
+            (|l| l.input_max = 0, "input_max"),
+            (|l| l.input_max = usize::MAX, "input_max"),
+            (|l| l.low_mark = l.high_mark + 1, "low_mark"),
+            (|l| l.high_mark = l.output_max + 1, "high_mark"),
+            (|l| l.idle = Some(Duration::ZERO), "idle"),
+        ];
+        for (change, field) in cases {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            let error = limits.validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidLimits);
+            assert!(error.to_string().contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_driver_maximum_of_zero_is_refused() {
+        type Change = fn(&mut DriverLimits);
+        let cases: [Change; 7] = [
+            |l| l.connections_max = 0,
+            |l| l.accepts_max = 0,
+            |l| l.posts_max = 0,
+            |l| l.timers_max = 0,
+            |l| l.lingering_max = 0,
+            |l| l.events_max = 0,
+            |l| l.slow_callback = Duration::ZERO,
+        ];
+        for change in cases {
+            let mut limits = DriverLimits::default();
+            change(&mut limits);
+            assert_eq!(limits.validate().unwrap_err().kind(), ErrorKind::InvalidLimits);
+        }
+    }
+}

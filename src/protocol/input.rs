@@ -1,0 +1,155 @@
+//! Unread bytes, as a callback sees them.
+
+use std::ops::Deref;
+
+use bytes::{Buf, Bytes};
+
+/// The unread bytes of a connection, all of them.
+///
+/// Reading is free: it derefs to `[u8]`. What is [consumed](Input::consume) is gone; the rest stays
+/// with the connection and is shown again when more arrives. `cx.write(input)` sends from the read
+/// buffer without a copy.
+///
+/// ```
+/// use lariat::{Context, Input, Outcome, Protocol};
+///
+/// /// Frames of a length byte and that many bytes.
+/// struct Frames;
+///
+/// impl Protocol for Frames {
+///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         while let Some(&length) = input.first() {
+///             let frame = 1 + usize::from(length);
+///             if input.len() < frame {
+///                 input.need(frame);
+///                 break;
+///             }
+///             cx.write(&input[..frame]);
+///             input.consume(frame);
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Input<'a> {
+    bytes: &'a [u8],
+    need: usize,
+}
+
+impl<'a> Input<'a> {
+    #[inline(always)]
+    pub(crate) fn new(bytes: &'a [u8]) -> Input<'a> {
+        Input { bytes, need: 0 }
+    }
+
+    /// Marks the first `count` bytes as done with.
+    ///
+    /// # Panics
+    ///
+    /// When fewer bytes are unread.
+    #[inline(always)]
+    #[track_caller]
+    pub fn consume(&mut self, count: usize) {
+        assert!(count <= self.bytes.len(), "consumed more bytes than are unread");
+        self.bytes = &self.bytes[count..];
+    }
+
+    /// Marks all bytes as done with.
+    #[inline(always)]
+    pub fn consume_all(&mut self) {
+        self.bytes = &self.bytes[self.bytes.len()..];
+    }
+
+    /// Consumes the first `count` bytes and returns a copy of them that can be kept.
+    ///
+    /// # Panics
+    ///
+    /// When fewer bytes are unread.
+    #[track_caller]
+    pub fn take(&mut self, count: usize) -> Bytes {
+        assert!(count <= self.bytes.len(), "took more bytes than are unread");
+        let taken = Bytes::copy_from_slice(&self.bytes[..count]);
+        self.consume(count);
+        taken
+    }
+
+    /// Consumes everything and returns a copy that can be kept.
+    pub fn take_all(&mut self) -> Bytes {
+        self.take(self.bytes.len())
+    }
+
+    /// Asks that `data` does not run again before `count` bytes are unread, or FIN has come. Holds
+    /// until the next `data`. Without it, a peer that sends single bytes makes a protocol look at the
+    /// same beginning again and again.
+    ///
+    /// More than [`Limits::input_max`](crate::Limits::input_max) ends the connection with
+    /// [`InputFull`](crate::CloseKind::InputFull).
+    pub fn need(&mut self, count: usize) {
+        self.need = count;
+    }
+
+    #[inline(always)]
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len()
+    }
+
+    #[inline(always)]
+    pub(crate) fn needed(&self) -> usize {
+        self.need
+    }
+}
+
+impl Deref for Input<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Input<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl Buf for Input<'_> {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.consume(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consumed_bytes_are_gone_and_the_rest_stays() {
+        // As a callback has it. By value, `Buf::take` would be found before `Input::take`.
+        let mut whole = Input::new(b"abcdef");
+        let input = &mut whole;
+        input.consume(2);
+        assert_eq!(&**input, b"cdef");
+        assert_eq!(input.take(1), &b"c"[..]);
+        assert_eq!(input.get_u8(), b'd');
+        assert_eq!(input.take_all(), &b"ef"[..]);
+        assert!(input.is_empty());
+        input.consume_all();
+    }
+
+    #[test]
+    #[should_panic(expected = "consumed more bytes than are unread")]
+    fn consuming_more_than_there_is_panics() {
+        Input::new(b"ab").consume(3);
+    }
+}

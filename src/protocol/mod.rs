@@ -1,0 +1,206 @@
+//! The contract between a driver and the code of its user.
+//!
+//! A [`Protocol`] is one value per connection. Its callbacks get a [`Context`], through which they
+//! wish for things: bytes to be written, the connection to be closed, a timer to be set. No callback
+//! runs inside another; wishes take effect when the callback has returned.
+
+mod context;
+mod effects;
+mod input;
+mod shared;
+
+use std::net::SocketAddr;
+
+use crate::filter::Filter;
+use crate::id::ListenerId;
+use crate::note::Note;
+use crate::reason::CloseReason;
+use crate::timer::Timer;
+
+pub(crate) use crate::grammar::Callback;
+pub(crate) use context::SocketInfo;
+pub use context::{Context, Peer, Replacement, Writer};
+pub(crate) use effects::{Content, Effect, Effects, Output, Part, Successor};
+pub use input::Input;
+pub(crate) use shared::{Shared, TimerOwner};
+
+/// What a callback returns. `?` works on any error, also on a `&str` or a `String`.
+///
+/// An `Err` closes the connection in order (flush, FIN, linger), so that the peer still reads what
+/// was written before; the reason is [`CloseKind::Protocol`](crate::CloseKind::Protocol).
+pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// What a connection does: one value per connection, the same on every driver.
+///
+/// The order of callbacks: [`opened`](Protocol::opened) first and once; then
+/// [`data`](Protocol::data) any number of times and [`eof`](Protocol::eof) at most once, no `data`
+/// after it; [`drained`](Protocol::drained) once for every time the output became congested;
+/// [`closed`](Protocol::closed) last and exactly once, also after a panic. A connect that fails gives
+/// `closed` alone.
+///
+/// ```
+/// use lariat::{Context, Input, Outcome, Protocol};
+///
+/// /// Answers every byte with the same byte.
+/// struct Echo;
+///
+/// impl Protocol for Echo {
+///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         cx.write(input);
+///         input.consume(input.len());
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Protocol {
+    /// The connection can be used. Runs first, once; with a [`Filter`], when the filter is open.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Unread bytes exist: all of them are shown. What is not consumed is shown again when more has
+    /// arrived, so loop until no full message is left.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome;
+
+    /// The peer has finished sending; `rest` is what was never consumed, and is lost afterwards.
+    /// The default closes. Runs at most once, and no `data` after it.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
+        let _ = rest;
+        cx.close();
+        Ok(())
+    }
+
+    /// Output that was congested has drained to the low mark: more may be written.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// A timer fired, never early. The default closes.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        let _ = timer;
+        cx.close();
+        Ok(())
+    }
+
+    /// A note has come from another connection or thread.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        let _ = (cx, note);
+        Ok(())
+    }
+
+    /// The connection has ended. Runs last and exactly once; what it writes to its own connection is
+    /// dropped.
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        let _ = (cx, reason);
+    }
+
+    /// The driver is being shut down. Runs once per open connection; the default closes. A connection
+    /// that stays open is aborted when [`DriverLimits::drain`](crate::DriverLimits::drain) is over.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.close();
+        Ok(())
+    }
+
+    /// The name for logs and warnings; by default the name of the type.
+    fn name(&self) -> &str {
+        std::any::type_name::<Self>()
+    }
+
+    /// The filter that this protocol wants under its connection: asked for once, before `opened`.
+    /// None (the default) keeps what the connection has.
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        None
+    }
+}
+
+impl<P: Protocol + ?Sized> Protocol for Box<P> {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        (**self).opened(cx)
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        (**self).data(cx, input)
+    }
+
+    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
+        (**self).eof(cx, rest)
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+        (**self).drained(cx)
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        (**self).timeout(cx, timer)
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        (**self).notified(cx, note)
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        (**self).closed(cx, reason);
+    }
+
+    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
+        (**self).stopping(cx)
+    }
+
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        (**self).filter()
+    }
+}
+
+/// A newcomer, shown to the factory that may refuse it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Incoming {
+    pub(crate) peer: SocketAddr,
+    pub(crate) listener: ListenerId,
+}
+
+impl Incoming {
+    /// The newcomer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The listener it came to.
+    pub fn listener(&self) -> ListenerId {
+        self.listener
+    }
+}

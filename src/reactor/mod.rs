@@ -1,0 +1,344 @@
+//! The asynchronous driver: one thread, readiness, very many connections, on mio.
+//!
+//! [`serve`] is a whole server in a line; [`Reactor`] is for programs that need more.
+
+mod mio_system;
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::clock::{Clock, Readings};
+use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
+use crate::error::{Error, Op, Result};
+use crate::event_loop::{EventLoop, Factory};
+use crate::handle::{Handle, Mailbox};
+use crate::id::{ConnId, ListenerId};
+use crate::limits::{DriverLimits, Limits};
+use crate::metrics::Metrics;
+use crate::protocol::{Effect, Incoming, Peer, Protocol};
+use crate::socket;
+
+use mio_system::MioSystem;
+
+/// Serves `factory`'s protocols on `addr` until Ctrl-C or SIGTERM (feature `signals`), which drain:
+/// newcomers are refused and every connection is told [`stopping`](Protocol::stopping). A second
+/// signal ends the process at once.
+///
+/// ```no_run
+/// # use lariat::{Context, Input, Outcome, Protocol};
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+/// #         cx.write(input);
+/// #         input.consume(input.len());
+/// #         Ok(())
+/// #     }
+/// # }
+/// fn main() -> lariat::Result<()> {
+///     lariat::reactor::serve("127.0.0.1:7000", || Echo)
+/// }
+/// ```
+///
+/// # Errors
+///
+/// The address cannot be listened on, or waiting for events failed.
+pub fn serve<P: Protocol + 'static>(
+    addr: impl ToSocketAddrs,
+    mut factory: impl FnMut() -> P + 'static,
+) -> Result<()> {
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.listen(addr, move |_| Some(factory()))?;
+    #[cfg(feature = "signals")]
+    reactor.stop_on_signals()?;
+    for addr in reactor.addresses(listener) {
+        log::info!(target: "lariat::reactor", "listening on {addr}");
+    }
+    let report = reactor.run()?;
+    log::info!(target: "lariat::reactor", "stopped: {report}");
+    Ok(())
+}
+
+/// The readiness driver. Everything it calls runs on the thread that calls [`run`](Reactor::run) or
+/// [`turn`](Reactor::turn).
+///
+/// Dropping it closes all sockets at once, without `closed`.
+pub struct Reactor {
+    inner: EventLoop<MioSystem>,
+}
+
+impl Reactor {
+    /// A reactor with the default [`DriverLimits`].
+    ///
+    /// # Errors
+    ///
+    /// The system gave no poll or no descriptor for it.
+    pub fn new() -> Result<Reactor> {
+        Reactor::with_limits(DriverLimits::default())
+    }
+
+    /// A reactor with its own limits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits), or the system gave no poll or no
+    /// descriptor for it.
+    pub fn with_limits(limits: DriverLimits) -> Result<Reactor> {
+        limits.validate()?;
+        let started = |error| Error::from_io(Op::Start, error);
+        let system = MioSystem::new(limits.events_max, limits.spin).map_err(started)?;
+        let waker = system.waker().map_err(started)?;
+        let wake = Box::new(move || {
+            if let Err(error) = waker.wake() {
+                log::warn!(target: "lariat::reactor", "cannot wake the loop: {error}");
+            }
+        });
+        let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
+        let clock = Clock::system(Readings { monotonic: Instant::now, wall: SystemTime::now });
+        Ok(Reactor { inner: EventLoop::new(system, clock, seed(), limits, mailbox) })
+    }
+
+    /// Listens on `addr` (all addresses that it stands for; port 0 takes a free one). `factory` makes a
+    /// protocol for each newcomer; None refuses it. A factory that panics refuses it as well.
+    ///
+    /// ```
+    /// # use lariat::{Context, Input, Outcome, Protocol};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
+    /// # }
+    /// let mut reactor = lariat::reactor::Reactor::new()?;
+    /// let listener = reactor.listen("127.0.0.1:0", |incoming| {
+    ///     incoming.peer().ip().is_loopback().then(|| Echo)
+    /// })?;
+    /// println!("listening on {}", reactor.addresses(listener)[0]);
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on; nothing is left open.
+    pub fn listen<P: Protocol + 'static>(
+        &mut self,
+        addr: impl ToSocketAddrs,
+        factory: impl FnMut(&Incoming) -> Option<P> + 'static,
+    ) -> Result<ListenerId> {
+        self.listen_with(addr, ListenOptions::default(), factory)
+    }
+
+    /// Listens with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Reactor::listen), and
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    pub fn listen_with<P: Protocol + 'static>(
+        &mut self,
+        addr: impl ToSocketAddrs,
+        options: ListenOptions,
+        factory: impl FnMut(&Incoming) -> Option<P> + 'static,
+    ) -> Result<ListenerId> {
+        options.limits.validate()?;
+        let addrs = socket::resolve(addr)?;
+        self.inner
+            .listen(&addrs, &options, boxed(factory))
+            .map_err(|(addr, error)| Error::from_io(Op::Listen, error).with_addr(addr))
+    }
+
+    /// Serves a socket that is listening already, one inherited from a supervisor for instance.
+    ///
+    /// # Errors
+    ///
+    /// The limits contradict one another, or the socket cannot be watched.
+    pub fn adopt_listener<P: Protocol + 'static>(
+        &mut self,
+        listener: TcpListener,
+        limits: Limits,
+        factory: impl FnMut(&Incoming) -> Option<P> + 'static,
+    ) -> Result<ListenerId> {
+        limits.validate()?;
+        let failed = |error| Error::from_io(Op::Listen, error);
+        listener.set_nonblocking(true).map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        let listener = self.inner.system.adopt(listener);
+        self.inner
+            .adopt(vec![(addr, listener)], Arc::new(limits), boxed(factory))
+            .map_err(|(addr, error)| Error::from_io(Op::Listen, error).with_addr(addr))
+    }
+
+    /// The real addresses of a listener; none once it has stopped.
+    pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+        self.inner.addresses(listener)
+    }
+
+    /// Closes a listener. Its connections stay.
+    pub fn stop_listening(&mut self, listener: ListenerId) {
+        self.inner.stop_listening(listener);
+    }
+
+    /// Connects to `addr`. The id is valid at once: writes to it queue until it opens. A failure is
+    /// told to `protocol` by [`closed`](Protocol::closed) alone.
+    pub fn connect(
+        &mut self,
+        addr: SocketAddr,
+        protocol: impl Protocol + Send + 'static,
+    ) -> ConnId {
+        self.connect_local(addr, protocol)
+    }
+
+    /// Connects like [`connect`](Reactor::connect), with a protocol that may not leave this thread.
+    pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
+        self.start_connect(addr, None, Box::new(protocol))
+    }
+
+    /// Connects like [`connect_local`](Reactor::connect_local), with limits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    pub fn connect_with(
+        &mut self,
+        addr: SocketAddr,
+        limits: Limits,
+        protocol: impl Protocol + 'static,
+    ) -> Result<ConnId> {
+        limits.validate()?;
+        Ok(self.start_connect(addr, Some(Arc::new(limits)), Box::new(protocol)))
+    }
+
+    fn start_connect(
+        &mut self,
+        addr: SocketAddr,
+        limits: Option<Arc<Limits>>,
+        protocol: Box<dyn Protocol>,
+    ) -> ConnId {
+        let id = self.inner.shared.ids.reserve();
+        self.inner.shared.effects.list.push(Effect::Connect { id, addr, limits, protocol });
+        id
+    }
+
+    /// Runs until [shutdown](Handle::shutdown), or until no listener and no connection is left.
+    ///
+    /// # Errors
+    ///
+    /// Waiting for events failed.
+    pub fn run(&mut self) -> Result<Report> {
+        self.inner.run().map_err(|error| Error::from_io(Op::Poll, error))
+    }
+
+    /// One turn: waits for events, at most for `timeout` (None: as long as nothing happens), and
+    /// handles them. With [`next_deadline`](Reactor::next_deadline) and [`AsFd`], this puts the reactor
+    /// into another loop.
+    ///
+    /// # Errors
+    ///
+    /// Waiting for events failed.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.inner.turn(timeout).map_err(|error| Error::from_io(Op::Poll, error))
+    }
+
+    /// Whether [`run`](Reactor::run) would return at once.
+    pub fn is_over(&self) -> bool {
+        self.inner.is_over()
+    }
+
+    /// When the next turn is due, even if the descriptor does not become readable before. None: never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.inner.next_deadline()
+    }
+
+    /// A remote for other threads.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.inner.mailbox.clone())
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> Metrics {
+        self.inner.metrics()
+    }
+
+    /// A connection, from outside of callbacks. What is wished for takes effect in the next turn.
+    pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
+        Peer::outside(&mut self.inner.shared, id)
+    }
+
+    /// Whether an idle reactor goes on running, for handles to give it work \[off\].
+    pub fn keep_running(&mut self, keep: bool) {
+        self.inner.keep_running = keep;
+    }
+
+    /// Lets SIGINT and SIGTERM shut the reactor down; a second signal ends the process at once, with
+    /// the status 130 or 143. The signals stay taken over when the reactor is gone.
+    ///
+    /// # Errors
+    ///
+    /// The system did not let the signals be taken over.
+    #[cfg(feature = "signals")]
+    pub fn stop_on_signals(&mut self) -> Result<()> {
+        let failed = |error| Error::from_io(Op::Signals, error);
+        crate::signals::end_at_the_second().map_err(failed)?;
+        self.inner.system.watch_signals(self.handle()).map_err(failed)
+    }
+}
+
+impl Driver for Reactor {
+    fn listen_boxed(
+        &mut self,
+        addr: SocketAddr,
+        options: ListenOptions,
+        factory: BoxedFactory,
+    ) -> Result<ListenerId> {
+        self.listen_with(addr, options, move |incoming| factory(incoming))
+    }
+
+    fn connect_boxed(
+        &mut self,
+        addr: SocketAddr,
+        limits: Limits,
+        protocol: Box<dyn Protocol + Send>,
+    ) -> Result<ConnId> {
+        self.connect_with(addr, limits, protocol)
+    }
+
+    fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+        Reactor::addresses(self, listener)
+    }
+
+    fn run(&mut self) -> Result<Report> {
+        Reactor::run(self)
+    }
+
+    fn handle(&self) -> Handle {
+        Reactor::handle(self)
+    }
+
+    fn metrics(&self) -> Metrics {
+        Reactor::metrics(self)
+    }
+}
+
+impl AsFd for Reactor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.system.as_fd()
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("metrics", &self.metrics()).finish_non_exhaustive()
+    }
+}
+
+fn boxed<P: Protocol + 'static>(
+    mut factory: impl FnMut(&Incoming) -> Option<P> + 'static,
+) -> Factory {
+    Box::new(move |incoming| Some(Box::new(factory(incoming)?) as Box<dyn Protocol>))
+}
+
+/// A seed that differs from run to run: the hasher of std has the only randomness in reach.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,314 @@
+//! Why a connection ended: who, how, and what was lost.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The protocol of this side, by `close`, `abort`, an `Err` or a panic.
+    Us,
+    /// The peer, or the network between.
+    Peer,
+    /// The driver: a limit, a deadline or shutdown.
+    Runtime,
+}
+
+/// The deadline that ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Deadline {
+    /// [`Limits::connect`](crate::Limits::connect).
+    Connect,
+    /// [`Limits::handshake`](crate::Limits::handshake).
+    Handshake,
+    /// [`Limits::idle`](crate::Limits::idle).
+    Idle,
+    /// [`Limits::write_stall`](crate::Limits::write_stall).
+    Write,
+    /// [`Limits::close_deadline`](crate::Limits::close_deadline).
+    Close,
+}
+
+/// Why a connect failed. `opened` never ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectFailure {
+    /// The peer refused: nothing listens there.
+    Refused,
+    /// No way leads to the peer.
+    Unreachable,
+    /// No local address or port is left, or the address cannot be connected to.
+    AddressUnavailable,
+    /// The system does not permit it.
+    PermissionDenied,
+    /// [`DriverLimits::connections_max`](crate::DriverLimits::connections_max) is reached.
+    Limit,
+    /// No descriptor or memory is left.
+    Exhausted,
+    /// `close`, `abort` or shutdown came before the connection opened.
+    Cancelled,
+    /// The driver or platform cannot do it.
+    Unsupported,
+    /// Anything else: see [`CloseReason::error`].
+    Other,
+}
+
+/// How a [`Filter`](crate::Filter) ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FilterFailure {
+    /// The filter returned an error: see [`CloseReason::error`].
+    Failed,
+    /// The peer's bytes ended before the filter's own end.
+    Truncated,
+    /// `replace` brought a new filter while input was unread; see
+    /// [`Replacement::feed_unread`](crate::Replacement::feed_unread).
+    UnreadInput,
+    /// `replace` brought a filter to a connection that has one.
+    Second,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseKind {
+    /// In order: everything queued was sent, then FIN.
+    Finished,
+    /// The connection broke: a reset, a broken pipe, or an error of the network.
+    Reset,
+    /// `abort` was called.
+    Aborted,
+    /// A deadline passed.
+    TimedOut(Deadline),
+    /// Unread input reached [`Limits::input_max`](crate::Limits::input_max) and the protocol
+    /// consumed nothing, or asked for more.
+    InputFull,
+    /// Unsent output went beyond [`Limits::output_max`](crate::Limits::output_max).
+    OutputFull,
+    /// The connect failed.
+    Connect(ConnectFailure),
+    /// The filter failed.
+    Filter(FilterFailure),
+    /// A callback returned `Err`: see [`CloseReason::error`].
+    Protocol,
+    /// A callback panicked.
+    Panicked,
+    /// The driver was shut down.
+    Shutdown,
+    /// The driver cannot do what was asked of it.
+    Unsupported,
+}
+
+/// A cause that can be shared: errors are not `Clone`.
+pub(crate) type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// Why a connection ended, who ended it, and what was lost on the way.
+///
+/// `Display` is a plain sentence:
+///
+/// ```text
+/// finished by the peer: 12 bytes in, 12 bytes out, open for 1.2 s
+/// timed out (write) by the runtime: 64 bytes in, 0 bytes out, 64 unsent, open for 30.0 s
+/// ```
+#[derive(Clone, Debug)]
+pub struct CloseReason {
+    pub(crate) by: By,
+    pub(crate) kind: CloseKind,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) unsent: u64,
+    pub(crate) unread: u64,
+    pub(crate) refused: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) age: Duration,
+    pub(crate) peer_finished: bool,
+}
+
+impl CloseReason {
+    /// Who ended the connection.
+    pub fn by(&self) -> By {
+        self.by
+    }
+
+    /// How it ended.
+    pub fn kind(&self) -> CloseKind {
+        self.kind
+    }
+
+    /// The error behind it: of the callback, the filter or the system.
+    pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.cause.as_deref()
+    }
+
+    /// Bytes that were queued and never handed to the kernel.
+    pub fn unsent(&self) -> u64 {
+        self.unsent
+    }
+
+    /// Bytes that arrived and that the protocol never consumed.
+    pub fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Bytes written too late: after `close` or `shutdown_write`.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Bytes received, before a filter's encoding: what `data` was shown.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in
+    }
+
+    /// Bytes handed to the kernel (or the filter).
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
+    /// Time since the connection was accepted or the connect was asked for.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// Whether the peer had finished sending.
+    pub fn peer_finished(&self) -> bool {
+        self.peer_finished
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by {}", self.kind, self.by)?;
+        if let Some(cause) = &self.cause {
+            write!(f, " ({cause})")?;
+        }
+        write!(f, ": {} bytes in, {} bytes out", self.bytes_in, self.bytes_out)?;
+        for (count, what) in
+            [(self.unsent, "unsent"), (self.unread, "unread"), (self.refused, "written too late")]
+        {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        write!(f, ", open for {:.1} s", self.age.as_secs_f64())
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            By::Us => "us",
+            By::Peer => "the peer",
+            By::Runtime => "the runtime",
+        })
+    }
+}
+
+impl fmt::Display for CloseKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CloseKind::Finished => "finished",
+            CloseKind::Reset => "reset",
+            CloseKind::Aborted => "aborted",
+            CloseKind::TimedOut(Deadline::Connect) => "timed out (connect)",
+            CloseKind::TimedOut(Deadline::Handshake) => "timed out (handshake)",
+            CloseKind::TimedOut(Deadline::Idle) => "timed out (idle)",
+            CloseKind::TimedOut(Deadline::Write) => "timed out (write)",
+            CloseKind::TimedOut(Deadline::Close) => "timed out (close)",
+            CloseKind::InputFull => "input full",
+            CloseKind::OutputFull => "output full",
+            CloseKind::Connect(ConnectFailure::Refused) => "connect refused",
+            CloseKind::Connect(ConnectFailure::Unreachable) => "connect failed, unreachable",
+            CloseKind::Connect(ConnectFailure::AddressUnavailable) => {
+                "connect failed, address unavailable"
+            }
+            CloseKind::Connect(ConnectFailure::PermissionDenied) => {
+                "connect failed, permission denied"
+            }
+            CloseKind::Connect(ConnectFailure::Limit) => "connect failed, too many connections",
+            CloseKind::Connect(ConnectFailure::Exhausted) => "connect failed, no descriptor left",
+            CloseKind::Connect(ConnectFailure::Cancelled) => "connect cancelled",
+            CloseKind::Connect(ConnectFailure::Unsupported) => "connect unsupported",
+            CloseKind::Connect(ConnectFailure::Other) => "connect failed",
+            CloseKind::Filter(FilterFailure::Failed) => "filter failed",
+            CloseKind::Filter(FilterFailure::Truncated) => "truncated",
+            CloseKind::Filter(FilterFailure::UnreadInput) => "unread input met a new filter",
+            CloseKind::Filter(FilterFailure::Second) => "a second filter was refused",
+            CloseKind::Protocol => "protocol error",
+            CloseKind::Panicked => "panicked",
+            CloseKind::Shutdown => "shut down",
+            CloseKind::Unsupported => "unsupported",
+        })
+    }
+}
+
+impl ConnectFailure {
+    /// What a failed `connect` means.
+    pub(crate) fn of(error: &io::Error) -> ConnectFailure {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => ConnectFailure::Refused,
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown => ConnectFailure::Unreachable,
+            io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::AddrInUse
+            | io::ErrorKind::InvalidInput => ConnectFailure::AddressUnavailable,
+            io::ErrorKind::PermissionDenied => ConnectFailure::PermissionDenied,
+            io::ErrorKind::Unsupported => ConnectFailure::Unsupported,
+            io::ErrorKind::OutOfMemory => ConnectFailure::Exhausted,
+            _ => match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC) => {
+                    ConnectFailure::Exhausted
+                }
+                Some(libc::EAFNOSUPPORT) => ConnectFailure::Unsupported,
+                _ => ConnectFailure::Other,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_a_plain_sentence() {
+        let reason = CloseReason {
+            by: By::Runtime,
+            kind: CloseKind::TimedOut(Deadline::Write),
+            cause: None,
+            unsent: 64,
+            unread: 0,
+            refused: 3,
+            bytes_in: 64,
+            bytes_out: 0,
+            age: Duration::from_secs(30),
+            peer_finished: false,
+        };
+        assert_eq!(
+            reason.to_string(),
+            "timed out (write) by the runtime: 64 bytes in, 0 bytes out, 64 unsent, \
+             3 written too late, open for 30.0 s"
+        );
+    }
+
+    #[test]
+    fn connect_errors_are_told_apart() {
+        let cases = [
+            (libc::ECONNREFUSED, ConnectFailure::Refused),
+            (libc::ENETUNREACH, ConnectFailure::Unreachable),
+            (libc::EHOSTUNREACH, ConnectFailure::Unreachable),
+            (libc::EADDRNOTAVAIL, ConnectFailure::AddressUnavailable),
+            (libc::EACCES, ConnectFailure::PermissionDenied),
+            (libc::EMFILE, ConnectFailure::Exhausted),
+            (libc::EPIPE, ConnectFailure::Other),
+        ];
+        for (errno, failure) in cases {
+            assert_eq!(ConnectFailure::of(&io::Error::from_raw_os_error(errno)), failure);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Sockets of the operating system: options, calls that std lacks, and what errors mean.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::driver::ListenOptions;
+use crate::error::{Error, ErrorKind, Op, Result};
+
+/// A listening, nonblocking TCP socket.
+///
+/// TCP_NODELAY is set here once: accepted sockets inherit it, which saves a call for each.
+pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(options.v6_only)?;
+    }
+    socket.set_reuse_address(true)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_tcp_nodelay(options.nodelay)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// The addresses that `addr` stands for.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidAddress`] when it stands for none.
+pub(crate) fn resolve(addr: impl ToSocketAddrs) -> Result<Vec<SocketAddr>> {
+    let invalid =
+        |detail: String| Error::new(ErrorKind::InvalidAddress, Op::Listen).with_detail(detail);
+    match addr.to_socket_addrs() {
+        Ok(addrs) => {
+            let mut addrs: Vec<SocketAddr> = addrs.collect();
+            addrs.dedup();
+            if addrs.is_empty() {
+                Err(invalid("the address stands for nothing".into()))
+            } else {
+                Ok(addrs)
+            }
+        }
+        Err(error) => Err(invalid(format!("the address cannot be understood: {error}"))),
+    }
+}
+
+/// Sends several slices with one call. `write_vectored` of std is `writev`, which raises SIGPIPE.
+pub(crate) fn send_vectored(socket: &impl AsFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    SockRef::from(socket).send_vectored_with_flags(slices, NO_SIGNAL)
+}
+
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: i32 = libc::MSG_NOSIGNAL;
+/// Apple's systems have a socket option instead, which std sets on every socket.
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: i32 = 0;
+
+/// Makes the close of `socket` a reset. Where that fails it is an ordinary close.
+pub(crate) fn reset_on_close(socket: &impl AsFd) {
+    if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+        log::debug!(target: "lariat::socket", "cannot make a close a reset: {error}");
+    }
+}
+
+/// Repeats a call that a signal interrupted.
+#[inline(always)]
+pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// What a failed accept means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AcceptError {
+    /// Nobody waits.
+    Empty,
+    /// It concerns the newcomer alone: the next may be fine.
+    Next,
+    /// No descriptor or no memory: the next would fail as well.
+    Exhausted,
+}
+
+impl AcceptError {
+    /// accept(2): errors already pending on the new connection are handed over as errors of accept.
+    /// Only a lack of resources concerns the listener; no error ends it.
+    pub(crate) fn of(error: &io::Error) -> AcceptError {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                AcceptError::Exhausted
+            }
+            _ if error.kind() == io::ErrorKind::WouldBlock => AcceptError::Empty,
+            _ => AcceptError::Next,
+        }
+    }
+}
+
+/// A descriptor kept so that a newcomer can be turned away when none is left.
+#[derive(Debug)]
+pub(crate) struct Reserve(Option<File>);
+
+impl Reserve {
+    pub(crate) fn new() -> Reserve {
+        Reserve(open_reserve())
+    }
+
+    /// Frees the reserve for `accept`, whose result is closed, and takes it back.
+    pub(crate) fn lend<T>(&mut self, accept: impl FnOnce() -> io::Result<T>) -> bool {
+        let had = self.0.take().is_some();
+        let shed = had && accept().map(drop).is_ok();
+        self.0 = open_reserve();
+        shed
+    }
+}
+
+fn open_reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a1_a2_a3_each_accept_error_is_of_its_kind() {
+        let of = |errno| AcceptError::of(&io::Error::from_raw_os_error(errno));
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert_eq!(of(errno), AcceptError::Exhausted);
+        }
+        assert_eq!(of(libc::EAGAIN), AcceptError::Empty);
+        let newcomers = [
+            libc::ECONNABORTED,
+            libc::EPROTO,
+            libc::ENETDOWN,
+            libc::EHOSTUNREACH,
+            libc::EPERM,
+            libc::ETIMEDOUT,
+        ];
+        for errno in newcomers {
+            assert_eq!(of(errno), AcceptError::Next);
+        }
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_nodelay() {
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let listener = listen(addr, &ListenOptions::default()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_named_in_the_error() {
+        let error = resolve("nonsense").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidAddress);
+        assert!(resolve("127.0.0.1:0").unwrap().len() == 1);
+    }
+
+    #[test]
+    fn retry_hides_interruptions_and_nothing_else() {
+        let mut left = 3;
+        let result = retry(|| {
+            left -= 1;
+            if left > 0 { Err(io::ErrorKind::Interrupted.into()) } else { Ok(7) }
+        });
+        assert_eq!(result.unwrap(), 7);
+        let blocked: io::Result<()> = retry(|| Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(blocked.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,0 +1,274 @@
+//! Timers: the key a protocol names them by, and the heap that keeps them in order.
+
+use std::fmt;
+
+use slab::Slab;
+
+/// Names a timer of one connection. The number is the protocol's own choice; setting the same
+/// timer again replaces it.
+///
+/// ```
+/// use lariat::Timer;
+/// const PING: Timer = Timer::new(1);
+/// assert_eq!(PING.to_string(), "timer 1");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timer(u32);
+
+impl Timer {
+    /// The timer with the number `key`.
+    pub const fn new(key: u16) -> Timer {
+        Timer(key as u32)
+    }
+}
+
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "timer {}", self.0)
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Finds one armed timer again, and no later one in the same node: the lower half of the sequence
+/// number is enough for that, as nobody keeps a key beyond the turn in which its timer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimerKey {
+    node: u32,
+    seq: u32,
+}
+
+/// One place in the heap. The deadline and the sequence number are here, not in the node, so that
+/// comparing two places touches no other memory.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    deadline: u64,
+    seq: u64,
+    node: u32,
+}
+
+impl Place {
+    fn before(&self, other: &Place) -> bool {
+        (self.deadline, self.seq) < (other.deadline, other.seq)
+    }
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    place: u32,
+    owner: T,
+}
+
+/// Children of one place: four share a cache line or two, and the heap is half as deep as with two.
+const ARITY: usize = 4;
+
+/// A set of armed timers: nearest first, those with the same deadline in the order they were set.
+///
+/// Arming, moving and cancelling take O(log n) and leave nothing behind. Deadlines are nanoseconds
+/// since the driver's start; `u64::MAX` is never reached.
+#[derive(Debug)]
+pub(crate) struct Timers<T> {
+    heap: Vec<Place>,
+    nodes: Slab<Node<T>>,
+    seq: u64,
+}
+
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Timers { heap: Vec::new(), nodes: Slab::new(), seq: 0 }
+    }
+}
+
+impl<T: Copy> Timers<T> {
+    /// Arms a timer.
+    pub(crate) fn arm(&mut self, deadline: u64, owner: T) -> TimerKey {
+        let seq = self.seq;
+        self.seq += 1;
+        let at = self.heap.len();
+        let node = self.nodes.insert(Node { place: at as u32, owner }) as u32;
+        self.heap.push(Place { deadline, seq, node });
+        self.rise(at);
+        TimerKey { node, seq: seq as u32 }
+    }
+
+    /// Cancels a timer; false when it has fired or was cancelled before.
+    pub(crate) fn cancel(&mut self, key: TimerKey) -> bool {
+        match self.place_of(key) {
+            Some(at) => {
+                self.remove_at(at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The deadline of an armed timer.
+    pub(crate) fn deadline(&self, key: TimerKey) -> Option<u64> {
+        self.place_of(key).map(|at| self.heap[at].deadline)
+    }
+
+    /// The nearest deadline.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.heap.first().map(|place| place.deadline)
+    }
+
+    /// Takes out the first timer that is due at `now`.
+    pub(crate) fn pop_due(&mut self, now: u64) -> Option<(T, TimerKey)> {
+        let first = *self.heap.first()?;
+        if first.deadline > now || first.deadline == u64::MAX {
+            return None;
+        }
+        let owner = self.remove_at(0);
+        Some((owner, TimerKey { node: first.node, seq: first.seq as u32 }))
+    }
+
+    /// How many timers are armed.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    fn place_of(&self, key: TimerKey) -> Option<usize> {
+        let at = self.nodes.get(key.node as usize)?.place as usize;
+        (self.heap[at].seq as u32 == key.seq).then_some(at)
+    }
+
+    fn remove_at(&mut self, at: usize) -> T {
+        let gone = self.heap.swap_remove(at);
+        if at < self.heap.len() {
+            self.nodes[self.heap[at].node as usize].place = at as u32;
+            self.sink(at);
+            self.rise(at);
+        }
+        self.nodes.remove(gone.node as usize).owner
+    }
+
+    fn rise(&mut self, mut at: usize) {
+        let moving = self.heap[at];
+        while at > 0 {
+            let parent = (at - 1) / ARITY;
+            if !moving.before(&self.heap[parent]) {
+                break;
+            }
+            self.put(at, self.heap[parent]);
+            at = parent;
+        }
+        self.put(at, moving);
+    }
+
+    fn sink(&mut self, mut at: usize) {
+        let moving = self.heap[at];
+        loop {
+            let first = at * ARITY + 1;
+            let last = (first + ARITY).min(self.heap.len());
+            let Some(least) =
+                (first..last).reduce(|a, b| if self.heap[b].before(&self.heap[a]) { b } else { a })
+            else {
+                break;
+            };
+            if !self.heap[least].before(&moving) {
+                break;
+            }
+            self.put(at, self.heap[least]);
+            at = least;
+        }
+        self.put(at, moving);
+    }
+
+    fn put(&mut self, at: usize, place: Place) {
+        self.heap[at] = place;
+        self.nodes[place.node as usize].place = at as u32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fire_all(timers: &mut Timers<u32>, now: u64) -> Vec<u32> {
+        std::iter::from_fn(|| timers.pop_due(now)).map(|(owner, _)| owner).collect()
+    }
+
+    #[test]
+    fn timers_fire_by_deadline_and_ties_in_set_order() {
+        let mut timers = Timers::default();
+        for (deadline, owner) in [(30, 1), (10, 2), (20, 3), (10, 4), (10, 5)] {
+            timers.arm(deadline, owner);
+        }
+        assert_eq!(fire_all(&mut timers, 9), []);
+        assert_eq!(fire_all(&mut timers, 20), [2, 4, 5, 3]);
+        assert_eq!(fire_all(&mut timers, 30), [1]);
+    }
+
+    #[test]
+    fn a_cancelled_timer_is_gone_and_its_key_never_cancels_another() {
+        let mut timers = Timers::default();
+        let old = timers.arm(5, 1);
+        assert!(timers.cancel(old));
+        let new = timers.arm(5, 2);
+        assert!(!timers.cancel(old));
+        assert_eq!(timers.deadline(new), Some(5));
+        assert_eq!(timers.deadline(old), None);
+        assert_eq!(fire_all(&mut timers, 5), [2]);
+        assert!(!timers.cancel(new));
+        assert_eq!((timers.len(), timers.nodes.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_deadline_at_the_end_of_time_never_fires() {
+        let mut timers = Timers::default();
+        timers.arm(u64::MAX, 1);
+        assert!(timers.pop_due(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn c7_ten_million_timers_are_armed_moved_and_cancelled() {
+        let mut timers = Timers::default();
+        let mut keys: Vec<TimerKey> =
+            (0..100_000u32).map(|n| timers.arm(u64::from(n), n)).collect();
+        let mut at = 7u64;
+        for n in 0..10_000_000u32 {
+            at = at.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let which = (at >> 33) as usize % keys.len();
+            assert!(timers.cancel(keys[which]));
+            keys[which] = timers.arm(at >> 40, n);
+        }
+        assert_eq!(timers.len(), keys.len());
+        assert!(timers.nodes.capacity() <= 2 * keys.len(), "cancelled timers leave nothing behind");
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_calls_agrees_with_a_sorted_list(
+            calls in prop::collection::vec((0u8..4, 0u64..40, any::<prop::sample::Index>()), 1..300)
+        ) {
+            let mut timers = Timers::default();
+            let mut model: Vec<(u64, u32, TimerKey)> = Vec::new();
+            for (number, (call, time, pick)) in calls.into_iter().enumerate() {
+                match call {
+                    0 | 1 => {
+                        let owner = number as u32;
+                        model.push((time, owner, timers.arm(time, owner)));
+                    }
+                    2 if !model.is_empty() => {
+                        let (_, _, key) = model.remove(pick.index(model.len()));
+                        prop_assert!(timers.cancel(key));
+                    }
+                    _ => {
+                        let mut due: Vec<_> = model.iter().filter(|t| t.0 <= time).copied().collect();
+                        due.sort_by_key(|t| (t.0, t.1));
+                        model.retain(|t| t.0 > time);
+                        let due: Vec<u32> = due.into_iter().map(|t| t.1).collect();
+                        prop_assert_eq!(fire_all(&mut timers, time), due);
+                    }
+                }
+                prop_assert_eq!(timers.next(), model.iter().map(|t| t.0).min());
+                prop_assert_eq!(timers.len(), model.len());
+            }
+        }
+    }
+}
