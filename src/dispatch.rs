@@ -22,9 +22,9 @@ pub(crate) struct Called<'a> {
 impl Called<'_> {
     /// Shows `shown` to `data`. Inlined into the read path: it is the hot one.
     #[inline(always)]
-    pub(crate) fn data(self, shown: &[u8]) -> Consumed {
+    pub(crate) fn data<const TIMED: bool>(self, shown: &[u8]) -> Consumed {
         let mut input = Input::new(shown);
-        self.run(Callback::Data, shown, |protocol, cx| protocol.data(cx, &mut input));
+        self.run::<TIMED>(Callback::Data, shown, |protocol, cx| protocol.data(cx, &mut input));
         Consumed { shown: shown.len(), left: input.left(), need: input.needed() }
     }
 
@@ -32,7 +32,7 @@ impl Called<'_> {
     pub(crate) fn eof(self, shown: &[u8]) -> Consumed {
         self.conn.handle_called(Flags::EOF_DUE);
         let mut input = Input::new(shown);
-        self.run(Callback::Eof, shown, |protocol, cx| protocol.eof(cx, &mut input));
+        self.run::<true>(Callback::Eof, shown, |protocol, cx| protocol.eof(cx, &mut input));
         Consumed { shown: shown.len(), left: input.left(), need: 0 }
     }
 
@@ -76,11 +76,13 @@ impl Called<'_> {
         callback: Callback,
         code: &mut dyn FnMut(&mut dyn Protocol, &mut Context<'_>) -> Outcome,
     ) {
-        self.run(callback, &[], code);
+        self.run::<true>(callback, &[], code);
     }
 
+    /// With `TIMED`, a callback is timed while a slow one is searched for. The hot path is compiled
+    /// without and with, so that a message does not pay for the question.
     #[inline(always)]
-    fn run(
+    fn run<const TIMED: bool>(
         self,
         callback: Callback,
         shown: &[u8],
@@ -91,7 +93,7 @@ impl Called<'_> {
         if checked {
             conn.handle_grammar(callback);
         }
-        let timed = shared.blame.turns > 0;
+        let timed = TIMED && shared.blame.turns > 0;
         let before = if timed { shared.clock.exact() } else { 0 };
         let mut cx = Context { shared, conn, shown, socket, callback };
         let result = guarded(|| code(&mut **protocol, &mut cx));

@@ -117,16 +117,16 @@ impl Ids {
         }
     }
 
+    #[inline(always)]
+    pub(crate) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
     /// Gives the slots released since the last call back for use.
     pub(crate) fn end_turn(&mut self) {
         for slot in self.released.drain(..) {
             self.slots.remove(slot as usize);
         }
-    }
-
-    /// How many ids are current or wait for the end of the turn.
-    pub(crate) fn taken(&self) -> usize {
-        self.slots.len()
     }
 }
 

@@ -77,6 +77,9 @@ impl Flags {
     pub(crate) const NOTES_DUE: Flags = Flags(1 << 26);
     pub(crate) const STOPPING_DUE: Flags = Flags(1 << 27);
 
+    /// In the list of connections that have something to do.
+    pub(crate) const LISTED: Flags = Flags(1 << 28);
+
     // Everything below is off the hot path.
     /// `opened` has run.
     pub(crate) const OPENED: Flags = Flags(1 << 32);
@@ -90,8 +93,6 @@ impl Flags {
     pub(crate) const FILTER_FINISHED: Flags = Flags(1 << 36);
     /// The end is a reset, where the system allows.
     pub(crate) const RESET: Flags = Flags(1 << 37);
-    /// In the list of connections that have something to do.
-    pub(crate) const LISTED: Flags = Flags(1 << 38);
     /// In the list of connections that others queued output for.
     pub(crate) const DIRTY: Flags = Flags(1 << 39);
     /// Counted among the lingering.
@@ -113,6 +114,8 @@ impl Flags {
             | Self::DATA_DUE.0
             | Self::EOF_DUE.0,
     );
+    /// A connection enters the ready list to read when of these `READABLE` alone is set.
+    pub(crate) const LISTING_GATE: Flags = Flags(Self::READ_GATE.0 | Self::LISTED.0);
     /// Without any of these, what was read is shown straight from the read buffer.
     pub(crate) const NOT_DIRECT: Flags = Flags(
         Self::UNREAD.0
@@ -168,6 +171,12 @@ impl Flags {
             | Self::NOTES_DUE.0
             | Self::STOPPING_DUE.0,
     );
+
+    /// These flags if `set`, else none.
+    #[inline(always)]
+    pub(crate) fn when(self, set: bool) -> Flags {
+        Flags(self.0 * u64::from(set))
+    }
 
     #[inline(always)]
     pub(crate) fn any(self, of: Flags) -> bool {

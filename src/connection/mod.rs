@@ -234,7 +234,12 @@ impl Connection {
 
     /// Whether a turn has something to do for this connection. A driver keeps exactly these
     /// connections in its ready list.
+    #[cfg(debug_assertions)]
     pub(crate) fn has_work(&self) -> bool {
+        self.may_read() || self.has_rare_work()
+    }
+
+    fn has_rare_work(&self) -> bool {
         let flags = self.flags;
         if flags.any(Flags::ENDED) {
             return flags.none(Flags::CLOSED);
@@ -243,8 +248,7 @@ impl Connection {
             return flags.any(Flags::WRITABLE | Flags::FAULTY);
         }
         let deliverable = flags.none(Flags::PAUSED | Flags::HELD);
-        self.may_read()
-            || flags.any(Flags::OPENED_DUE | Flags::FAULTY)
+        flags.any(Flags::OPENED_DUE | Flags::FAULTY)
             || self.has_output()
             || (flags.any(Flags::DRAINED_DUE | Flags::NOTES_DUE | Flags::STOPPING_DUE)
                 && flags.any(Flags::OPENED))
@@ -319,8 +323,21 @@ impl Connection {
         self.flags.set(ready);
     }
 
-    pub(crate) fn handle_listed(&mut self, listed: bool) {
-        if listed { self.flags.set(Flags::LISTED) } else { self.flags.clear(Flags::LISTED) }
+    /// Enters the ready list if there is work; false if there is none, or it is in it already.
+    #[inline(always)]
+    pub(crate) fn handle_listing(&mut self) -> bool {
+        let listing = self.flags.passes(Flags::LISTING_GATE, Flags::READABLE)
+            || (self.flags.none(Flags::LISTED) && self.has_rare_work());
+        if listing {
+            self.flags.set(Flags::LISTED);
+        }
+        listing
+    }
+
+    /// Has left the ready list.
+    #[inline(always)]
+    pub(crate) fn handle_unlisted(&mut self) {
+        self.flags.clear(Flags::LISTED);
     }
 
     /// Marks the connection as having output queued by others; false if it was marked already.

@@ -113,6 +113,7 @@ impl<S: System> EventLoop<S> {
             wait: Wait::Newcomers,
             backoff: 0,
         });
+        self.newcomers = true;
         Ok(id)
     }
 
@@ -121,10 +122,10 @@ impl<S: System> EventLoop<S> {
         sockets.filter_map(|socket| socket.listener.local_addr().ok()).collect()
     }
 
-    pub(super) fn has_newcomers(&self) -> bool {
-        self.listening.iter().any(|listener| {
+    fn look_for_newcomers(&mut self) {
+        self.newcomers = self.listening.iter().any(|listener| {
             listener.wait == Wait::Newcomers && listener.sockets.iter().any(|socket| socket.ready)
-        })
+        });
     }
 
     // ---- step 4 ------------------------------------------------------------------------------
@@ -154,6 +155,7 @@ impl<S: System> EventLoop<S> {
         self.accepting = false;
         listening.append(&mut self.listening);
         self.listening = listening;
+        self.look_for_newcomers();
         for id in mem::take(&mut self.stopped) {
             self.stop_listening(id);
         }
@@ -214,7 +216,7 @@ impl<S: System> EventLoop<S> {
             }
         };
         let id = self.shared.ids.reserve();
-        if let Err(error) = self.system.register_stream(&mut stream, id.bits()) {
+        if let Err(error) = self.system.register_stream(&mut stream, id) {
             log::warn!(target: "lariat::accept", "cannot watch the connection of {peer}: {error}");
             self.shared.metrics.accept_errors += 1;
             self.shared.ids.release(id);
@@ -261,6 +263,7 @@ impl<S: System> EventLoop<S> {
         for listener in self.listening.iter_mut().filter(|listener| listener.id == id) {
             listener.wait = Wait::Newcomers;
         }
+        self.look_for_newcomers();
     }
 
     /// A place or a descriptor was released: whoever waited for one tries again, in this turn's
@@ -279,6 +282,7 @@ impl<S: System> EventLoop<S> {
                 _ => {}
             }
         }
+        self.look_for_newcomers();
     }
 
     // ---- stopping ----------------------------------------------------------------------------

@@ -28,7 +28,7 @@ impl<S: System> EventLoop<S> {
     pub(super) fn apply_effects(&mut self, by: Option<ConnId>) {
         let mut list = mem::take(&mut self.shared.effects.list);
         let mut bytes = mem::take(&mut self.shared.effects.bytes);
-        let successor = self.shared.effects.successor.take();
+        let mut successor = None;
         for effect in list.drain(..) {
             match effect {
                 Effect::Write { to, content, caused } => {
@@ -44,6 +44,11 @@ impl<S: System> EventLoop<S> {
                 }
                 Effect::StopListening(listener) => self.stop_listening(listener),
                 Effect::Stop => self.shutdown(),
+                Effect::Replace(next) => {
+                    if let Some(Successor { protocol, .. }) = successor.replace(next) {
+                        self.drop_protocol(protocol);
+                    }
+                }
             }
         }
         // Nothing above calls user code, so the lists are still empty.
@@ -136,19 +141,14 @@ impl<S: System> EventLoop<S> {
         let Some(entry) = self.table.get_mut(id) else { return };
         let hopeless = Flags::CLOSING | Flags::ENDED | Flags::CLOSE_WANTED | Flags::ABORT_WANTED;
         if entry.conn.flags().any(hopeless | Flags::FAILED | Flags::OVERFLOW) {
-            if !drop_guarded(successor.protocol) {
-                self.shared.metrics.panics += 1;
-            }
-            return;
+            return self.drop_protocol(successor.protocol);
         }
         for key in entry.conn.take_timers() {
             self.shared.timers.cancel(key);
         }
         let old = mem::replace(&mut entry.protocol, successor.protocol);
         entry.conn.handle_replaced();
-        if !drop_guarded(old) {
-            self.shared.metrics.panics += 1;
-        }
+        self.drop_protocol(old);
         self.ask_for_filter(id, successor.feed);
     }
 

@@ -51,7 +51,7 @@ impl<S: System> EventLoop<S> {
             }
             other => other?,
         };
-        self.system.register_stream(&mut stream, id.bits())?;
+        self.system.register_stream(&mut stream, id)?;
         Ok(stream)
     }
 

@@ -45,12 +45,15 @@ use crate::timer::TimerKey;
 
 pub(crate) use accept::Factory;
 use accept::Listening;
-pub(crate) use system::{Listener, Stream, System, Token};
+pub(crate) use system::{EventSink, Listener, Stream, System};
 use table::Table;
 
 /// The shared read buffer. Smaller ones cost half the bulk throughput, one per connection all of the
 /// memory.
-const READ_BUFFER: usize = 256 * 1024;
+pub(crate) fn read_buffer() -> Box<[u8]> {
+    vec![0; 256 * 1024].into_boxed_slice()
+}
+
 const MILLISECOND: u64 = 1_000_000;
 /// A timer that fires later than this is counted as late.
 const LATE: u64 = 10 * MILLISECOND;
@@ -64,6 +67,8 @@ pub(crate) struct EventLoop<S: System> {
     pub(crate) keep_running: bool,
     table: Table<S>,
     listening: Vec<Listening<S>>,
+    /// Whether a listener that waits for nothing else may have newcomers.
+    newcomers: bool,
     /// Whether step 4 has taken the list above, and the listeners that callbacks stopped meanwhile.
     accepting: bool,
     stopped: Vec<ListenerId>,
@@ -77,7 +82,6 @@ pub(crate) struct EventLoop<S: System> {
     lingering: VecDeque<ConnId>,
     /// The timers that are due in this turn.
     due: Vec<(TimerOwner, TimerKey, u64)>,
-    buffer: Box<[u8]>,
     /// Whether a descriptor or a place was released in this turn.
     released: bool,
     draining: bool,
@@ -113,7 +117,7 @@ impl<S: System> EventLoop<S> {
             dirty: Vec::new(),
             lingering: VecDeque::new(),
             due: Vec::new(),
-            buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            newcomers: false,
             released: false,
             draining: false,
             drain_over: false,
@@ -123,9 +127,9 @@ impl<S: System> EventLoop<S> {
     }
 
     /// Runs until shutdown, or until nothing is left that could ever happen.
-    pub(crate) fn run(&mut self) -> io::Result<Report> {
+    pub(crate) fn run(&mut self, buffer: &mut [u8]) -> io::Result<Report> {
         while !self.is_over() {
-            self.turn(None)?;
+            self.turn(None, buffer)?;
         }
         if self.draining {
             self.mailbox.end();
@@ -135,54 +139,30 @@ impl<S: System> EventLoop<S> {
 
     /// Whether nothing is left to run for.
     pub(crate) fn is_over(&self) -> bool {
-        let idle = self.table.len() == 0 && self.shared.effects.is_empty();
-        let wanted = self.keep_running || !self.listening.is_empty() || self.mailbox.has_mail();
-        idle && (self.draining || !wanted)
+        self.table.len() == 0
+            && self.shared.effects.is_empty()
+            && (self.draining
+                || !(self.keep_running || !self.listening.is_empty() || self.mailbox.has_mail()))
     }
 
-    /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens.
-    pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens. `buffer`
+    /// is what connections are read into.
+    pub(crate) fn turn(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) -> io::Result<()> {
         if !self.shared.effects.is_empty() {
             self.apply_outside();
         }
         let timeout = self.time_to_wait(timeout);
-        let EventLoop { system, shared, table, ready, listening, .. } = self;
-        let (mut events, mut stale, mut wakes) = (0, 0, 0);
-        system.poll(timeout, &mut shared.clock, |token, flags| {
-            events += 1;
-            match token {
-                Token::Connection(bits) => {
-                    match ConnId::from_bits(bits).and_then(|id| table.get_mut(id)) {
-                        Some(entry) => {
-                            entry.conn.handle_ready(flags);
-                            if entry.conn.flags().none(Flags::LISTED) && entry.conn.has_work() {
-                                entry.conn.handle_listed(true);
-                                ready.push(entry.conn.id());
-                            }
-                        }
-                        None => stale += 1,
-                    }
-                }
-                Token::Listener(number) => accept::mark_ready(listening, number),
-                Token::Wake => wakes += 1,
-            }
-        })?;
-        let metrics = &mut shared.metrics;
-        metrics.turns += 1;
-        metrics.events += events;
-        metrics.stale += stale;
-        metrics.wakeups += wakes;
-        let begun = shared.clock.update();
-        let tick = shared.clock.tick();
-
+        self.poll(timeout)?;
+        let begun = self.shared.clock.update();
+        let tick = self.shared.clock.tick();
         self.take_due(tick);
-        if self.has_newcomers() {
+        if self.newcomers {
             self.accept();
         }
         if self.mailbox.has_mail() {
             self.read_mail();
         }
-        self.run_ready();
+        self.run_ready(buffer);
         if !self.due.is_empty() {
             self.run_due();
         }
@@ -193,25 +173,37 @@ impl<S: System> EventLoop<S> {
         Ok(())
     }
 
+    // ---- step 2 ------------------------------------------------------------------------------
+
     /// How long to wait for events: not at all while work is left over.
+    #[inline(always)]
     fn time_to_wait(&self, most: Option<Duration>) -> Option<Duration> {
-        let busy = !self.ready.is_empty() || !self.dirty.is_empty() || self.has_newcomers();
-        if busy || self.is_over() {
+        if !self.ready.is_empty() || !self.dirty.is_empty() || self.newcomers {
             return Some(Duration::ZERO);
         }
-        let Some(next) = self.shared.timers.next().filter(|next| *next < u64::MAX) else {
-            return most;
-        };
-        // The tick lags, so that this never wakes early by more than it will find out.
-        let wait = Duration::from_nanos(next.saturating_sub(self.shared.clock.tick()));
-        Some(most.map_or(wait, |most| most.min(wait)))
+        match self.shared.timers.next() {
+            Some(next) if next < u64::MAX => {
+                // The tick lags: this may wake a little too late, never too early.
+                let wait = Duration::from_nanos(next.saturating_sub(self.shared.clock.tick()));
+                Some(most.map_or(wait, |most| most.min(wait)))
+            }
+            _ => most,
+        }
+    }
+
+    #[inline(always)]
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let EventLoop { system, shared, table, ready, listening, newcomers, .. } = self;
+        shared.metrics.turns += 1;
+        let metrics = &mut shared.metrics;
+        system.poll(timeout, &mut Events { table, ready, listening, newcomers, metrics })
     }
 
     /// The time at which [`EventLoop::turn`] has something to do without any event.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let busy = !self.ready.is_empty()
             || !self.dirty.is_empty()
-            || self.has_newcomers()
+            || self.newcomers
             || !self.shared.effects.is_empty();
         if busy {
             return Some(self.shared.clock.instant());
@@ -249,28 +241,38 @@ impl<S: System> EventLoop<S> {
     // ---- step 6 ------------------------------------------------------------------------------
 
     #[inline(always)]
-    fn run_ready(&mut self) {
-        if self.ready.is_empty() {
-            return;
+    fn run_ready(&mut self, buffer: &mut [u8]) {
+        // What becomes ready from here on is put behind the snapshot and waits for the next turn.
+        let snapshot = self.ready.len();
+        if self.shared.blame.turns > 0 {
+            self.run_ready_timed(buffer);
+        } else {
+            for at in 0..snapshot {
+                let id = self.ready[at];
+                self.serve::<false>(id, buffer);
+            }
         }
-        // What becomes ready from here on waits for the next turn.
-        let mut snapshot = mem::take(&mut self.ready);
-        let mut buffer = mem::take(&mut self.buffer);
-        for id in &snapshot {
-            self.serve(*id, &mut buffer);
+        if self.ready.len() == snapshot {
+            self.ready.clear();
+        } else {
+            self.ready.drain(..snapshot);
         }
-        self.buffer = buffer;
-        snapshot.clear();
-        if self.ready.is_empty() {
-            self.ready = snapshot;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_ready_timed(&mut self, buffer: &mut [u8]) {
+        self.shared.blame.turns -= 1;
+        for at in 0..self.ready.len() {
+            let id = self.ready[at];
+            self.serve::<true>(id, buffer);
         }
     }
 
     /// Puts a connection that has work at the end of the ready list, once.
     fn list(&mut self, id: ConnId) {
         if let Some(entry) = self.table.get_mut(id) {
-            if entry.conn.flags().none(Flags::LISTED) && entry.conn.has_work() {
-                entry.conn.handle_listed(true);
+            if entry.conn.handle_listing() {
                 self.ready.push(id);
             }
         }
@@ -331,7 +333,9 @@ impl<S: System> EventLoop<S> {
         if self.released {
             self.retry_listeners();
         }
-        self.shared.ids.end_turn();
+        if self.shared.ids.has_released() {
+            self.shared.ids.end_turn();
+        }
         let over = self.shared.clock.update();
         let now = self.shared.clock.tick();
         let metrics = &mut self.shared.metrics;
@@ -341,7 +345,6 @@ impl<S: System> EventLoop<S> {
         if now != tick {
             self.judge_turn(now - tick);
         }
-        self.shared.blame.turns = self.shared.blame.turns.saturating_sub(1);
     }
 
     #[cold]
@@ -404,6 +407,41 @@ impl<S: System> EventLoop<S> {
             self.report.drained += 1;
             self.report.unsent += unsent;
         }
+    }
+}
+
+/// Takes the events of a poll: into the flags of the connection, and that into the ready list.
+struct Events<'a, S: System> {
+    table: &'a mut Table<S>,
+    ready: &'a mut Vec<ConnId>,
+    listening: &'a mut Vec<Listening<S>>,
+    newcomers: &'a mut bool,
+    metrics: &'a mut Metrics,
+}
+
+impl<S: System> EventSink for Events<'_, S> {
+    #[inline(always)]
+    fn connection(&mut self, id: ConnId, ready: Flags) {
+        self.metrics.events += 1;
+        let Some(entry) = self.table.get_mut(id) else {
+            self.metrics.stale += 1;
+            return;
+        };
+        entry.conn.handle_ready(ready);
+        if entry.conn.handle_listing() {
+            self.ready.push(id);
+        }
+    }
+
+    fn listener(&mut self, number: u32) {
+        self.metrics.events += 1;
+        accept::mark_ready(self.listening, number);
+        *self.newcomers = true;
+    }
+
+    fn wake(&mut self) {
+        self.metrics.events += 1;
+        self.metrics.wakeups += 1;
     }
 }
 

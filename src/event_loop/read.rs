@@ -9,21 +9,19 @@ use crate::id::ConnId;
 use crate::protocol::Callback;
 
 impl<S: System> EventLoop<S> {
+    /// Attends to the connection if it needs it, then reads while there is something and the budget
+    /// lasts. Whoever has used it up goes to the back of the ready list.
     #[inline(always)]
-    pub(super) fn serve(&mut self, id: ConnId, buffer: &mut [u8]) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        entry.conn.handle_listed(false);
+    pub(super) fn serve<const TIMED: bool>(&mut self, id: ConnId, buffer: &mut [u8]) {
+        let Some(mut entry) = self.table.get_mut(id) else { return };
+        entry.conn.handle_unlisted();
         if entry.conn.flags().any(Flags::ATTENTION) {
             self.attend(id);
+            entry = match self.table.get_mut(id) {
+                Some(entry) => entry,
+                None => return,
+            };
         }
-        self.read(id, buffer);
-    }
-
-    /// Reads while there is something and the budget lasts. Whoever has used it up goes to the back
-    /// of the ready list.
-    #[inline(always)]
-    fn read(&mut self, id: ConnId, buffer: &mut [u8]) {
-        let Some(mut entry) = self.table.get_mut(id) else { return };
         let mut budget = entry.conn.limits().read_budget;
         while entry.conn.may_read() && budget > 0 {
             let Some(stream) = entry.stream.as_mut() else { break };
@@ -41,7 +39,7 @@ impl<S: System> EventLoop<S> {
                 self.receive(id, shown);
             } else {
                 entry.conn.handle_shown(count);
-                let consumed = entry.called(&mut self.shared).data(shown);
+                let consumed = entry.called(&mut self.shared).data::<TIMED>(shown);
                 let settled = consumed.left == 0
                     && consumed.need == 0
                     && self.shared.effects.is_empty()

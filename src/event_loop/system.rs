@@ -6,20 +6,19 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::clock::Clock;
 use crate::connection::Flags;
 use crate::driver::ListenOptions;
+use crate::id::ConnId;
 use crate::protocol::SocketInfo;
 
-/// Names what an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
-    /// A connection, by the bits of its id.
-    Connection(u64),
-    /// A listening socket, by a number that is never used again.
-    Listener(u32),
+/// Takes events.
+pub(crate) trait EventSink {
+    /// The readiness of a connection has changed to this, as far as told.
+    fn connection(&mut self, id: ConnId, ready: Flags);
+    /// A newcomer waits at the listening socket with this number.
+    fn listener(&mut self, number: u32);
     /// Another thread has posted, or a signal has come.
-    Wake,
+    fn wake(&mut self);
 }
 
 /// A system of sockets and time.
@@ -32,12 +31,7 @@ pub(crate) trait System {
 
     /// Waits for events, at most for `timeout`, and hands each to `sink`. Readiness is told once per
     /// change (edge-triggered); spurious events are allowed. An interrupted wait ends early.
-    fn poll(
-        &mut self,
-        timeout: Option<Duration>,
-        clock: &mut Clock,
-        sink: impl FnMut(Token, Flags),
-    ) -> io::Result<()>;
+    fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()>;
 
     /// A listening, nonblocking socket.
     fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> io::Result<Self::Listener>;
@@ -48,7 +42,7 @@ pub(crate) trait System {
     fn register_listener(&mut self, listener: &mut Self::Listener, token: u32) -> io::Result<()>;
 
     /// Registers both directions, once and for all.
-    fn register_stream(&mut self, stream: &mut Self::Stream, token: u64) -> io::Result<()>;
+    fn register_stream(&mut self, stream: &mut Self::Stream, id: ConnId) -> io::Result<()>;
 
     /// Accepts one connection and closes it, with a descriptor kept in reserve for this. False when
     /// even that was not possible.

@@ -112,25 +112,30 @@ impl Context<'_> {
     /// [`CloseReason::refused`](crate::CloseReason::refused) and logged once.
     #[inline(always)]
     pub fn write(&mut self, bytes: &[u8]) {
+        // The straight path: nothing waits, and the bytes are a part of the input.
+        let straight = self.conn.flags().none(Flags::NO_WRITES | Flags::QUEUED)
+            && bytes.len() <= self.conn.limits().high_mark
+            && self.shared.output.push_first(bytes, self.shown);
+        if !straight {
+            self.write_any(bytes);
+        }
+    }
+
+    #[inline(never)]
+    fn write_any(&mut self, bytes: &[u8]) {
         if self.conn.flags().any(Flags::NO_WRITES) {
-            return self.refuse(bytes.len());
+            refuse(self.shared, self.conn, bytes.len());
+        } else if admit(self.shared, self.conn, bytes.len()) {
+            self.shared.output.push(bytes, self.shown);
         }
-        let unsent = self.shared.output.len() + bytes.len();
-        if (self.conn.flags().any(Flags::QUEUED) || unsent > self.conn.limits().high_mark)
-            && !self.admit(bytes.len())
-        {
-            return;
-        }
-        self.shared.output.push(bytes, self.shown);
     }
 
     /// Queues `bytes` without copying them, unless they are short.
     pub fn write_bytes(&mut self, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         if self.conn.flags().any(Flags::NO_WRITES) {
-            return self.refuse(bytes.len());
-        }
-        if self.admit(bytes.len()) {
+            refuse(self.shared, self.conn, bytes.len());
+        } else if admit(self.shared, self.conn, bytes.len()) {
             self.shared.output.push_shared(bytes, self.shown);
         }
     }
@@ -148,15 +153,6 @@ impl Context<'_> {
     /// ```
     pub fn writer(&mut self) -> Writer<'_> {
         Writer { shared: self.shared, conn: self.conn, shown: self.shown }
-    }
-
-    fn admit(&mut self, count: usize) -> bool {
-        admit(self.shared, self.conn, count)
-    }
-
-    #[cold]
-    fn refuse(&mut self, count: usize) {
-        refuse(self.shared, self.conn, count);
     }
 
     /// Bytes written and not yet taken by the kernel.
@@ -299,7 +295,8 @@ impl Context<'_> {
     /// Replaces like [`replace`](Context::replace), with a protocol that may not leave this thread.
     pub fn replace_local(&mut self, next: impl Protocol + 'static) -> Replacement<'_> {
         let successor = Successor { protocol: Box::new(next), feed: false };
-        Replacement { successor: self.shared.effects.successor.insert(successor) }
+        self.shared.effects.list.push(Effect::Replace(successor));
+        Replacement { effect: self.shared.effects.list.last_mut() }
     }
 
     /// The limits of this connection.
@@ -360,20 +357,22 @@ fn refuse(shared: &mut Shared, conn: &mut Connection, count: usize) {
 
 /// What [`Context::replace`] returns, to say more about it.
 pub struct Replacement<'a> {
-    successor: &'a mut Successor,
+    effect: Option<&'a mut Effect>,
 }
 
 impl Replacement<'_> {
     /// Feeds unread input to the new protocol's filter. Without this, unread input that meets a new
     /// filter ends the connection: after a plaintext STARTTLS it may be an attacker's.
     pub fn feed_unread(&mut self) {
-        self.successor.feed = true;
+        if let Some(Effect::Replace(successor)) = &mut self.effect {
+            successor.feed = true;
+        }
     }
 }
 
 impl fmt::Debug for Replacement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replacement").field("feed_unread", &self.successor.feed).finish()
+        f.debug_struct("Replacement").finish_non_exhaustive()
     }
 }
 

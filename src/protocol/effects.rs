@@ -23,10 +23,13 @@ const COPIED_BELOW: usize = 4 * 1024;
 /// driver. Large `Bytes` stay what they are, at their place in the cork.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    range: Range<usize>,
+    /// The range: `len` bytes of the input from `start`.
+    start: usize,
+    len: usize,
+    /// Bytes that are not in the range; then `len` is 0.
+    rest: usize,
     cork: Vec<u8>,
     pieces: Vec<(usize, Bytes)>,
-    shared_len: usize,
 }
 
 /// A part of the output, in order.
@@ -35,10 +38,17 @@ pub(crate) enum Part<'a> {
     Shared(&'a Bytes),
 }
 
+/// Where `bytes` lie in `shown`: two address comparisons tell.
+#[inline(always)]
+fn place_in(bytes: &[u8], shown: &[u8]) -> Option<usize> {
+    let at = (bytes.as_ptr() as usize).wrapping_sub(shown.as_ptr() as usize);
+    (at <= shown.len() && bytes.len() <= shown.len() - at).then_some(at)
+}
+
 impl Output {
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        self.range.len() + self.cork.len() + self.shared_len
+        self.len + self.rest
     }
 
     #[inline(always)]
@@ -46,66 +56,69 @@ impl Output {
         self.len() == 0
     }
 
-    /// Adds `bytes`, which may lie in `shown`.
+    /// Remembers `bytes` if nothing was written before and they lie in `shown`.
     #[inline(always)]
-    pub(crate) fn push(&mut self, bytes: &[u8], shown: &[u8]) {
-        // Two address comparisons tell whether the slice lies in the input.
-        let at = (bytes.as_ptr() as usize).wrapping_sub(shown.as_ptr() as usize);
-        if at <= shown.len()
-            && bytes.len() <= shown.len() - at
-            && self.cork.is_empty()
-            && self.shared_len == 0
-        {
-            if self.range.is_empty() {
-                self.range = at..at + bytes.len();
-                return;
+    pub(crate) fn push_first(&mut self, bytes: &[u8], shown: &[u8]) -> bool {
+        match place_in(bytes, shown) {
+            Some(at) if self.is_empty() => {
+                self.start = at;
+                self.len = bytes.len();
+                true
             }
-            if self.range.end == at {
-                self.range.end += bytes.len();
-                return;
-            }
+            _ => false,
         }
-        self.push_copy(bytes, shown);
     }
 
-    fn push_copy(&mut self, bytes: &[u8], shown: &[u8]) {
+    /// Adds `bytes`, which may lie in `shown`.
+    pub(crate) fn push(&mut self, bytes: &[u8], shown: &[u8]) {
+        if self.push_first(bytes, shown) {
+            return;
+        }
+        if self.rest == 0 && place_in(bytes, shown) == Some(self.start + self.len) {
+            self.len += bytes.len();
+            return;
+        }
         self.cork_range(shown);
         self.cork.extend_from_slice(bytes);
+        self.rest += bytes.len();
     }
 
     fn cork_range(&mut self, shown: &[u8]) {
-        if !self.range.is_empty() {
-            self.cork.extend_from_slice(&shown[self.range.clone()]);
-            self.range = 0..0;
+        if self.len > 0 {
+            self.cork.extend_from_slice(self.range(shown));
+            self.rest = self.len;
+            self.len = 0;
         }
     }
 
     pub(crate) fn push_shared(&mut self, bytes: Bytes, shown: &[u8]) {
         if bytes.len() < COPIED_BELOW {
-            return self.push_copy(&bytes, shown);
+            return self.push(&bytes, shown);
         }
         self.cork_range(shown);
-        self.shared_len += bytes.len();
+        self.rest += bytes.len();
         self.pieces.push((self.cork.len(), bytes));
+    }
+
+    /// The range was checked against the same input when it was remembered.
+    #[inline(always)]
+    fn range<'a>(&self, shown: &'a [u8]) -> &'a [u8] {
+        shown.get(self.start..self.start + self.len).unwrap_or(&[])
     }
 
     /// The output as one slice, unless it has shared pieces.
     #[inline(always)]
     pub(crate) fn slice<'a>(&'a self, shown: &'a [u8]) -> Option<&'a [u8]> {
-        if self.shared_len > 0 {
-            return None;
+        if self.rest == 0 {
+            return Some(self.range(shown));
         }
-        if self.cork.is_empty() {
-            // The range was checked against the same input when it was remembered.
-            return Some(shown.get(self.range.clone()).unwrap_or(&[]));
-        }
-        Some(&self.cork)
+        self.pieces.is_empty().then_some(&self.cork[..])
     }
 
     /// The output in order, whatever it is made of.
     pub(crate) fn for_each(&self, shown: &[u8], mut take: impl FnMut(Part<'_>)) {
-        if !self.range.is_empty() {
-            return take(Part::Copied(&shown[self.range.clone()]));
+        if self.len > 0 {
+            return take(Part::Copied(self.range(shown)));
         }
         let mut from = 0;
         for (at, bytes) in &self.pieces {
@@ -122,25 +135,19 @@ impl Output {
 
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        self.range = 0..0;
-        if !self.cork.is_empty() || self.shared_len > 0 {
-            self.clear_cork();
+        self.len = 0;
+        if self.rest > 0 {
+            self.clear_rest();
         }
     }
 
-    #[inline(always)]
-    fn clear_cork(&mut self) {
-        self.cork.clear();
-        if self.shared_len > 0 || self.cork.capacity() > CORK_KEPT {
-            self.give_back();
-        }
-    }
-
-    #[cold]
-    fn give_back(&mut self) {
+    fn clear_rest(&mut self) {
+        self.rest = 0;
         self.pieces.clear();
-        self.shared_len = 0;
-        self.cork.shrink_to(CORK_KEPT);
+        self.cork.clear();
+        if self.cork.capacity() > CORK_KEPT {
+            self.cork.shrink_to(CORK_KEPT);
+        }
     }
 }
 
@@ -174,6 +181,8 @@ pub(crate) enum Effect {
     },
     StopListening(ListenerId),
     Stop,
+    /// The own connection's, applied after all others; the last one counts.
+    Replace(Successor),
 }
 
 /// The protocol that is to take over.
@@ -189,14 +198,17 @@ pub(crate) struct Effects {
     pub(crate) list: Vec<Effect>,
     /// The bytes that the list's writes have copied.
     pub(crate) bytes: Vec<u8>,
-    pub(crate) successor: Option<Successor>,
 }
 
 impl Effects {
-    /// Whether anything is to be applied. The last protocol put to replace another counts too.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty() && self.successor.is_none()
+        self.list.is_empty()
+    }
+
+    /// Whether the running callback wants another protocol to take over.
+    pub(crate) fn has_successor(&self) -> bool {
+        self.list.iter().any(|effect| matches!(effect, Effect::Replace(_)))
     }
 
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Content {
@@ -229,7 +241,7 @@ mod tests {
         let mut output = Output::default();
         output.push(&shown[..4], &shown);
         output.push(&shown[4..8], &shown);
-        assert!(output.cork.is_empty());
+        assert_eq!(output.rest, 0);
         assert_eq!(all(&output, &shown), b"one two ");
     }
 

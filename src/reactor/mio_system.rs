@@ -5,17 +5,17 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token as MioToken, Waker};
 
-use crate::clock::Clock;
 use crate::connection::Flags;
 use crate::driver::ListenOptions;
-use crate::event_loop::{Listener, Stream, System, Token};
+use crate::event_loop::{EventSink, Listener, Stream, System};
+use crate::id::ConnId;
 use crate::protocol::SocketInfo;
 use crate::socket::{self, Reserve, retry};
 
@@ -67,9 +67,18 @@ impl MioSystem {
         Ok(())
     }
 
-    /// Waits without sleeping for a while, then with sleep.
+    #[inline(always)]
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if !self.spin.is_zero() && timeout != Some(Duration::ZERO) {
+        if self.spin.is_zero() || timeout == Some(Duration::ZERO) {
+            return self.poll.poll(&mut self.events, timeout);
+        }
+        self.spin_wait(timeout)
+    }
+
+    /// Waits without sleeping for a while, then with sleep.
+    #[cold]
+    fn spin_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        {
             let spin = timeout.map_or(self.spin, |timeout| timeout.min(self.spin));
             let until = Instant::now() + spin;
             loop {
@@ -94,21 +103,13 @@ impl AsFd for MioSystem {
     }
 }
 
+/// Without a branch: which of these are set changes from event to event.
+#[inline(always)]
 fn flags_of(event: &Event) -> Flags {
-    let mut flags = Flags::NONE;
-    if event.is_readable() {
-        flags.set(Flags::READABLE);
-    }
-    if event.is_writable() {
-        flags.set(Flags::WRITABLE);
-    }
-    if event.is_read_closed() {
-        flags.set(Flags::READABLE | Flags::HUNG);
-    }
-    if event.is_error() {
-        flags.set(Flags::FAULTY);
-    }
-    flags
+    Flags::READABLE.when(event.is_readable())
+        | Flags::WRITABLE.when(event.is_writable())
+        | (Flags::READABLE | Flags::HUNG).when(event.is_read_closed())
+        | Flags::FAULTY.when(event.is_error())
 }
 
 impl System for MioSystem {
@@ -117,12 +118,8 @@ impl System for MioSystem {
 
     const CHECKED: bool = cfg!(debug_assertions);
 
-    fn poll(
-        &mut self,
-        timeout: Option<Duration>,
-        _clock: &mut Clock,
-        mut sink: impl FnMut(Token, Flags),
-    ) -> io::Result<()> {
+    #[inline(always)]
+    fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()> {
         match self.wait(timeout) {
             Ok(()) => {}
             // The turn goes on without events: the caller looks at its deadlines and waits again.
@@ -131,9 +128,12 @@ impl System for MioSystem {
         }
         for event in &self.events {
             let MioToken(token) = event.token();
-            let token = match token {
-                connection if connection >> 32 != 0 => Token::Connection(connection as u64),
-                WAKE => Token::Wake,
+            if let Some(id) = ConnId::from_bits(token as u64) {
+                sink.connection(id, flags_of(event));
+                continue;
+            }
+            match token {
+                WAKE => sink.wake(),
                 #[cfg(feature = "signals")]
                 SIGNALS => {
                     if let Some((signals, handle)) = &mut self.signals {
@@ -141,11 +141,10 @@ impl System for MioSystem {
                             handle.shutdown();
                         }
                     }
-                    Token::Wake
+                    sink.wake();
                 }
-                listener => Token::Listener(listener as u32),
-            };
-            sink(token, flags_of(event));
+                listener => sink.listener(listener as u32),
+            }
         }
         Ok(())
     }
@@ -164,9 +163,9 @@ impl System for MioSystem {
         self.poll.registry().register(listener, MioToken(token as usize), Interest::READABLE)
     }
 
-    fn register_stream(&mut self, stream: &mut TcpStream, token: u64) -> io::Result<()> {
+    fn register_stream(&mut self, stream: &mut TcpStream, id: ConnId) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(stream, MioToken(token as usize), both)
+        self.poll.registry().register(stream, MioToken(id.bits() as usize), both)
     }
 
     fn shed(&mut self, listener: &mut TcpListener) -> bool {

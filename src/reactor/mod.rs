@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock::{Clock, Readings};
 use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
 use crate::error::{Error, Op, Result};
-use crate::event_loop::{EventLoop, Factory};
+use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
@@ -67,6 +67,7 @@ pub fn serve<P: Protocol + 'static>(
 /// Dropping it closes all sockets at once, without `closed`.
 pub struct Reactor {
     inner: EventLoop<MioSystem>,
+    buffer: Box<[u8]>,
 }
 
 impl Reactor {
@@ -97,7 +98,8 @@ impl Reactor {
         });
         let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
         let clock = Clock::system(Readings { monotonic: Instant::now, wall: SystemTime::now });
-        Ok(Reactor { inner: EventLoop::new(system, clock, seed(), limits, mailbox) })
+        let inner = EventLoop::new(system, clock, seed(), limits, mailbox);
+        Ok(Reactor { inner, buffer: read_buffer() })
     }
 
     /// Listens on `addr` (all addresses that it stands for; port 0 takes a free one). `factory` makes a
@@ -225,7 +227,7 @@ impl Reactor {
     ///
     /// Waiting for events failed.
     pub fn run(&mut self) -> Result<Report> {
-        self.inner.run().map_err(|error| Error::from_io(Op::Poll, error))
+        self.inner.run(&mut self.buffer).map_err(|error| Error::from_io(Op::Poll, error))
     }
 
     /// One turn: waits for events, at most for `timeout` (None: as long as nothing happens), and
@@ -236,7 +238,8 @@ impl Reactor {
     ///
     /// Waiting for events failed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
-        self.inner.turn(timeout).map_err(|error| Error::from_io(Op::Poll, error))
+        let timeout = if self.is_over() { Some(Duration::ZERO) } else { timeout };
+        self.inner.turn(timeout, &mut self.buffer).map_err(|error| Error::from_io(Op::Poll, error))
     }
 
     /// Whether [`run`](Reactor::run) would return at once.
