@@ -14,26 +14,28 @@ pub(crate) struct Called<'a> {
     pub(crate) shared: &'a mut Shared,
     pub(crate) conn: &'a mut Connection,
     pub(crate) protocol: &'a mut Box<dyn Protocol>,
-    pub(crate) socket: Option<&'a dyn SocketInfo>,
-    /// Whether the order of callbacks is checked.
-    pub(crate) checked: bool,
+    pub(crate) socket: &'a dyn SocketInfo,
 }
 
 impl Called<'_> {
     /// Shows `shown` to `data`. Inlined into the read path: it is the hot one.
     #[inline(always)]
-    pub(crate) fn data<const TIMED: bool>(self, shown: &[u8]) -> Consumed {
+    pub(crate) fn data<const TIMED: bool>(self, shown: &[u8], checked: bool) -> Consumed {
+        if checked {
+            self.conn.handle_grammar(Callback::Data);
+        }
         let mut input = Input::new(shown);
         self.run::<TIMED>(Callback::Data, shown, |protocol, cx| protocol.data(cx, &mut input));
-        Consumed { shown: shown.len(), left: input.left(), need: input.needed() }
+        Consumed { left: input.left(), need: input.needed() }
     }
 
     /// Shows what is left to `eof`.
     pub(crate) fn eof(self, shown: &[u8]) -> Consumed {
         self.conn.handle_called(Flags::EOF_DUE);
+        self.conn.handle_grammar(Callback::Eof);
         let mut input = Input::new(shown);
         self.run::<true>(Callback::Eof, shown, |protocol, cx| protocol.eof(cx, &mut input));
-        Consumed { shown: shown.len(), left: input.left(), need: 0 }
+        Consumed { left: input.left(), need: 0 }
     }
 
     pub(crate) fn opened(self) {
@@ -76,6 +78,8 @@ impl Called<'_> {
         callback: Callback,
         code: &mut dyn FnMut(&mut dyn Protocol, &mut Context<'_>) -> Outcome,
     ) {
+        // Off the hot path the order is checked in every build.
+        self.conn.handle_grammar(callback);
         self.run::<true>(callback, &[], code);
     }
 
@@ -88,11 +92,8 @@ impl Called<'_> {
         shown: &[u8],
         code: impl FnOnce(&mut dyn Protocol, &mut Context<'_>) -> Outcome,
     ) {
-        let Called { shared, conn, protocol, socket, checked } = self;
+        let Called { shared, conn, protocol, socket } = self;
         shared.metrics.callbacks += 1;
-        if checked {
-            conn.handle_grammar(callback);
-        }
         let timed = TIMED && shared.blame.turns > 0;
         let before = if timed { shared.clock.exact() } else { 0 };
         let mut cx = Context { shared, conn, shown, socket, callback };

@@ -117,11 +117,6 @@ impl Ids {
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn has_released(&self) -> bool {
-        !self.released.is_empty()
-    }
-
     /// Gives the slots released since the last call back for use.
     pub(crate) fn end_turn(&mut self) {
         for slot in self.released.drain(..) {

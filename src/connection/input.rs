@@ -12,9 +12,7 @@ use crate::reason::{By, CloseKind, FilterFailure};
 /// What a `data` or `eof` left behind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Consumed {
-    /// Bytes that were shown.
-    pub(crate) shown: usize,
-    /// Bytes of them that were not consumed.
+    /// Bytes of what was shown that were not consumed.
     pub(crate) left: usize,
     /// Bytes that must be there before the next `data`; 0 and 1 mean any.
     pub(crate) need: usize,
@@ -28,13 +26,15 @@ impl Connection {
     }
 
     /// `count` bytes were read where `room` were asked for. A short read means that nothing
-    /// follows, unless the peer has hung up: then an end or an error does.
+    /// follows, and true is returned, unless the peer has hung up: then an end or an error follows.
     #[inline(always)]
-    pub(crate) fn handle_read(&mut self, count: usize, room: usize, tick: u64) {
-        if count < room && self.flags.none(Flags::HUNG) {
+    pub(crate) fn handle_read(&mut self, count: usize, room: usize, tick: u64) -> bool {
+        self.active = tick;
+        let drained = count < room && self.flags.none(Flags::HUNG);
+        if drained {
             self.flags.clear(Flags::READABLE);
         }
-        self.active = tick;
+        drained
     }
 
     /// Whether bytes from the socket can be shown where they are.
@@ -158,21 +158,22 @@ impl Connection {
 
     /// Takes the lent input back, without what was consumed of it.
     pub(crate) fn handle_unread_shown(&mut self, mut unread: Unread, consumed: Consumed) {
-        unread.consume(consumed.shown - consumed.left);
+        let shown = unread.len();
+        unread.consume(shown - consumed.left);
         self.rare_mut().unread = unread;
-        self.handle_consumed(consumed);
+        self.handle_consumed(shown, consumed);
     }
 
     /// Keeps what a direct showing left over.
-    pub(crate) fn handle_left(&mut self, left: &[u8], consumed: Consumed) {
-        if !left.is_empty() {
-            self.rare_mut().unread.push(left);
+    pub(crate) fn handle_left(&mut self, shown: &[u8], consumed: Consumed) {
+        if consumed.left > 0 {
+            self.rare_mut().unread.push(&shown[shown.len() - consumed.left..]);
         }
-        self.handle_consumed(consumed);
+        self.handle_consumed(shown.len(), consumed);
     }
 
-    fn handle_consumed(&mut self, consumed: Consumed) {
-        let Consumed { shown, left, need } = consumed;
+    fn handle_consumed(&mut self, shown: usize, consumed: Consumed) {
+        let Consumed { left, need } = consumed;
         if left > 0 {
             self.flags.set(Flags::UNREAD)
         } else {

@@ -220,6 +220,7 @@ impl<S: System> EventLoop<S> {
             log::warn!(target: "lariat::accept", "cannot watch the connection of {peer}: {error}");
             self.shared.metrics.accept_errors += 1;
             self.shared.ids.release(id);
+            self.note_released();
             return self.drop_protocol(protocol);
         }
         let now = self.shared.clock.tick();
@@ -301,7 +302,7 @@ impl<S: System> EventLoop<S> {
         if guarded(move || drop(listener)).is_err() {
             self.shared.metrics.panics += 1;
         }
-        self.released = true;
+        self.note_released();
     }
 
     pub(super) fn stop_all_listening(&mut self) {

@@ -19,8 +19,10 @@ impl<S: System> EventLoop<S> {
     /// Step 1: what code outside of callbacks wished for.
     #[cold]
     pub(super) fn apply_outside(&mut self) {
-        self.apply_effects(None);
-        self.send_dirty();
+        if !self.shared.effects.is_empty() {
+            self.apply_effects(None);
+            self.send_dirty();
+        }
     }
 
     /// Applies the effects that the callback of `by` left behind.
@@ -114,6 +116,7 @@ impl<S: System> EventLoop<S> {
         }
         if entry.conn.handle_dirty(true) {
             self.dirty.push(to);
+            self.chores = true;
         }
         if let Some(writer) = caused_by {
             if entry.conn.handle_caused(count) {

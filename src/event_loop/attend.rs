@@ -104,7 +104,7 @@ impl<S: System> EventLoop<S> {
         let Some(entry) = self.table.get_mut(id) else { return };
         entry.conn.handle_called(Flags::DATA_DUE);
         let unread = entry.conn.lend_unread();
-        let consumed = entry.called(&mut self.shared).data::<true>(unread.as_slice());
+        let consumed = entry.called(&mut self.shared).data::<true>(unread.as_slice(), true);
         self.send_own(id, unread.as_slice(), Callback::Data);
         if let Some(entry) = self.table.get_mut(id) {
             entry.conn.handle_unread_shown(unread, consumed);

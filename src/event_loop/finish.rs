@@ -64,7 +64,7 @@ impl<S: System> EventLoop<S> {
         if entry.conn.is_lingering() && entry.conn.handle_lingering() {
             self.shared.metrics.open -= 1;
             self.shared.metrics.lingering += 1;
-            self.released = true;
+            self.note_released();
             self.lingering.push_back(id);
             self.bound_lingering();
         }
@@ -75,7 +75,7 @@ impl<S: System> EventLoop<S> {
                     stream.reset_on_close();
                 }
                 drop(stream);
-                self.released = true;
+                self.note_released();
             }
             self.count_closed_out(id);
         }
@@ -158,6 +158,7 @@ impl<S: System> EventLoop<S> {
         }
         entry.conn.account(&mut self.shared.metrics);
         self.shared.ids.release(id);
+        self.note_released();
         self.shared.metrics.closes.count(reason.kind());
         self.count_drained(reason.unsent());
         self.drop_protocol(entry.protocol);

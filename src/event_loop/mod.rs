@@ -74,6 +74,8 @@ pub(crate) struct EventLoop<S: System> {
     stopped: Vec<ListenerId>,
     next_listener: u32,
     next_socket: u32,
+    /// Whether another thread, or a handle on this one, has woken the loop.
+    woken: bool,
     /// Connections that have something to do.
     ready: Vec<ConnId>,
     /// Connections with output that others have queued.
@@ -82,6 +84,8 @@ pub(crate) struct EventLoop<S: System> {
     lingering: VecDeque<ConnId>,
     /// The timers that are due in this turn.
     due: Vec<(TimerOwner, TimerKey, u64)>,
+    /// Whether the turn has to run timers, to send for others, or to give something back.
+    chores: bool,
     /// Whether a descriptor or a place was released in this turn.
     released: bool,
     draining: bool,
@@ -118,6 +122,8 @@ impl<S: System> EventLoop<S> {
             lingering: VecDeque::new(),
             due: Vec::new(),
             newcomers: false,
+            woken: false,
+            chores: false,
             released: false,
             draining: false,
             drain_over: false,
@@ -128,8 +134,9 @@ impl<S: System> EventLoop<S> {
 
     /// Runs until shutdown, or until nothing is left that could ever happen.
     pub(crate) fn run(&mut self, buffer: &mut [u8]) -> io::Result<Report> {
+        self.apply_outside();
         while !self.is_over() {
-            self.turn(None, buffer)?;
+            self.run_turn(None, buffer)?;
         }
         if self.draining {
             self.mailbox.end();
@@ -148,29 +155,42 @@ impl<S: System> EventLoop<S> {
     /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens. `buffer`
     /// is what connections are read into.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) -> io::Result<()> {
-        if !self.shared.effects.is_empty() {
-            self.apply_outside();
-        }
+        self.apply_outside();
+        self.run_turn(timeout, buffer)
+    }
+
+    #[inline(always)]
+    fn run_turn(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) -> io::Result<()> {
         let timeout = self.time_to_wait(timeout);
         self.poll(timeout)?;
-        let begun = self.shared.clock.update();
+        let begun = self.system.now();
+        self.shared.clock.update(begun);
         let tick = self.shared.clock.tick();
         self.take_due(tick);
         if self.newcomers {
             self.accept();
         }
-        if self.mailbox.has_mail() {
+        if self.woken {
             self.read_mail();
         }
         self.run_ready(buffer);
-        if !self.due.is_empty() {
-            self.run_due();
-        }
-        if !self.dirty.is_empty() {
-            self.send_dirty();
+        if self.chores {
+            self.do_chores();
         }
         self.end_turn(begun, tick);
         Ok(())
+    }
+
+    /// Steps 7 and 8, and what is given back: most turns have nothing of it.
+    #[cold]
+    fn do_chores(&mut self) {
+        self.chores = false;
+        self.run_due();
+        self.send_dirty();
+        if self.released {
+            self.retry_listeners();
+        }
+        self.shared.ids.end_turn();
     }
 
     // ---- step 2 ------------------------------------------------------------------------------
@@ -193,10 +213,10 @@ impl<S: System> EventLoop<S> {
 
     #[inline(always)]
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let EventLoop { system, shared, table, ready, listening, newcomers, .. } = self;
+        let EventLoop { system, shared, table, ready, listening, newcomers, woken, .. } = self;
         shared.metrics.turns += 1;
         let metrics = &mut shared.metrics;
-        system.poll(timeout, &mut Events { table, ready, listening, newcomers, metrics })
+        system.poll(timeout, &mut Events { table, ready, listening, newcomers, woken, metrics })
     }
 
     /// The time at which [`EventLoop::turn`] has something to do without any event.
@@ -226,6 +246,7 @@ impl<S: System> EventLoop<S> {
 
     #[cold]
     fn read_mail(&mut self) {
+        self.woken = false;
         let Mail { posts, aborts, shutdown } = self.mailbox.take();
         for Post::Close(id) in posts {
             self.close(id);
@@ -290,6 +311,7 @@ impl<S: System> EventLoop<S> {
     /// Timers that are set from here on are not due before the next turn, also those with no delay.
     #[cold]
     fn take_all_due(&mut self, tick: u64) {
+        self.chores = true;
         while self.due.len() < self.limits.timers_max {
             let at = self.shared.timers.next().unwrap_or(u64::MAX);
             match self.shared.timers.pop_due(tick) {
@@ -299,7 +321,6 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    #[cold]
     fn run_due(&mut self) {
         let mut due = mem::take(&mut self.due);
         for (owner, key, at) in due.drain(..) {
@@ -330,13 +351,8 @@ impl<S: System> EventLoop<S> {
 
     #[inline(always)]
     fn end_turn(&mut self, begun: Instant, tick: u64) {
-        if self.released {
-            self.retry_listeners();
-        }
-        if self.shared.ids.has_released() {
-            self.shared.ids.end_turn();
-        }
-        let over = self.shared.clock.update();
+        let over = self.system.now();
+        self.shared.clock.update(over);
         let now = self.shared.clock.tick();
         let metrics = &mut self.shared.metrics;
         if metrics.turns % 16 == 0 {
@@ -399,6 +415,12 @@ impl<S: System> EventLoop<S> {
         }
     }
 
+    /// A descriptor or a place has become free: whoever waits for one tries again.
+    fn note_released(&mut self) {
+        self.released = true;
+        self.chores = true;
+    }
+
     fn count_drained(&mut self, unsent: u64) {
         if self.drain_over {
             self.report.aborted += 1;
@@ -416,6 +438,7 @@ struct Events<'a, S: System> {
     ready: &'a mut Vec<ConnId>,
     listening: &'a mut Vec<Listening<S>>,
     newcomers: &'a mut bool,
+    woken: &'a mut bool,
     metrics: &'a mut Metrics,
 }
 
@@ -442,6 +465,7 @@ impl<S: System> EventSink for Events<'_, S> {
     fn wake(&mut self) {
         self.metrics.events += 1;
         self.metrics.wakeups += 1;
+        *self.woken = true;
     }
 }
 

@@ -4,7 +4,9 @@ use std::io;
 
 use super::EventLoop;
 use super::system::{Stream, System};
+use super::table::Entry;
 use crate::connection::{Consumed, Flags};
+use crate::dispatch::Called;
 use crate::id::ConnId;
 use crate::protocol::Callback;
 
@@ -23,9 +25,12 @@ impl<S: System> EventLoop<S> {
             };
         }
         let mut budget = entry.conn.limits().read_budget;
-        while entry.conn.may_read() && budget > 0 {
-            let Some(stream) = entry.stream.as_mut() else { break };
+        while entry.conn.may_read() {
+            let Entry { conn, stream: Some(stream), protocol } = entry else { return };
             let room = budget.min(buffer.len());
+            if room == 0 {
+                return self.list(id);
+            }
             self.shared.metrics.reads += 1;
             let count = match stream.read(&mut buffer[..room]) {
                 Ok(count) if count > 0 => count,
@@ -33,37 +38,35 @@ impl<S: System> EventLoop<S> {
             };
             budget -= count;
             self.shared.metrics.bytes_in += count as u64;
-            entry.conn.handle_read(count, room, self.shared.clock.tick());
+            let drained = conn.handle_read(count, room, self.shared.clock.tick());
             let shown = &buffer[..count];
-            if !entry.conn.shows_directly() {
+            if !conn.shows_directly() {
                 self.receive(id, shown);
             } else {
-                entry.conn.handle_shown(count);
-                let consumed = entry.called(&mut self.shared).data::<TIMED>(shown);
-                let settled = consumed.left == 0
-                    && consumed.need == 0
+                conn.handle_shown(count);
+                let shared = &mut self.shared;
+                let called = Called { shared, conn, protocol, socket: stream.as_info() };
+                let consumed = called.data::<TIMED>(shown, S::CHECKED);
+                let settled = (consumed.left | consumed.need) == 0
                     && self.shared.effects.is_empty()
-                    && entry.conn.flags().passes(Flags::SETTLED_GATE, Flags::WRITABLE);
-                match (self.shared.output.slice(shown), &mut entry.stream) {
-                    (Some(output), Some(stream)) if settled => {
+                    && conn.flags().passes(Flags::SETTLED_GATE, Flags::WRITABLE);
+                match self.shared.output.slice(shown) {
+                    Some(output) if settled => {
                         // Nothing to do but to send, from where the bytes are.
-                        if output.is_empty() {
-                            continue;
-                        }
-                        self.shared.metrics.writes += 1;
-                        match stream.write(output) {
-                            Ok(sent) if sent == output.len() => {
-                                self.shared.metrics.bytes_out += sent as u64;
-                                entry.conn.handle_sent_directly(sent);
-                                self.shared.output.clear();
-                                continue;
+                        if !output.is_empty() {
+                            self.shared.metrics.writes += 1;
+                            let result = stream.write(output);
+                            if !matches!(result, Ok(sent) if sent == output.len()) {
+                                return self.settle_short(id, shown, result);
                             }
-                            result => {
-                                self.send_rest(id, shown, result, Callback::Data);
-                                self.shared.output.clear();
-                                self.finish(id);
-                            }
+                            self.shared.metrics.bytes_out += output.len() as u64;
+                            conn.handle_sent_directly(output.len());
+                            self.shared.output.clear();
                         }
+                        if drained {
+                            return;
+                        }
+                        continue;
                     }
                     _ => self.settle_data(id, shown, consumed),
                 }
@@ -73,9 +76,14 @@ impl<S: System> EventLoop<S> {
                 None => return,
             };
         }
-        if entry.conn.may_read() {
-            self.list(id);
-        }
+    }
+
+    /// After a direct write that did not take everything.
+    #[cold]
+    fn settle_short(&mut self, id: ConnId, shown: &[u8], result: io::Result<usize>) {
+        self.send_rest(id, shown, result, Callback::Data);
+        self.shared.output.clear();
+        self.finish(id);
     }
 
     /// After a `data` that left more to do than to send.
@@ -84,7 +92,7 @@ impl<S: System> EventLoop<S> {
         self.send_own(id, shown, Callback::Data);
         if let Some(entry) = self.table.get_mut(id) {
             entry.conn.borrow_rare(&mut self.shared.rares);
-            entry.conn.handle_left(&shown[shown.len() - consumed.left..], consumed);
+            entry.conn.handle_left(shown, consumed);
         }
         self.settle(id);
     }

@@ -99,8 +99,10 @@ impl<S: System> EventLoop<S> {
     }
 
     /// Step 8: output that connections queued for others.
-    #[cold]
     pub(super) fn send_dirty(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
         let mut dirty = mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             if let Some(entry) = self.table.get_mut(id) {

@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::connection::Flags;
 use crate::driver::ListenOptions;
@@ -28,6 +28,9 @@ pub(crate) trait System {
 
     /// Whether the order of callbacks is checked.
     const CHECKED: bool;
+
+    /// The time right now.
+    fn now(&self) -> Instant;
 
     /// Waits for events, at most for `timeout`, and hands each to `sink`. Readiness is told once per
     /// change (edge-triggered); spurious events are allowed. An interrupted wait ends early.

@@ -1,10 +1,10 @@
 //! The connections of a loop, by slot.
 
-use super::system::System;
+use super::system::{Stream, System};
 use crate::connection::Connection;
 use crate::dispatch::Called;
 use crate::id::ConnId;
-use crate::protocol::{Protocol, Shared};
+use crate::protocol::{NoSocket, Protocol, Shared};
 
 /// One connection with its socket and its protocol.
 pub(super) struct Entry<S: System> {
@@ -22,8 +22,7 @@ impl<S: System> Entry<S> {
             shared,
             conn: &mut self.conn,
             protocol: &mut self.protocol,
-            socket: self.stream.as_ref().map(super::system::Stream::as_info),
-            checked: S::CHECKED,
+            socket: self.stream.as_ref().map_or(&NoSocket, Stream::as_info),
         }
     }
 }

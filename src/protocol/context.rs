@@ -23,6 +23,15 @@ pub(crate) trait SocketInfo {
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
+/// Stands for a socket that has been closed.
+pub(crate) struct NoSocket;
+
+impl SocketInfo for NoSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+}
+
 /// Lent to each callback: its own connection, and ways to reach everything else.
 ///
 /// What is wished for takes effect when the callback has returned. Nothing here blocks, calls back or
@@ -32,7 +41,7 @@ pub struct Context<'a> {
     pub(crate) conn: &'a mut Connection,
     /// The input being shown: writes of its slices need no copy.
     pub(crate) shown: &'a [u8],
-    pub(crate) socket: Option<&'a dyn SocketInfo>,
+    pub(crate) socket: &'a dyn SocketInfo,
     pub(crate) callback: Callback,
 }
 
@@ -56,7 +65,7 @@ impl Context<'_> {
 
     /// The local address, asked from the system; None once the socket is gone.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.socket.and_then(|socket| socket.local_addr().ok())
+        self.socket.local_addr().ok()
     }
 
     /// The time right now; virtual in the simulator.
@@ -123,6 +132,18 @@ impl Context<'_> {
 
     #[inline(never)]
     fn write_any(&mut self, bytes: &[u8]) {
+        let unsent = self.shared.output.len() + bytes.len();
+        if self.conn.flags().none(Flags::NO_WRITES | Flags::QUEUED)
+            && unsent <= self.conn.limits().high_mark
+        {
+            self.shared.output.push(bytes, self.shown);
+        } else {
+            self.write_checked(bytes);
+        }
+    }
+
+    #[inline(never)]
+    fn write_checked(&mut self, bytes: &[u8]) {
         if self.conn.flags().any(Flags::NO_WRITES) {
             refuse(self.shared, self.conn, bytes.len());
         } else if admit(self.shared, self.conn, bytes.len()) {

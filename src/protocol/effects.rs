@@ -70,15 +70,22 @@ impl Output {
     }
 
     /// Adds `bytes`, which may lie in `shown`.
+    #[inline(always)]
     pub(crate) fn push(&mut self, bytes: &[u8], shown: &[u8]) {
-        if self.push_first(bytes, shown) {
-            return;
+        if self.rest == 0 {
+            match place_in(bytes, shown) {
+                Some(at) if self.len == 0 => {
+                    self.start = at;
+                    self.len = bytes.len();
+                    return;
+                }
+                Some(at) if at == self.start + self.len => {
+                    self.len += bytes.len();
+                    return;
+                }
+                _ => self.cork_range(shown),
+            }
         }
-        if self.rest == 0 && place_in(bytes, shown) == Some(self.start + self.len) {
-            self.len += bytes.len();
-            return;
-        }
-        self.cork_range(shown);
         self.cork.extend_from_slice(bytes);
         self.rest += bytes.len();
     }
@@ -103,7 +110,7 @@ impl Output {
     /// The range was checked against the same input when it was remembered.
     #[inline(always)]
     fn range<'a>(&self, shown: &'a [u8]) -> &'a [u8] {
-        shown.get(self.start..self.start + self.len).unwrap_or(&[])
+        &shown[self.start..self.start + self.len]
     }
 
     /// The output as one slice, unless it has shared pieces.
@@ -137,17 +144,19 @@ impl Output {
     pub(crate) fn clear(&mut self) {
         self.len = 0;
         if self.rest > 0 {
-            self.clear_rest();
+            self.rest = 0;
+            self.cork.clear();
+            if self.cork.capacity() > CORK_KEPT || !self.pieces.is_empty() {
+                self.give_back();
+            }
         }
     }
 
-    fn clear_rest(&mut self) {
-        self.rest = 0;
+    #[cold]
+    #[inline(never)]
+    fn give_back(&mut self) {
         self.pieces.clear();
-        self.cork.clear();
-        if self.cork.capacity() > CORK_KEPT {
-            self.cork.shrink_to(CORK_KEPT);
-        }
+        self.cork.shrink_to(CORK_KEPT);
     }
 }
 

@@ -18,8 +18,8 @@ use crate::reason::CloseReason;
 use crate::timer::Timer;
 
 pub(crate) use crate::grammar::Callback;
-pub(crate) use context::SocketInfo;
 pub use context::{Context, Peer, Replacement, Writer};
+pub(crate) use context::{NoSocket, SocketInfo};
 pub(crate) use effects::{Content, Effect, Effects, Output, Part, Successor};
 pub use input::Input;
 pub(crate) use shared::{Shared, TimerOwner};

@@ -34,6 +34,8 @@ pub(super) struct MioSystem {
     poll: Poll,
     events: Events,
     reserve: Reserve,
+    /// Whether `spin` is more than nothing: asked for in every turn.
+    spins: bool,
     spin: Duration,
     #[cfg(feature = "signals")]
     signals: Option<(signal_hook_mio::v1_0::Signals, crate::handle::Handle)>,
@@ -45,6 +47,7 @@ impl MioSystem {
             poll: Poll::new()?,
             events: Events::with_capacity(events_max),
             reserve: Reserve::new(),
+            spins: !spin.is_zero(),
             spin,
             #[cfg(feature = "signals")]
             signals: None,
@@ -69,30 +72,27 @@ impl MioSystem {
 
     #[inline(always)]
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.spin.is_zero() || timeout == Some(Duration::ZERO) {
-            return self.poll.poll(&mut self.events, timeout);
+        if self.spins {
+            return self.spin_wait(timeout);
         }
-        self.spin_wait(timeout)
+        self.poll.poll(&mut self.events, timeout)
     }
 
     /// Waits without sleeping for a while, then with sleep.
     #[cold]
     fn spin_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        {
-            let spin = timeout.map_or(self.spin, |timeout| timeout.min(self.spin));
-            let until = Instant::now() + spin;
-            loop {
-                self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
-                if !self.events.is_empty() {
-                    return Ok(());
-                }
-                if Instant::now() >= until {
-                    break;
-                }
-                std::hint::spin_loop();
+        let spin = timeout.map_or(self.spin, |timeout| timeout.min(self.spin));
+        let until = Instant::now() + spin;
+        loop {
+            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+            if !self.events.is_empty() || timeout == Some(Duration::ZERO) {
+                return Ok(());
             }
+            if Instant::now() >= until {
+                return self.poll.poll(&mut self.events, timeout);
+            }
+            std::hint::spin_loop();
         }
-        self.poll.poll(&mut self.events, timeout)
     }
 }
 
@@ -117,6 +117,11 @@ impl System for MioSystem {
     type Listener = TcpListener;
 
     const CHECKED: bool = cfg!(debug_assertions);
+
+    #[inline(always)]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 
     #[inline(always)]
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()> {
