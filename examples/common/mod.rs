@@ -1,0 +1,176 @@
+//! What the examples have in common: the command line, the ready line, the counters, the summary.
+//!
+//! Nothing of it is needed to use lariat; `echo_reactor.rs` shows where the library is called.
+
+mod options;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use lariat::reactor::Reactor;
+use lariat::{Metrics, Report};
+
+pub(crate) use options::{Options, Program};
+use options::{Parsed, parse};
+
+pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
+
+/// Why an example ends early.
+pub(crate) enum Failure {
+    /// It could not do its work.
+    Error(lariat::Error),
+    /// An address could not be looked up, or standard output not be written.
+    Sentence(String),
+    /// Nobody reads standard output any more: no reason to say anything.
+    NobodyReads,
+}
+
+impl From<lariat::Error> for Failure {
+    fn from(error: lariat::Error) -> Failure {
+        Failure::Error(error)
+    }
+}
+
+/// Reads the command line, sets up the log, and turns how `run` went into the status of the
+/// process: 0, 1 when the work failed, 2 when the command line is wrong.
+pub(crate) fn main(program: &Program, run: impl FnOnce(&Options) -> Result) -> ExitCode {
+    let result = match parse(program, lexopt::Parser::from_env()) {
+        Ok(Parsed::Text(text)) => say(format_args!("{text}")),
+        Ok(Parsed::Options(mut options)) => {
+            start_log(&options);
+            options.resolve().and_then(|()| run(&options))
+        }
+        Err(sentence) => {
+            tell(format_args!("{}: {sentence} (try --help)", program.name));
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,
+        // The Debug form of the error, as `main` would print it: the sentence, and a hint.
+        Err(Failure::Error(error)) => tell(format_args!("Error: {error:?}")),
+        Err(Failure::Sentence(sentence)) => tell(format_args!("Error: {sentence}")),
+    }
+    ExitCode::FAILURE
+}
+
+/// The log of the library and its warnings go to standard error. `RUST_LOG` has the last word.
+fn start_log(options: &Options) {
+    let level = if options.quiet { log::LevelFilter::Error } else { log::LevelFilter::Warn };
+    env_logger::Builder::new().filter_level(level).parse_default_env().init();
+}
+
+/// A line for people, on standard error. Where nobody reads that, there is nobody to tell.
+pub(crate) fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A line on standard output. `println!` would panic when nobody reads it.
+fn say(line: fmt::Arguments<'_>) -> Result {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::NobodyReads),
+        Err(error) => Err(Failure::Sentence(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// The one line of standard output: it tells people and scripts where to connect to.
+pub(crate) fn ready(addr: SocketAddr, how: &str) -> Result {
+    say(format_args!("listening on {addr} ({how})"))
+}
+
+/// Runs until a signal, until `--duration` is over, or until nothing is left to do.
+pub(crate) fn run(reactor: &mut Reactor, options: &Options) -> Result<Report> {
+    let start = Instant::now();
+    let mut end = options.duration.and_then(|duration| start.checked_add(duration));
+    let mut stats = options.stats.map(|every| Stats::new(every, start, reactor.metrics()));
+    // Without a clock to watch, `run` below does it all.
+    while (end.is_some() || stats.is_some()) && !reactor.is_over() {
+        let now = Instant::now();
+        if end.is_some_and(|end| end <= now) {
+            reactor.handle().shutdown();
+            end = None;
+        }
+        if let Some(stats) = &mut stats {
+            stats.print_if_due(now, || reactor.metrics());
+        }
+        let due = end.into_iter().chain(stats.as_ref().and_then(|stats| stats.due)).min();
+        reactor.turn(due.map(|due| due.saturating_duration_since(now)))?;
+    }
+    Ok(reactor.run()?)
+}
+
+/// The line of `--stats`.
+struct Stats {
+    every: Duration,
+    due: Option<Instant>,
+    last: Metrics,
+}
+
+impl Stats {
+    fn new(every: Duration, now: Instant, last: Metrics) -> Stats {
+        Stats { every, due: now.checked_add(every), last }
+    }
+
+    fn print_if_due(&mut self, now: Instant, metrics: impl FnOnce() -> Metrics) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
+        let metrics = metrics();
+        let seconds = (metrics.age - self.last.age).as_secs_f64().max(1e-9);
+        let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
+        tell(format_args!(
+            "{} open, {} accepted, {} closed; {:.0} callbacks/s, {} in/s, {} out/s, {} queued",
+            metrics.open,
+            metrics.accepted,
+            metrics.closes.total(),
+            rate(metrics.callbacks, self.last.callbacks),
+            Size(rate(metrics.bytes_in, self.last.bytes_in)),
+            Size(rate(metrics.bytes_out, self.last.bytes_out)),
+            Size(metrics.buffered as f64),
+        ));
+        self.last = metrics;
+        self.due = now.checked_add(self.every);
+    }
+}
+
+/// What there is to say at the end.
+pub(crate) fn summary(options: &Options, metrics: &Metrics, report: &Report) {
+    if options.quiet {
+        return;
+    }
+    tell(format_args!(
+        "stopped after {:.1} s: {} connections, {} refused; {} bytes in, {} bytes out; {report}",
+        metrics.age.as_secs_f64(),
+        metrics.accepted,
+        metrics.refused,
+        metrics.bytes_in,
+        metrics.bytes_out,
+    ));
+}
+
+/// A number of bytes, for people.
+struct Size(f64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = ["KiB", "MiB", "GiB", "TiB"];
+        let mut size = self.0;
+        let mut unit = None;
+        for larger in units {
+            if size < 1024.0 {
+                break;
+            }
+            size /= 1024.0;
+            unit = Some(larger);
+        }
+        match unit {
+            None => write!(f, "{size:.0} B"),
+            Some(unit) => write!(f, "{size:.1} {unit}"),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The command line.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use super::{Failure, Result};
+
+/// What the examples differ in.
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    /// What it does, after its name.
+    pub(crate) about: &'static str,
+    /// Where it listens unless told otherwise.
+    pub(crate) addr: &'static str,
+    /// A line to paste into a second terminal.
+    pub(crate) try_this: &'static str,
+}
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// As they were written.
+    named: Vec<String>,
+    /// What each of them stands for, after [`Options::resolve`].
+    pub(crate) addrs: Vec<Vec<SocketAddr>>,
+    pub(crate) connections_max: Option<usize>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) duration: Option<Duration>,
+    pub(crate) stats: Option<Duration>,
+    pub(crate) verbose: bool,
+    pub(crate) quiet: bool,
+}
+
+/// What a command line comes to.
+pub(super) enum Parsed {
+    Options(Options),
+    /// Something to print, and nothing to do.
+    Text(String),
+}
+
+/// Reads the command line; `Err` is the sentence that says what is wrong with it.
+pub(super) fn parse(
+    program: &Program,
+    mut parser: lexopt::Parser,
+) -> std::result::Result<Parsed, String> {
+    let mut options = Options::default();
+    while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
+        match arg {
+            Short('a') | Long("addr") => options.named.push(value(&mut parser, "--addr", address)?),
+            Long("max-conns") => {
+                options.connections_max = Some(value(&mut parser, "--max-conns", count)?);
+            }
+            Long("idle-timeout") => {
+                options.idle_timeout = Some(value(&mut parser, "--idle-timeout", duration)?);
+            }
+            Long("duration") => {
+                options.duration = Some(value(&mut parser, "--duration", duration)?);
+            }
+            Long("stats") => options.stats = Some(value(&mut parser, "--stats", duration)?),
+            Short('v') | Long("verbose") => options.verbose = true,
+            Short('q') | Long("quiet") => options.quiet = true,
+            Short('h') | Long("help") => return Ok(Parsed::Text(help(program))),
+            Short('V') | Long("version") => {
+                return Ok(Parsed::Text(format!(
+                    "{} (lariat {})",
+                    program.name,
+                    env!("CARGO_PKG_VERSION")
+                )));
+            }
+            other => return Err(other.unexpected().to_string()),
+        }
+    }
+    if options.verbose && options.quiet {
+        return Err("--verbose and --quiet contradict one another".to_owned());
+    }
+    if options.named.is_empty() {
+        options.named.push(program.addr.to_owned());
+    }
+    Ok(Parsed::Options(options))
+}
+
+/// The value of `flag`, as `read` understands it.
+fn value<T>(
+    parser: &mut lexopt::Parser,
+    flag: &str,
+    read: fn(&str) -> Option<T>,
+) -> std::result::Result<T, String> {
+    let text = parser.value().map_err(|_| format!("{flag} needs a value"))?;
+    let text = text.to_string_lossy();
+    read(&text).ok_or_else(|| format!("{flag} {text}: {}", expected(flag)))
+}
+
+fn expected(flag: &str) -> &'static str {
+    match flag {
+        "--addr" => "not an address; one looks like 127.0.0.1:7000, [::1]:7000 or :0",
+        "--max-conns" => "not a number from 1 to 1073741824",
+        _ => "not a time above zero; one looks like 500ms, 30s or 2m",
+    }
+}
+
+/// At most 24 lines of 80 columns, the last of them to paste.
+fn help(program: &Program) -> String {
+    let Program { name, about, addr, try_this } = program;
+    format!(
+        "{name}: {about}
+
+usage: {name} [options]
+
+  -a, --addr ADDR       listen here; may be given several times [{addr}]
+                        HOST:PORT, [::1]:PORT, or :PORT for 127.0.0.1:PORT;
+                        port 0 takes a free one
+      --max-conns N     open connections; above it newcomers wait [10000]
+      --idle-timeout T  close a connection when for T no byte has moved [off]
+      --duration T      stop after T [off]
+      --stats T         print the counters every T [off]
+  -v, --verbose         print each close with its reason
+  -q, --quiet           print the ready line and errors only
+  -h, --help            print this
+  -V, --version         print the version
+
+T is a time: 500ms, 30s, 2m, 1h, or a number of seconds.
+Ctrl-C lets connections finish for 5 s; a second one ends at once.
+RUST_LOG=debug shows what the library does.
+
+{try_this}"
+    )
+}
+
+/// Anything that has the form of an address; whether it stands for one, the system tells later.
+fn address(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if bare_v6 || host.contains(char::is_whitespace) {
+        return None;
+    }
+    Some(if host.is_empty() { format!("127.0.0.1:{port}") } else { text.to_owned() })
+}
+
+fn count(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|count| (1..=1 << 30).contains(count))
+}
+
+/// `500ms`, `30s`, `2m`, `1h`; a number alone is one of seconds.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let duration = match unit {
+        "ms" => Duration::from_millis(number),
+        "" | "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3600)?),
+        _ => return None,
+    };
+    (!duration.is_zero()).then_some(duration)
+}
+
+impl Options {
+    /// Looks the addresses up. Several flags may stand for the same one; that is for the system to
+    /// refuse.
+    pub(super) fn resolve(&mut self) -> Result {
+        for named in &self.named {
+            let found: Vec<SocketAddr> = match named.to_socket_addrs() {
+                Ok(found) => found.collect(),
+                Err(error) => {
+                    let sentence = format!("cannot listen on {named}: {error}");
+                    return Err(Failure::Sentence(sentence));
+                }
+            };
+            self.addrs.push(found);
+        }
+        Ok(())
+    }
+}
