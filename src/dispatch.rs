@@ -97,12 +97,18 @@ impl Called<'_> {
         let timed = TIMED && shared.blame.turns > 0;
         let before = if timed { shared.clock.exact() } else { 0 };
         let mut cx = Context { shared, conn, shown, socket, callback };
-        let result = guarded(|| code(&mut **protocol, &mut cx));
+        // The straight way out is decided in here: past the guard it would be decided a second time.
+        let mut succeeded = false;
+        let result = guarded(|| {
+            let outcome = code(&mut **protocol, &mut cx);
+            succeeded = outcome.is_ok();
+            outcome
+        });
         if timed {
             let took = shared.clock.exact().saturating_sub(before);
             shared.blame.judge(took, callback, protocol.name(), conn.peer(), &mut shared.metrics);
         }
-        if !matches!(result, Ok(Ok(()))) {
+        if !succeeded {
             failed(shared, conn, &**protocol, callback, result);
         }
     }

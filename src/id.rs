@@ -17,6 +17,9 @@ use slab::Slab;
 pub struct ConnId(NonZeroU64);
 
 impl ConnId {
+    /// Names no connection: no driver hands out this slot.
+    pub(crate) const PLACEHOLDER: ConnId = ConnId(NonZeroU64::MAX);
+
     fn new(slot: u32, generation: u32) -> ConnId {
         debug_assert!(generation != 0);
         let bits = (u64::from(generation) << 32) | u64::from(slot);

@@ -22,7 +22,9 @@ mod protocol;
 mod random;
 pub mod reactor;
 mod reason;
+#[cfg(feature = "signals")]
 mod signals;
+pub mod sim;
 mod socket;
 mod timer;
 

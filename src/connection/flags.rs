@@ -3,7 +3,7 @@
 use std::ops::BitOr;
 
 /// A set of flags.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flags(u64);
 
 impl BitOr for Flags {

@@ -24,6 +24,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::note::Note;
+use crate::reason::{By, CloseKind};
 use crate::timer::{Timer, TimerKey};
 
 pub(crate) use ending::{Ending, Expired};
@@ -317,21 +318,32 @@ impl Connection {
 
     // ---- what the driver says ----------------------------------------------------------------
 
-    /// Readiness as the system reported it.
+    /// Readiness as the system reported it. True when there is work now and the connection has to
+    /// enter the ready list; false when there is none, or it is in it already.
     #[inline(always)]
-    pub(crate) fn handle_ready(&mut self, ready: Flags) {
-        self.flags.set(ready);
+    pub(crate) fn handle_ready(&mut self, ready: Flags) -> bool {
+        let flags = self.flags | ready;
+        if flags.passes(Flags::LISTING_GATE, Flags::READABLE) {
+            self.flags = flags | Flags::LISTED;
+            return true;
+        }
+        self.flags = flags;
+        self.has_rare_listing()
     }
 
-    /// Enters the ready list if there is work; false if there is none, or it is in it already.
-    #[inline(always)]
-    pub(crate) fn handle_listing(&mut self) -> bool {
-        let listing = self.flags.passes(Flags::LISTING_GATE, Flags::READABLE)
-            || (self.flags.none(Flags::LISTED) && self.has_rare_work());
+    #[inline(never)]
+    fn has_rare_listing(&mut self) -> bool {
+        let listing = self.flags.none(Flags::LISTED) && self.has_rare_work();
         if listing {
             self.flags.set(Flags::LISTED);
         }
         listing
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn handle_reset(&mut self, by: By, kind: CloseKind) {
+        self.flags.set(Flags::RESET);
+        self.end(by, kind, None);
     }
 
     /// Has left the ready list.

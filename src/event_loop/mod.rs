@@ -221,11 +221,7 @@ impl<S: System> EventLoop<S> {
 
     /// The time at which [`EventLoop::turn`] has something to do without any event.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let busy = !self.ready.is_empty()
-            || !self.dirty.is_empty()
-            || self.newcomers
-            || !self.shared.effects.is_empty();
-        if busy {
+        if self.is_busy() {
             return Some(self.shared.clock.instant());
         }
         self.shared
@@ -233,6 +229,14 @@ impl<S: System> EventLoop<S> {
             .next()
             .filter(|next| *next < u64::MAX)
             .and_then(|at| self.shared.clock.at(at))
+    }
+
+    /// Whether the next turn has something to do at once.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.ready.is_empty()
+            || !self.dirty.is_empty()
+            || self.newcomers
+            || !self.shared.effects.is_empty()
     }
 
     /// The counters, with the age and the gauges as they are now.
@@ -293,7 +297,7 @@ impl<S: System> EventLoop<S> {
     /// Puts a connection that has work at the end of the ready list, once.
     fn list(&mut self, id: ConnId) {
         if let Some(entry) = self.table.get_mut(id) {
-            if entry.conn.handle_listing() {
+            if entry.conn.handle_ready(Flags::NONE) {
                 self.ready.push(id);
             }
         }
@@ -408,8 +412,7 @@ impl<S: System> EventLoop<S> {
         self.drain_over = true;
         for id in self.table.ids() {
             if let Some(entry) = self.table.get_mut(id) {
-                entry.conn.handle_ready(Flags::RESET);
-                entry.conn.end(By::Runtime, CloseKind::Shutdown, None);
+                entry.conn.handle_reset(By::Runtime, CloseKind::Shutdown);
             }
             self.finish(id);
         }
@@ -450,8 +453,7 @@ impl<S: System> EventSink for Events<'_, S> {
             self.metrics.stale += 1;
             return;
         };
-        entry.conn.handle_ready(ready);
-        if entry.conn.handle_listing() {
+        if entry.conn.handle_ready(ready) {
             self.ready.push(id);
         }
     }

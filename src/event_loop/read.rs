@@ -36,7 +36,6 @@ impl<S: System> EventLoop<S> {
                 Ok(count) if count > 0 => count,
                 end => return self.handle_read_end(id, end),
             };
-            budget -= count;
             self.shared.metrics.bytes_in += count as u64;
             let drained = conn.handle_read(count, room, self.shared.clock.tick());
             let shown = &buffer[..count];
@@ -66,11 +65,13 @@ impl<S: System> EventLoop<S> {
                         if drained {
                             return;
                         }
+                        budget -= count;
                         continue;
                     }
                     _ => self.settle_data(id, shown, consumed),
                 }
             }
+            budget -= count;
             entry = match self.table.get_mut(id) {
                 Some(entry) => entry,
                 None => return,

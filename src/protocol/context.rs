@@ -121,29 +121,19 @@ impl Context<'_> {
     /// [`CloseReason::refused`](crate::CloseReason::refused) and logged once.
     #[inline(always)]
     pub fn write(&mut self, bytes: &[u8]) {
-        // The straight path: nothing waits, and the bytes are a part of the input.
+        // The straight path: nothing waits, and this is the callback's first write.
         let straight = self.conn.flags().none(Flags::NO_WRITES | Flags::QUEUED)
             && bytes.len() <= self.conn.limits().high_mark
-            && self.shared.output.push_first(bytes, self.shown);
-        if !straight {
-            self.write_any(bytes);
-        }
-    }
-
-    #[inline(never)]
-    fn write_any(&mut self, bytes: &[u8]) {
-        let unsent = self.shared.output.len() + bytes.len();
-        if self.conn.flags().none(Flags::NO_WRITES | Flags::QUEUED)
-            && unsent <= self.conn.limits().high_mark
-        {
-            self.shared.output.push(bytes, self.shown);
+            && self.shared.output.is_empty();
+        if straight {
+            self.shared.output.push_first(bytes, self.shown);
         } else {
-            self.write_checked(bytes);
+            self.write_more(bytes);
         }
     }
 
     #[inline(never)]
-    fn write_checked(&mut self, bytes: &[u8]) {
+    fn write_more(&mut self, bytes: &[u8]) {
         if self.conn.flags().any(Flags::NO_WRITES) {
             refuse(self.shared, self.conn, bytes.len());
         } else if admit(self.shared, self.conn, bytes.len()) {

@@ -56,38 +56,34 @@ impl Output {
         self.len() == 0
     }
 
-    /// Remembers `bytes` if nothing was written before and they lie in `shown`.
+    /// Adds `bytes`, which may lie in `shown`, when nothing was written before.
     #[inline(always)]
-    pub(crate) fn push_first(&mut self, bytes: &[u8], shown: &[u8]) -> bool {
+    pub(crate) fn push_first(&mut self, bytes: &[u8], shown: &[u8]) {
         match place_in(bytes, shown) {
-            Some(at) if self.is_empty() => {
+            Some(at) => {
                 self.start = at;
                 self.len = bytes.len();
-                true
             }
-            _ => false,
+            None => self.push_copy(bytes),
         }
     }
 
-    /// Adds `bytes`, which may lie in `shown`.
-    #[inline(always)]
-    pub(crate) fn push(&mut self, bytes: &[u8], shown: &[u8]) {
-        if self.rest == 0 {
-            match place_in(bytes, shown) {
-                Some(at) if self.len == 0 => {
-                    self.start = at;
-                    self.len = bytes.len();
-                    return;
-                }
-                Some(at) if at == self.start + self.len => {
-                    self.len += bytes.len();
-                    return;
-                }
-                _ => self.cork_range(shown),
-            }
-        }
+    #[inline(never)]
+    fn push_copy(&mut self, bytes: &[u8]) {
         self.cork.extend_from_slice(bytes);
         self.rest += bytes.len();
+    }
+
+    /// Adds `bytes`, which may lie in `shown`.
+    pub(crate) fn push(&mut self, bytes: &[u8], shown: &[u8]) {
+        if self.is_empty() {
+            self.push_first(bytes, shown);
+        } else if self.rest == 0 && place_in(bytes, shown) == Some(self.start + self.len) {
+            self.len += bytes.len();
+        } else {
+            self.cork_range(shown);
+            self.push_copy(bytes);
+        }
     }
 
     fn cork_range(&mut self, shown: &[u8]) {

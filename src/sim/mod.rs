@@ -1,0 +1,390 @@
+//! The deterministic driver: a virtual clock, a made-up network, faults from a seed.
+//!
+//! [`Sim`] runs the very turns of the reactor over sockets that do not exist, so that every order of
+//! events can be had, and had again: the same seed gives the same trace, byte for byte, on every
+//! machine. [`Probe`] tests one protocol alone, [`every_split`] finds the commonest bug of protocols
+//! written by hand, and [`check`] runs a scenario over many seeds.
+//!
+//! ```
+//! use lariat::sim::{Faults, Sim};
+//! # use lariat::{Context, Input, Outcome, Protocol};
+//! # struct Echo;
+//! # impl Protocol for Echo {
+//! #     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+//! #         cx.write(input);
+//! #         input.consume(input.len());
+//! #         Ok(())
+//! #     }
+//! # }
+//! lariat::sim::check(0..100, |sim| {
+//!     sim.set_faults(Faults::rough());
+//!     let listener = sim.listen("127.0.0.1:7000", |_| Some(Echo)).unwrap();
+//!     let client = sim.dial(sim.addresses(listener)[0]);
+//!     client.send(&[7; 100_000]);
+//!     client.finish();
+//!     sim.run().unwrap();
+//!     assert_eq!(client.take_received(), [7; 100_000]);
+//! });
+//! ```
+
+mod check;
+mod faults;
+mod network;
+mod probe;
+mod socket;
+mod system;
+mod trace;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::clock::{Clock, nanos};
+use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
+use crate::error::{Error, Op, Result};
+use crate::event_loop::{EventLoop, Factory, read_buffer};
+use crate::handle::{Handle, Mailbox};
+use crate::id::{ConnId, ListenerId};
+use crate::limits::{DriverLimits, Limits};
+use crate::metrics::Metrics;
+use crate::protocol::{Effect, Incoming, Peer, Protocol};
+use crate::socket::resolve;
+
+pub use check::{check, seeds_from_env};
+pub use faults::{Call, Fault, Faults, Link};
+pub use probe::{Probe, every_split};
+pub use socket::{Acceptor, Socket};
+pub use trace::{Trace, Traced};
+
+use network::Network;
+use system::{Shared, SimSystem};
+
+/// The deterministic simulator. It has the reactor's methods, and those that move time and the
+/// network.
+pub struct Sim {
+    seed: u64,
+    network: Shared,
+    inner: EventLoop<SimSystem>,
+    buffer: Box<[u8]>,
+}
+
+impl Sim {
+    /// A simulator with the default [`DriverLimits`].
+    pub fn new(seed: u64) -> Sim {
+        Sim::build(seed, DriverLimits::default())
+    }
+
+    /// A simulator with its own limits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    pub fn with_limits(seed: u64, limits: DriverLimits) -> Result<Sim> {
+        limits.validate()?;
+        Ok(Sim::build(seed, limits))
+    }
+
+    fn build(seed: u64, limits: DriverLimits) -> Sim {
+        let shown = Rc::new(Cell::new(0));
+        let network = Rc::new(RefCell::new(Network::new(seed, Rc::clone(&shown))));
+        // Instants cannot be made up; only differences of this one are ever looked at.
+        let start = Instant::now();
+        let woken = Arc::new(AtomicBool::new(false));
+        let wake = Arc::clone(&woken);
+        let wake = Box::new(move || wake.store(true, Ordering::Release));
+        let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
+        let clock = Clock::virtual_at(Rc::clone(&shown), start, SystemTime::UNIX_EPOCH);
+        let system = SimSystem { network: Rc::clone(&network), start, shown, woken };
+        let inner = EventLoop::new(system, clock, seed, limits, mailbox);
+        Sim { seed, network, inner, buffer: read_buffer() }
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    // ---- the network -------------------------------------------------------------------------
+
+    /// What goes wrong by itself from now on. Connections that vanished stay so.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.network.borrow_mut().faults = faults;
+    }
+
+    /// The link of connections made from now on.
+    pub fn set_link(&mut self, link: Link) {
+        self.network.borrow_mut().link = link;
+    }
+
+    /// Lets the `nth` call of its kind from now on (0: the next) go wrong, whatever the seed.
+    ///
+    /// ```
+    /// use lariat::sim::{Call, Fault, Sim};
+    /// let mut sim = Sim::new(1);
+    /// sim.script(Call::Read, 0, Fault::Short(1));
+    /// sim.script(Call::Accept, 2, Fault::Error(24)); // EMFILE on Linux
+    /// ```
+    pub fn script(&mut self, call: Call, nth: u64, fault: Fault) {
+        self.network.borrow_mut().script(call, nth, fault);
+    }
+
+    /// How many descriptors the driver may have for its connections \[unlimited\]; one more fails with
+    /// EMFILE.
+    pub fn set_descriptors_max(&mut self, most: usize) {
+        self.network.borrow_mut().descriptors_max = most;
+    }
+
+    /// Connects an end of the test's own to `addr`.
+    pub fn dial(&self, addr: SocketAddr) -> Socket {
+        Socket::dial(&self.network, addr)
+    }
+
+    /// Listens with a socket of the test's own, for protocols that connect.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use.
+    pub fn acceptor(&self, addr: SocketAddr) -> Result<Acceptor> {
+        let addr = self
+            .network
+            .borrow_mut()
+            .listen(addr, 1024, true)
+            .map_err(|error| Error::from_io(Op::Listen, error).with_addr(addr))?;
+        Ok(Acceptor { network: Rc::clone(&self.network), addr })
+    }
+
+    /// Panics when a protocol writes after it has closed, instead of dropping the bytes \[off\].
+    pub fn strict(&mut self, strict: bool) {
+        self.inner.shared.strict = strict;
+    }
+
+    // ---- time --------------------------------------------------------------------------------
+
+    /// Virtual time since the start.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.network.borrow().now())
+    }
+
+    /// Runs until shutdown, or until nothing is left, or until nothing can happen any more: no byte is
+    /// under way and no timer is set.
+    ///
+    /// # Errors
+    ///
+    /// A script made the wait for events fail.
+    pub fn run(&mut self) -> Result<Report> {
+        self.run_until(|_| false)?;
+        if self.inner.is_over() {
+            return self.inner.run(&mut self.buffer).map_err(|e| Error::from_io(Op::Poll, e));
+        }
+        Ok(Report::default())
+    }
+
+    /// Runs until `done`, looked at after every turn, or as [`run`](Sim::run) does. True when it ended
+    /// by `done`.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Sim::run).
+    pub fn run_until(&mut self, mut done: impl FnMut(&mut Sim) -> bool) -> Result<bool> {
+        loop {
+            if done(self) {
+                return Ok(true);
+            }
+            if self.is_over() || self.is_quiet() {
+                return Ok(false);
+            }
+            self.turn(None)?;
+        }
+    }
+
+    /// Runs for `time`, whatever happens. Virtual time moves on by exactly as much.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Sim::run).
+    pub fn run_for(&mut self, time: Duration) -> Result<()> {
+        let until = self.network.borrow().now().saturating_add(nanos(time));
+        loop {
+            let now = self.network.borrow().now();
+            if now >= until && !self.has_work_now() {
+                return Ok(());
+            }
+            self.turn(Some(Duration::from_nanos(until.saturating_sub(now))))?;
+        }
+    }
+
+    fn has_work_now(&self) -> bool {
+        let now = self.network.borrow().now();
+        self.inner.is_busy() || self.network.borrow().next_event().is_some_and(|next| next <= now)
+    }
+
+    /// Whether nothing can happen any more: no byte is under way and no timer is set.
+    pub fn is_quiet(&self) -> bool {
+        !self.inner.is_busy()
+            && self.inner.shared.timers.next().is_none_or(|next| next == u64::MAX)
+            && self.network.borrow().next_event().is_none()
+            && !self.inner.system.woken.load(Ordering::Acquire)
+    }
+
+    /// One turn; virtual time moves to the next event, at most by `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Sim::run).
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.inner.turn(timeout, &mut self.buffer).map_err(|error| Error::from_io(Op::Poll, error))
+    }
+
+    /// Whether no listener and no connection is left.
+    pub fn is_over(&self) -> bool {
+        self.inner.is_over()
+    }
+
+    // ---- what every driver has ---------------------------------------------------------------
+
+    /// Listens on `addr`; see [`Reactor::listen`](crate::reactor::Reactor::listen). No real socket is
+    /// opened: any address will do.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use in this simulator, or is none.
+    pub fn listen<P: Protocol + 'static>(
+        &mut self,
+        addr: impl ToSocketAddrs,
+        factory: impl FnMut(&Incoming) -> Option<P> + 'static,
+    ) -> Result<ListenerId> {
+        self.listen_with(addr, ListenOptions::default(), factory)
+    }
+
+    /// Listens with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Sim::listen), and
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    pub fn listen_with<P: Protocol + 'static>(
+        &mut self,
+        addr: impl ToSocketAddrs,
+        options: ListenOptions,
+        mut factory: impl FnMut(&Incoming) -> Option<P> + 'static,
+    ) -> Result<ListenerId> {
+        options.limits.validate()?;
+        let addrs = resolve(addr)?;
+        let factory: Factory =
+            Box::new(move |incoming| Some(Box::new(factory(incoming)?) as Box<dyn Protocol>));
+        self.inner
+            .listen(&addrs, &options, factory)
+            .map_err(|(addr, error)| Error::from_io(Op::Listen, error).with_addr(addr))
+    }
+
+    /// The addresses of a listener; none once it has stopped.
+    pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+        self.inner.addresses(listener)
+    }
+
+    /// Closes a listener. Its connections stay.
+    pub fn stop_listening(&mut self, listener: ListenerId) {
+        self.inner.stop_listening(listener);
+    }
+
+    /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect).
+    pub fn connect(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
+        self.start_connect(addr, None, Box::new(protocol))
+    }
+
+    /// Connects with limits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    pub fn connect_with(
+        &mut self,
+        addr: SocketAddr,
+        limits: Limits,
+        protocol: impl Protocol + 'static,
+    ) -> Result<ConnId> {
+        limits.validate()?;
+        Ok(self.start_connect(addr, Some(Arc::new(limits)), Box::new(protocol)))
+    }
+
+    fn start_connect(
+        &mut self,
+        addr: SocketAddr,
+        limits: Option<Arc<Limits>>,
+        protocol: Box<dyn Protocol>,
+    ) -> ConnId {
+        let id = self.inner.shared.ids.reserve();
+        self.inner.shared.effects.list.push(Effect::Connect { id, addr, limits, protocol });
+        id
+    }
+
+    /// A connection, from outside of callbacks. What is wished for takes effect in the next turn.
+    pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
+        Peer::outside(&mut self.inner.shared, id)
+    }
+
+    /// A remote for other threads.
+    pub fn handle(&self) -> Handle {
+        Handle::new(self.inner.mailbox.clone())
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> Metrics {
+        self.inner.metrics()
+    }
+
+    /// Whether [`is_over`](Sim::is_over) stays false without listeners and connections \[off\].
+    pub fn keep_running(&mut self, keep: bool) {
+        self.inner.keep_running = keep;
+    }
+}
+
+impl Driver for Sim {
+    fn listen_boxed(
+        &mut self,
+        addr: SocketAddr,
+        options: ListenOptions,
+        factory: BoxedFactory,
+    ) -> Result<ListenerId> {
+        self.listen_with(addr, options, move |incoming| factory(incoming))
+    }
+
+    fn connect_boxed(
+        &mut self,
+        addr: SocketAddr,
+        limits: Limits,
+        protocol: Box<dyn Protocol + Send>,
+    ) -> Result<ConnId> {
+        self.connect_with(addr, limits, protocol)
+    }
+
+    fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+        Sim::addresses(self, listener)
+    }
+
+    fn run(&mut self) -> Result<Report> {
+        Sim::run(self)
+    }
+
+    fn handle(&self) -> Handle {
+        Sim::handle(self)
+    }
+
+    fn metrics(&self) -> Metrics {
+        Sim::metrics(self)
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sim")
+            .field("seed", &self.seed)
+            .field("now", &self.now())
+            .field("metrics", &self.metrics())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,277 @@
+//! One protocol, tested without a network or a driver in sight.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Link, Sim, Socket};
+use crate::filter::Filter;
+use crate::id::ConnId;
+use crate::note::Note;
+use crate::protocol::{Context, Input, Outcome, Protocol};
+use crate::random::Random;
+use crate::reason::{CloseKind, CloseReason};
+use crate::timer::Timer;
+
+/// Gives one protocol input and time, and shows what it answers.
+///
+/// ```
+/// use lariat::sim::Probe;
+/// use lariat::{Context, Input, Outcome, Protocol};
+///
+/// struct Shout;
+/// impl Protocol for Shout {
+///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         cx.write(&input.take_all().to_ascii_uppercase());
+///         Ok(())
+///     }
+/// }
+///
+/// let mut probe = Probe::new(Shout);
+/// probe.receive(b"hello");
+/// assert_eq!(probe.sent(), b"HELLO");
+/// probe.finish();
+/// assert_eq!(probe.closed().unwrap().kind(), lariat::CloseKind::Finished);
+/// ```
+pub struct Probe {
+    sim: Sim,
+    client: Option<Socket>,
+    id: ConnId,
+    reason: Reason,
+}
+
+type Reason = Rc<RefCell<Option<CloseReason>>>;
+
+impl Probe {
+    /// A protocol whose connection was accepted.
+    ///
+    /// # Panics
+    ///
+    /// When the simulator fails, which it does not without a script.
+    pub fn new(protocol: impl Protocol + 'static) -> Probe {
+        let mut sim = Sim::new(0);
+        let mut link = Link::default();
+        link.latency = Duration::ZERO;
+        link.window = usize::MAX / 2;
+        sim.set_link(link);
+        let reason = Reason::default();
+        let id = Rc::new(RefCell::new(None));
+        let watched = Watched { protocol, reason: Rc::clone(&reason), id: Rc::clone(&id) };
+        let mut watched = Some(watched);
+        let listener = sim
+            .listen("127.0.0.1:1", move |_| watched.take())
+            .unwrap_or_else(|error| panic!("a fresh simulator listens: {error}"));
+        let client = sim.dial(([127, 0, 0, 1], 1).into());
+        let mut probe = Probe { sim, client: Some(client), id: ConnId::PLACEHOLDER, reason };
+        probe.settle();
+        probe.sim.stop_listening(listener);
+        if let Some(id) = *id.borrow() {
+            probe.id = id;
+        }
+        probe
+    }
+
+    /// Lets everything happen that takes no time.
+    fn settle(&mut self) {
+        self.run_for(Duration::ZERO);
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        if let Err(error) = self.sim.run_for(time) {
+            panic!("the simulator failed: {error}");
+        }
+    }
+
+    /// Bytes arrive from the peer.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        if let Some(client) = &self.client {
+            client.send(bytes);
+        }
+        self.settle();
+    }
+
+    /// The peer finishes sending.
+    pub fn finish(&mut self) {
+        if let Some(client) = &self.client {
+            client.finish();
+        }
+        self.settle();
+    }
+
+    /// The peer resets the connection.
+    pub fn reset(&mut self) {
+        if let Some(client) = &self.client {
+            client.reset();
+        }
+        self.settle();
+    }
+
+    /// The peer closes: its socket is gone.
+    pub fn hang_up(&mut self) {
+        self.client = None;
+        self.settle();
+    }
+
+    /// What was sent since the last call.
+    pub fn sent(&mut self) -> Vec<u8> {
+        self.client.as_ref().map(Socket::take_received).unwrap_or_default()
+    }
+
+    /// Time passes.
+    pub fn advance(&mut self, time: Duration) {
+        self.run_for(time);
+    }
+
+    /// A note arrives.
+    pub fn notify(&mut self, note: Note) {
+        self.sim.peer(self.id).notify(note);
+        self.settle();
+    }
+
+    /// The driver is shut down.
+    pub fn shutdown(&mut self) {
+        self.sim.handle().shutdown();
+        self.settle();
+    }
+
+    /// Why the connection ended, once it has. The protocol may still be sending or lingering:
+    /// [`advance`](Probe::advance) then.
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.reason.borrow().clone()
+    }
+
+    /// Whether the protocol has finished sending.
+    pub fn is_finished(&self) -> bool {
+        self.client.as_ref().is_none_or(Socket::is_finished)
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probe").field("closed", &self.closed()).finish_non_exhaustive()
+    }
+}
+
+/// Tells the probe what it cannot see from the peer's side.
+struct Watched<P> {
+    protocol: P,
+    reason: Reason,
+    id: Rc<RefCell<Option<ConnId>>>,
+}
+
+impl<P: Protocol> Protocol for Watched<P> {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        *self.id.borrow_mut() = Some(cx.id());
+        self.protocol.opened(cx)
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        self.protocol.data(cx, input)
+    }
+
+    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
+        self.protocol.eof(cx, rest)
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.protocol.drained(cx)
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        self.protocol.timeout(cx, timer)
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        self.protocol.notified(cx, note)
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        *self.reason.borrow_mut() = Some(reason.clone());
+        self.protocol.closed(cx, reason);
+    }
+
+    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.protocol.stopping(cx)
+    }
+
+    fn name(&self) -> &str {
+        self.protocol.name()
+    }
+
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        self.protocol.filter()
+    }
+}
+
+/// How a protocol answered one way of cutting its input.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    sent: Vec<u8>,
+    kind: Option<CloseKind>,
+}
+
+/// Cuts `bytes` in every way that matters and demands the same answer each time: whole, byte by byte,
+/// in two at every place, and at random places. Each answer is what a fresh protocol of `factory` sends
+/// until, after FIN, its connection has ended, and the kind of its reason.
+///
+/// A protocol that assumes a message to arrive in one piece passes every test on loopback and fails
+/// this one.
+///
+/// ```should_panic
+/// use lariat::{Context, Input, Outcome, Protocol};
+///
+/// /// Takes whatever arrives for a whole line.
+/// struct Hasty;
+/// impl Protocol for Hasty {
+///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         cx.write(if input.ends_with(b"\n") { b"ok\n" } else { b"what?\n" });
+///         input.consume(input.len());
+///         Ok(())
+///     }
+/// }
+/// lariat::sim::every_split(|| Hasty, b"hello\n");
+/// ```
+///
+/// # Panics
+///
+/// When an answer differs: the message names the cut and shows both answers.
+pub fn every_split<P: Protocol + 'static>(mut factory: impl FnMut() -> P, bytes: &[u8]) {
+    let mut answer = |cuts: &[usize]| {
+        let mut probe = Probe::new(factory());
+        let mut from = 0;
+        for cut in cuts.iter().copied().chain([bytes.len()]) {
+            probe.receive(&bytes[from..cut]);
+            from = cut;
+        }
+        probe.finish();
+        // Long enough for lingering and for every built-in deadline of a connection that closes.
+        probe.advance(Duration::from_secs(60));
+        Answer { sent: probe.sent(), kind: probe.closed().map(|reason| reason.kind()) }
+    };
+    let whole = answer(&[]);
+    let mut compare = |name: &str, cuts: &[usize]| {
+        let cut = answer(cuts);
+        assert!(
+            cut == whole,
+            "the answer depends on how the input is cut ({name}: {cuts:?})\n whole: {}\n   cut: {}",
+            show(&whole),
+            show(&cut),
+        );
+    };
+    let places: Vec<usize> = (1..bytes.len()).collect();
+    compare("byte by byte", &places);
+    for at in &places {
+        compare("in two", &[*at]);
+    }
+    let mut random = Random::new(bytes.len() as u64);
+    for _ in 0..32 {
+        let cuts: Vec<usize> = places.iter().copied().filter(|_| random.chance(150)).collect();
+        compare("at random", &cuts);
+    }
+}
+
+fn show(answer: &Answer) -> String {
+    let kind = answer.kind.map_or_else(|| "still open".to_owned(), |kind| kind.to_string());
+    format!("{kind}, {} bytes: {}", answer.sent.len(), answer.sent.escape_ascii())
+}

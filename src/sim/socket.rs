@@ -1,0 +1,171 @@
+//! The test's own ends of simulated connections.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::network::Raw;
+use super::system::Shared;
+
+/// One end of a simulated connection that the test itself holds: a client, or a server's side, that
+/// does exactly what it is told.
+///
+/// It sends what it is given as fast as the window allows and reads everything at once, unless it is
+/// told to stop. Time passes only while the simulator runs.
+///
+/// ```
+/// use lariat::sim::Sim;
+/// use std::time::Duration;
+/// # use lariat::{Context, Input, Outcome, Protocol};
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+/// #         cx.write(input);
+/// #         input.consume(input.len());
+/// #         Ok(())
+/// #     }
+/// # }
+/// let mut sim = Sim::new(1);
+/// let listener = sim.listen("127.0.0.1:7000", |_| Some(Echo))?;
+/// let client = sim.dial(sim.addresses(listener)[0]);
+/// client.send(b"hello");
+/// sim.run_for(Duration::from_millis(1))?;
+/// assert_eq!(client.take_received(), b"hello");
+/// # Ok::<(), lariat::Error>(())
+/// ```
+pub struct Socket {
+    pub(super) network: Shared,
+    pub(super) end: usize,
+}
+
+impl Socket {
+    pub(super) fn dial(network: &Shared, addr: SocketAddr) -> Socket {
+        let end = network.borrow_mut().start_connect(addr, Some(Raw::default()));
+        Socket { network: Rc::clone(network), end }
+    }
+
+    /// Sends `bytes`, now or as soon as the window allows.
+    pub fn send(&self, bytes: &[u8]) {
+        self.network.borrow_mut().queue_raw(self.end, bytes);
+    }
+
+    /// Sends FIN behind what is queued.
+    pub fn finish(&self) {
+        self.network.borrow_mut().finish_raw(self.end);
+    }
+
+    /// Resets the connection, behind what is under way.
+    pub fn reset(&self) {
+        let mut network = self.network.borrow_mut();
+        network.reset_on_close(self.end);
+        network.close(self.end);
+    }
+
+    /// Closes the socket: FIN, or a reset when bytes are unread.
+    pub fn close(&self) {
+        self.network.borrow_mut().close(self.end);
+    }
+
+    /// The host disappears: no FIN, no reset, no answer ever again.
+    pub fn vanish(&self) {
+        self.network.borrow_mut().vanish(self.end);
+    }
+
+    /// Reads nothing any more: the window fills up.
+    pub fn stop_reading(&self) {
+        self.set_stopped(true);
+    }
+
+    /// Reads everything again.
+    pub fn resume_reading(&self) {
+        self.set_stopped(false);
+        self.network.borrow_mut().receive_raw(self.end);
+    }
+
+    fn set_stopped(&self, stopped: bool) {
+        if let Some(raw) = &mut self.network.borrow_mut().endpoints[self.end].raw {
+            raw.stopped = stopped;
+        }
+    }
+
+    /// Reads at most `count` of the bytes that have arrived while reading was stopped.
+    pub fn read(&self, count: usize) {
+        self.network.borrow_mut().read_raw(self.end, count);
+    }
+
+    /// What was read since the last call.
+    pub fn take_received(&self) -> Vec<u8> {
+        let mut network = self.network.borrow_mut();
+        let raw = network.endpoints[self.end].raw.as_mut();
+        raw.map(|raw| std::mem::take(&mut raw.received)).unwrap_or_default()
+    }
+
+    /// Whether the other side's FIN has arrived.
+    pub fn is_finished(&self) -> bool {
+        self.network.borrow().is_finished(self.end)
+    }
+
+    /// Whether the connection was reset.
+    pub fn is_reset(&self) -> bool {
+        self.network.borrow().endpoints[self.end].raw.as_ref().is_some_and(|raw| raw.was_reset)
+    }
+
+    /// The address of this end.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.network.borrow().endpoints[self.end].local
+    }
+
+    /// The address of the other end.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.network.borrow().endpoints[self.end].remote
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.network.borrow_mut().close(self.end);
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("local", &self.local_addr())
+            .field("peer", &self.peer_addr())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A listening socket that the test itself holds, for protocols that connect.
+pub struct Acceptor {
+    pub(super) network: Shared,
+    pub(super) addr: SocketAddr,
+}
+
+impl Acceptor {
+    /// The address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Accepts the next newcomer, if one waits.
+    pub fn accept(&self) -> Option<Socket> {
+        let mut network = self.network.borrow_mut();
+        let end = network.take_newcomer(self.addr)?;
+        network.adopt_raw(end);
+        drop(network);
+        Some(Socket { network: Rc::clone(&self.network), end })
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.network.borrow_mut().close_listener(self.addr);
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,175 @@
+//! The system beneath the simulator's loop: sockets of a made-up network.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::network::{Edge, Network};
+use crate::clock::nanos;
+use crate::driver::ListenOptions;
+use crate::event_loop::{EventSink, Listener, Stream, System};
+use crate::id::ConnId;
+use crate::protocol::SocketInfo;
+use crate::socket::retry;
+
+pub(super) type Shared = Rc<RefCell<Network>>;
+
+pub(super) struct SimSystem {
+    pub(super) network: Shared,
+    pub(super) start: Instant,
+    pub(super) shown: Rc<Cell<u64>>,
+    pub(super) woken: Arc<AtomicBool>,
+}
+
+pub(super) struct SimStream {
+    network: Shared,
+    end: usize,
+    local: SocketAddr,
+}
+
+pub(super) struct SimListener {
+    network: Shared,
+    addr: SocketAddr,
+}
+
+impl System for SimSystem {
+    type Stream = SimStream;
+    type Listener = SimListener;
+
+    const CHECKED: bool = true;
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_nanos(self.shown.get())
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()> {
+        let mut network = self.network.borrow_mut();
+        let woken = self.woken.swap(false, Ordering::AcqRel);
+        let until = match timeout {
+            _ if woken => Some(network.now()),
+            // To the millisecond, as the reactor's system waits.
+            Some(timeout) => {
+                let wait = nanos(timeout).div_ceil(1_000_000).saturating_mul(1_000_000);
+                Some(network.now().saturating_add(wait))
+            }
+            None => None,
+        };
+        let edges = network.poll(until)?;
+        drop(network);
+        if woken {
+            sink.wake();
+        }
+        for edge in edges {
+            match edge {
+                Edge::Connection(id, flags) => sink.connection(id, flags),
+                Edge::Listener(number) => sink.listener(number),
+            }
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> io::Result<SimListener> {
+        let addr = self.network.borrow_mut().listen(addr, options.backlog as usize, false)?;
+        Ok(SimListener { network: Rc::clone(&self.network), addr })
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<SimStream> {
+        let end = retry(|| self.network.borrow_mut().connect(addr))?;
+        let local = self.network.borrow().endpoints[end].local;
+        Ok(SimStream { network: Rc::clone(&self.network), end, local })
+    }
+
+    fn register_listener(&mut self, listener: &mut SimListener, token: u32) -> io::Result<()> {
+        self.network.borrow_mut().register_listener(listener.addr, token);
+        Ok(())
+    }
+
+    fn register_stream(&mut self, stream: &mut SimStream, id: ConnId) -> io::Result<()> {
+        self.network.borrow_mut().register(stream.end, id)
+    }
+
+    fn shed(&mut self, listener: &mut SimListener) -> bool {
+        let mut network = self.network.borrow_mut();
+        match network.take_newcomer(listener.addr) {
+            Some(end) => {
+                network.close(end);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl SocketInfo for SimStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+}
+
+impl Stream for SimStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        retry(|| self.network.borrow_mut().read(self.end, buffer))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        retry(|| self.network.borrow_mut().write(self.end, &[bytes]))
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
+        retry(|| self.network.borrow_mut().write(self.end, &slices))
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.network.borrow_mut().shutdown_write(self.end);
+        Ok(())
+    }
+
+    fn take_error(&mut self) -> io::Result<Option<io::Error>> {
+        Ok(self.network.borrow_mut().take_error(self.end))
+    }
+
+    fn check_connected(&mut self) -> io::Result<()> {
+        self.network.borrow().check_connected(self.end)
+    }
+
+    fn reset_on_close(&mut self) {
+        self.network.borrow_mut().reset_on_close(self.end);
+    }
+
+    fn as_info(&self) -> &dyn SocketInfo {
+        self
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        self.network.borrow_mut().close(self.end);
+    }
+}
+
+impl Listener for SimListener {
+    type Stream = SimStream;
+
+    fn accept(&mut self) -> io::Result<(SimStream, SocketAddr)> {
+        let end = retry(|| self.network.borrow_mut().accept(self.addr))?;
+        let network = self.network.borrow();
+        let (local, remote) = (network.endpoints[end].local, network.endpoints[end].remote);
+        drop(network);
+        Ok((SimStream { network: Rc::clone(&self.network), end, local }, remote))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.addr)
+    }
+}
+
+impl Drop for SimListener {
+    fn drop(&mut self) {
+        self.network.borrow_mut().close_listener(self.addr);
+    }
+}
