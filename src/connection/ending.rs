@@ -98,6 +98,7 @@ impl Connection {
             }
             self.flags.clear(wishes);
         }
+        self.flags.clear(Flags::LIMITS_CHANGED);
         if self.flags.any(Flags::ENDED) {
             self.drop_output(pool);
         } else {

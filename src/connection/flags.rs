@@ -77,6 +77,8 @@ impl Flags {
     pub(crate) const NOTES_DUE: Flags = Flags(1 << 26);
     pub(crate) const STOPPING_DUE: Flags = Flags(1 << 27);
 
+    /// The limits were changed: the deadlines may be others.
+    pub(crate) const LIMITS_CHANGED: Flags = Flags(1 << 29);
     /// In the list of connections that have something to do.
     pub(crate) const LISTED: Flags = Flags(1 << 28);
 
@@ -136,7 +138,8 @@ impl Flags {
             | Self::FAILED.0
             | Self::QUEUED.0
             | Self::PAUSED.0
-            | Self::FILTERED.0,
+            | Self::FILTERED.0
+            | Self::LIMITS_CHANGED.0,
     );
     /// With any of these, a turn has more to do for the connection than to read.
     pub(crate) const ATTENTION: Flags = Flags(

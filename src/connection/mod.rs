@@ -485,6 +485,7 @@ impl Connection {
 
     pub(crate) fn put_limits(&mut self, limits: Arc<Limits>) {
         self.limits = limits;
+        self.flags.set(Flags::LIMITS_CHANGED);
     }
 
     /// Another protocol takes over: it gets `opened`, then what is unread and a FIN.

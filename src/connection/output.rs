@@ -39,10 +39,19 @@ impl Connection {
         )
     }
 
-    /// `count` bytes went to the socket without passing the queue.
+    /// `count` bytes went to the socket without passing the queue, in answer to bytes that were read
+    /// in the same turn.
     #[inline(always)]
     pub(crate) fn handle_sent_directly(&mut self, count: usize) {
         self.bytes_out += count as u64;
+    }
+
+    /// As [`Connection::handle_sent_directly`], whatever the bytes were sent for.
+    pub(crate) fn handle_sent_at(&mut self, count: usize, tick: u64) {
+        self.bytes_out += count as u64;
+        if count > 0 {
+            self.active = tick;
+        }
     }
 
     /// Queues a copy of `bytes`. Returns false when they are lost, as the connection has broken.

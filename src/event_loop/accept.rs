@@ -9,9 +9,9 @@ use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::EventLoop;
 use super::system::{Listener, System};
 use super::table::Entry;
+use super::{EventLoop, Released};
 use crate::connection::Connection;
 use crate::driver::ListenOptions;
 use crate::guard::guarded;
@@ -167,7 +167,7 @@ impl<S: System> EventLoop<S> {
     fn accept_one(&mut self, listener: &mut Listening<S>, at: usize) -> Attempt {
         let full = self.shared.metrics.open >= self.limits.connections_max as u64;
         if full && self.limits.overload == Overload::Pause {
-            log::info!(
+            log::debug!(
                 target: "lariat::accept",
                 "{} connections are open; newcomers wait", self.limits.connections_max,
             );
@@ -220,7 +220,7 @@ impl<S: System> EventLoop<S> {
             log::warn!(target: "lariat::accept", "cannot watch the connection of {peer}: {error}");
             self.shared.metrics.accept_errors += 1;
             self.shared.ids.release(id);
-            self.note_released();
+            self.note_released(Released::Place);
             return self.drop_protocol(protocol);
         }
         let now = self.shared.clock.tick();
@@ -269,14 +269,13 @@ impl<S: System> EventLoop<S> {
 
     /// A place or a descriptor was released: whoever waited for one tries again, in this turn's
     /// successor, which does not sleep.
-    #[cold]
     pub(super) fn retry_listeners(&mut self) {
-        self.released = false;
+        let released = mem::replace(&mut self.released, Released::Nothing);
         let room = self.shared.metrics.open < self.limits.connections_max as u64;
         for listener in &mut self.listening {
             match listener.wait {
                 Wait::Room if room => listener.wait = Wait::Newcomers,
-                Wait::Descriptors(key) => {
+                Wait::Descriptors(key) if released == Released::Descriptor => {
                     self.shared.timers.cancel(key);
                     listener.wait = Wait::Newcomers;
                 }
@@ -302,7 +301,7 @@ impl<S: System> EventLoop<S> {
         if guarded(move || drop(listener)).is_err() {
             self.shared.metrics.panics += 1;
         }
-        self.note_released();
+        self.note_released(Released::Descriptor);
     }
 
     pub(super) fn stop_all_listening(&mut self) {

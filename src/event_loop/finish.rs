@@ -1,8 +1,8 @@
 //! After anything happened to a connection: the one place that drives its state on.
 
-use super::EventLoop;
 use super::send::flush;
 use super::system::{Stream, System};
+use super::{EventLoop, Released};
 use crate::connection::Flags;
 use crate::id::ConnId;
 use crate::reason::CloseReason;
@@ -64,7 +64,7 @@ impl<S: System> EventLoop<S> {
         if entry.conn.is_lingering() && entry.conn.handle_lingering() {
             self.shared.metrics.open -= 1;
             self.shared.metrics.lingering += 1;
-            self.note_released();
+            self.note_released(Released::Place);
             self.lingering.push_back(id);
             self.bound_lingering();
         }
@@ -75,9 +75,10 @@ impl<S: System> EventLoop<S> {
                     stream.reset_on_close();
                 }
                 drop(stream);
-                self.note_released();
+                self.note_released(Released::Descriptor);
             }
             self.count_closed_out(id);
+            self.note_released(Released::Place);
         }
     }
 
@@ -158,7 +159,7 @@ impl<S: System> EventLoop<S> {
         }
         entry.conn.account(&mut self.shared.metrics);
         self.shared.ids.release(id);
-        self.note_released();
+        self.note_released(Released::Place);
         self.shared.metrics.closes.count(reason.kind());
         self.count_drained(reason.unsent());
         self.drop_protocol(entry.protocol);

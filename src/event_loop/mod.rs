@@ -58,6 +58,14 @@ const MILLISECOND: u64 = 1_000_000;
 /// A timer that fires later than this is counted as late.
 const LATE: u64 = 10 * MILLISECOND;
 
+/// What has become free in a turn, for listeners that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Released {
+    Nothing,
+    Place,
+    Descriptor,
+}
+
 /// The state of a loop. Every part has one owner; callbacks are lent [`Shared`] alone.
 pub(crate) struct EventLoop<S: System> {
     pub(crate) system: S,
@@ -86,8 +94,8 @@ pub(crate) struct EventLoop<S: System> {
     due: Vec<(TimerOwner, TimerKey, u64)>,
     /// Whether the turn has to run timers, to send for others, or to give something back.
     chores: bool,
-    /// Whether a descriptor or a place was released in this turn.
-    released: bool,
+    /// What was released in this turn: a place, or with it a descriptor.
+    released: Released,
     draining: bool,
     drain_over: bool,
     report: Report,
@@ -124,7 +132,7 @@ impl<S: System> EventLoop<S> {
             newcomers: false,
             woken: false,
             chores: false,
-            released: false,
+            released: Released::Nothing,
             draining: false,
             drain_over: false,
             report: Report::default(),
@@ -187,9 +195,7 @@ impl<S: System> EventLoop<S> {
         self.chores = false;
         self.run_due();
         self.send_dirty();
-        if self.released {
-            self.retry_listeners();
-        }
+        self.retry_listeners();
         self.shared.ids.end_turn();
     }
 
@@ -365,6 +371,24 @@ impl<S: System> EventLoop<S> {
         if now != tick {
             self.judge_turn(now - tick);
         }
+        #[cfg(debug_assertions)]
+        self.check_ready_list();
+    }
+
+    /// Whoever has work is in a list: nobody else would ever come back to it.
+    #[cfg(debug_assertions)]
+    fn check_ready_list(&mut self) {
+        if self.table.len() > 32 {
+            return;
+        }
+        for id in self.table.ids() {
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            let flags = entry.conn.flags();
+            assert!(
+                !entry.conn.has_work() || flags.any(Flags::LISTED | Flags::DIRTY),
+                "{id} has work and is in no list: {flags:?}",
+            );
+        }
     }
 
     #[cold]
@@ -418,9 +442,9 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// A descriptor or a place has become free: whoever waits for one tries again.
-    fn note_released(&mut self) {
-        self.released = true;
+    /// Something has become free: whoever waits for it tries again.
+    fn note_released(&mut self, what: Released) {
+        self.released = self.released.max(what);
         self.chores = true;
     }
 
@@ -474,5 +498,10 @@ impl<S: System> EventSink for Events<'_, S> {
 impl<S: System> Drop for EventLoop<S> {
     fn drop(&mut self) {
         self.mailbox.end();
+        for id in self.table.ids() {
+            if let Some(entry) = self.table.remove(id) {
+                self.drop_protocol(entry.protocol);
+            }
+        }
     }
 }

@@ -56,7 +56,7 @@ impl<S: System> EventLoop<S> {
         let sent = match result {
             Ok(sent) => {
                 self.shared.metrics.bytes_out += sent as u64;
-                entry.conn.handle_sent_directly(sent);
+                entry.conn.handle_sent_at(sent, self.shared.clock.tick());
                 if sent < whole && sent < entry.conn.limits().write_budget {
                     entry.conn.handle_write_blocked();
                 }
