@@ -140,15 +140,15 @@ impl Output {
     pub(crate) fn clear(&mut self) {
         self.len = 0;
         if self.rest > 0 {
-            self.rest = 0;
             self.cork.clear();
-            if self.cork.capacity() > CORK_KEPT || !self.pieces.is_empty() {
+            // Less than this is never shared, and never makes the cork grow much.
+            if self.rest >= COPIED_BELOW {
                 self.give_back();
             }
+            self.rest = 0;
         }
     }
 
-    #[cold]
     #[inline(never)]
     fn give_back(&mut self) {
         self.pieces.clear();
