@@ -97,50 +97,43 @@ impl Called<'_> {
         let timed = TIMED && shared.blame.turns > 0;
         let before = if timed { shared.clock.exact() } else { 0 };
         let mut cx = Context { shared, conn, shown, socket, callback };
-        // The straight way out is decided in here: past the guard it would be decided a second time.
-        let mut succeeded = false;
+        // An error is dealt with inside the guard: the straight way out has nothing to look at or drop.
         let result = guarded(|| {
-            let outcome = code(&mut **protocol, &mut cx);
-            succeeded = outcome.is_ok();
-            outcome
+            if let Err(error) = code(&mut **protocol, &mut cx) {
+                note_error(&mut cx, &**protocol, error);
+            }
         });
-        if timed {
-            let took = shared.clock.exact().saturating_sub(before);
-            shared.blame.judge(took, callback, protocol.name(), conn.peer(), &mut shared.metrics);
+        if let Err(panic) = result {
+            note_panic(&mut cx, &**protocol, panic);
         }
-        if !succeeded {
-            failed(shared, conn, &**protocol, callback, result);
+        if timed {
+            let took = cx.shared.clock.exact().saturating_sub(before);
+            let Shared { blame, metrics, .. } = cx.shared;
+            blame.judge(took, callback, protocol.name(), cx.conn.peer(), metrics);
         }
     }
 }
 
-/// Stores the failure with the connection. It ends once its wishes have been applied.
+/// Stores the error with the connection, which ends once its wishes have been applied.
 #[cold]
 #[inline(never)]
-fn failed(
-    shared: &mut Shared,
-    conn: &mut Connection,
+fn note_error(
+    cx: &mut Context<'_>,
     protocol: &dyn Protocol,
-    callback: Callback,
-    result: Result<Outcome, Panic>,
+    error: Box<dyn std::error::Error + Send + Sync>,
 ) {
+    let (callback, name, peer) = (cx.callback.name(), protocol.name(), cx.conn.peer());
+    log::debug!(target: "lariat::dispatch", "{callback} of {name} for {peer} failed: {error}");
+    cx.conn.handle_failure(CloseKind::Protocol, error.into());
+}
+
+#[cold]
+#[inline(never)]
+fn note_panic(cx: &mut Context<'_>, protocol: &dyn Protocol, panic: Panic) {
+    // Whoever panics in a callback may do so in `name` as well.
     let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
-    match result {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            log::debug!(
-                target: "lariat::dispatch",
-                "{} of {name} for {} failed: {error}", callback.name(), conn.peer(),
-            );
-            conn.handle_failure(CloseKind::Protocol, error.into());
-        }
-        Err(panic) => {
-            shared.metrics.panics += 1;
-            log::error!(
-                target: "lariat::dispatch",
-                "{} of {name} for {} panicked: {panic}", callback.name(), conn.peer(),
-            );
-            conn.handle_failure(CloseKind::Panicked, Arc::new(panic));
-        }
-    }
+    let (callback, peer) = (cx.callback.name(), cx.conn.peer());
+    log::error!(target: "lariat::dispatch", "{callback} of {name} for {peer} panicked: {panic}");
+    cx.shared.metrics.panics += 1;
+    cx.conn.handle_failure(CloseKind::Panicked, Arc::new(panic));
 }

@@ -114,6 +114,11 @@ impl Connection {
     /// The peer's FIN was read.
     pub(crate) fn handle_fin(&mut self) {
         self.flags.clear(Flags::READABLE);
+        if self.flags.any(Flags::BROKEN) {
+            // The call that failed took the error with it. What a read finds then is no FIN.
+            self.flags.clear(Flags::HUNG);
+            return;
+        }
         if self.flags.any(Flags::CLOSING) {
             self.flags.set(Flags::PEER_FIN);
             return;

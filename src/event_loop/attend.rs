@@ -15,6 +15,10 @@ impl<S: System> EventLoop<S> {
         let Some(entry) = self.table.get_mut(id) else { return };
         let flags = entry.conn.flags();
         if flags.any(Flags::ENDED) {
+            if flags.none(Flags::COUNTED_OUT) {
+                // A read has ended it: gauges, holders and the socket come first, `closed` next turn.
+                return self.finish(id);
+            }
             return self.tell_closed(id);
         }
         if flags.any(Flags::CONNECTING) {

@@ -11,8 +11,8 @@ use crate::id::ConnId;
 use crate::protocol::Callback;
 
 impl<S: System> EventLoop<S> {
-    /// Attends to the connection if it needs it, then reads while there is something and the budget
-    /// lasts. Whoever has used it up goes to the back of the ready list.
+    /// Attends to the connection if it needs it, then reads once, as much as its budget allows. Whoever
+    /// may have more goes to the back of the ready list.
     #[inline(always)]
     pub(super) fn serve<const TIMED: bool>(&mut self, id: ConnId, buffer: &mut [u8]) {
         let Some(mut entry) = self.table.get_mut(id) else { return };
@@ -24,58 +24,46 @@ impl<S: System> EventLoop<S> {
                 None => return,
             };
         }
-        let mut budget = entry.conn.limits().read_budget;
-        while entry.conn.may_read() {
-            let Entry { conn, stream: Some(stream), protocol } = entry else { return };
-            let room = budget.min(buffer.len());
-            if room == 0 {
-                return self.list(id);
+        if !entry.conn.may_read() {
+            return;
+        }
+        let Entry { conn, stream: Some(stream), protocol } = entry else { return };
+        let room = conn.limits().read_budget.min(buffer.len());
+        self.shared.metrics.reads += 1;
+        let count = match stream.read(&mut buffer[..room]) {
+            Ok(count) if count > 0 => count,
+            end => return self.handle_read_end(id, end),
+        };
+        self.shared.metrics.bytes_in += count as u64;
+        let drained = conn.handle_read(count, room, self.shared.clock.tick());
+        let shown = &buffer[..count];
+        if !conn.shows_directly() {
+            return self.receive(id, shown);
+        }
+        conn.handle_shown(count);
+        let shared = &mut self.shared;
+        let called = Called { shared, conn, protocol, socket: stream.as_info() };
+        let consumed = called.data::<TIMED>(shown, S::CHECKED);
+        let settled = (consumed.left | consumed.need) == 0
+            && self.shared.effects.is_empty()
+            && conn.flags().passes(Flags::SETTLED_GATE, Flags::WRITABLE);
+        let output = match self.shared.output.slice(shown) {
+            Some(output) if settled => output,
+            _ => return self.settle_data(id, shown, consumed),
+        };
+        // Nothing to do but to send, from where the bytes are.
+        if !output.is_empty() {
+            self.shared.metrics.writes += 1;
+            let result = stream.write(output);
+            if !matches!(result, Ok(sent) if sent == output.len()) {
+                return self.settle_short(id, shown, result);
             }
-            self.shared.metrics.reads += 1;
-            let count = match stream.read(&mut buffer[..room]) {
-                Ok(count) if count > 0 => count,
-                end => return self.handle_read_end(id, end),
-            };
-            self.shared.metrics.bytes_in += count as u64;
-            let drained = conn.handle_read(count, room, self.shared.clock.tick());
-            let shown = &buffer[..count];
-            if !conn.shows_directly() {
-                self.receive(id, shown);
-            } else {
-                conn.handle_shown(count);
-                let shared = &mut self.shared;
-                let called = Called { shared, conn, protocol, socket: stream.as_info() };
-                let consumed = called.data::<TIMED>(shown, S::CHECKED);
-                let settled = (consumed.left | consumed.need) == 0
-                    && self.shared.effects.is_empty()
-                    && conn.flags().passes(Flags::SETTLED_GATE, Flags::WRITABLE);
-                match self.shared.output.slice(shown) {
-                    Some(output) if settled => {
-                        // Nothing to do but to send, from where the bytes are.
-                        if !output.is_empty() {
-                            self.shared.metrics.writes += 1;
-                            let result = stream.write(output);
-                            if !matches!(result, Ok(sent) if sent == output.len()) {
-                                return self.settle_short(id, shown, result);
-                            }
-                            self.shared.metrics.bytes_out += output.len() as u64;
-                            conn.handle_sent_directly(output.len());
-                            self.shared.output.clear();
-                        }
-                        if drained {
-                            return;
-                        }
-                        budget -= count;
-                        continue;
-                    }
-                    _ => self.settle_data(id, shown, consumed),
-                }
-            }
-            budget -= count;
-            entry = match self.table.get_mut(id) {
-                Some(entry) => entry,
-                None => return,
-            };
+            self.shared.metrics.bytes_out += output.len() as u64;
+            conn.handle_sent_directly(output.len());
+            self.shared.output.clear();
+        }
+        if !drained {
+            self.list(id);
         }
     }
 

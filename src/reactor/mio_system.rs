@@ -1,15 +1,17 @@
 //! The system beneath the reactor: mio.
 //!
 //! Streams are registered once, for both directions, edge-triggered, and never again; dropping one
-//! takes it out of the poll.
+//! takes it out of the poll. Between registration and drop a stream is a nonblocking one of std: mio's
+//! own type adds a layer to every read and write that the compiler does not always see through.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token as MioToken, Waker};
 
 use crate::connection::Flags;
@@ -159,9 +161,9 @@ impl System for MioSystem {
     }
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(addr)?;
+        let stream = mio::net::TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(stream.into())
     }
 
     fn register_listener(&mut self, listener: &mut TcpListener, token: u32) -> io::Result<()> {
@@ -170,7 +172,8 @@ impl System for MioSystem {
 
     fn register_stream(&mut self, stream: &mut TcpStream, id: ConnId) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(stream, MioToken(id.bits() as usize), both)
+        let token = MioToken(id.bits() as usize);
+        self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, both)
     }
 
     fn shed(&mut self, listener: &mut TcpListener) -> bool {
@@ -196,7 +199,7 @@ impl Stream for TcpStream {
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        retry(|| self.try_io(|| socket::send_vectored(self, slices)))
+        retry(|| socket::send_vectored(self, slices))
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
@@ -228,7 +231,8 @@ impl Listener for TcpListener {
     type Stream = TcpStream;
 
     fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        retry(|| TcpListener::accept(self))
+        let (stream, peer) = retry(|| TcpListener::accept(self))?;
+        Ok((stream.into(), peer))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

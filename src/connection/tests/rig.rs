@@ -1,0 +1,710 @@
+//! A driver for one connection: a made-up socket below, a scripted protocol above, and beside them
+//! a model that knows in plain terms what must be true.
+//!
+//! It does with the connection what the loop does, in the loop's order, and checks the model at
+//! every byte that passes.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{Connection, Consumed, Expired, Flags, RarePool};
+use super::toy::{Decoder, Toy, encode};
+use crate::buffer::ChunkPool;
+use crate::grammar::Callback;
+use crate::id::{ConnId, Ids, ListenerId};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::note::Note;
+use crate::reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline};
+
+pub(super) const MILLISECOND: u64 = 1_000_000;
+/// What one read of the rig's takes at most.
+const READ_BUFFER: usize = 96;
+
+/// Small enough that every bound is reached by a few calls.
+pub(super) fn small_limits() -> Limits {
+    Limits {
+        read_budget: 128,
+        input_max: 100,
+        high_mark: 32,
+        low_mark: 8,
+        write_budget: 50,
+        output_max: 200,
+        notes_max: 3,
+        connect: Duration::from_millis(50),
+        handshake: Duration::from_millis(40),
+        idle: Some(Duration::from_millis(90)),
+        write_stall: Duration::from_millis(30),
+        close_deadline: Duration::from_millis(60),
+        linger_idle: Duration::from_millis(10),
+        linger_total: Duration::from_millis(25),
+    }
+}
+
+/// What one callback does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answer {
+    /// Bytes of the input to leave unread, at most.
+    pub(super) keep: usize,
+    pub(super) need: usize,
+    pub(super) write: usize,
+    pub(super) shared: bool,
+    pub(super) wishes: Vec<Wish>,
+    pub(super) failure: Option<Failure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Close,
+    Abort,
+    Finish,
+    Pause,
+    Resume,
+    Replace,
+    /// `replace` with a protocol that has a filter; `true` feeds it what is unread.
+    ReplaceFiltered(bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    Err,
+    Panic,
+}
+
+/// The socket, and everything beyond it.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    pub(super) arrived: VecDeque<u8>,
+    pub(super) fin: bool,
+    /// A reset waits behind what has arrived.
+    pub(super) reset: bool,
+    reset_seen: bool,
+    /// Bytes that it takes before a write blocks.
+    pub(super) room: usize,
+    pub(super) sent: Vec<u8>,
+    pub(super) fin_sent: bool,
+    pub(super) closed: bool,
+}
+
+impl Kernel {
+    fn read(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        assert!(!self.closed, "read from a socket that is closed");
+        let count = most.min(self.arrived.len());
+        if count > 0 {
+            return Ok(self.arrived.drain(..count).collect());
+        }
+        if std::mem::take(&mut self.reset) {
+            self.reset_seen = true;
+            return Err(ErrorKind::ConnectionReset.into());
+        }
+        if self.fin || self.reset_seen { Ok(Vec::new()) } else { Err(ErrorKind::WouldBlock.into()) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        assert!(!self.closed, "wrote to a socket that is closed");
+        assert!(!self.fin_sent, "{} bytes were sent after FIN", bytes.len());
+        assert!(!bytes.is_empty(), "a write of nothing");
+        if self.reset || self.reset_seen {
+            self.reset = false;
+            self.reset_seen = true;
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let count = bytes.len().min(self.room);
+        if count == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.room -= count;
+        self.sent.extend(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        std::mem::take(&mut self.reset).then(|| {
+            self.reset_seen = true;
+            ErrorKind::ConnectionReset.into()
+        })
+    }
+}
+
+/// What must be true, told without flags.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    /// Clear bytes received, and how many of them the protocols consumed.
+    pub(super) received: Vec<u8>,
+    pub(super) consumed: usize,
+    /// Bytes read from the socket and thrown away.
+    pub(super) discarded: usize,
+    last_words: usize,
+    decoder: Decoder,
+    /// Bytes that were accepted for sending, and those that were written but not accepted.
+    pub(super) written: Vec<u8>,
+    lost: usize,
+    pub(super) refused: usize,
+    /// Bytes written before the filter came: they leave as they are.
+    unfiltered: Option<usize>,
+    pub(super) kind: Option<CloseKind>,
+    wishes: Vec<Wish>,
+    failed: Option<Failure>,
+    overflowed: bool,
+    /// Times of the last byte in or out, of progress in sending, and of the present phase.
+    active: u64,
+    progress: u64,
+    phase: u64,
+    linger: Option<(u64, u64)>,
+}
+
+pub(super) struct Rig {
+    pub(super) conn: Connection,
+    pub(super) kernel: Kernel,
+    pub(super) model: Model,
+    /// What the next callbacks do. Without a plan they consume everything, and `eof` closes.
+    pub(super) plan: VecDeque<Answer>,
+    pub(super) calls: Vec<Callback>,
+    /// What each `data` and `eof` was shown.
+    pub(super) shown: Vec<Vec<u8>>,
+    pub(super) reason: Option<CloseReason>,
+    pub(super) now: u64,
+    pub(super) others: Vec<ConnId>,
+    /// Others that this queue holds.
+    pub(super) holds: Vec<ConnId>,
+    pub(super) chunks: ChunkPool,
+    pub(super) metrics: Metrics,
+    pub(super) chatter: usize,
+    rares: RarePool,
+    output: Vec<u8>,
+    output_shared: bool,
+    armed: Option<u64>,
+    /// A byte that differs from the last ones, so that nothing passes for its neighbour.
+    next_in: u8,
+    next_out: u8,
+}
+
+impl Rig {
+    pub(super) fn accepted(limits: Limits) -> Rig {
+        let mut ids = Ids::default();
+        let (id, listener) = (ids.reserve(), ListenerId::new(0));
+        let peer = ([127, 0, 0, 1], 7000).into();
+        let now = 1000 * MILLISECOND;
+        let mut rig = Rig::new(
+            Connection::accepted(id, listener, peer, Arc::new(limits), now),
+            ids,
+            now,
+        );
+        rig.attend();
+        rig
+    }
+
+    pub(super) fn connecting(limits: Limits) -> Rig {
+        let mut ids = Ids::default();
+        let id = ids.reserve();
+        let peer = ([127, 0, 0, 1], 7000).into();
+        let now = 1000 * MILLISECOND;
+        let conn = Connection::connecting(id, peer, Arc::new(limits), now);
+        let mut rig = Rig::new(conn, ids, now);
+        rig.finish(false);
+        rig
+    }
+
+    fn new(conn: Connection, mut ids: Ids, now: u64) -> Rig {
+        let others = (0..3).map(|_| ids.reserve()).collect();
+        let kernel = Kernel { room: 1 << 20, ..Kernel::default() };
+        let model = Model { active: now, progress: now, phase: now, ..Model::default() };
+        Rig {
+            conn,
+            kernel,
+            model,
+            plan: VecDeque::new(),
+            calls: Vec::new(),
+            shown: Vec::new(),
+            reason: None,
+            now,
+            others,
+            holds: Vec::new(),
+            chunks: ChunkPool::default(),
+            metrics: Metrics::default(),
+            chatter: 0,
+            rares: RarePool::default(),
+            output: Vec::new(),
+            output_shared: false,
+            armed: None,
+            next_in: 0,
+            next_out: 0,
+        }
+    }
+
+    pub(super) fn is(&self, flags: Flags) -> bool {
+        self.conn.flags().any(flags)
+    }
+
+    pub(super) fn tick(&self) -> u64 {
+        self.now - self.now % MILLISECOND
+    }
+
+    // ---- what the peer does ------------------------------------------------------------------
+
+    /// Clear bytes of the peer's arrive, encoded where a filter is to decode them.
+    pub(super) fn peer_sends(&mut self, count: usize) {
+        let clear: Vec<u8> = (0..count)
+            .map(|_| {
+                self.next_in = self.next_in.wrapping_add(3);
+                self.next_in
+            })
+            .collect();
+        let wire = if self.is(Flags::FILTERED) { encode(&clear) } else { clear };
+        self.peer_sends_wire(&wire);
+    }
+
+    pub(super) fn peer_sends_wire(&mut self, wire: &[u8]) {
+        if !self.kernel.fin && !self.kernel.reset && !self.kernel.reset_seen {
+            self.kernel.arrived.extend(wire);
+            self.event(Flags::READABLE);
+        }
+    }
+
+    pub(super) fn peer_finishes(&mut self) {
+        self.kernel.fin = true;
+        self.event(Flags::READABLE | Flags::HUNG);
+    }
+
+    pub(super) fn peer_resets(&mut self) {
+        if !self.kernel.reset_seen {
+            self.kernel.reset = true;
+            self.event(Flags::READABLE | Flags::WRITABLE | Flags::HUNG | Flags::FAULTY);
+        }
+    }
+
+    /// The peer reads: the socket takes `room` more bytes.
+    pub(super) fn peer_reads(&mut self, room: usize) {
+        self.kernel.room += room;
+        self.event(Flags::WRITABLE);
+    }
+
+    /// Readiness, as an event tells of it.
+    pub(super) fn event(&mut self, ready: Flags) {
+        if !self.kernel.closed {
+            self.conn.handle_ready(ready);
+        }
+    }
+
+    // ---- what others do ----------------------------------------------------------------------
+
+    /// Another connection writes to this one; `by` tells who, if input caused it.
+    pub(super) fn other_writes(&mut self, count: usize, shared: bool, by: Option<ConnId>) {
+        if count == 0 {
+            return;
+        }
+        if self.is(Flags::NO_WRITES) {
+            self.conn.handle_refused(count);
+            self.model.refused += count;
+            return;
+        }
+        if !self.conn.check_marks(count) {
+            self.conn.want_overflow();
+            self.conn.lose_output(count);
+            self.model.lost += count;
+            self.model.overflowed = true;
+            return self.finish(false);
+        }
+        let bytes = self.next_output(count);
+        self.conn.borrow_rare(&mut self.rares);
+        if !self.queue(&bytes, shared) {
+            return;
+        }
+        if let Some(writer) = by {
+            if self.conn.handle_caused(count) && !self.holds.contains(&writer) {
+                self.conn.handle_holds(writer);
+                self.holds.push(writer);
+            }
+        }
+    }
+
+    /// Step 8 of a turn.
+    pub(super) fn send_for_others(&mut self) {
+        self.flush();
+        self.finish(false);
+    }
+
+    pub(super) fn other_wishes(&mut self, wish: Wish) {
+        match wish {
+            Wish::Close => self.conn.want_close(),
+            Wish::Abort => self.conn.want_abort(),
+            Wish::Finish => self.conn.want_fin(),
+            _ => return,
+        }
+        self.model.wishes.push(wish);
+        self.finish(false);
+    }
+
+    pub(super) fn note(&mut self) -> bool {
+        self.conn.borrow_rare(&mut self.rares);
+        let taken = self.conn.handle_note(Note::new(1u8)).is_ok();
+        self.conn.handle_ready(Flags::NONE);
+        taken
+    }
+
+    /// Flow control: the queue of `other` holds this connection.
+    pub(super) fn hold(&mut self, other: ConnId) -> bool {
+        self.conn.handle_held(other)
+    }
+
+    pub(super) fn release(&mut self, other: ConnId) {
+        self.conn.handle_released(other);
+        self.conn.handle_ready(Flags::NONE);
+    }
+
+    pub(super) fn stop(&mut self) {
+        if self.is(Flags::OPENED) {
+            self.conn.handle_stopping();
+        } else {
+            self.begin_close(By::Runtime, CloseKind::Shutdown);
+        }
+        self.finish(false);
+    }
+
+    pub(super) fn begin_close(&mut self, by: By, kind: CloseKind) {
+        self.decide_close(kind);
+        self.conn.begin_close(by, kind, None);
+    }
+
+    /// A filter goes under the queues.
+    pub(super) fn put_filter(&mut self, panics: bool, feed: bool) {
+        let flags = self.conn.flags();
+        if flags.any(Flags::FILTERED) {
+            self.decide_close(CloseKind::Filter(crate::reason::FilterFailure::Second));
+        } else if flags.any(Flags::UNREAD) && !feed {
+            self.decide_close(CloseKind::Filter(crate::reason::FilterFailure::UnreadInput));
+        } else {
+            self.model.unfiltered = Some(self.model.written.len());
+            self.model.phase = self.now;
+            // What is fed to the filter counts as received from it, not from the socket.
+            let fed = self.model.received.split_off(self.model.consumed);
+            self.expect_filtered(&fed);
+        }
+        let toy = Toy { chatter: self.chatter, panics, ..Toy::default() };
+        let tick = self.tick();
+        self.conn.handle_filter(Box::new(toy), feed, &mut self.chunks, tick);
+    }
+
+    // ---- time --------------------------------------------------------------------------------
+
+    /// Time passes, with the deadlines in it as the loop's timer has them.
+    pub(super) fn advance(&mut self, by: u64) {
+        let until = self.now + by;
+        while let Some(at) = self.armed.filter(|at| *at <= until) {
+            self.now = self.now.max(at.next_multiple_of(MILLISECOND));
+            self.armed = None;
+            self.check_deadline();
+            if self.reason.is_some() {
+                break;
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn check_deadline(&mut self) {
+        let (tick, before) = (self.tick(), self.conn.poll_deadline());
+        let expected = self.model_deadline();
+        match self.conn.handle_deadline(tick, &mut self.chunks) {
+            Expired::Nothing => assert!(before > tick, "a deadline was passed over"),
+            Expired::Something => {
+                assert!(before <= tick, "a deadline came early");
+                let kind = expected.expect("nothing was due by the model's watch");
+                if self.model.kind.is_none_or(in_order) && !self.is_lingering_or_over(kind) {
+                    self.model.kind = Some(kind);
+                }
+            }
+        }
+        self.finish(false);
+    }
+
+    fn is_lingering_or_over(&self, kind: CloseKind) -> bool {
+        kind == CloseKind::Finished
+    }
+
+    /// What is due now, by the model's own watch. `Finished` stands for the end of lingering.
+    fn model_deadline(&self) -> Option<CloseKind> {
+        let limits = small_or(self.conn.limits());
+        let (flags, model) = (self.conn.flags(), &self.model);
+        let over = |since: u64, limit: Duration| self.now - since >= limit.as_nanos() as u64;
+        let timed_out = |deadline| Some(CloseKind::TimedOut(deadline));
+        if flags.any(Flags::CONNECTING) {
+            return over(model.phase, limits.connect).then_some(())
+                .and(timed_out(Deadline::Connect));
+        }
+        if flags.any(Flags::CLOSING) {
+            let closing = over(model.phase, limits.close_deadline);
+            if let Some((began, heard)) = model.linger {
+                let lingered = over(began, limits.linger_total) || over(heard, limits.linger_idle);
+                return (closing || lingered).then_some(CloseKind::Finished);
+            }
+            let stalled = over(model.progress, limits.write_stall);
+            return match (closing, stalled) {
+                (true, _) => timed_out(Deadline::Close),
+                (_, true) => timed_out(Deadline::Write),
+                _ => None,
+            };
+        }
+        if flags.any(Flags::HANDSHAKING) {
+            return over(model.phase, limits.handshake).then_some(())
+                .and(timed_out(Deadline::Handshake));
+        }
+        if flags.any(Flags::QUEUED) && over(model.progress, limits.write_stall) {
+            return timed_out(Deadline::Write);
+        }
+        limits.idle.filter(|idle| over(model.active, *idle)).and(timed_out(Deadline::Idle))
+    }
+
+    // ---- the turn, as the loop has it --------------------------------------------------------
+
+    /// The ready list's share of a turn.
+    pub(super) fn serve(&mut self) {
+        self.conn.handle_unlisted();
+        if self.is(Flags::ATTENTION) {
+            self.attend();
+        }
+        let mut budget = self.conn.limits().read_budget;
+        while self.conn.may_read() && self.reason.is_none() {
+            let room = budget.min(READ_BUFFER);
+            if room == 0 {
+                self.conn.handle_ready(Flags::NONE);
+                return;
+            }
+            match self.read(room) {
+                Some(count) => budget -= count,
+                None => return,
+            }
+        }
+    }
+
+    /// One read and what follows from it; None at the end of what there is.
+    pub(super) fn read(&mut self, room: usize) -> Option<usize> {
+        if !self.conn.may_read() || self.kernel.closed {
+            return None;
+        }
+        let bytes = match self.kernel.read(room) {
+            Ok(bytes) if !bytes.is_empty() => bytes,
+            Ok(_) => {
+                self.fin();
+                self.attend();
+                return None;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.conn.handle_read_blocked();
+                self.attend();
+                return None;
+            }
+            Err(error) => {
+                self.decide_break(CloseKind::Reset);
+                self.conn.handle_read_failed(error, &mut self.chunks);
+                self.attend();
+                return None;
+            }
+        };
+        self.model.active = self.now;
+        self.conn.handle_read(bytes.len(), room, self.tick());
+        if self.conn.shows_directly() {
+            self.conn.handle_shown(bytes.len());
+            self.model.received.extend(&bytes);
+            let consumed = self.call_with_input(Callback::Data, &bytes);
+            self.send_own(Callback::Data);
+            self.conn.borrow_rare(&mut self.rares);
+            self.decide_consumed(bytes.len(), consumed);
+            self.conn.handle_left(&bytes, consumed);
+            self.settle_wishes();
+            self.finish(false);
+        } else {
+            self.wire(&bytes);
+            self.attend();
+        }
+        Some(bytes.len())
+    }
+
+    /// Bytes that cannot be shown where they are.
+    fn wire(&mut self, bytes: &[u8]) {
+        self.conn.borrow_rare(&mut self.rares);
+        if self.is(Flags::CLOSING) {
+            self.model.discarded += bytes.len();
+            if let Some((_, heard)) = &mut self.model.linger {
+                *heard = self.now;
+            }
+        } else if self.is(Flags::BROKEN) && {
+            self.model.last_words += bytes.len();
+            self.model.last_words > self.conn.limits().input_max
+        } {
+            self.model.discarded += bytes.len();
+        } else if self.is(Flags::FILTERED) {
+            self.expect_filtered(bytes);
+        } else {
+            self.model.received.extend(bytes);
+        }
+        let tick = self.tick();
+        self.conn.handle_wire(bytes, tick);
+    }
+
+    /// The clear bytes that the filter must make of these.
+    fn expect_filtered(&mut self, wire: &[u8]) {
+        let Model { decoder, received, .. } = &mut self.model;
+        let greeted = decoder.greeted;
+        if decoder.decode(wire, received).is_err() {
+            self.decide_close(CloseKind::Filter(crate::reason::FilterFailure::Failed));
+        } else if self.model.decoder.greeted && !greeted {
+            self.model.active = self.now;
+            self.model.progress = self.now;
+        }
+    }
+
+    fn fin(&mut self) {
+        let flags = self.conn.flags();
+        let cut = flags.any(Flags::FILTERED)
+            && flags.none(Flags::PEER_FIN | Flags::CLOSING)
+            && !self.model.decoder.ended;
+        if cut {
+            self.decide_break(CloseKind::Filter(crate::reason::FilterFailure::Truncated));
+        }
+        self.conn.handle_fin();
+    }
+
+    /// Everything but reading.
+    pub(super) fn attend(&mut self) {
+        if self.reason.is_some() {
+            return;
+        }
+        if self.is(Flags::ENDED) {
+            return self.tell_closed();
+        }
+        if self.is(Flags::CONNECTING) {
+            self.complete_connect();
+        } else if self.is(Flags::FAULTY) {
+            self.conn.handle_fault_seen();
+            if self.is(Flags::PAUSED | Flags::HELD | Flags::PEER_FIN) {
+                if let Some(error) = self.kernel.take_error() {
+                    self.decide_break(CloseKind::Reset);
+                    self.conn.handle_write_failed(error, &mut self.chunks);
+                }
+            }
+        }
+        if self.conn.has_output() {
+            self.flush();
+        }
+        self.call_due();
+        self.finish(false);
+    }
+
+    fn complete_connect(&mut self) {
+        if !self.is(Flags::WRITABLE | Flags::FAULTY) {
+            return;
+        }
+        if let Some(error) = self.kernel.take_error() {
+            let refused = CloseKind::Connect(ConnectFailure::Refused);
+            self.model.kind = Some(refused);
+            return self.conn.end(By::Peer, refused, Some(Arc::new(error)));
+        }
+        let tick = self.tick();
+        self.conn.handle_connected(tick);
+        self.model.active = self.now;
+        self.model.progress = self.now;
+    }
+
+    /// The callbacks that are due.
+    pub(super) fn call_due(&mut self) {
+        for callback in [
+            Callback::Opened,
+            Callback::Stopping,
+            Callback::Drained,
+            Callback::Notified,
+            Callback::Data,
+            Callback::Eof,
+        ] {
+            let due = due_flag(callback);
+            let flags = self.conn.flags();
+            let input = due.any(Flags::DATA_DUE | Flags::EOF_DUE);
+            let waits = (input && flags.any(Flags::PAUSED | Flags::HELD))
+                || (due.any(Flags::EOF_DUE) && flags.any(Flags::DATA_DUE))
+                || (due.any(Flags::OPENED_DUE) == flags.any(Flags::OPENED))
+                || flags.any(Flags::CLOSING | Flags::ENDED);
+            if flags.any(due) && !waits {
+                self.call(callback);
+            }
+        }
+    }
+
+    fn call(&mut self, callback: Callback) {
+        match callback {
+            Callback::Data => {
+                self.conn.handle_called(Flags::DATA_DUE);
+                let unread = self.conn.lend_unread();
+                let consumed = self.call_with_input(callback, unread.as_slice());
+                self.send_own(callback);
+                self.decide_consumed(unread.len(), consumed);
+                self.conn.handle_unread_shown(unread, consumed);
+            }
+            Callback::Eof => {
+                self.conn.handle_called(Flags::EOF_DUE);
+                let unread = self.conn.lend_unread();
+                let consumed = self.call_with_input(callback, unread.as_slice());
+                self.send_own(callback);
+                let replaced = self.model.wishes.iter().any(|wish| {
+                    matches!(wish, Wish::Replace | Wish::ReplaceFiltered(_))
+                });
+                if replaced {
+                    let consumed = Consumed { need: 0, ..consumed };
+                    self.decide_consumed(unread.len(), consumed);
+                    self.conn.handle_unread_shown(unread, consumed);
+                } else {
+                    self.conn.handle_eof_shown(unread, consumed);
+                }
+            }
+            Callback::Drained => {
+                if !self.conn.poll_drained() {
+                    return;
+                }
+                assert!(self.conn.unsent() <= self.conn.limits().low_mark);
+                self.run(callback, &[]);
+                self.send_own(callback);
+            }
+            Callback::Notified => {
+                self.conn.handle_called(Flags::NOTES_DUE);
+                while let Some(_note) = self.conn.poll_note() {
+                    self.run(callback, &[]);
+                    self.send_own(callback);
+                    self.settle_wishes();
+                    self.finish(false);
+                    if !self.conn.may_call() {
+                        return;
+                    }
+                }
+                return;
+            }
+            _ => {
+                self.conn.handle_called(due_flag(callback));
+                self.run(callback, &[]);
+                self.send_own(callback);
+            }
+        }
+        self.settle_wishes();
+        self.finish(callback == Callback::Stopping);
+    }
+}
+
+/// The limits that the model goes by.
+fn small_or(limits: &Arc<Limits>) -> Limits {
+    (**limits).clone()
+}
+
+pub(super) fn in_order(kind: CloseKind) -> bool {
+    matches!(kind, CloseKind::Finished | CloseKind::Shutdown)
+}
+
+fn due_flag(callback: Callback) -> Flags {
+    match callback {
+        Callback::Opened => Flags::OPENED_DUE,
+        Callback::Stopping => Flags::STOPPING_DUE,
+        Callback::Drained => Flags::DRAINED_DUE,
+        Callback::Notified => Flags::NOTES_DUE,
+        Callback::Data => Flags::DATA_DUE,
+        Callback::Eof => Flags::EOF_DUE,
+        Callback::Timeout | Callback::Closed => Flags::NONE,
+    }
+}
