@@ -198,6 +198,12 @@ impl Connection {
         }
     }
 
+    /// Whether `drained` may run right after the callback that wrote, which wished for no end.
+    pub(crate) fn drains_at_once(&self) -> bool {
+        let ending = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::FAILED;
+        self.flags.any(Flags::DRAINED_DUE) && self.may_call() && self.flags.none(ending)
+    }
+
     /// Whether `drained` is to run now; it no longer is when output has grown again since.
     pub(crate) fn poll_drained(&mut self) -> bool {
         self.flags.clear(Flags::DRAINED_DUE);

@@ -79,11 +79,13 @@ impl<S: System> EventLoop<S> {
         self.settle_after(id, Callback::Stopping);
     }
 
-    fn call_drained(&mut self, id: ConnId) {
+    pub(super) fn call_drained(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
         if entry.conn.poll_drained() {
             entry.called(&mut self.shared).drained();
             self.settle_after(id, Callback::Drained);
+        } else {
+            self.finish(id);
         }
     }
 

@@ -83,7 +83,15 @@ impl<S: System> EventLoop<S> {
             entry.conn.borrow_rare(&mut self.shared.rares);
             entry.conn.handle_left(shown, consumed);
         }
-        self.settle(id);
+        if !self.shared.effects.is_empty() {
+            self.apply_effects(Some(id));
+        }
+        // A large echo that the socket took at once: waiting for the next turn to say `drained` would
+        // cost it a poll. What `drained` writes in turn does wait.
+        match self.table.get_mut(id) {
+            Some(entry) if entry.conn.drains_at_once() => self.call_drained(id),
+            _ => self.finish(id),
+        }
     }
 
     /// The read found nothing, the end, or an error.
