@@ -1,4 +1,50 @@
-//! An event-loop networking runtime built directly on mio.
+//! An event-loop networking runtime built directly on mio, for people who write low-level servers.
+//!
+//! A [`Protocol`] is one value per connection: bytes come in, wishes go out. The same protocol runs on
+//! two drivers: [`reactor`], one thread and readiness for very many connections, and [`sim`], a
+//! deterministic simulator with a virtual clock and faults from a seed.
+//!
+//! ```no_run
+//! use lariat::{Context, Input, Outcome, Protocol};
+//!
+//! struct Echo;
+//!
+//! impl Protocol for Echo {
+//!     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+//!         cx.write(input);
+//!         input.consume(input.len());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> lariat::Result<()> {
+//!     lariat::reactor::serve("127.0.0.1:7000", || Echo)
+//! }
+//! ```
+//!
+//! | for | see |
+//! | --- | --- |
+//! | what a protocol is told | [`Protocol`] |
+//! | what it may do | [`Context`], [`Input`], [`Peer`] |
+//! | running it | [`reactor::serve`], [`reactor::Reactor`] |
+//! | testing it | [`sim::Probe`], [`sim::every_split`], [`sim::Sim`], [`sim::check`] |
+//! | bounds | [`Limits`], [`DriverLimits`], [`ListenOptions`] |
+//! | why a connection ended | [`CloseReason`], [`CloseKind`] |
+//! | other threads | [`Handle`] |
+//! | encryption and the like | [`Filter`] |
+//!
+//! # Guarantees
+//!
+//! - Callbacks never run inside one another, and their order is fixed: see [`Protocol`].
+//! - Every connection ends, with a [`CloseReason`], exactly once; the last reply is not lost to a reset
+//!   of our own.
+//! - Everything has a bound, on by default, with a reason of its own when it is reached. An echo, a
+//!   relay and a proxy are bounded without any code: see [`Peer::write`].
+//! - A panic in a callback ends its connection and no other.
+//! - No `unsafe` code, and SIGPIPE cannot happen.
+//!
+//! Two ends that both write only in answer to input, with more under way than the kernels hold, do
+//! block each other, as they would on any library; [`Limits::write_stall`] ends that.
 
 #[cfg(windows)]
 compile_error!("lariat has not been tested on Windows and does not claim to work there");
