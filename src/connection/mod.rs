@@ -365,7 +365,8 @@ impl Connection {
 
     /// The socket is connected.
     pub(crate) fn handle_connected(&mut self, tick: u64) {
-        self.flags.clear(Flags::CONNECTING | Flags::HUNG | Flags::FAULTY);
+        // A hang-up stays: the peer may have answered and finished before this side looked.
+        self.flags.clear(Flags::CONNECTING | Flags::FAULTY);
         self.flags.set(Flags::OPENED_DUE | Flags::WRITABLE);
         self.active = tick;
         if self.flags.any(Flags::QUEUED) {
