@@ -154,11 +154,10 @@ impl<S: System> EventLoop<S> {
     fn settle_after(&mut self, id: ConnId, callback: Callback) {
         self.send_own(id, &[], callback);
         if callback == Callback::Stopping {
-            self.apply_effects(Some(id));
+            // Before the effects: one of them may finish this connection for another reason.
             self.finish_as(id, true);
-        } else {
-            self.settle(id);
         }
+        self.settle(id);
     }
 
     /// After a callback whose own output has been sent: everything else it wished for.
