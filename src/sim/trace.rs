@@ -1,6 +1,7 @@
 //! What happened to protocols, as text that can be compared.
 
 use std::fmt::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::filter::Filter;
@@ -150,9 +151,10 @@ impl<P: Protocol> Protocol for Traced<P> {
 
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         let before = input.to_vec();
-        let outcome = self.protocol.data(cx, input);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.protocol.data(cx, input)));
+        // What was consumed before a panic was consumed.
         self.trace.data(cx, &self.who, &before[..before.len() - input.len()]);
-        outcome
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
