@@ -1,0 +1,371 @@
+//! The stage that scenarios run on, and a protocol made of closures.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use lariat::reactor::Reactor;
+use lariat::sim::{Faults, Sim, Trace};
+use lariat::{
+    CloseReason, ConnId, Context, Driver, DriverLimits, Filter, Input, Limits, ListenOptions,
+    ListenerId, Note, Outcome, Protocol, Report, Timer,
+};
+
+/// More than any scenario takes on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+// ---- drivers -------------------------------------------------------------------------------------
+
+/// Runs `scenario` on every driver.
+#[track_caller]
+pub(crate) fn everywhere(scenario: fn(&mut Stage<'_>)) {
+    everywhere_with(DriverLimits::default(), scenario);
+}
+
+/// Runs `scenario` on every driver, with limits of the driver.
+#[track_caller]
+pub(crate) fn everywhere_with(limits: DriverLimits, scenario: fn(&mut Stage<'_>)) {
+    for seed in 0..4 {
+        for faults in [Faults::none(), Faults::rough()] {
+            let told = format!("the simulator with seed {seed} and {faults:?}");
+            let mut sim = Sim::with_limits(seed, limits.clone()).unwrap();
+            sim.set_faults(faults);
+            play(&mut sim, told, scenario);
+        }
+    }
+    let mut reactor = Reactor::with_limits(limits).unwrap();
+    let handle = reactor.handle();
+    let (done, watched) = mpsc::channel::<()>();
+    let bitten = Arc::new(AtomicBool::new(false));
+    let bites = Arc::clone(&bitten);
+    let watchdog = std::thread::spawn(move || {
+        if watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            bites.store(true, Ordering::Release);
+            handle.shutdown();
+        }
+    });
+    play(&mut reactor, "the reactor".into(), scenario);
+    drop(done);
+    watchdog.join().unwrap();
+    assert!(!bitten.load(Ordering::Acquire), "the scenario was not over after {PATIENCE:?}");
+}
+
+fn play(driver: &mut dyn Driver, told: String, scenario: fn(&mut Stage<'_>)) {
+    let mut stage = Stage { driver, trace: Trace::new(), ran: false, told };
+    scenario(&mut stage);
+    assert!(stage.ran, "a scenario runs its driver");
+    let metrics = stage.driver.metrics();
+    let gauges = [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
+    assert_eq!(gauges, [0; 5], "on {}: {metrics:?}\n{:?}", stage.told, stage.trace);
+    let connections = metrics.accepted + metrics.connects;
+    assert_eq!(metrics.closes.total(), connections, "on {}: {metrics:?}", stage.told);
+}
+
+/// Where a scenario happens: a driver, and the trace of everybody on it.
+pub(crate) struct Stage<'a> {
+    pub(crate) driver: &'a mut dyn Driver,
+    pub(crate) trace: Trace,
+    ran: bool,
+    told: String,
+}
+
+impl Stage<'_> {
+    /// Listens for one connection, under the name `who`.
+    pub(crate) fn serve(
+        &mut self,
+        who: &str,
+        make: impl Fn() -> Play + Send + Sync + 'static,
+    ) -> SocketAddr {
+        self.serve_with(who, Limits::default(), make)
+    }
+
+    pub(crate) fn serve_with(
+        &mut self,
+        who: &str,
+        limits: Limits,
+        make: impl Fn() -> Play + Send + Sync + 'static,
+    ) -> SocketAddr {
+        let who = who.to_owned();
+        self.serve_many(1, limits, move |_| (who.clone(), make()))
+    }
+
+    /// Listens for `count` connections; `make` is told the number of each, from 0.
+    pub(crate) fn serve_many(
+        &mut self,
+        count: usize,
+        limits: Limits,
+        make: impl Fn(usize) -> (String, Play) + Send + Sync + 'static,
+    ) -> SocketAddr {
+        let trace = self.trace.clone();
+        let made = AtomicUsize::new(0);
+        let mut options = ListenOptions::default();
+        options.limits = limits;
+        let factory = Box::new(move |incoming: &lariat::Incoming| {
+            let number = made.fetch_add(1, Ordering::Relaxed);
+            let (who, play) = make(number);
+            let last = (number + 1 == count).then(|| incoming.listener());
+            Some(Box::new(Last { inner: trace.wrap(&who, play), stops: last }) as _)
+        });
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = self.driver.listen_boxed(addr, options, factory).unwrap();
+        self.driver.addresses(listener)[0]
+    }
+
+    /// An address at which nobody listens.
+    pub(crate) fn deserted(&mut self) -> SocketAddr {
+        // A port that was free a moment ago: the system hands such ports out in turn.
+        match self.told.as_str() {
+            "the reactor" => {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                listener.local_addr().unwrap()
+            }
+            _ => SocketAddr::from(([127, 0, 0, 1], 1)),
+        }
+    }
+
+    pub(crate) fn connect(&mut self, who: &str, addr: SocketAddr, play: Play) -> ConnId {
+        self.connect_with(who, addr, Limits::default(), play)
+    }
+
+    pub(crate) fn connect_with(
+        &mut self,
+        who: &str,
+        addr: SocketAddr,
+        limits: Limits,
+        play: Play,
+    ) -> ConnId {
+        let protocol = Box::new(self.trace.wrap(who, play));
+        self.driver.connect_boxed(addr, limits, protocol).unwrap()
+    }
+
+    pub(crate) fn run(&mut self) -> Report {
+        self.ran = true;
+        self.driver.run().unwrap()
+    }
+
+    /// What must have happened to `who`.
+    #[track_caller]
+    pub(crate) fn expect<S: AsRef<str>>(&self, who: &str, lines: &[S]) {
+        let lines: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
+        let found = self.trace.of(who);
+        assert!(
+            found == lines,
+            "{who} on {}\nexpected: {lines:#?}\n   found: {found:#?}\neverybody:\n{:?}",
+            self.told,
+            self.trace,
+        );
+    }
+
+    /// A condition that must hold, with everything that happened if it does not.
+    #[track_caller]
+    pub(crate) fn check(&self, holds: bool, what: &str) {
+        assert!(holds, "{what} on {}\n{:?}", self.told, self.trace);
+    }
+}
+
+/// The line of a trace for data that was consumed.
+pub(crate) fn data(bytes: &[u8]) -> String {
+    let hash = bytes.iter().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    });
+    format!("data {} bytes {hash:016x}", bytes.len())
+}
+
+// ---- protocols -----------------------------------------------------------------------------------
+
+type Act = Box<dyn FnMut(&mut Context<'_>) -> Outcome + Send>;
+type WithInput = Box<dyn FnMut(&mut Context<'_>, &mut Input<'_>) -> Outcome + Send>;
+
+/// A protocol made of closures. What is not given is as in [`Protocol`], and `data` consumes
+/// everything.
+#[derive(Default)]
+pub(crate) struct Play {
+    opened: Option<Act>,
+    data: Option<WithInput>,
+    eof: Option<WithInput>,
+    drained: Option<Act>,
+    timeout: Option<Box<dyn FnMut(&mut Context<'_>, Timer) -> Outcome + Send>>,
+    notified: Option<Box<dyn FnMut(&mut Context<'_>, Note) -> Outcome + Send>>,
+    closed: Option<Box<dyn FnMut(&mut Context<'_>, &CloseReason) + Send>>,
+    stopping: Option<Act>,
+    filter: Option<Box<dyn FnMut() -> Option<Box<dyn Filter>> + Send>>,
+}
+
+macro_rules! acts {
+    ($($name:ident($($kind:ty),*) -> $out:ty;)*) => {
+        $(pub(crate) fn $name(
+            mut self,
+            act: impl FnMut($($kind),*) -> $out + Send + 'static,
+        ) -> Play {
+            self.$name = Some(Box::new(act));
+            self
+        })*
+    };
+}
+
+impl Play {
+    pub(crate) fn new() -> Play {
+        Play::default()
+    }
+
+    acts! {
+        opened(&mut Context<'_>) -> Outcome;
+        data(&mut Context<'_>, &mut Input<'_>) -> Outcome;
+        eof(&mut Context<'_>, &mut Input<'_>) -> Outcome;
+        drained(&mut Context<'_>) -> Outcome;
+        timeout(&mut Context<'_>, Timer) -> Outcome;
+        notified(&mut Context<'_>, Note) -> Outcome;
+        closed(&mut Context<'_>, &CloseReason) -> ();
+        stopping(&mut Context<'_>) -> Outcome;
+        filter() -> Option<Box<dyn Filter>>;
+    }
+}
+
+impl Protocol for Play {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.opened.as_mut().map_or(Ok(()), |act| act(cx))
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        match &mut self.data {
+            Some(act) => act(cx, input),
+            None => {
+                input.consume_all();
+                Ok(())
+            }
+        }
+    }
+
+    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
+        match &mut self.eof {
+            Some(act) => act(cx, rest),
+            None => {
+                cx.close();
+                Ok(())
+            }
+        }
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.drained.as_mut().map_or(Ok(()), |act| act(cx))
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        match &mut self.timeout {
+            Some(act) => act(cx, timer),
+            None => {
+                cx.close();
+                Ok(())
+            }
+        }
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        self.notified.as_mut().map_or(Ok(()), |act| act(cx, note))
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        if let Some(act) = &mut self.closed {
+            act(cx, reason);
+        }
+    }
+
+    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
+        match &mut self.stopping {
+            Some(act) => act(cx),
+            None => {
+                cx.close();
+                Ok(())
+            }
+        }
+    }
+
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        self.filter.as_mut().and_then(|make| make())
+    }
+}
+
+/// Says `bytes` when it opens.
+pub(crate) fn says(bytes: &'static [u8]) -> Play {
+    Play::new().opened(move |cx| {
+        cx.write(bytes);
+        Ok(())
+    })
+}
+
+/// Says `bytes` when it opens, and finishes sending.
+pub(crate) fn says_all(bytes: &'static [u8]) -> Play {
+    Play::new().opened(move |cx| {
+        cx.write(bytes);
+        cx.shutdown_write();
+        Ok(())
+    })
+}
+
+/// Answers every byte with the same byte.
+pub(crate) fn echo() -> Play {
+    Play::new().data(|cx, input| {
+        cx.write(input);
+        input.consume_all();
+        Ok(())
+    })
+}
+
+/// Stops its listener as soon as it is known, so that a run comes to its end.
+struct Last<P> {
+    inner: P,
+    stops: Option<ListenerId>,
+}
+
+impl<P> Last<P> {
+    fn stop(&mut self, cx: &mut Context<'_>) {
+        if let Some(listener) = self.stops.take() {
+            cx.stop_listening(listener);
+        }
+    }
+}
+
+impl<P: Protocol> Protocol for Last<P> {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.stop(cx);
+        self.inner.opened(cx)
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        self.inner.data(cx, input)
+    }
+
+    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
+        self.inner.eof(cx, rest)
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.inner.drained(cx)
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        self.inner.timeout(cx, timer)
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        self.inner.notified(cx, note)
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        self.stop(cx);
+        self.inner.closed(cx, reason);
+    }
+
+    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.inner.stopping(cx)
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        self.inner.filter()
+    }
+}

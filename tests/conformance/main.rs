@@ -1,0 +1,8 @@
+//! What every driver does alike: scripted scenarios, each with the callbacks that must come of it.
+//!
+//! A scenario is a function over a [`Stage`](kit::Stage), which knows its driver only as
+//! `dyn lariat::Driver`. It runs in the simulator with several seeds, with and without a rough
+//! network, and on the reactor over real sockets; the traces must be the same.
+
+mod callbacks;
+mod kit;
