@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Ctrl-C stops it: newcomers are refused, connections may finish for 5 s, and a summary says how
-//! it went. With `-v` each connection that ends says why, with `--stats 1s` the counters are printed
-//! every second; `--help` has the rest. What all examples share (the command line, the ready line,
-//! the summary) is in `common/`.
+//! it went. With `-v` each connection that ends says why, with `--stats 1s` the counters are
+//! printed every second; `--help` has the rest. What all examples share (the command line, the
+//! ready line, the summary) is in `common/`.
 
 mod common;
 

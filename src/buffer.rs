@@ -264,9 +264,15 @@ mod tests {
             for (call, size) in calls {
                 match call {
                     0 | 1 => {
-                        let bytes: Vec<u8> = (0..size).map(|_| { next = next.wrapping_add(31); next }).collect();
+                        let bytes: Vec<u8> = (0..size)
+                            .map(|_| { next = next.wrapping_add(31); next })
+                            .collect();
                         model.extend(&bytes);
-                        if call == 0 { queue.push(&bytes, &mut pool) } else { queue.push_shared(bytes.into()) }
+                        if call == 0 {
+                            queue.push(&bytes, &mut pool);
+                        } else {
+                            queue.push_shared(bytes.into());
+                        }
                     }
                     _ => {
                         let size = size.min(queue.len());
@@ -285,7 +291,9 @@ mod tests {
         }
 
         #[test]
-        fn unread_input_agrees_with_a_list(calls in prop::collection::vec((any::<bool>(), 0usize..5_000), 1..60)) {
+        fn unread_input_agrees_with_a_list(
+            calls in prop::collection::vec((any::<bool>(), 0usize..5_000), 1..60)
+        ) {
             let mut unread = Unread::default();
             let mut model: Vec<u8> = Vec::new();
             for (number, (push, size)) in calls.into_iter().enumerate() {

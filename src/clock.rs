@@ -15,8 +15,8 @@ pub(crate) struct Readings {
 
 /// A driver's clock. Times are nanoseconds since the driver's start.
 ///
-/// The *tick* is the time of the last reading, rounded down to a millisecond. It is recomputed
-/// only when a reading lies beyond it, because a subtraction and a division at every turn would cost
+/// The *tick* is the time of the last reading, rounded down to a millisecond. It is recomputed only
+/// when a reading lies beyond it, because a subtraction and a division at every turn would cost
 /// more than all the comparisons together. It lags by less than a millisecond and so never makes a
 /// deadline early.
 #[derive(Debug)]

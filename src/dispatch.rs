@@ -97,7 +97,8 @@ impl Called<'_> {
         let timed = TIMED && shared.blame.turns > 0;
         let before = if timed { shared.clock.exact() } else { 0 };
         let mut cx = Context { shared, conn, shown, socket, callback };
-        // An error is dealt with inside the guard: the straight way out has nothing to look at or drop.
+        // An error is dealt with inside the guard: the straight way out has nothing to look at or
+        // drop.
         let result = guarded(|| {
             if let Err(error) = code(&mut **protocol, &mut cx) {
                 note_error(&mut cx, &**protocol, error);

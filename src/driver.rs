@@ -12,8 +12,8 @@ use crate::protocol::{Incoming, Protocol};
 /// A factory as every driver can take it: called for each newcomer, None refuses.
 pub type BoxedFactory = Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>> + Send + Sync>;
 
-/// A driver: what moves bytes and time for protocols. Object-safe; its bounds are the strictest of all
-/// drivers, whose own methods are looser.
+/// A driver: what moves bytes and time for protocols. Object-safe; its bounds are the strictest of
+/// all drivers, whose own methods are looser.
 ///
 /// ```
 /// use lariat::{BoxedFactory, Context, Driver, Input, ListenOptions, Outcome, Protocol};
@@ -29,7 +29,8 @@ pub type BoxedFactory = Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>
 ///
 /// fn listens(driver: &mut dyn Driver) -> lariat::Result<()> {
 ///     let factory: BoxedFactory = Box::new(|_| Some(Box::new(Echo)));
-///     let listener = driver.listen_boxed("127.0.0.1:0".parse().unwrap(), ListenOptions::default(), factory)?;
+///     let addr = "127.0.0.1:0".parse().unwrap();
+///     let listener = driver.listen_boxed(addr, ListenOptions::default(), factory)?;
 ///     assert_ne!(driver.addresses(listener)[0].port(), 0);
 ///     Ok(())
 /// }

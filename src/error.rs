@@ -58,16 +58,20 @@ pub enum ErrorKind {
 /// adds a hint where there is one.
 ///
 /// ```
+/// # use lariat::{Context, Input, Outcome, Protocol};
 /// let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
 /// let address = first.local_addr().unwrap();
 /// let mut reactor = lariat::reactor::Reactor::new()?;
 /// # struct Echo;
-/// # impl lariat::Protocol for Echo {
-/// #     fn data(&mut self, _: &mut lariat::Context<'_>, _: &mut lariat::Input<'_>) -> lariat::Outcome { Ok(()) }
+/// # impl Protocol for Echo {
+/// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
 /// # }
 /// let error = reactor.listen(address, |_| Some(Echo)).unwrap_err();
 /// assert_eq!(error.kind(), lariat::ErrorKind::AddressInUse);
-/// assert_eq!(error.to_string(), format!("cannot listen on {address}: the address is already in use"));
+/// assert_eq!(
+///     error.to_string(),
+///     format!("cannot listen on {address}: the address is already in use")
+/// );
 /// # Ok::<(), lariat::Error>(())
 /// ```
 pub struct Error(Box<Parts>);

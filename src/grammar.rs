@@ -1,8 +1,8 @@
 //! The order of callbacks, checked.
 //!
 //! The connection's own flags decide which callback runs; this second, smaller state machine knows
-//! nothing of them and only watches what runs. `data`, the hot one, is watched in debug builds and in
-//! the simulator, all others always.
+//! nothing of them and only watches what runs. `data`, the hot one, is watched in debug builds and
+//! in the simulator, all others always.
 
 /// A callback of [`Protocol`](crate::Protocol).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,8 +41,8 @@ impl Handle {
 
     /// Shuts the driver down: no more newcomers, every connection is told
     /// [`stopping`](crate::Protocol::stopping), and what is left after
-    /// [`DriverLimits::drain`](crate::DriverLimits::drain) \[30 s\] is aborted. Never refused; calling it
-    /// again does nothing.
+    /// [`DriverLimits::drain`](crate::DriverLimits::drain) \[30 s\] is aborted. Never refused;
+    /// calling it again does nothing.
     pub fn shutdown(&self) {
         self.remote.shutdown();
     }
@@ -51,8 +51,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] when [`DriverLimits::posts_max`](crate::DriverLimits::posts_max) requests
-    /// are waiting, [`ErrorKind::Stopped`] when the driver has ended.
+    /// [`ErrorKind::Full`] when [`DriverLimits::posts_max`](crate::DriverLimits::posts_max)
+    /// requests are waiting, [`ErrorKind::Stopped`] when the driver has ended.
     pub fn close(&self, id: ConnId) -> Result<()> {
         self.remote.close(id)
     }

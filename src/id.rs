@@ -1,8 +1,8 @@
 //! Names of connections and listeners, and the slots behind them.
 //!
-//! A [`ConnId`] is a slot number and a generation. The slot finds the connection in a table at once;
-//! the generation tells an old name from the slot's new owner, so that an event, a message or a
-//! write meant for a connection that has ended never reaches another one.
+//! A [`ConnId`] is a slot number and a generation. The slot finds the connection in a table at
+//! once; the generation tells an old name from the slot's new owner, so that an event, a message or
+//! a write meant for a connection that has ended never reaches another one.
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -1,7 +1,7 @@
 //! An event-loop networking runtime built directly on mio, for people who write low-level servers.
 //!
-//! A [`Protocol`] is one value per connection: bytes come in, wishes go out. The same protocol runs on
-//! two drivers: [`reactor`], one thread and readiness for very many connections, and [`sim`], a
+//! A [`Protocol`] is one value per connection: bytes come in, wishes go out. The same protocol runs
+//! on two drivers: [`reactor`], one thread and readiness for very many connections, and [`sim`], a
 //! deterministic simulator with a virtual clock and faults from a seed.
 //!
 //! ```no_run
@@ -36,8 +36,8 @@
 //! # Guarantees
 //!
 //! - Callbacks never run inside one another, and their order is fixed: see [`Protocol`].
-//! - Every connection ends, with a [`CloseReason`], exactly once; the last reply is not lost to a reset
-//!   of our own.
+//! - Every connection ends, with a [`CloseReason`], exactly once; the last reply is not lost to a
+//!   reset of our own.
 //! - Everything has a bound, on by default, with a reason of its own when it is reached. An echo, a
 //!   relay and a proxy are bounded without any code: see [`Peer::write`].
 //! - A panic in a callback ends its connection and no other.

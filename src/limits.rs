@@ -22,11 +22,12 @@ const MIB: usize = 1024 * KIB;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes read from one connection in one turn before others have theirs \[256 KiB\]. More than 256
-    /// KiB has no effect: it is the size of the read buffer.
+    /// Bytes read from one connection in one turn before others have theirs \[256 KiB\]. More than
+    /// 256 KiB has no effect: it is the size of the read buffer.
     pub read_budget: usize,
-    /// Bytes a protocol may leave unread \[1 MiB, at most 1 GiB\]. A `data` that consumes nothing while this
-    /// much is unread ends the connection with [`InputFull`](crate::CloseKind::InputFull).
+    /// Bytes a protocol may leave unread \[1 MiB, at most 1 GiB\]. A `data` that consumes nothing
+    /// while this much is unread ends the connection with
+    /// [`InputFull`](crate::CloseKind::InputFull).
     pub input_max: usize,
     /// Unsent bytes strictly above which a connection is congested, and input that causes more
     /// output is no longer read \[64 KiB\].
@@ -137,8 +138,8 @@ pub struct DriverLimits {
     pub overload: Overload,
     /// Connections accepted per turn and listener \[64\].
     pub accepts_max: usize,
-    /// Requests from other threads that may wait \[1,024\]; one more is refused. Shutdown and abort are
-    /// flags and never refused.
+    /// Requests from other threads that may wait \[1,024\]; one more is refused. Shutdown and abort
+    /// are flags and never refused.
     pub posts_max: usize,
     /// Timers run per turn \[1,024\].
     pub timers_max: usize,
@@ -150,8 +151,8 @@ pub struct DriverLimits {
     pub drain: Duration,
     /// A turn longer than this starts the search for the callback to blame \[100 ms\].
     pub slow_callback: Duration,
-    /// Time to poll without sleeping before each sleep \[0: off\]. Burns a core for the latency of a
-    /// lone client.
+    /// Time to poll without sleeping before each sleep \[0: off\]. Burns a core for the latency of
+    /// a lone client.
     pub spin: Duration,
 }
 

@@ -260,7 +260,8 @@ mod tests {
                         prop_assert!(timers.cancel(key));
                     }
                     _ => {
-                        let mut due: Vec<_> = model.iter().filter(|t| t.0 <= time).copied().collect();
+                        let mut due: Vec<_> =
+                            model.iter().filter(|t| t.0 <= time).copied().collect();
                         due.sort_by_key(|t| (t.0, t.1));
                         model.retain(|t| t.0 > time);
                         let due: Vec<u32> = due.into_iter().map(|t| t.1).collect();

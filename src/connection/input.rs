@@ -49,8 +49,8 @@ impl Connection {
         self.bytes_in += count as u64;
     }
 
-    /// Takes bytes from the socket that cannot be shown where they are: they are discarded, pass the
-    /// filter, or join what is unread.
+    /// Takes bytes from the socket that cannot be shown where they are: they are discarded, pass
+    /// the filter, or join what is unread.
     pub(crate) fn handle_wire(&mut self, bytes: &[u8], tick: u64) {
         if self.flags.any(Flags::CLOSING) {
             let rare = self.rare_mut();

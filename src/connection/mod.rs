@@ -3,8 +3,8 @@
 //! `handle_*` takes in what happened, `want_*` records what the protocol wishes, `poll_*` and the
 //! getters say what a driver has to do. No method does I/O, reads a clock or calls a protocol.
 //!
-//! An idle connection is the fixed part alone. Everything rare (queued output, unread input, timers, a
-//! filter, the end) lies in one box, [`Rare`], that exists only while something is in it.
+//! An idle connection is the fixed part alone. Everything rare (queued output, unread input,
+//! timers, a filter, the end) lies in one box, [`Rare`], that exists only while something is in it.
 
 mod ending;
 mod flags;

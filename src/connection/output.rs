@@ -39,8 +39,8 @@ impl Connection {
         )
     }
 
-    /// `count` bytes went to the socket without passing the queue, in answer to bytes that were read
-    /// in the same turn.
+    /// `count` bytes went to the socket without passing the queue, in answer to bytes that were
+    /// read in the same turn.
     #[inline(always)]
     pub(crate) fn handle_sent_directly(&mut self, count: usize) {
         self.bytes_out += count as u64;

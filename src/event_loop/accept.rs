@@ -1,8 +1,8 @@
 //! Listeners: accepting within bounds, and waiting when a bound is reached.
 //!
 //! Edge-triggered readiness tells of a newcomer once. Whenever accepting stops before the queue is
-//! empty (budget, `connections_max`, no descriptor), the listener remembers that it is ready and the
-//! loop comes back by itself.
+//! empty (budget, `connections_max`, no descriptor), the listener remembers that it is ready and
+//! the loop comes back by itself.
 
 use std::io;
 use std::mem;

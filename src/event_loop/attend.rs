@@ -16,7 +16,8 @@ impl<S: System> EventLoop<S> {
         let flags = entry.conn.flags();
         if flags.any(Flags::ENDED) {
             if flags.none(Flags::COUNTED_OUT) {
-                // A read has ended it: gauges, holders and the socket come first, `closed` next turn.
+                // A read has ended it: gauges, holders and the socket come first, `closed` next
+                // turn.
                 return self.finish(id);
             }
             return self.tell_closed(id);

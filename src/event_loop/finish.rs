@@ -8,8 +8,8 @@ use crate::id::ConnId;
 use crate::reason::CloseReason;
 
 impl<S: System> EventLoop<S> {
-    /// Applies the wishes of the connection itself and does what follows from its new state: FIN, the
-    /// end, releases, deadlines, the ready list.
+    /// Applies the wishes of the connection itself and does what follows from its new state: FIN,
+    /// the end, releases, deadlines, the ready list.
     pub(super) fn finish(&mut self, id: ConnId) {
         self.finish_as(id, false);
     }

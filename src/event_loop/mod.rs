@@ -48,8 +48,8 @@ use accept::Listening;
 pub(crate) use system::{EventSink, Listener, Stream, System};
 use table::Table;
 
-/// The shared read buffer. Smaller ones cost half the bulk throughput, one per connection all of the
-/// memory.
+/// The shared read buffer. Smaller ones cost half the bulk throughput, one per connection all of
+/// the memory.
 pub(crate) fn read_buffer() -> Box<[u8]> {
     vec![0; 256 * 1024].into_boxed_slice()
 }
@@ -160,8 +160,8 @@ impl<S: System> EventLoop<S> {
                 || !(self.keep_running || !self.listening.is_empty() || self.mailbox.has_mail()))
     }
 
-    /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens. `buffer`
-    /// is what connections are read into.
+    /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens.
+    /// `buffer` is what connections are read into.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) -> io::Result<()> {
         self.apply_outside();
         self.run_turn(timeout, buffer)

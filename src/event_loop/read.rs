@@ -11,8 +11,8 @@ use crate::id::ConnId;
 use crate::protocol::Callback;
 
 impl<S: System> EventLoop<S> {
-    /// Attends to the connection if it needs it, then reads once, as much as its budget allows. Whoever
-    /// may have more goes to the back of the ready list.
+    /// Attends to the connection if it needs it, then reads once, as much as its budget allows.
+    /// Whoever may have more goes to the back of the ready list.
     #[inline(always)]
     pub(super) fn serve<const TIMED: bool>(&mut self, id: ConnId, buffer: &mut [u8]) {
         let Some(mut entry) = self.table.get_mut(id) else { return };
@@ -86,8 +86,8 @@ impl<S: System> EventLoop<S> {
         if !self.shared.effects.is_empty() {
             self.apply_effects(Some(id));
         }
-        // A large echo that the socket took at once: waiting for the next turn to say `drained` would
-        // cost it a poll. What `drained` writes in turn does wait.
+        // A large echo that the socket took at once: waiting for the next turn to say `drained`
+        // would cost it a poll. What `drained` writes in turn does wait.
         match self.table.get_mut(id) {
             Some(entry) if entry.conn.drains_at_once() => self.call_drained(id),
             _ => self.finish(id),

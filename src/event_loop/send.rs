@@ -14,7 +14,8 @@ use crate::protocol::{Callback, Part, Shared};
 const SLICES: usize = 16;
 
 impl<S: System> EventLoop<S> {
-    /// Sends what the callback that has returned wrote to its own connection, behind what was queued.
+    /// Sends what the callback that has returned wrote to its own connection, behind what was
+    /// queued.
     pub(super) fn send_own(&mut self, id: ConnId, shown: &[u8], callback: Callback) {
         if self.shared.output.is_empty() {
             return self.shared.output.clear();

@@ -1,4 +1,5 @@
-//! What a loop asks of the system beneath it: mio on the reactor, a made-up network in the simulator.
+//! What a loop asks of the system beneath it: mio on the reactor, a made-up network in the
+//! simulator.
 //!
 //! The loop itself is the same for both, so that what the simulator finds is found for the reactor.
 
@@ -32,8 +33,8 @@ pub(crate) trait System {
     /// The time right now.
     fn now(&self) -> Instant;
 
-    /// Waits for events, at most for `timeout`, and hands each to `sink`. Readiness is told once per
-    /// change (edge-triggered); spurious events are allowed. An interrupted wait ends early.
+    /// Waits for events, at most for `timeout`, and hands each to `sink`. Readiness is told once
+    /// per change (edge-triggered); spurious events are allowed. An interrupted wait ends early.
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()>;
 
     /// A listening, nonblocking socket.

@@ -34,8 +34,8 @@ impl SocketInfo for NoSocket {
 
 /// Lent to each callback: its own connection, and ways to reach everything else.
 ///
-/// What is wished for takes effect when the callback has returned. Nothing here blocks, calls back or
-/// does I/O.
+/// What is wished for takes effect when the callback has returned. Nothing here blocks, calls back
+/// or does I/O.
 pub struct Context<'a> {
     pub(crate) shared: &'a mut Shared,
     pub(crate) conn: &'a mut Connection,
@@ -179,9 +179,9 @@ impl Context<'_> {
 
     // ---- the end -----------------------------------------------------------------------------
 
-    /// Closes in order: no more callbacks but `closed`; what is queued is sent, then FIN, then input
-    /// is discarded until the peer's FIN or [`Limits::linger_total`] \[5 s\]. Calling it again does
-    /// nothing. While a connect is under way, it is cancelled.
+    /// Closes in order: no more callbacks but `closed`; what is queued is sent, then FIN, then
+    /// input is discarded until the peer's FIN or [`Limits::linger_total`] \[5 s\]. Calling it
+    /// again does nothing. While a connect is under way, it is cancelled.
     pub fn close(&mut self) {
         self.conn.want_close();
     }
@@ -215,8 +215,8 @@ impl Context<'_> {
 
     // ---- timers ------------------------------------------------------------------------------
 
-    /// Sets `timer` to fire after `delay`, or anew if it is set. It never fires early; zero fires in
-    /// the next turn, a delay too long to count never.
+    /// Sets `timer` to fire after `delay`, or anew if it is set. It never fires early; zero fires
+    /// in the next turn, a delay too long to count never.
     pub fn set_timer(&mut self, timer: Timer, delay: Duration) {
         if self.conn.flags().any(Flags::CLOSING | Flags::ENDED) {
             return;
@@ -296,9 +296,9 @@ impl Context<'_> {
 
     // ---- this connection's rules -------------------------------------------------------------
 
-    /// Lets `next` take the connection over when this callback has returned: this protocol is dropped
-    /// without `closed`, its timers are cancelled, and what it wrote is sent first. `next` is told
-    /// `opened`, then shown what is unread. The last call in a callback wins.
+    /// Lets `next` take the connection over when this callback has returned: this protocol is
+    /// dropped without `closed`, its timers are cancelled, and what it wrote is sent first. `next`
+    /// is told `opened`, then shown what is unread. The last call in a callback wins.
     pub fn replace(&mut self, next: impl Protocol + Send + 'static) -> Replacement<'_> {
         self.replace_local(next)
     }
@@ -337,8 +337,8 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// Whether `count` more bytes may be written. Past `output_max` they are lost and the connection ends
-/// after the callback.
+/// Whether `count` more bytes may be written. Past `output_max` they are lost and the connection
+/// ends after the callback.
 fn admit(shared: &Shared, conn: &mut Connection, count: usize) -> bool {
     let fits = conn.check_marks(shared.output.len() + count);
     if !fits {
@@ -438,8 +438,9 @@ impl<'a> Peer<'a> {
         self.shared.ids.is_current(self.id)
     }
 
-    /// Queues a copy of `bytes`. In `data` and `eof`, a receiver above its high mark holds the writer:
-    /// it is not read until the receiver has drained to its low mark. So a relay is bounded.
+    /// Queues a copy of `bytes`. In `data` and `eof`, a receiver above its high mark holds the
+    /// writer: it is not read until the receiver has drained to its low mark. So a relay is
+    /// bounded.
     pub fn write(&mut self, bytes: &[u8]) {
         if self.own.is_some() {
             return self.write_own(bytes.len(), |output, shown| output.push(bytes, shown));
@@ -482,7 +483,8 @@ impl<'a> Peer<'a> {
         self.shared.effects.list.push(Effect::ShutdownWrite(self.id));
     }
 
-    /// Closes that connection in order, as [`Context::close`] does. Its `closed` runs in a later turn.
+    /// Closes that connection in order, as [`Context::close`] does. Its `closed` runs in a later
+    /// turn.
     pub fn close(&mut self) {
         self.shared.effects.list.push(Effect::Close(self.id));
     }
@@ -492,8 +494,8 @@ impl<'a> Peer<'a> {
         self.shared.effects.list.push(Effect::Abort(self.id));
     }
 
-    /// Sends a note, received by [`Protocol::notified`] in a later turn, not before `opened`. Beyond
-    /// [`Limits::notes_max`] \[64\] waiting ones it is dropped and counted in
+    /// Sends a note, received by [`Protocol::notified`] in a later turn, not before `opened`.
+    /// Beyond [`Limits::notes_max`] \[64\] waiting ones it is dropped and counted in
     /// [`Metrics::refused_notes`].
     pub fn notify(&mut self, note: Note) {
         self.shared.effects.list.push(Effect::Notify { to: self.id, note });

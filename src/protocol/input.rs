@@ -80,8 +80,8 @@ impl<'a> Input<'a> {
     }
 
     /// Asks that `data` does not run again before `count` bytes are unread, or FIN has come. Holds
-    /// until the next `data`. Without it, a peer that sends single bytes makes a protocol look at the
-    /// same beginning again and again.
+    /// until the next `data`. Without it, a peer that sends single bytes makes a protocol look at
+    /// the same beginning again and again.
     ///
     /// More than [`Limits::input_max`](crate::Limits::input_max) ends the connection with
     /// [`InputFull`](crate::CloseKind::InputFull).

@@ -1,8 +1,8 @@
 //! The contract between a driver and the code of its user.
 //!
 //! A [`Protocol`] is one value per connection. Its callbacks get a [`Context`], through which they
-//! wish for things: bytes to be written, the connection to be closed, a timer to be set. No callback
-//! runs inside another; wishes take effect when the callback has returned.
+//! wish for things: bytes to be written, the connection to be closed, a timer to be set. No
+//! callback runs inside another; wishes take effect when the callback has returned.
 
 mod context;
 mod effects;
@@ -35,8 +35,8 @@ pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// The order of callbacks: [`opened`](Protocol::opened) first and once; then
 /// [`data`](Protocol::data) any number of times and [`eof`](Protocol::eof) at most once, no `data`
 /// after it; [`drained`](Protocol::drained) once for every time the output became congested;
-/// [`closed`](Protocol::closed) last and exactly once, also after a panic. A connect that fails gives
-/// `closed` alone.
+/// [`closed`](Protocol::closed) last and exactly once, also after a panic. A connect that fails
+/// gives `closed` alone.
 ///
 /// ```
 /// use lariat::{Context, Input, Outcome, Protocol};
@@ -114,14 +114,15 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// The connection has ended. Runs last and exactly once; what it writes to its own connection is
-    /// dropped.
+    /// The connection has ended. Runs last and exactly once; what it writes to its own connection
+    /// is dropped.
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         let _ = (cx, reason);
     }
 
-    /// The driver is being shut down. Runs once per open connection; the default closes. A connection
-    /// that stays open is aborted when [`DriverLimits::drain`](crate::DriverLimits::drain) is over.
+    /// The driver is being shut down. Runs once per open connection; the default closes. A
+    /// connection that stays open is aborted when
+    /// [`DriverLimits::drain`](crate::DriverLimits::drain) is over.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! The system beneath the reactor: mio.
 //!
 //! Streams are registered once, for both directions, edge-triggered, and never again; dropping one
-//! takes it out of the poll. Between registration and drop a stream is a nonblocking one of std: mio's
-//! own type adds a layer to every read and write that the compiler does not always see through.
+//! takes it out of the poll. Between registration and drop a stream is a nonblocking one of std:
+//! mio's own type adds a layer to every read and write that the compiler does not always see
+//! through.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -21,8 +22,8 @@ use crate::id::ConnId;
 use crate::protocol::SocketInfo;
 use crate::socket::{self, Reserve, retry};
 
-/// The upper half of a token is a connection's generation, which is never 0. With 0 there, the lower
-/// half is one of these, or a listener's number.
+/// The upper half of a token is a connection's generation, which is never 0. With 0 there, the
+/// lower half is one of these, or a listener's number.
 const WAKE: usize = u32::MAX as usize;
 #[cfg(feature = "signals")]
 const SIGNALS: usize = WAKE - 1;
@@ -100,7 +101,8 @@ impl MioSystem {
 
 impl AsFd for MioSystem {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // mio gives the number of its descriptor alone; a duplicate would not carry a lifetime either.
+        // mio gives the number of its descriptor alone; a duplicate would not carry a lifetime
+        // either.
         self.poll.registry().as_fd()
     }
 }

@@ -84,8 +84,8 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits), or the system gave no poll or no
-    /// descriptor for it.
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits), or the system gave no poll or
+    /// no descriptor for it.
     pub fn with_limits(limits: DriverLimits) -> Result<Reactor> {
         limits.validate()?;
         let started = |error| Error::from_io(Op::Start, error);
@@ -102,8 +102,9 @@ impl Reactor {
         Ok(Reactor { inner, buffer: read_buffer() })
     }
 
-    /// Listens on `addr` (all addresses that it stands for; port 0 takes a free one). `factory` makes a
-    /// protocol for each newcomer; None refuses it. A factory that panics refuses it as well.
+    /// Listens on `addr` (all addresses that it stands for; port 0 takes a free one). `factory`
+    /// makes a protocol for each newcomer; None refuses it. A factory that panics refuses it as
+    /// well.
     ///
     /// ```
     /// # use lariat::{Context, Input, Outcome, Protocol};
@@ -231,8 +232,8 @@ impl Reactor {
     }
 
     /// One turn: waits for events, at most for `timeout` (None: as long as nothing happens), and
-    /// handles them. With [`next_deadline`](Reactor::next_deadline) and [`AsFd`], this puts the reactor
-    /// into another loop.
+    /// handles them. With [`next_deadline`](Reactor::next_deadline) and [`AsFd`], this puts the
+    /// reactor into another loop.
     ///
     /// # Errors
     ///
@@ -247,7 +248,8 @@ impl Reactor {
         self.inner.is_over()
     }
 
-    /// When the next turn is due, even if the descriptor does not become readable before. None: never.
+    /// When the next turn is due, even if the descriptor does not become readable before. None:
+    /// never.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.inner.next_deadline()
     }
@@ -272,8 +274,8 @@ impl Reactor {
         self.inner.keep_running = keep;
     }
 
-    /// Lets SIGINT and SIGTERM shut the reactor down; a second signal ends the process at once, with
-    /// the status 130 or 143. The signals stay taken over when the reactor is gone.
+    /// Lets SIGINT and SIGTERM shut the reactor down; a second signal ends the process at once,
+    /// with the status 130 or 143. The signals stay taken over when the reactor is gone.
     ///
     /// # Errors
     ///

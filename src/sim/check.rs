@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::Sim;
 
-/// Runs `scenario` in a fresh simulator for every seed of `seeds`. When it panics, the seed is printed
-/// with the way to repeat it alone, and the panic goes on.
+/// Runs `scenario` in a fresh simulator for every seed of `seeds`. When it panics, the seed is
+/// printed with the way to repeat it alone, and the panic goes on.
 ///
 /// The environment variable `LARIAT_SEED` replaces the range by one seed, `LARIAT_SEEDS` by as many
 /// from 0.

@@ -1,9 +1,9 @@
 //! The deterministic driver: a virtual clock, a made-up network, faults from a seed.
 //!
-//! [`Sim`] runs the very turns of the reactor over sockets that do not exist, so that every order of
-//! events can be had, and had again: the same seed gives the same trace, byte for byte, on every
-//! machine. [`Probe`] tests one protocol alone, [`every_split`] finds the commonest bug of protocols
-//! written by hand, and [`check`] runs a scenario over many seeds.
+//! [`Sim`] runs the very turns of the reactor over sockets that do not exist, so that every order
+//! of events can be had, and had again: the same seed gives the same trace, byte for byte, on every
+//! machine. [`Probe`] tests one protocol alone, [`every_split`] finds the commonest bug of
+//! protocols written by hand, and [`check`] runs a scenario over many seeds.
 //!
 //! ```
 //! use lariat::sim::{Faults, Sim};
@@ -132,8 +132,8 @@ impl Sim {
         self.network.borrow_mut().script(call, nth, fault);
     }
 
-    /// How many descriptors the driver may have for its connections \[unlimited\]; one more fails with
-    /// EMFILE.
+    /// How many descriptors the driver may have for its connections \[unlimited\]; one more fails
+    /// with EMFILE.
     pub fn set_descriptors_max(&mut self, most: usize) {
         self.network.borrow_mut().descriptors_max = most;
     }
@@ -169,8 +169,8 @@ impl Sim {
         Duration::from_nanos(self.network.borrow().now())
     }
 
-    /// Runs until shutdown, or until nothing is left, or until nothing can happen any more: no byte is
-    /// under way and no timer is set.
+    /// Runs until shutdown, or until nothing is left, or until nothing can happen any more: no byte
+    /// is under way and no timer is set.
     ///
     /// # Errors
     ///
@@ -183,8 +183,8 @@ impl Sim {
         Ok(Report::default())
     }
 
-    /// Runs until `done`, looked at after every turn, or as [`run`](Sim::run) does. True when it ended
-    /// by `done`.
+    /// Runs until `done`, looked at after every turn, or as [`run`](Sim::run) does. True when it
+    /// ended by `done`.
     ///
     /// # Errors
     ///
@@ -246,8 +246,8 @@ impl Sim {
 
     // ---- what every driver has ---------------------------------------------------------------
 
-    /// Listens on `addr`; see [`Reactor::listen`](crate::reactor::Reactor::listen). No real socket is
-    /// opened: any address will do.
+    /// Listens on `addr`; see [`Reactor::listen`](crate::reactor::Reactor::listen). No real socket
+    /// is opened: any address will do.
     ///
     /// # Errors
     ///

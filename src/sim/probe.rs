@@ -211,9 +211,9 @@ struct Answer {
     kind: Option<CloseKind>,
 }
 
-/// Cuts `bytes` in every way that matters and demands the same answer each time: whole, byte by byte,
-/// in two at every place, and at random places. Each answer is what a fresh protocol of `factory` sends
-/// until, after FIN, its connection has ended, and the kind of its reason.
+/// Cuts `bytes` in every way that matters and demands the same answer each time: whole, byte by
+/// byte, in two at every place, and at random places. Each answer is what a fresh protocol of
+/// `factory` sends until, after FIN, its connection has ended, and the kind of its reason.
 ///
 /// A protocol that assumes a message to arrive in one piece passes every test on loopback and fails
 /// this one.

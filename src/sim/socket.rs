@@ -10,8 +10,8 @@ use super::system::Shared;
 /// One end of a simulated connection that the test itself holds: a client, or a server's side, that
 /// does exactly what it is told.
 ///
-/// It sends what it is given as fast as the window allows and reads everything at once, unless it is
-/// told to stop. Time passes only while the simulator runs.
+/// It sends what it is given as fast as the window allows and reads everything at once, unless it
+/// is told to stop. Time passes only while the simulator runs.
 ///
 /// ```
 /// use lariat::sim::Sim;
