@@ -5,4 +5,7 @@
 //! network, and on the reactor over real sockets; the traces must be the same.
 
 mod callbacks;
+mod ends;
+mod input;
 mod kit;
+mod output;
