@@ -51,10 +51,8 @@ impl Probe {
     /// When the simulator fails, which it does not without a script.
     pub fn new(protocol: impl Protocol + 'static) -> Probe {
         let mut sim = Sim::new(0);
-        let mut link = Link::default();
-        link.latency = Duration::ZERO;
-        link.window = usize::MAX / 2;
-        sim.set_link(link);
+        let (latency, window) = (Duration::ZERO, usize::MAX / 2);
+        sim.set_link(Link { latency, window, ..Link::default() });
         let reason = Reason::default();
         let id = Rc::new(RefCell::new(None));
         let watched = Watched { protocol, reason: Rc::clone(&reason), id: Rc::clone(&id) };
