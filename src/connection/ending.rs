@@ -123,6 +123,9 @@ impl Connection {
             let rare = self.rare_mut();
             if rare.phase == u64::MAX {
                 rare.phase = tick;
+                // Where the FIN is gone already, after a half-close, lingering begins here.
+                rare.linger = tick;
+                rare.linger_active = tick;
             }
         }
     }
