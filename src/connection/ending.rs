@@ -83,7 +83,12 @@ impl Connection {
             }
             if self.flags.any(Flags::ABORT_WANTED) {
                 self.flags.set(Flags::RESET);
-                self.end(By::Us, CloseKind::Aborted, None);
+                let kind = if self.flags.any(Flags::CONNECTING) {
+                    CloseKind::Connect(ConnectFailure::Cancelled)
+                } else {
+                    CloseKind::Aborted
+                };
+                self.end(By::Us, kind, None);
             } else if self.flags.any(Flags::OVERFLOW) && self.flags.none(Flags::ENDED) {
                 self.flags.set(Flags::RESET);
                 self.end(By::Runtime, CloseKind::OutputFull, None);
