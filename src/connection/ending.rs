@@ -18,6 +18,13 @@ pub(crate) struct Ending {
     cause: Option<Cause>,
 }
 
+impl Ending {
+    /// Whether the connection was closed for no other reason than that it was over.
+    fn is_in_order(&self) -> bool {
+        matches!(self.kind, CloseKind::Finished | CloseKind::Shutdown)
+    }
+}
+
 /// What a passed deadline means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expired {
@@ -206,6 +213,9 @@ impl Connection {
         let undelivered = self.flags.any(Flags::DATA_DUE)
             || (self.flags.any(Flags::READABLE) && self.flags.none(Flags::PEER_FIN));
         if self.flags.any(undeliverable) || !undelivered {
+            // What broke the connection first, or made it close, says more than this.
+            let first = self.take_ending(self.flags.any(Flags::BROKEN));
+            let Ending { by, kind, cause } = first.unwrap_or(Ending { by, kind, cause });
             return self.end(by, kind, cause);
         }
         if self.flags.none(Flags::BROKEN) {
@@ -215,6 +225,12 @@ impl Connection {
             rare.ending = Some(Ending { by, kind, cause });
             rare.holding.clear();
         }
+    }
+
+    /// Takes the end that was decided before; one in order only if `in_order` counts as well.
+    fn take_ending(&mut self, in_order: bool) -> Option<Ending> {
+        let decided = |ending: &mut Ending| in_order || !ending.is_in_order();
+        self.rare.as_mut()?.ending.take_if(decided)
     }
 
     /// A write failed: what the kernel still holds of the input is read first.
@@ -418,7 +434,7 @@ impl Connection {
         let in_order = self
             .rare()
             .and_then(|rare| rare.ending.as_ref())
-            .is_none_or(|ending| matches!(ending.kind, CloseKind::Finished | CloseKind::Shutdown));
+            .is_none_or(Ending::is_in_order);
         if in_order {
             self.end(By::Runtime, CloseKind::TimedOut(deadline), None);
         } else {
