@@ -186,7 +186,8 @@ impl Connection {
         }
         self.need = 0;
         self.flags.clear(Flags::NEEDY);
-        if need > self.limits.input_max {
+        let failed = self.flags.any(Flags::FAILED);
+        if need > self.limits.input_max && !failed {
             return self.begin_close(By::Runtime, CloseKind::InputFull, None);
         }
         if need > left {
@@ -199,7 +200,7 @@ impl Connection {
         if left < shown {
             // It moves on, but not fast enough to stop at what one `data` consumed.
             self.flags.set(Flags::DATA_DUE);
-        } else if self.flags.none(Flags::PAUSED | Flags::HELD | Flags::CLOSE_WANTED) {
+        } else if !failed && self.flags.none(Flags::PAUSED | Flags::HELD | Flags::CLOSE_WANTED) {
             self.begin_close(By::Runtime, CloseKind::InputFull, None);
         } else {
             self.flags.set(Flags::DATA_DUE);
