@@ -235,9 +235,11 @@ impl Connection {
 
     /// The connections that this queue no longer has a reason to hold.
     pub(crate) fn poll_released(&mut self) -> Vec<ConnId> {
-        let (ended, low) = (self.flags.any(Flags::ENDED | Flags::BROKEN), self.limits.low_mark);
+        // Who is closing takes nothing more, so that there is nothing to wait for.
+        let over = self.flags.any(Flags::CLOSING | Flags::ENDED | Flags::BROKEN);
+        let low = self.limits.low_mark;
         match self.rare.as_mut() {
-            Some(rare) if !rare.holders.is_empty() && (ended || rare.caused <= low) => {
+            Some(rare) if !rare.holders.is_empty() && (over || rare.caused <= low) => {
                 std::mem::take(&mut rare.holders)
             }
             _ => Vec::new(),
