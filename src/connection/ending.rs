@@ -221,8 +221,11 @@ impl Connection {
         if self.flags.none(Flags::BROKEN) {
             self.flags.set(Flags::BROKEN);
             self.flags.clear(Flags::EOF_DUE | Flags::CONGESTED | Flags::DRAINED_DUE);
+            let failed = self.flags.any(Flags::FAILED);
             let rare = self.rare_mut();
-            rare.ending = Some(Ending { by, kind, cause });
+            if !failed {
+                rare.ending = Some(Ending { by, kind, cause });
+            }
             rare.holding.clear();
         }
     }
