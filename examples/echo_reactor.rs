@@ -35,7 +35,7 @@ struct Echo;
 impl Protocol for Echo {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         cx.write(input);
-        input.consume_all();
+        input.consume(input.len());
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Everything that a callback may wish for, in every callback; and the loop around them: small event
-//! lists, shutdown under load, other threads.
+//! Everything that a callback may wish for, in every callback; and the loop around them: small
+//! event lists, shutdown under load, other threads.
 
 use std::cell::Cell;
 use std::io::{Read, Write};

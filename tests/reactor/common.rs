@@ -1,4 +1,4 @@
-//! What the tests share: protocols, clients, and the loop that drives a reactor until something holds.
+//! What the tests share: protocols, clients, and what drives a reactor until something holds.
 
 use std::cell::{Ref, RefCell};
 use std::io::{ErrorKind, Read, Write};
@@ -21,7 +21,7 @@ pub(crate) const MIB: usize = 1024 * KIB;
 /// The reactor's read buffer: what one read can add to a queue.
 pub(crate) const READ_BUFFER: usize = 256 * KIB;
 
-// ---- driving -------------------------------------------------------------------------------------
+// ---- driving ------------------------------------------------------------------------------------
 
 /// Turns until `done` holds.
 #[track_caller]
@@ -97,7 +97,7 @@ pub(crate) fn reactor_with(change: impl FnOnce(&mut DriverLimits)) -> Reactor {
     Reactor::with_limits(limits).unwrap()
 }
 
-// ---- bytes ---------------------------------------------------------------------------------------
+// ---- bytes --------------------------------------------------------------------------------------
 
 /// The byte at a place of the endless stream that the tests send. Its period is a prime, so that a
 /// lost, repeated or exchanged block shows.
@@ -139,7 +139,7 @@ impl Pattern {
     }
 }
 
-// ---- clients -------------------------------------------------------------------------------------
+// ---- clients ------------------------------------------------------------------------------------
 
 pub(crate) fn client(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
@@ -181,7 +181,7 @@ pub(crate) fn fill(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     taken
 }
 
-// ---- protocols -----------------------------------------------------------------------------------
+// ---- protocols ----------------------------------------------------------------------------------
 
 pub(crate) struct Echo;
 

@@ -1,8 +1,9 @@
 //! The reactor on real sockets: what the kernel, and peers at their worst, do to it.
 //!
 //! Clients are sockets of std, in threads of their own, or protocols on the same reactor. Nothing
-//! sleeps in order to wait for something else; every wait has an end. The ids in the names are those
-//! of the failures that a test holds off: `a..` accepting, `b..` reading and writing, `c..` the loop.
+//! sleeps in order to wait for something else; every wait has an end. The ids in the names are
+//! those of the failures that a test holds off: `a..` accepting, `b..` reading and writing, `c..`
+//! the loop.
 
 mod callbacks;
 mod common;
