@@ -121,7 +121,6 @@ impl Connection {
     fn apply_failure(&mut self, tick: u64) {
         let Some(ending) = self.rare_mut().ending.take() else { return };
         if ending.kind == CloseKind::Panicked {
-            self.flags.set(Flags::RESET);
             self.end(ending.by, ending.kind, ending.cause);
         } else {
             self.begin_close(ending.by, ending.kind, ending.cause);
@@ -196,6 +195,9 @@ impl Connection {
         self.stop_callbacks();
         self.lose_unread();
         self.flags.set(Flags::ENDED);
+        if kind == CloseKind::Panicked {
+            self.flags.set(Flags::RESET);
+        }
         self.rare_mut().ending = Some(Ending { by, kind, cause });
     }
 
@@ -294,9 +296,7 @@ impl Connection {
         let clear_left = self.rare().map_or(0, |rare| rare.queue.len());
         if self.flags.any(Flags::HANDSHAKING) {
             // Clear bytes that wait for a filter that will never open.
-            let mut pool = ChunkPool::default();
-            let rare = self.rare_mut();
-            rare.unsent += rare.queue.clear(&mut pool) as u64;
+            self.lose_queue();
         } else if clear_left > 0 {
             return false;
         }
@@ -434,10 +434,8 @@ impl Connection {
             _ => return,
         };
         self.flags.set(Flags::RESET);
-        let in_order = self
-            .rare()
-            .and_then(|rare| rare.ending.as_ref())
-            .is_none_or(Ending::is_in_order);
+        let in_order =
+            self.rare().and_then(|rare| rare.ending.as_ref()).is_none_or(Ending::is_in_order);
         if in_order {
             self.end(By::Runtime, CloseKind::TimedOut(deadline), None);
         } else {

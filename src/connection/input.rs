@@ -127,7 +127,8 @@ impl Connection {
             let rare = self.rare_mut();
             let Some(filtered) = rare.filtered.as_mut() else { return };
             match guarded(|| filtered.filter.peer_closed()) {
-                Ok(Progress::PeerFinished) => {}
+                // Before it is open there is nothing that the peer could have finished.
+                Ok(Progress::PeerFinished) if self.flags.none(Flags::HANDSHAKING) => {}
                 Ok(_) => {
                     self.flags.set(Flags::PEER_FIN);
                     let truncated = CloseKind::Filter(FilterFailure::Truncated);
@@ -273,6 +274,8 @@ impl Connection {
                     self.flags.clear(Flags::HANDSHAKING);
                     self.flags.set(Flags::OPENED_DUE);
                     self.active = tick;
+                    // What is queued could not leave before.
+                    self.rare_mut().progress = tick;
                 }
                 if progress == Progress::PeerFinished {
                     self.handle_clear_fin();
@@ -280,6 +283,7 @@ impl Connection {
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
+                self.give_up_filter();
                 let failed = CloseKind::Filter(FilterFailure::Failed);
                 self.begin_close(By::Peer, failed, Some(error.into()));
             }

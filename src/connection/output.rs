@@ -249,10 +249,19 @@ impl Connection {
     // ---- the filter --------------------------------------------------------------------------
 
     pub(super) fn note_wire(&mut self, tick: u64) {
-        if self.wire_len() > 0 && self.flags.none(Flags::QUEUED) {
-            self.flags.set(Flags::QUEUED);
-            self.rare_mut().progress = tick;
+        if self.wire_len() == 0 || self.flags.any(Flags::QUEUED) {
+            return;
         }
+        if self.flags.any(Flags::FIN_SENT) {
+            // A filter may go on answering what it reads; nobody can hear it any more.
+            if let Some(filtered) = self.rare_mut().filtered.as_mut() {
+                filtered.wire.clear();
+                filtered.sent = 0;
+            }
+            return;
+        }
+        self.flags.set(Flags::QUEUED);
+        self.rare_mut().progress = tick;
     }
 
     /// Puts a filter under the queues. What is queued already leaves as it is.
@@ -290,6 +299,8 @@ impl Connection {
         let result = guarded(|| filtered.filter.start(&mut filtered.wire));
         self.note_wire(tick);
         self.handle_progress(result, tick);
+        // What is fed to the filter counts as what the filter makes of it.
+        self.bytes_in -= unread.len() as u64;
         if !unread.is_empty() && self.flags.none(Flags::ENDED | Flags::CLOSING) {
             self.handle_wire(unread.as_slice(), tick);
         }
@@ -298,6 +309,20 @@ impl Connection {
             self.flags.clear(Flags::EOF_DUE | Flags::PEER_FIN);
             self.handle_fin();
         }
+    }
+
+    /// The filter has failed: what it has produced is sent, and it is called no more.
+    pub(super) fn give_up_filter(&mut self) {
+        self.flags.set(Flags::FILTER_FINISHED);
+        self.lose_queue();
+    }
+
+    /// Drops the clear bytes that will never pass the filter.
+    pub(super) fn lose_queue(&mut self) {
+        if let Some(rare) = self.rare.as_mut() {
+            rare.unsent += rare.queue.clear(&mut ChunkPool::default()) as u64;
+        }
+        self.handle_flushed();
     }
 
     /// Ends the filter's direction once everything clear has passed it.
