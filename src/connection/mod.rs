@@ -122,6 +122,7 @@ impl Rare {
 
 /// Empty rare parts, shared by the connections of a loop so that a short write costs no allocation.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "the boxes themselves are what is kept")]
 pub(crate) struct RarePool(Vec<Box<Rare>>);
 
 impl RarePool {
@@ -235,7 +236,7 @@ impl Connection {
 
     /// Whether a turn has something to do for this connection. A driver keeps exactly these
     /// connections in its ready list.
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn has_work(&self) -> bool {
         self.may_read() || self.has_rare_work()
     }

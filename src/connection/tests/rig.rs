@@ -4,8 +4,10 @@
 //! It does with the connection what the loop does, in the loop's order, and checks the model at
 //! every byte that passes.
 
+mod steps;
+
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use crate::id::{ConnId, Ids, ListenerId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::note::Note;
-use crate::reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline};
+use crate::reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 /// What one read of the rig's takes at most.
@@ -146,11 +148,14 @@ pub(super) struct Model {
     unfiltered: Option<usize>,
     pub(super) kind: Option<CloseKind>,
     wishes: Vec<Wish>,
+    /// The next protocol, with a filter that unread input is fed to or not.
+    next: Option<Option<bool>>,
     failed: Option<Failure>,
     overflowed: bool,
     /// Times of the last byte in or out, of progress in sending, and of the present phase.
     active: u64,
     progress: u64,
+    queued: bool,
     phase: u64,
     linger: Option<(u64, u64)>,
 }
@@ -183,15 +188,24 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn accepted(limits: Limits) -> Rig {
+        let mut rig = Rig::unopened(limits);
+        rig.attend();
+        rig
+    }
+
+    fn unopened(limits: Limits) -> Rig {
         let mut ids = Ids::default();
         let (id, listener) = (ids.reserve(), ListenerId::new(0));
         let peer = ([127, 0, 0, 1], 7000).into();
         let now = 1000 * MILLISECOND;
-        let mut rig = Rig::new(
-            Connection::accepted(id, listener, peer, Arc::new(limits), now),
-            ids,
-            now,
-        );
+        Rig::new(Connection::accepted(id, listener, peer, Arc::new(limits), now), ids, now)
+    }
+
+    /// A connection whose protocol has a filter from the start.
+    pub(super) fn filtered(limits: Limits, chatter: usize) -> Rig {
+        let mut rig = Rig::unopened(limits);
+        rig.chatter = chatter;
+        rig.put_filter(false, false);
         rig.attend();
         rig
     }
@@ -372,17 +386,21 @@ impl Rig {
     pub(super) fn put_filter(&mut self, panics: bool, feed: bool) {
         let flags = self.conn.flags();
         if flags.any(Flags::FILTERED) {
-            self.decide_close(CloseKind::Filter(crate::reason::FilterFailure::Second));
+            self.decide_close(CloseKind::Filter(FilterFailure::Second));
         } else if flags.any(Flags::UNREAD) && !feed {
-            self.decide_close(CloseKind::Filter(crate::reason::FilterFailure::UnreadInput));
+            self.decide_close(CloseKind::Filter(FilterFailure::UnreadInput));
         } else {
             self.model.unfiltered = Some(self.model.written.len());
             self.model.phase = self.now;
             // What is fed to the filter counts as received from it, not from the socket.
             let fed = self.model.received.split_off(self.model.consumed);
             self.expect_filtered(&fed);
+            if flags.any(Flags::PEER_FIN) && self.model.kind.is_none() && !self.model.decoder.ended
+            {
+                self.decide_break(CloseKind::Filter(FilterFailure::Truncated));
+            }
         }
-        let toy = Toy { chatter: self.chatter, panics, ..Toy::default() };
+        let toy = Toy::new(self.chatter, panics);
         let tick = self.tick();
         self.conn.handle_filter(Box::new(toy), feed, &mut self.chunks, tick);
     }
@@ -392,6 +410,11 @@ impl Rig {
     /// Time passes, with the deadlines in it as the loop's timer has them.
     pub(super) fn advance(&mut self, by: u64) {
         let until = self.now + by;
+        let queued = self.is(Flags::QUEUED);
+        if queued && !std::mem::replace(&mut self.model.queued, queued) {
+            self.model.progress = self.now;
+        }
+        self.model.queued = queued;
         while let Some(at) = self.armed.filter(|at| *at <= until) {
             self.now = self.now.max(at.next_multiple_of(MILLISECOND));
             self.armed = None;
@@ -411,7 +434,7 @@ impl Rig {
             Expired::Something => {
                 assert!(before <= tick, "a deadline came early");
                 let kind = expected.expect("nothing was due by the model's watch");
-                if self.model.kind.is_none_or(in_order) && !self.is_lingering_or_over(kind) {
+                if self.model.kind.is_none_or(in_order) && kind != CloseKind::Finished {
                     self.model.kind = Some(kind);
                 }
             }
@@ -419,19 +442,15 @@ impl Rig {
         self.finish(false);
     }
 
-    fn is_lingering_or_over(&self, kind: CloseKind) -> bool {
-        kind == CloseKind::Finished
-    }
-
     /// What is due now, by the model's own watch. `Finished` stands for the end of lingering.
     fn model_deadline(&self) -> Option<CloseKind> {
-        let limits = small_or(self.conn.limits());
+        let limits = self.conn.limits();
         let (flags, model) = (self.conn.flags(), &self.model);
         let over = |since: u64, limit: Duration| self.now - since >= limit.as_nanos() as u64;
         let timed_out = |deadline| Some(CloseKind::TimedOut(deadline));
         if flags.any(Flags::CONNECTING) {
-            return over(model.phase, limits.connect).then_some(())
-                .and(timed_out(Deadline::Connect));
+            let waited = over(model.phase, limits.connect);
+            return if waited { timed_out(Deadline::Connect) } else { None };
         }
         if flags.any(Flags::CLOSING) {
             let closing = over(model.phase, limits.close_deadline);
@@ -447,8 +466,8 @@ impl Rig {
             };
         }
         if flags.any(Flags::HANDSHAKING) {
-            return over(model.phase, limits.handshake).then_some(())
-                .and(timed_out(Deadline::Handshake));
+            let waited = over(model.phase, limits.handshake);
+            return if waited { timed_out(Deadline::Handshake) } else { None };
         }
         if flags.any(Flags::QUEUED) && over(model.progress, limits.write_stall) {
             return timed_out(Deadline::Write);
@@ -464,17 +483,8 @@ impl Rig {
         if self.is(Flags::ATTENTION) {
             self.attend();
         }
-        let mut budget = self.conn.limits().read_budget;
-        while self.conn.may_read() && self.reason.is_none() {
-            let room = budget.min(READ_BUFFER);
-            if room == 0 {
-                self.conn.handle_ready(Flags::NONE);
-                return;
-            }
-            match self.read(room) {
-                Some(count) => budget -= count,
-                None => return,
-            }
+        if self.reason.is_none() {
+            self.read(READ_BUFFER);
         }
     }
 
@@ -508,12 +518,24 @@ impl Rig {
             self.conn.handle_shown(bytes.len());
             self.model.received.extend(&bytes);
             let consumed = self.call_with_input(Callback::Data, &bytes);
+            let settled = (consumed.left | consumed.need) == 0
+                && self.model.wishes.is_empty()
+                && self.conn.flags().passes(Flags::SETTLED_GATE, Flags::WRITABLE);
             self.send_own(Callback::Data);
+            if settled && self.conn.flags().passes(Flags::SETTLED_GATE, Flags::WRITABLE) {
+                // The straight path of the loop: nothing follows but the next read.
+                self.conn.handle_ready(Flags::NONE);
+                return Some(bytes.len());
+            }
             self.conn.borrow_rare(&mut self.rares);
             self.decide_consumed(bytes.len(), consumed);
             self.conn.handle_left(&bytes, consumed);
             self.settle_wishes();
-            self.finish(false);
+            if self.conn.drains_at_once() {
+                self.call(Callback::Drained);
+            } else {
+                self.finish(false);
+            }
         } else {
             self.wire(&bytes);
             self.attend();
@@ -548,7 +570,7 @@ impl Rig {
         let Model { decoder, received, .. } = &mut self.model;
         let greeted = decoder.greeted;
         if decoder.decode(wire, received).is_err() {
-            self.decide_close(CloseKind::Filter(crate::reason::FilterFailure::Failed));
+            self.decide_close(CloseKind::Filter(FilterFailure::Failed));
         } else if self.model.decoder.greeted && !greeted {
             self.model.active = self.now;
             self.model.progress = self.now;
@@ -561,7 +583,7 @@ impl Rig {
             && flags.none(Flags::PEER_FIN | Flags::CLOSING)
             && !self.model.decoder.ended;
         if cut {
-            self.decide_break(CloseKind::Filter(crate::reason::FilterFailure::Truncated));
+            self.decide_break(CloseKind::Filter(FilterFailure::Truncated));
         }
         self.conn.handle_fin();
     }
@@ -572,7 +594,9 @@ impl Rig {
             return;
         }
         if self.is(Flags::ENDED) {
-            return self.tell_closed();
+            // What a read has ended is finished first.
+            let first = !self.is(Flags::COUNTED_OUT);
+            return if first { self.finish(false) } else { self.tell_closed() };
         }
         if self.is(Flags::CONNECTING) {
             self.complete_connect();
@@ -645,9 +669,7 @@ impl Rig {
                 let unread = self.conn.lend_unread();
                 let consumed = self.call_with_input(callback, unread.as_slice());
                 self.send_own(callback);
-                let replaced = self.model.wishes.iter().any(|wish| {
-                    matches!(wish, Wish::Replace | Wish::ReplaceFiltered(_))
-                });
+                let replaced = self.model.next.is_some();
                 if replaced {
                     let consumed = Consumed { need: 0, ..consumed };
                     self.decide_consumed(unread.len(), consumed);
@@ -658,7 +680,7 @@ impl Rig {
             }
             Callback::Drained => {
                 if !self.conn.poll_drained() {
-                    return;
+                    return self.finish(false);
                 }
                 assert!(self.conn.unsent() <= self.conn.limits().low_mark);
                 self.run(callback, &[]);
@@ -683,14 +705,12 @@ impl Rig {
                 self.send_own(callback);
             }
         }
+        if callback == Callback::Stopping {
+            self.finish(true);
+        }
         self.settle_wishes();
-        self.finish(callback == Callback::Stopping);
+        self.finish(false);
     }
-}
-
-/// The limits that the model goes by.
-fn small_or(limits: &Arc<Limits>) -> Limits {
-    (**limits).clone()
 }
 
 pub(super) fn in_order(kind: CloseKind) -> bool {

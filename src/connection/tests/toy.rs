@@ -55,13 +55,17 @@ impl Decoder {
 pub(super) struct Toy {
     decoder: Decoder,
     /// Answers whatever comes with this many bytes of its own.
-    pub(super) chatter: usize,
-    pub(super) panics: bool,
+    chatter: usize,
+    panics: bool,
     failed: bool,
     finished: bool,
 }
 
 impl Toy {
+    pub(super) fn new(chatter: usize, panics: bool) -> Toy {
+        Toy { chatter, panics, ..Toy::default() }
+    }
+
     fn progress(&self) -> Progress {
         match (self.decoder.greeted, self.decoder.ended) {
             (false, _) => Progress::Handshaking,

@@ -1,0 +1,213 @@
+//! A filter under the queues.
+
+use super::super::Flags;
+use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
+use super::toy::{HELLO, NONSENSE, UNSPEAKABLE, encode, end};
+use crate::filter::{Filter, FilterResult, Progress};
+use crate::grammar::Callback;
+use crate::reason::{CloseKind, Deadline, FilterFailure};
+
+fn open() -> Rig {
+    let mut rig = Rig::filtered(small_limits(), 0);
+    rig.peer_sends_wire(&[HELLO]);
+    rig.settle();
+    assert_eq!(rig.calls, [Callback::Opened]);
+    rig
+}
+
+fn failure(failure: FilterFailure) -> Option<CloseKind> {
+    Some(CloseKind::Filter(failure))
+}
+
+#[test]
+fn opened_and_what_was_queued_wait_for_the_filter() {
+    let mut rig = Rig::filtered(small_limits(), 0);
+    rig.other_writes(10, false, None);
+    rig.settle();
+    assert_eq!((rig.calls.len(), rig.kernel.sent.as_slice()), (0, &[HELLO][..]));
+    rig.peer_sends_wire(&[HELLO]);
+    rig.settle();
+    assert_eq!(rig.calls, [Callback::Opened]);
+    assert_eq!(rig.sent_clear(), (rig.model.written.clone(), false));
+}
+
+#[test]
+fn clear_bytes_come_out_however_the_wire_is_cut() {
+    let mut rig = open();
+    for byte in encode(b"clear") {
+        rig.kernel.arrived.push_back(byte);
+        rig.event(Flags::READABLE);
+        rig.settle();
+    }
+    assert_eq!(rig.shown.concat(), b"clear");
+    assert_eq!(rig.conn.bytes_in(), 5);
+}
+
+#[test]
+fn the_filters_end_is_sent_before_the_fin() {
+    let mut rig = open();
+    rig.plan.push_back(Answer { write: 9, wishes: vec![Wish::Close], ..Answer::default() });
+    rig.peer_sends(1);
+    rig.settle();
+    assert!(rig.kernel.fin_sent);
+    assert_eq!(rig.sent_clear(), (rig.model.written.clone(), true));
+}
+
+#[test]
+fn the_peers_end_inside_the_filter_is_its_fin() {
+    let mut rig = open();
+    rig.peer_sends(3);
+    rig.peer_sends_wire(&end());
+    rig.settle();
+    assert_eq!(rig.calls[1..], [Callback::Data, Callback::Eof, Callback::Closed]);
+    assert_eq!(rig.kind(), Some(CloseKind::Finished));
+}
+
+#[test]
+fn a_fin_without_the_filters_end_is_a_truncation() {
+    let mut rig = open();
+    rig.peer_sends(3);
+    rig.peer_finishes();
+    rig.settle();
+    assert_eq!(rig.calls[1..], [Callback::Data, Callback::Closed], "`eof` would be a lie");
+    assert_eq!(rig.kind(), failure(FilterFailure::Truncated));
+}
+
+#[test]
+fn a_handshake_that_never_ends_times_out_and_its_output_is_lost() {
+    let mut rig = Rig::filtered(small_limits(), 0);
+    rig.other_writes(10, false, None);
+    rig.settle_to_the_end();
+    assert_eq!(rig.kind(), Some(CloseKind::TimedOut(Deadline::Handshake)));
+    assert_eq!(rig.reason.unwrap().unsent(), 10);
+}
+
+#[test]
+fn time_for_the_handshake_is_not_time_that_output_has_stalled() {
+    let mut rig = Rig::filtered(small_limits(), 0);
+    rig.kernel.room = 0;
+    rig.other_writes(10, false, None);
+    rig.advance(35 * MILLISECOND);
+    rig.peer_sends_wire(&[HELLO]);
+    rig.settle();
+    rig.advance(25 * MILLISECOND);
+    assert!(!rig.is(Flags::ENDED), "the output could leave for 25 ms only");
+}
+
+#[test]
+fn a_filter_that_fails_to_read_says_its_last_words_and_is_left_alone() {
+    let mut rig = open();
+    rig.kernel.room = 0;
+    rig.other_writes(10, false, None);
+    rig.peer_sends_wire(&[NONSENSE]);
+    rig.settle();
+    rig.peer_reads(1000);
+    rig.settle();
+    assert!(rig.kernel.fin_sent);
+    rig.settle_to_the_end();
+    assert_eq!(rig.kind(), failure(FilterFailure::Failed));
+}
+
+#[test]
+fn a_filter_that_fails_to_write_gets_nothing_more_to_write() {
+    let mut rig = open();
+    let tick = rig.tick();
+    rig.conn.queue_shared(vec![UNSPEAKABLE].into(), tick);
+    rig.conn.queue_shared(vec![1; 4].into(), tick);
+    rig.model.written.extend([UNSPEAKABLE, 1, 1, 1, 1]);
+    rig.send_for_others();
+    rig.settle_to_the_end();
+    assert_eq!(rig.kind(), failure(FilterFailure::Failed));
+}
+
+#[test]
+fn a_filter_that_panics_resets_the_connection() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.put_filter(true, false);
+    rig.peer_sends_wire(&[HELLO]);
+    rig.model.kind = Some(CloseKind::Panicked);
+    rig.serve();
+    assert!(rig.is(Flags::RESET));
+    rig.settle();
+    assert_eq!(rig.kind(), Some(CloseKind::Panicked));
+}
+
+#[test]
+fn what_a_filter_says_after_the_fin_is_not_sent() {
+    let mut rig = Rig::filtered(small_limits(), 2);
+    rig.peer_sends_wire(&[HELLO]);
+    rig.settle();
+    rig.other_wishes(Wish::Finish);
+    rig.settle();
+    assert!(rig.kernel.fin_sent);
+    rig.peer_sends(5);
+    rig.settle();
+    assert_eq!((rig.shown.concat().len(), rig.conn.unsent()), (5, 0));
+    rig.peer_sends_wire(&end());
+    rig.settle();
+    assert_eq!(rig.kind(), Some(CloseKind::Finished));
+}
+
+#[test]
+fn unread_input_meets_a_new_filter_only_where_that_was_asked_for() {
+    for feed in [false, true] {
+        let mut rig = Rig::accepted(small_limits());
+        let wishes = vec![Wish::ReplaceFiltered(feed)];
+        rig.plan.push_back(Answer { keep: 3, wishes, ..Answer::default() });
+        rig.peer_sends_wire(&[b'!', HELLO, encode(b"x")[0], encode(b"x")[1]]);
+        rig.settle();
+        if feed {
+            assert_eq!(rig.shown, [vec![b'!', HELLO, 1, encode(b"x")[1]], vec![b'x']]);
+            assert_eq!(rig.conn.bytes_in(), 2, "`!` in the clear, and `x` through the filter");
+        } else {
+            rig.settle_to_the_end();
+            assert_eq!(rig.kind(), failure(FilterFailure::UnreadInput));
+        }
+    }
+}
+
+#[test]
+fn a_second_filter_is_refused() {
+    let mut rig = open();
+    let wishes = vec![Wish::ReplaceFiltered(true)];
+    rig.plan.push_back(Answer { wishes, ..Answer::default() });
+    rig.peer_sends(1);
+    rig.settle_to_the_end();
+    assert_eq!(rig.kind(), failure(FilterFailure::Second));
+}
+
+/// Takes the peer's FIN for its proper end, also before it is open.
+struct Credulous;
+
+impl Filter for Credulous {
+    fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Handshaking)
+    }
+
+    fn receive(&mut self, _: &[u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Handshaking)
+    }
+
+    fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Handshaking)
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {}
+
+    fn peer_closed(&mut self) -> Progress {
+        Progress::PeerFinished
+    }
+}
+
+#[test]
+fn a_fin_within_the_handshake_is_a_truncation_whatever_the_filter_thinks() {
+    let mut rig = Rig::accepted(small_limits());
+    let tick = rig.tick();
+    rig.conn.handle_filter(Box::new(Credulous), false, &mut rig.chunks, tick);
+    rig.model.kind = failure(FilterFailure::Truncated);
+    rig.kernel.fin = true;
+    rig.event(Flags::READABLE | Flags::HUNG);
+    rig.serve();
+    rig.settle();
+    assert_eq!(rig.kind(), failure(FilterFailure::Truncated));
+}

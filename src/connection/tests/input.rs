@@ -1,0 +1,208 @@
+//! Input: what is shown, when, and what waits.
+
+use super::super::Flags;
+use super::rig::{Answer, Failure, Rig, Wish, small_limits};
+use crate::grammar::Callback;
+use crate::reason::CloseKind;
+
+fn keep(keep: usize) -> Answer {
+    Answer { keep, ..Answer::default() }
+}
+
+fn need(need: usize) -> Answer {
+    Answer { keep: usize::MAX, need, ..Answer::default() }
+}
+
+fn wish(wish: Wish) -> Answer {
+    Answer { wishes: vec![wish], ..Answer::default() }
+}
+
+fn lengths(rig: &Rig) -> Vec<usize> {
+    rig.shown.iter().map(Vec::len).collect()
+}
+
+#[test]
+fn what_is_left_unread_is_shown_again_with_what_follows() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.extend([keep(2), keep(1)]);
+    rig.peer_sends(5);
+    rig.settle();
+    assert_eq!(lengths(&rig), [5], "nothing new, nothing shown");
+    rig.peer_sends(3);
+    rig.settle();
+    rig.peer_sends(1);
+    rig.settle();
+    assert_eq!(lengths(&rig), [5, 5, 2]);
+}
+
+#[test]
+fn need_keeps_data_back_until_enough_has_come() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(need(6));
+    for _ in 0..7 {
+        rig.peer_sends(1);
+        rig.settle();
+    }
+    assert_eq!(lengths(&rig), [1, 6, 1]);
+}
+
+#[test]
+fn need_of_what_is_there_already_does_not_show_it_again_by_itself() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(need(2));
+    rig.peer_sends(4);
+    rig.settle();
+    assert_eq!(lengths(&rig), [4]);
+    rig.peer_sends(1);
+    rig.settle();
+    assert_eq!(lengths(&rig), [4, 5]);
+}
+
+#[test]
+fn fin_before_the_needed_bytes_shows_what_is_there_once_and_then_eof() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.extend([need(10), need(10), Answer { keep: 6, ..wish(Wish::Close) }]);
+    rig.peer_sends(3);
+    rig.settle();
+    rig.peer_sends(3);
+    rig.peer_finishes();
+    rig.settle();
+    assert_eq!(lengths(&rig), [3, 6, 6]);
+    assert_eq!(rig.calls[1..4], [Callback::Data, Callback::Data, Callback::Eof]);
+    assert_eq!(rig.kind(), Some(CloseKind::Finished));
+    assert_eq!(rig.reason.unwrap().unread(), 6, "what `eof` leaves is lost");
+}
+
+#[test]
+fn need_above_input_max_ends_with_input_full() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(need(101));
+    rig.peer_sends(1);
+    rig.settle_to_the_end();
+    assert_eq!(rig.kind(), Some(CloseKind::InputFull));
+}
+
+#[test]
+fn consuming_nothing_of_input_max_ends_with_input_full_and_one_byte_less_does_not() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.extend([keep(99), keep(99), keep(1000)]);
+    rig.peer_sends(90);
+    rig.settle();
+    rig.peer_sends(9);
+    rig.settle();
+    assert!(rig.is(Flags::OPENED) && !rig.is(Flags::CLOSING));
+    rig.peer_sends(1);
+    rig.settle_to_the_end();
+    assert_eq!(lengths(&rig), [90, 99, 100]);
+    assert_eq!(rig.kind(), Some(CloseKind::InputFull));
+}
+
+#[test]
+fn data_runs_again_while_it_moves_on_and_input_max_is_unread() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.extend([keep(96), keep(130), keep(120), keep(110), keep(90)]);
+    rig.peer_sends(96);
+    rig.settle();
+    rig.peer_sends(60);
+    rig.settle();
+    assert_eq!(lengths(&rig), [96, 156, 130, 120, 110]);
+    assert_eq!(rig.conn.rare().unwrap().unread.len(), 90);
+}
+
+#[test]
+fn a_panic_with_a_full_input_is_a_panic() {
+    for failure in [Failure::Err, Failure::Panic] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.plan.extend([keep(90), Answer { failure: Some(failure), ..keep(1000) }]);
+        rig.peer_sends(90);
+        rig.settle();
+        rig.peer_sends(20);
+        rig.settle_to_the_end();
+        let kind = match failure {
+            Failure::Err => CloseKind::Protocol,
+            Failure::Panic => CloseKind::Panicked,
+        };
+        assert_eq!(rig.kind(), Some(kind));
+    }
+}
+
+#[test]
+fn a_paused_connection_reads_nothing_and_goes_on_where_it_stopped() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer { keep: 4, ..wish(Wish::Pause) });
+    rig.peer_sends(10);
+    rig.settle();
+    rig.peer_sends(10);
+    rig.peer_finishes();
+    rig.settle();
+    assert_eq!(rig.kernel.arrived.len(), 10, "reading has stopped");
+    assert!(rig.conn.peer_finished(), "but the hang-up shows");
+    rig.note();
+    rig.plan.push_back(wish(Wish::Resume));
+    rig.settle();
+    assert_eq!(lengths(&rig), [10, 4, 10, 0]);
+    assert_eq!(rig.kind(), Some(CloseKind::Finished));
+}
+
+#[test]
+fn a_held_connection_goes_on_when_the_last_queue_lets_it_go() {
+    let mut rig = Rig::accepted(small_limits());
+    let (one, two) = (rig.other(0), rig.other(1));
+    assert!(rig.hold(one) && rig.hold(two));
+    assert!(!rig.hold(one), "held already");
+    rig.peer_sends(3);
+    rig.settle();
+    rig.release(one);
+    rig.settle();
+    assert_eq!(lengths(&rig), [] as [usize; 0]);
+    rig.release(two);
+    rig.settle();
+    assert_eq!(lengths(&rig), [3]);
+}
+
+#[test]
+fn notes_wait_for_opened_and_are_bounded() {
+    let mut rig = Rig::connecting(small_limits());
+    assert_eq!([rig.note(), rig.note(), rig.note(), rig.note()], [true, true, true, false]);
+    rig.settle();
+    assert_eq!(rig.calls, []);
+    rig.event(Flags::WRITABLE);
+    rig.settle();
+    use Callback::{Notified, Opened};
+    assert_eq!(rig.calls, [Opened, Notified, Notified, Notified]);
+    assert!(rig.note());
+}
+
+#[test]
+fn a_fin_that_comes_in_one_event_with_the_connect_is_not_lost() {
+    let mut rig = Rig::connecting(small_limits());
+    rig.kernel.arrived.extend([3, 6]);
+    rig.kernel.fin = true;
+    rig.event(Flags::READABLE | Flags::WRITABLE | Flags::HUNG);
+    rig.settle();
+    assert_eq!(rig.calls, [Callback::Opened, Callback::Data, Callback::Eof, Callback::Closed]);
+}
+
+#[test]
+fn the_next_protocol_is_opened_then_shown_what_is_unread_and_the_fin() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer { keep: 4, ..wish(Wish::Replace) });
+    rig.peer_sends(10);
+    rig.peer_finishes();
+    rig.settle();
+    use Callback::{Closed, Data, Eof, Opened};
+    assert_eq!(rig.calls, [Opened, Data, Opened, Data, Eof, Closed]);
+    assert_eq!(lengths(&rig), [10, 4, 0]);
+}
+
+#[test]
+fn a_protocol_that_takes_over_in_eof_is_told_of_the_end_anew() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.extend([keep(2), Answer { keep: 2, ..wish(Wish::Replace) }]);
+    rig.peer_sends(3);
+    rig.peer_finishes();
+    rig.settle();
+    use Callback::{Closed, Data, Eof, Opened};
+    assert_eq!(rig.calls, [Opened, Data, Eof, Opened, Data, Eof, Closed]);
+    assert_eq!(lengths(&rig), [3, 2, 2, 0]);
+}

@@ -1,0 +1,187 @@
+//! Output: order, marks, flow control, congestion.
+
+use super::super::Flags;
+use super::rig::{Answer, Rig, Wish, small_limits};
+use crate::grammar::Callback;
+use crate::reason::CloseKind;
+
+fn write(write: usize) -> Answer {
+    Answer { write, ..Answer::default() }
+}
+
+fn blocked() -> Rig {
+    let mut rig = Rig::accepted(small_limits());
+    rig.kernel.room = 0;
+    rig
+}
+
+#[test]
+fn output_leaves_in_the_order_it_was_written_whoever_wrote_it() {
+    let mut rig = blocked();
+    rig.plan.extend([write(10), Answer { shared: true, ..write(7) }, write(3)]);
+    for _ in 0..3 {
+        rig.peer_sends(1);
+        rig.settle();
+        rig.other_writes(2, false, None);
+    }
+    assert_eq!(rig.conn.unsent(), 26);
+    rig.peer_reads(5);
+    rig.settle();
+    assert_eq!(rig.conn.unsent(), 21);
+    rig.peer_reads(100);
+    rig.settle();
+    assert_eq!((rig.conn.unsent(), rig.kernel.sent.len()), (0, 26));
+    assert_eq!(rig.kernel.sent, rig.model.written);
+}
+
+#[test]
+fn more_than_output_max_ends_with_output_full_and_counts_what_was_lost() {
+    let mut rig = blocked();
+    rig.plan.extend([write(200), write(1)]);
+    rig.peer_sends(1);
+    rig.settle();
+    assert!(!rig.is(Flags::ENDED), "exactly output_max is kept");
+    rig.note();
+    rig.settle();
+    assert_eq!(rig.kind(), Some(CloseKind::OutputFull));
+    assert_eq!(rig.reason.unwrap().unsent(), 201);
+}
+
+#[test]
+fn congestion_is_strictly_above_the_high_mark_and_drained_at_the_low_one() {
+    let mut rig = blocked();
+    rig.plan.push_back(write(32));
+    rig.note();
+    rig.settle();
+    assert!(!rig.conn.is_congested());
+    rig.other_writes(1, false, None);
+    assert!(rig.conn.is_congested());
+    rig.peer_reads(24);
+    rig.settle();
+    assert!(rig.conn.is_congested(), "9 bytes are above the low mark");
+    rig.peer_reads(1);
+    rig.settle();
+    assert!(!rig.conn.is_congested());
+    assert_eq!(rig.calls.iter().filter(|call| **call == Callback::Drained).count(), 1);
+}
+
+#[test]
+fn drained_follows_also_when_the_output_left_at_once() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(write(33));
+    rig.peer_sends(1);
+    rig.settle();
+    assert_eq!(rig.calls, [Callback::Opened, Callback::Data, Callback::Drained]);
+}
+
+#[test]
+fn drained_waits_when_output_has_grown_again() {
+    let mut rig = blocked();
+    rig.other_writes(40, false, None);
+    rig.kernel.room = 35;
+    rig.event(Flags::WRITABLE);
+    rig.send_for_others();
+    rig.other_writes(20, false, None);
+    rig.settle();
+    assert!(!rig.calls.contains(&Callback::Drained));
+    rig.peer_reads(100);
+    rig.settle();
+    assert_eq!(rig.calls.iter().filter(|call| **call == Callback::Drained).count(), 1);
+}
+
+#[test]
+fn an_answer_above_the_high_mark_stops_reading_until_the_low_one() {
+    let mut rig = blocked();
+    rig.plan.extend([write(20), write(13), write(5)]);
+    for _ in 0..3 {
+        rig.peer_sends(1);
+        rig.settle();
+    }
+    assert!(rig.is(Flags::HELD));
+    assert_eq!(rig.shown.len(), 2, "33 bytes were caused by two reads");
+    rig.peer_reads(24);
+    rig.settle();
+    assert!(rig.is(Flags::HELD), "9 are left");
+    rig.peer_reads(1);
+    rig.settle();
+    assert!(!rig.is(Flags::HELD));
+    assert_eq!(rig.shown.len(), 3);
+}
+
+#[test]
+fn output_on_its_own_initiative_never_stops_reading() {
+    let mut rig = blocked();
+    rig.plan.push_back(write(150));
+    rig.note();
+    rig.settle();
+    rig.peer_sends(1);
+    rig.settle();
+    assert!(!rig.is(Flags::HELD));
+    assert_eq!(rig.shown.len(), 1);
+}
+
+#[test]
+fn caused_bytes_leave_with_the_queue_whose_they_are_part() {
+    let mut rig = blocked();
+    let writer = rig.other(0);
+    rig.other_writes(30, false, None);
+    rig.other_writes(20, false, Some(writer));
+    assert_eq!(rig.holds, [], "20 caused bytes are below the mark, whatever else is queued");
+    rig.other_writes(13, false, Some(writer));
+    assert_eq!(rig.holds, [writer]);
+    rig.peer_reads(50);
+    rig.settle();
+    assert_eq!(rig.holds, [writer], "13 of at most 33 are left");
+    rig.peer_reads(5);
+    rig.settle();
+    assert_eq!(rig.holds, []);
+}
+
+#[test]
+fn writers_are_let_go_when_the_queue_they_wait_for_begins_to_close_or_breaks() {
+    for end in 0..3 {
+        let mut rig = blocked();
+        let writer = rig.other(0);
+        rig.other_writes(40, false, Some(writer));
+        assert_eq!(rig.holds, [writer]);
+        match end {
+            0 => rig.other_wishes(Wish::Close),
+            1 => rig.other_wishes(Wish::Abort),
+            _ => rig.peer_resets(),
+        }
+        rig.settle();
+        assert_eq!(rig.holds, [], "nothing more is taken, so there is nothing to wait for");
+    }
+}
+
+#[test]
+fn writes_after_close_and_half_close_are_refused_and_counted() {
+    for wish in [Wish::Close, Wish::Finish] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.plan.push_back(Answer { wishes: vec![wish], ..write(5) });
+        rig.peer_sends(1);
+        rig.settle();
+        rig.other_writes(9, false, None);
+        rig.peer_finishes();
+        rig.settle();
+        let reason = rig.reason.unwrap();
+        assert_eq!((reason.bytes_out(), reason.refused()), (5, 9));
+    }
+}
+
+#[test]
+fn the_rare_part_goes_back_when_nothing_is_in_it() {
+    let mut rig = blocked();
+    rig.plan.extend([write(20), Answer { keep: 3, ..write(0) }]);
+    rig.peer_sends(1);
+    rig.settle();
+    rig.peer_sends(5);
+    rig.settle();
+    rig.peer_reads(20);
+    rig.settle();
+    assert!(rig.conn.rare().is_some(), "3 bytes are unread");
+    rig.peer_sends(1);
+    rig.settle();
+    rig.send_for_others();
+    assert!(rig.conn.rare().is_none());
+}
