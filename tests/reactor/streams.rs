@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use lariat::reactor::Reactor;
-use lariat::{CloseKind, Context, Deadline, Input, Limits, Outcome, Protocol};
+use lariat::{CloseKind, ConnId, Context, Deadline, Input, Limits, Outcome, Protocol};
 use socket2::SockRef;
 
 use crate::common::*;
@@ -381,4 +381,54 @@ fn input_that_nobody_consumes_ends_the_connection() {
     assert!(trail.reason().unread() >= 64 * KIB as u64);
     join(&mut reactor, thread);
     finish(reactor);
+}
+
+#[test]
+fn b5_whoever_writes_to_a_peer_that_does_not_read_waits_for_it_and_goes_on_when_it_is_gone() {
+    const COUNT: usize = 24 * MIB;
+    /// The first newcomer is the target of what all others send.
+    struct Relay(Rc<Cell<Option<ConnId>>>);
+    impl Protocol for Relay {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            if self.0.get().is_none() {
+                self.0.set(Some(cx.id()));
+            }
+            Ok(())
+        }
+        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            cx.peer(self.0.get().unwrap()).write(input);
+            input.consume_all();
+            Ok(())
+        }
+    }
+    let mut reactor = Reactor::new().unwrap();
+    let target = Rc::new(Cell::new(None));
+    let to = target.clone();
+    let addr = listen(&mut reactor, move || Relay(to.clone()));
+    let silent = client(addr);
+    drive(&mut reactor, |_| target.get().is_some());
+    let thread = thread::spawn(move || {
+        let mut source = client(addr);
+        for _ in 0..COUNT / MIB {
+            source.write_all(&vec![3; MIB]).unwrap();
+        }
+    });
+    let mut most = 0;
+    drive(&mut reactor, |reactor| {
+        most = most.max(reactor.metrics().buffered as usize);
+        reactor.metrics().held == 1 && turned_idle(reactor)
+    });
+    assert!(most <= Limits::default().high_mark + READ_BUFFER, "{most} bytes queued");
+    assert!(reactor.metrics().bytes_in < COUNT as u64);
+    reset(silent);
+    join(&mut reactor, thread);
+    settle(&mut reactor);
+    assert_eq!(reactor.metrics().bytes_in, COUNT as u64);
+    assert!(reactor.metrics().stale > 0);
+    finish(reactor);
+}
+
+/// Whether the last turn did nothing.
+fn turned_idle(reactor: &Reactor) -> bool {
+    reactor.next_deadline().is_none_or(|at| at > std::time::Instant::now())
 }
