@@ -80,6 +80,7 @@ fn serve<P: Protocol + 'static>(options: &Options, make: fn() -> P) -> common::R
         listeners.push(reactor.listen_with(&**addrs, how, move |_| Some(make()))?);
     }
     // Only now: until here, Ctrl-C ends the process as it does any other.
+    #[cfg(feature = "signals")]
     reactor.stop_on_signals()?;
     for listener in listeners {
         for addr in reactor.addresses(listener) {
