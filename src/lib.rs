@@ -49,6 +49,7 @@
 #[cfg(windows)]
 compile_error!("lariat has not been tested on Windows and does not claim to work there");
 
+mod address;
 mod buffer;
 mod clock;
 mod connection;
@@ -74,6 +75,7 @@ pub mod sim;
 mod socket;
 mod timer;
 
+pub use address::{Address, IntoAddress};
 pub use driver::{BoxedFactory, Driver, ListenOptions, Report};
 pub use error::{Error, ErrorKind, Op, Result};
 pub use filter::{Filter, FilterResult, Progress};

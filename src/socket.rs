@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::driver::ListenOptions;
-use crate::error::{Error, ErrorKind, Op, Result};
 
 /// A listening, nonblocking TCP socket.
 ///
@@ -28,28 +27,6 @@ pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<Tc
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
-}
-
-/// The addresses that `addr` stands for.
-///
-/// # Errors
-///
-/// [`ErrorKind::InvalidAddress`] when it stands for none.
-pub(crate) fn resolve(addr: impl ToSocketAddrs) -> Result<Vec<SocketAddr>> {
-    let invalid =
-        |detail: String| Error::new(ErrorKind::InvalidAddress, Op::Listen).with_detail(detail);
-    match addr.to_socket_addrs() {
-        Ok(addrs) => {
-            let mut addrs: Vec<SocketAddr> = addrs.collect();
-            addrs.dedup();
-            if addrs.is_empty() {
-                Err(invalid("the address stands for nothing".into()))
-            } else {
-                Ok(addrs)
-            }
-        }
-        Err(error) => Err(invalid(format!("the address cannot be understood: {error}"))),
-    }
 }
 
 /// Sends several slices with one call. `write_vectored` of std is `writev`, which raises SIGPIPE.
@@ -160,13 +137,6 @@ mod tests {
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         assert!(accepted.nodelay().unwrap());
-    }
-
-    #[test]
-    fn an_address_that_is_none_is_named_in_the_error() {
-        let error = resolve("nonsense").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidAddress);
-        assert!(resolve("127.0.0.1:0").unwrap().len() == 1);
     }
 
     #[test]

@@ -25,6 +25,9 @@ const MILLISECOND: u64 = 1_000_000;
 /// The back-off after a lack of descriptors: from the first to the second, doubling.
 const BACKOFF_FIRST: u64 = 10 * MILLISECOND;
 const BACKOFF_MAX: u64 = 1000 * MILLISECOND;
+/// After this many failures in a second a released descriptor no longer ends the back-off: what
+/// lacks is memory, or another process takes each descriptor first.
+const FAILURES_MAX: u32 = 19;
 
 /// Makes protocols for newcomers.
 pub(crate) type Factory = Box<dyn FnMut(&Incoming) -> Option<Box<dyn Protocol>>>;
@@ -38,6 +41,9 @@ pub(super) struct Listening<S: System> {
     wait: Wait,
     /// The length of the present back-off; 0 when descriptors were not lacking last time.
     backoff: u64,
+    /// Accepts that failed for lack of descriptors, and since when they are counted.
+    failures: u32,
+    failures_since: u64,
 }
 
 struct Socket<S: System> {
@@ -54,6 +60,11 @@ enum Wait {
     Room,
     /// Descriptors lack: until this timer, or until one of ours is released.
     Descriptors(TimerKey),
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 /// What one attempt to accept came to.
@@ -73,7 +84,7 @@ pub(super) fn mark_ready<S: System>(listening: &mut [Listening<S>], number: u32)
 }
 
 impl<S: System> EventLoop<S> {
-    /// Listens on all of `addrs` under one id; all or none.
+    /// Listens on all of `addrs` under one id; all that exist here, or none.
     pub(crate) fn listen(
         &mut self,
         addrs: &[SocketAddr],
@@ -81,9 +92,17 @@ impl<S: System> EventLoop<S> {
         factory: Factory,
     ) -> Result<ListenerId, (SocketAddr, io::Error)> {
         let mut listeners = Vec::new();
+        let mut failed = None;
         for addr in addrs {
-            let listener = self.system.listen(*addr, options).map_err(|error| (*addr, error))?;
-            listeners.push((*addr, listener));
+            match self.system.listen(*addr, options) {
+                Ok(listener) => listeners.push((*addr, listener)),
+                // One of several addresses of a name may not exist here: IPv6 is off, say.
+                Err(error) if addrs.len() > 1 && is_absent(&error) => failed = Some((*addr, error)),
+                Err(error) => return Err((*addr, error)),
+            }
+        }
+        if let (true, Some(failed)) = (listeners.is_empty(), failed) {
+            return Err(failed);
         }
         self.adopt(listeners, Arc::new(options.limits.clone()), factory)
     }
@@ -112,6 +131,8 @@ impl<S: System> EventLoop<S> {
             limits,
             wait: Wait::Newcomers,
             backoff: 0,
+            failures: 0,
+            failures_since: 0,
         });
         self.newcomers = true;
         Ok(id)
@@ -253,8 +274,13 @@ impl<S: System> EventLoop<S> {
                 "{error}; one newcomer was turned away, the others wait for a descriptor",
             );
         }
+        let now = self.shared.clock.exact();
+        if now.saturating_sub(listener.failures_since) >= BACKOFF_MAX {
+            (listener.failures, listener.failures_since) = (0, now);
+        }
+        listener.failures += 1;
         listener.backoff = (listener.backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
-        let until = self.shared.clock.exact().saturating_add(listener.backoff);
+        let until = now.saturating_add(listener.backoff);
         let key = self.shared.timers.arm(until, TimerOwner::Listener(listener.id));
         listener.wait = Wait::Descriptors(key);
         Attempt::Wait
@@ -275,7 +301,9 @@ impl<S: System> EventLoop<S> {
         for listener in &mut self.listening {
             match listener.wait {
                 Wait::Room if room => listener.wait = Wait::Newcomers,
-                Wait::Descriptors(key) if released == Released::Descriptor => {
+                Wait::Descriptors(key)
+                    if released == Released::Descriptor && listener.failures < FAILURES_MAX =>
+                {
                     self.shared.timers.cancel(key);
                     listener.wait = Wait::Newcomers;
                 }

@@ -415,6 +415,12 @@ impl<S: System> EventLoop<S> {
         if self.draining {
             return;
         }
+        log::info!(
+            target: "lariat::turn",
+            "shutting down: {} connections have {:?} to finish",
+            self.table.len(),
+            self.limits.drain,
+        );
         self.draining = true;
         self.shared.stopping = true;
         self.stop_all_listening();

@@ -5,11 +5,12 @@
 mod mio_system;
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::address::IntoAddress;
 use crate::clock::{Clock, Readings};
 use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
 use crate::error::{Error, Op, Result};
@@ -19,7 +20,6 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
 use crate::protocol::{Effect, Incoming, Peer, Protocol};
-use crate::socket;
 
 use mio_system::MioSystem;
 
@@ -46,7 +46,7 @@ use mio_system::MioSystem;
 ///
 /// The address cannot be listened on, or waiting for events failed.
 pub fn serve<P: Protocol + 'static>(
-    addr: impl ToSocketAddrs,
+    addr: impl IntoAddress,
     mut factory: impl FnMut() -> P + 'static,
 ) -> Result<()> {
     let mut reactor = Reactor::new()?;
@@ -125,7 +125,7 @@ impl Reactor {
     /// The address cannot be listened on; nothing is left open.
     pub fn listen<P: Protocol + 'static>(
         &mut self,
-        addr: impl ToSocketAddrs,
+        addr: impl IntoAddress,
         factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
         self.listen_with(addr, ListenOptions::default(), factory)
@@ -139,12 +139,12 @@ impl Reactor {
     /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
     pub fn listen_with<P: Protocol + 'static>(
         &mut self,
-        addr: impl ToSocketAddrs,
+        addr: impl IntoAddress,
         options: ListenOptions,
         factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
         options.limits.validate()?;
-        let addrs = socket::resolve(addr)?;
+        let addrs = addr.into_address().resolve()?;
         self.inner
             .listen(&addrs, &options, boxed(factory))
             .map_err(|(addr, error)| Error::from_io(Op::Listen, error).with_addr(addr))

@@ -37,12 +37,13 @@ mod trace;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::address::IntoAddress;
 use crate::clock::{Clock, nanos};
 use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
 use crate::error::{Error, Op, Result};
@@ -52,7 +53,6 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
 use crate::protocol::{Effect, Incoming, Peer, Protocol};
-use crate::socket::resolve;
 
 pub use check::{check, seeds_from_env};
 pub use faults::{Call, Fault, Faults, Link};
@@ -254,7 +254,7 @@ impl Sim {
     /// The address is in use in this simulator, or is none.
     pub fn listen<P: Protocol + 'static>(
         &mut self,
-        addr: impl ToSocketAddrs,
+        addr: impl IntoAddress,
         factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
         self.listen_with(addr, ListenOptions::default(), factory)
@@ -268,12 +268,12 @@ impl Sim {
     /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
     pub fn listen_with<P: Protocol + 'static>(
         &mut self,
-        addr: impl ToSocketAddrs,
+        addr: impl IntoAddress,
         options: ListenOptions,
         mut factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
         options.limits.validate()?;
-        let addrs = resolve(addr)?;
+        let addrs = addr.into_address().resolve()?;
         let factory: Factory =
             Box::new(move |incoming| Some(Box::new(factory(incoming)?) as Box<dyn Protocol>));
         self.inner

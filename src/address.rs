@@ -1,0 +1,167 @@
+//! Where to listen.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+
+use crate::error::{Error, ErrorKind, Op, Result};
+
+/// An address as it was given: a socket address, or text that stands for one or more.
+///
+/// ```
+/// use lariat::Address;
+/// assert_eq!(Address::from("127.0.0.1:7000").to_string(), "127.0.0.1:7000");
+/// assert!(matches!(Address::from("localhost:7000"), Address::Name(_)));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and a port.
+    Socket(SocketAddr),
+    /// `host:port`, looked up when it is used.
+    Name(String),
+}
+
+impl Address {
+    /// The socket addresses it stands for. A name is looked up, which may take a while.
+    pub(crate) fn resolve(&self) -> Result<Vec<SocketAddr>> {
+        let invalid = |detail: String| {
+            Error::new(ErrorKind::InvalidAddress, Op::Listen).with_addr(self).with_detail(detail)
+        };
+        match self {
+            Address::Socket(addr) => Ok(vec![*addr]),
+            Address::Name(name) => {
+                let found = name.to_socket_addrs();
+                let found = found.map_err(|error| invalid(error.to_string()))?;
+                let mut addrs: Vec<SocketAddr> = Vec::new();
+                for addr in found {
+                    if !addrs.contains(&addr) {
+                        addrs.push(addr);
+                    }
+                }
+                if addrs.is_empty() {
+                    Err(invalid("it stands for nothing".into()))
+                } else {
+                    Ok(addrs)
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Socket(addr) => addr.fmt(f),
+            Address::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// What `listen` and `serve` take for an address: a socket address, an IP address with a port, or
+/// text as `127.0.0.1:7000`, `[::1]:7000` and `localhost:7000`. Port 0 takes a free one.
+///
+/// Sealed: the list may grow.
+pub trait IntoAddress: sealed::Sealed {
+    /// The address.
+    fn into_address(self) -> Address;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<T: Into<Address>> sealed::Sealed for T {}
+
+impl<T: Into<Address>> IntoAddress for T {
+    fn into_address(self) -> Address {
+        self.into()
+    }
+}
+
+impl From<&str> for Address {
+    fn from(text: &str) -> Address {
+        text.parse().map_or_else(|_| Address::Name(text.to_owned()), Address::Socket)
+    }
+}
+
+impl From<String> for Address {
+    fn from(text: String) -> Address {
+        Address::from(text.as_str())
+    }
+}
+
+impl From<&String> for Address {
+    fn from(text: &String) -> Address {
+        Address::from(text.as_str())
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Address {
+        address.clone()
+    }
+}
+
+/// Each of these becomes a socket address.
+macro_rules! from_socket_address {
+    ($($kind:ty),*) => {$(
+        impl From<$kind> for Address {
+            fn from(addr: $kind) -> Address {
+                Address::Socket(addr.into())
+            }
+        }
+    )*};
+}
+
+from_socket_address!(
+    SocketAddr,
+    SocketAddrV4,
+    SocketAddrV6,
+    (IpAddr, u16),
+    (Ipv4Addr, u16),
+    (Ipv6Addr, u16),
+    ([u8; 4], u16)
+);
+
+impl From<&SocketAddr> for Address {
+    fn from(addr: &SocketAddr) -> Address {
+        Address::Socket(*addr)
+    }
+}
+
+impl From<(&str, u16)> for Address {
+    fn from((host, port): (&str, u16)) -> Address {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => Address::from((ip, port)),
+            Err(_) => Address::Name(format!("{host}:{port}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_an_address_is_taken() {
+        let expected = Address::Socket("127.0.0.1:7000".parse().unwrap());
+        let forms = [
+            "127.0.0.1:7000".into_address(),
+            String::from("127.0.0.1:7000").into_address(),
+            (Ipv4Addr::LOCALHOST, 7000).into_address(),
+            ([127, 0, 0, 1], 7000).into_address(),
+            ("127.0.0.1", 7000).into_address(),
+            expected.clone().into_address(),
+        ];
+        assert!(forms.iter().all(|form| *form == expected));
+        assert_eq!(("::1", 5).into_address().to_string(), "[::1]:5");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_named_in_the_error() {
+        let error = Address::from("nonsense").resolve().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidAddress);
+        assert!(error.to_string().starts_with("cannot listen on nonsense: "), "{error}");
+        assert_eq!(Address::from("127.0.0.1:0").resolve().unwrap().len(), 1);
+    }
+}
