@@ -19,6 +19,8 @@ pub enum Address {
     Socket(SocketAddr),
     /// `host:port`, looked up when it is used.
     Name(String),
+    /// Several at once: of a lookup that was made before, say.
+    Several(Vec<SocketAddr>),
 }
 
 impl Address {
@@ -29,6 +31,8 @@ impl Address {
         };
         match self {
             Address::Socket(addr) => Ok(vec![*addr]),
+            Address::Several(addrs) if addrs.is_empty() => Err(invalid("there is none".into())),
+            Address::Several(addrs) => Ok(addrs.clone()),
             Address::Name(name) => {
                 let found = name.to_socket_addrs();
                 let found = found.map_err(|error| invalid(error.to_string()))?;
@@ -53,6 +57,7 @@ impl fmt::Display for Address {
         match self {
             Address::Socket(addr) => addr.fmt(f),
             Address::Name(name) => name.fmt(f),
+            Address::Several(addrs) => f.debug_list().entries(addrs).finish(),
         }
     }
 }
@@ -122,6 +127,12 @@ from_socket_address!(
     (Ipv6Addr, u16),
     ([u8; 4], u16)
 );
+
+impl From<&[SocketAddr]> for Address {
+    fn from(addrs: &[SocketAddr]) -> Address {
+        Address::Several(addrs.to_vec())
+    }
+}
 
 impl From<&SocketAddr> for Address {
     fn from(addr: &SocketAddr) -> Address {
