@@ -14,6 +14,9 @@ use crate::random::Random;
 use crate::timer::Timers;
 
 const MILLISECOND: u64 = 1_000_000;
+/// Polls in a row that find time where it was, before it moves on by itself; and by how much then.
+const STANDSTILL: u32 = 100;
+const STEP: u64 = 1000;
 
 /// What happens at a time.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +96,8 @@ pub(super) struct Raw {
 /// The whole network, with its own clock.
 pub(super) struct Network {
     now: u64,
+    /// Polls since time last moved.
+    standing: u32,
     /// The time that the driver sees: it may stand still for a while.
     shown: Rc<Cell<u64>>,
     random: Random,
@@ -120,6 +125,7 @@ impl Network {
     pub(super) fn new(seed: u64, shown: Rc<Cell<u64>>) -> Network {
         Network {
             now: 0,
+            standing: 0,
             shown,
             random: Random::new(seed ^ 0x6E65_7477_6F72_6B00),
             faults: Faults::none(),
@@ -719,6 +725,13 @@ impl Network {
             }
             return Ok(Vec::new());
         }
+        if self.standing >= STANDSTILL {
+            // Turns that never wait take time all the same: a timer set again at zero must not keep
+            // the rest of the world from going on.
+            self.now += STEP;
+            self.run_events();
+        }
+        let before = self.now;
         while self.edges.is_empty() {
             match (self.events.next(), until) {
                 (Some(next), until) if until.is_none_or(|until| next <= until) => {
@@ -732,6 +745,7 @@ impl Network {
                 _ => break,
             }
         }
+        self.standing = if self.now > before { 0 } else { self.standing.saturating_add(1) };
         if !self.random.chance(self.faults.clock_stalls) {
             self.shown.set(self.now);
         }
