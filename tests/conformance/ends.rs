@@ -67,7 +67,13 @@ fn b7_a_server_may_go_on_after_eof_and_end_when_it_likes() {
         stage.run();
         stage.expect(
             "server",
-            &["opened", &data(b"hello"), "eof", "timeout of timer 2", "closed finished by the peer"],
+            &[
+                "opened",
+                &data(b"hello"),
+                "eof",
+                "timeout of timer 2",
+                "closed finished by the peer",
+            ],
         );
         stage.expect("client", &["opened", &data(b"late"), "eof", "closed finished by the peer"]);
     });
@@ -145,7 +151,13 @@ fn a_fin_while_paused_waits_for_resume() {
         stage.run();
         stage.expect(
             "server",
-            &["opened", "timeout of timer 2", &data(b"hello"), "eof", "closed finished by the peer"],
+            &[
+                "opened",
+                "timeout of timer 2",
+                &data(b"hello"),
+                "eof",
+                "closed finished by the peer",
+            ],
         );
     });
 }
@@ -227,13 +239,12 @@ fn b9_data_and_reset_at_once_are_data_then_closed() {
     everywhere(|stage| {
         let addr = stage.serve("server", Play::new);
         // The write is on its way when the callback has returned; only then comes the abort.
-        let client = Play::new()
-            .opened(|cx| {
-                cx.write(b"x");
-                let own = cx.id();
-                cx.peer(own).abort();
-                Ok(())
-            });
+        let client = Play::new().opened(|cx| {
+            cx.write(b"x");
+            let own = cx.id();
+            cx.peer(own).abort();
+            Ok(())
+        });
         stage.connect("client", addr, client);
         stage.run();
         stage.expect("client", &["opened", "closed aborted by us"]);
@@ -349,8 +360,7 @@ fn a_connect_above_the_connection_limit_fails_and_says_so() {
             Ok(())
         });
         stage.connect("client", addr, client);
-        let idle = stage.connect("second", addr, Play::new());
-        let _ = idle;
+        stage.connect("second", addr, Play::new());
         stage.run();
         stage.expect("third", &["closed connect failed, too many connections by the runtime"]);
     });

@@ -56,20 +56,19 @@ fn need_keeps_data_away_until_enough_is_there() {
     everywhere(|stage| {
         let addr = stage.serve("server", || {
             let mut looks = 0;
-            Play::new()
-                .data(move |cx, input| {
-                    looks += 1;
-                    if input.len() < 10 {
-                        assert_eq!(looks, 1, "looked again with {} bytes", input.len());
-                        input.need(10);
-                        return Ok(());
-                    }
-                    assert!(input.len() >= 10);
-                    input.consume(10);
-                    cx.write(b"ten");
-                    input.need(0);
-                    Ok(())
-                })
+            Play::new().data(move |cx, input| {
+                looks += 1;
+                if input.len() < 10 {
+                    assert_eq!(looks, 1, "looked again with {} bytes", input.len());
+                    input.need(10);
+                    return Ok(());
+                }
+                assert!(input.len() >= 10);
+                input.consume(10);
+                cx.write(b"ten");
+                input.need(0);
+                Ok(())
+            })
         });
         let mut left = 10;
         let client = Play::new()
@@ -182,25 +181,27 @@ fn a_data_that_consumes_something_may_leave_input_max_and_is_called_again() {
     everywhere(|stage| {
         let addr = stage.serve_with("server", small(), || {
             let mut waits = true;
-            Play::new().data(move |cx, input| {
-                // Lets fifteen bytes gather, then takes them one by one.
-                if waits && input.len() < 15 {
-                    input.need(15);
-                    return Ok(());
-                }
-                waits = false;
-                cx.write(&input[..1]);
-                input.consume(1);
-                if !input.is_empty() && input.len() < 16 {
-                    let own = cx.id();
-                    cx.peer(own).notify(lariat::Note::new(()));
-                    cx.pause_reading();
-                }
-                Ok(())
-            }).notified(|cx, _| {
-                cx.resume_reading();
-                Ok(())
-            })
+            Play::new()
+                .data(move |cx, input| {
+                    // Lets fifteen bytes gather, then takes them one by one.
+                    if waits && input.len() < 15 {
+                        input.need(15);
+                        return Ok(());
+                    }
+                    waits = false;
+                    cx.write(&input[..1]);
+                    input.consume(1);
+                    if !input.is_empty() && input.len() < 16 {
+                        let own = cx.id();
+                        cx.peer(own).notify(lariat::Note::new(()));
+                        cx.pause_reading();
+                    }
+                    Ok(())
+                })
+                .notified(|cx, _| {
+                    cx.resume_reading();
+                    Ok(())
+                })
         });
         let client = Play::new().opened(|cx| {
             cx.write(b"abcdefghijklmnopqrstuvwxyz");
@@ -309,9 +310,7 @@ fn eof_shows_the_rest_and_what_is_left_of_it_is_counted_as_unread() {
         });
         stage.connect("client", addr, says_all(b"half a lin"));
         stage.run();
-        stage.expect(
-            "server",
-            &["opened", "eof with 10 bytes left", "closed finished by the peer"],
-        );
+        stage
+            .expect("server", &["opened", "eof with 10 bytes left", "closed finished by the peer"]);
     });
 }

@@ -9,3 +9,6 @@ mod ends;
 mod input;
 mod kit;
 mod output;
+mod peers;
+mod stopping;
+mod timers;

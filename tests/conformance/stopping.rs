@@ -1,0 +1,133 @@
+//! Shutdown: everybody is told once, most drain, the rest are aborted.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lariat::{Context, DriverLimits, Timer};
+
+use crate::kit::{Play, data, everywhere, everywhere_with, says};
+
+const LATER: Timer = Timer::new(2);
+
+/// Whoever reads stops the driver.
+fn stopper() -> Play {
+    Play::new().data(|cx, input| {
+        input.consume_all();
+        cx.stop();
+        cx.stop();
+        Ok(())
+    })
+}
+
+#[test]
+fn c14_stopping_closes_by_default() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", stopper);
+        stage.connect("client", addr, says(b"x"));
+        let report = stage.run();
+        let closed = "closed shut down by the runtime";
+        stage.expect("server", &["opened", &data(b"x"), "stopping", closed]);
+        stage.expect("client", &["opened", "stopping", closed]);
+        stage.check(report.drained() == 2 && report.aborted() == 0, "both drained");
+    });
+}
+
+#[test]
+fn c14_a_protocol_may_finish_its_work_after_stopping() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            stopper()
+                .stopping(|cx| {
+                    assert!(cx.is_stopping());
+                    cx.set_timer(LATER, Duration::from_millis(20));
+                    Ok(())
+                })
+                .timeout(|cx, _| {
+                    cx.write(b"goodbye");
+                    cx.close();
+                    Ok(())
+                })
+        });
+        stage.connect("client", addr, says(b"x").stopping(|_| Ok(())));
+        let report = stage.run();
+        stage.expect(
+            "server",
+            &["opened", &data(b"x"), "stopping", "timeout of timer 2", "closed finished by us"],
+        );
+        stage.expect(
+            "client",
+            &["opened", "stopping", &data(b"goodbye"), "eof", "closed finished by the peer"],
+        );
+        stage.check(report.aborted() == 0, "nobody was aborted");
+    });
+}
+
+#[test]
+fn c14_whoever_stays_open_is_aborted_when_the_time_to_drain_is_over() {
+    let mut limits = DriverLimits::default();
+    limits.drain = Duration::from_millis(80);
+    everywhere_with(limits, |stage| {
+        let addr = stage.serve("server", || stopper().stopping(|_| Ok(())));
+        stage.connect("client", addr, says(b"x").stopping(|_| Ok(())));
+        let report = stage.run();
+        let closed = "closed shut down by the runtime";
+        stage.expect("server", &["opened", &data(b"x"), "stopping", closed]);
+        stage.expect("client", &["opened", "stopping", closed]);
+        stage.check(report.drained() == 0 && report.aborted() == 2, "both were aborted");
+    });
+}
+
+#[test]
+fn c14_a_handle_shuts_the_driver_down_and_connects_under_way_are_cancelled() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", Play::new);
+        stage.connect("client", addr, Play::new());
+        stage.driver.handle().shutdown();
+        stage.driver.handle().shutdown();
+        stage.run();
+        stage.expect("client", &["closed connect cancelled by the runtime"]);
+        stage.check(stage.driver.handle().is_ended(), "the driver has ended");
+    });
+}
+
+#[test]
+fn connects_during_shutdown_are_cancelled() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", stopper);
+        let trace = stage.trace.clone();
+        let client = says(b"x").stopping(move |cx| {
+            cx.connect(addr, trace.wrap("late", Play::new()));
+            cx.close();
+            Ok(())
+        });
+        stage.connect("client", addr, client);
+        stage.run();
+        stage.expect("late", &["closed connect cancelled by the runtime"]);
+    });
+}
+
+/// Connects anew whenever it ends: the usual client that must not be lost.
+fn stubborn(addr: SocketAddr) -> Play {
+    fn again(cx: &mut Context<'_>, addr: SocketAddr, left: u32) {
+        if left > 0 {
+            let next = Play::new().closed(move |cx, _| again(cx, addr, left - 1));
+            cx.connect(addr, next);
+        }
+    }
+    Play::new().closed(move |cx, _| again(cx, addr, 3))
+}
+
+#[test]
+fn a_client_that_connects_anew_in_closed_is_cancelled_each_time() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", stopper);
+        let client = stubborn(addr).opened(|cx| {
+            cx.write(b"x");
+            Ok(())
+        });
+        stage.connect("client", addr, client);
+        stage.run();
+        stage.check(stage.driver.metrics().connects == 4, "each connect was asked for once");
+        stage.check(stage.driver.metrics().closes.connect == 3, "three were cancelled");
+    });
+}
