@@ -169,7 +169,7 @@ impl Connection {
         rare.phase = u64::MAX;
     }
 
-    fn lose_unread(&mut self) {
+    pub(super) fn lose_unread(&mut self) {
         self.flags.clear(Flags::UNREAD);
         if let Some(rare) = self.rare.as_mut() {
             rare.unread_lost += rare.unread.len() as u64;
@@ -354,7 +354,8 @@ impl Connection {
 
     /// The nearest built-in deadline; `u64::MAX` when there is none.
     pub(crate) fn poll_deadline(&self) -> u64 {
-        if self.flags.any(Flags::ENDED) {
+        // What has broken ends by itself, as soon as what had arrived is read.
+        if self.flags.any(Flags::ENDED | Flags::BROKEN) {
             return u64::MAX;
         }
         let limits = &self.limits;

@@ -83,7 +83,7 @@ impl Connection {
         true
     }
 
-    fn filter_input(&mut self, bytes: &[u8], tick: u64) {
+    pub(super) fn filter_input(&mut self, bytes: &[u8], tick: u64) {
         let rare = self.rare_mut();
         let Some(filtered) = rare.filtered.as_mut() else { return };
         let clear = rare.unread.make_room();
@@ -101,7 +101,9 @@ impl Connection {
     fn note_unread(&mut self) {
         self.flags.set(Flags::UNREAD);
         let need = self.need as usize;
-        if self.rare_mut().unread.len() >= need {
+        // What a filter lets through before it is open waits for `opened`, and must not stop the
+        // reading that the handshake needs.
+        if self.rare_mut().unread.len() >= need && self.flags.none(Flags::HANDSHAKING) {
             self.flags.set(Flags::DATA_DUE);
         }
     }
@@ -180,13 +182,18 @@ impl Connection {
 
     fn handle_consumed(&mut self, shown: usize, consumed: Consumed) {
         let Consumed { left, need } = consumed;
+        if self.flags.any(Flags::CLOSING | Flags::ENDED) {
+            // Sending the answer has ended it.
+            return self.lose_unread();
+        }
         if left > 0 {
             self.flags.set(Flags::UNREAD)
         } else {
             self.flags.clear(Flags::UNREAD)
         }
         self.need = 0;
-        self.flags.clear(Flags::NEEDY);
+        // A pause that was taken back within this very callback shows nothing again.
+        self.flags.clear(Flags::NEEDY | Flags::DATA_DUE);
         let failed = self.flags.any(Flags::FAILED);
         if need > self.limits.input_max && !failed {
             return self.begin_close(By::Runtime, CloseKind::InputFull, None);
@@ -276,6 +283,7 @@ impl Connection {
                     self.active = tick;
                     // What is queued could not leave before.
                     self.rare_mut().progress = tick;
+                    self.show_again();
                 }
                 if progress == Progress::PeerFinished {
                     self.handle_clear_fin();

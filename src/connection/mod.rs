@@ -250,11 +250,11 @@ impl Connection {
             return flags.any(Flags::WRITABLE | Flags::FAULTY);
         }
         let deliverable = flags.none(Flags::PAUSED | Flags::HELD);
+        let callable = flags.any(Flags::DRAINED_DUE | Flags::NOTES_DUE | Flags::STOPPING_DUE)
+            || (flags.any(Flags::DATA_DUE | Flags::EOF_DUE) && deliverable);
         flags.any(Flags::OPENED_DUE | Flags::FAULTY)
             || self.has_output()
-            || (flags.any(Flags::DRAINED_DUE | Flags::NOTES_DUE | Flags::STOPPING_DUE)
-                && flags.any(Flags::OPENED))
-            || (flags.any(Flags::DATA_DUE | Flags::EOF_DUE) && deliverable)
+            || (callable && flags.any(Flags::OPENED))
     }
 
     /// Whether a flush would be of use. Clear bytes wait for a filter that is not open.

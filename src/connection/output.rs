@@ -302,7 +302,7 @@ impl Connection {
         // What is fed to the filter counts as what the filter makes of it.
         self.bytes_in -= unread.len() as u64;
         if !unread.is_empty() && self.flags.none(Flags::ENDED | Flags::CLOSING) {
-            self.handle_wire(unread.as_slice(), tick);
+            self.filter_input(unread.as_slice(), tick);
         }
         if self.flags.any(Flags::EOF_DUE) && self.flags.any(Flags::PEER_FIN) {
             // The FIN had come before the filter: for the filter it is a cut.

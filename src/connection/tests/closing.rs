@@ -197,6 +197,17 @@ fn a_failed_write_ends_only_after_what_had_arrived_was_shown() {
 }
 
 #[test]
+fn what_the_last_data_leaves_counts_as_unread_when_its_answer_cannot_leave() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer { write: 1, keep: 3, ..wish(Wish::Pause) });
+    rig.peer_sends(5);
+    rig.kernel.reset = true;
+    rig.settle();
+    assert_eq!(by_and_kind(&rig), (By::Peer, CloseKind::Reset));
+    assert_eq!(rig.reason.unwrap().unread(), 3);
+}
+
+#[test]
 fn what_a_broken_connection_writes_is_lost_and_counted() {
     let mut rig = Rig::accepted(small_limits());
     rig.peer_sends(20);

@@ -176,6 +176,50 @@ fn a_second_filter_is_refused() {
     assert_eq!(rig.kind(), failure(FilterFailure::Second));
 }
 
+/// Lets bytes through before it is open, which the third byte makes it.
+#[derive(Default)]
+struct Early(usize);
+
+impl Filter for Early {
+    fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Handshaking)
+    }
+
+    fn receive(&mut self, bytes: &[u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        clear.extend(bytes);
+        self.0 += bytes.len();
+        Ok(if self.0 < 3 { Progress::Handshaking } else { Progress::Open })
+    }
+
+    fn send(&mut self, clear: &[u8], wire: &mut Vec<u8>) -> FilterResult {
+        wire.extend(clear);
+        Ok(Progress::Open)
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {}
+
+    fn peer_closed(&mut self) -> Progress {
+        Progress::PeerFinished
+    }
+}
+
+#[test]
+fn what_a_filter_lets_through_early_waits_for_opened_and_does_not_stop_the_handshake() {
+    let mut rig = Rig::accepted(small_limits());
+    let tick = rig.tick();
+    rig.conn.handle_replaced();
+    rig.conn.handle_filter(Box::new(Early::default()), false, &mut rig.chunks, tick);
+    for byte in [1, 2, 3] {
+        assert!(rig.shown.is_empty());
+        rig.event(Flags::READABLE);
+        assert!(rig.conn.may_read());
+        rig.conn.handle_wire(&[byte], tick);
+        rig.model.received.push(byte);
+        rig.settle();
+    }
+    assert_eq!(rig.shown, [vec![1, 2, 3]]);
+}
+
 /// Takes the peer's FIN for its proper end, also before it is open.
 struct Credulous;
 

@@ -145,6 +145,23 @@ fn a_paused_connection_reads_nothing_and_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_pause_taken_back_in_the_same_data_shows_nothing_again() {
+    for before in [0, 3] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.plan.push_back(keep(before));
+        rig.peer_sends(3);
+        rig.settle();
+        for left in [2, 0] {
+            let wishes = vec![Wish::Pause, Wish::Resume];
+            rig.plan.push_back(Answer { wishes, ..keep(left) });
+            rig.peer_sends(4);
+            rig.settle();
+        }
+        assert_eq!(lengths(&rig), [3, 4 + before, 6]);
+    }
+}
+
+#[test]
 fn a_held_connection_goes_on_when_the_last_queue_lets_it_go() {
     let mut rig = Rig::accepted(small_limits());
     let (one, two) = (rig.other(0), rig.other(1));

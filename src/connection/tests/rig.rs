@@ -147,6 +147,8 @@ pub(super) struct Model {
     /// Bytes written before the filter came: they leave as they are.
     unfiltered: Option<usize>,
     pub(super) kind: Option<CloseKind>,
+    /// As good as `kind`, where two deadlines passed within the same millisecond.
+    or: Option<CloseKind>,
     wishes: Vec<Wish>,
     /// The next protocol, with a filter that unread input is fed to or not.
     next: Option<Option<bool>>,
@@ -436,6 +438,8 @@ impl Rig {
                 let kind = expected.expect("nothing was due by the model's watch");
                 if self.model.kind.is_none_or(in_order) && kind != CloseKind::Finished {
                     self.model.kind = Some(kind);
+                    let both = kind == CloseKind::TimedOut(Deadline::Close);
+                    self.model.or = both.then_some(CloseKind::TimedOut(Deadline::Write));
                 }
             }
         }
@@ -675,6 +679,8 @@ impl Rig {
                     self.decide_consumed(unread.len(), consumed);
                     self.conn.handle_unread_shown(unread, consumed);
                 } else {
+                    self.model.consumed += consumed.left;
+                    self.model.discarded += consumed.left;
                     self.conn.handle_eof_shown(unread, consumed);
                 }
             }
