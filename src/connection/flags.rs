@@ -95,6 +95,8 @@ impl Flags {
     pub(crate) const FILTER_FINISHED: Flags = Flags(1 << 36);
     /// The end is a reset, where the system allows.
     pub(crate) const RESET: Flags = Flags(1 << 37);
+    /// A protocol took over from another one: what was queued then leaves past a new filter.
+    pub(crate) const REPLACED: Flags = Flags(1 << 38);
     /// In the list of connections that others queued output for.
     pub(crate) const DIRTY: Flags = Flags(1 << 39);
     /// Counted among the lingering.

@@ -502,7 +502,7 @@ impl Connection {
         }
         self.flags.clear(Flags::OPENED | Flags::EOF_DONE);
         self.grammar = self.grammar.replaced();
-        self.flags.set(Flags::OPENED_DUE);
+        self.flags.set(Flags::OPENED_DUE | Flags::REPLACED);
         if self.flags.any(Flags::UNREAD) {
             self.flags.set(Flags::DATA_DUE);
         }

@@ -264,7 +264,8 @@ impl Connection {
         self.rare_mut().progress = tick;
     }
 
-    /// Puts a filter under the queues. What is queued already leaves as it is.
+    /// Puts a filter under the queues. What an earlier protocol has queued leaves as it is; what
+    /// was queued for a connect is the protocol's own and waits for the handshake.
     pub(crate) fn handle_filter(
         &mut self,
         filter: Box<dyn Filter>,
@@ -280,9 +281,10 @@ impl Connection {
             let unread = CloseKind::Filter(FilterFailure::UnreadInput);
             return self.begin_close(By::Us, unread, None);
         }
+        let replaced = self.flags.any(Flags::REPLACED);
         let rare = self.rare_mut();
         let mut wire = Vec::new();
-        while !rare.queue.is_empty() {
+        while replaced && !rare.queue.is_empty() {
             let front = rare.queue.front();
             let count = front.len();
             wire.extend_from_slice(front);
