@@ -6,9 +6,13 @@
 
 mod callbacks;
 mod ends;
+mod filters;
 mod input;
 mod kit;
 mod output;
 mod peers;
+mod replacing;
 mod stopping;
 mod timers;
+#[path = "../shared/toy.rs"]
+mod toy;
