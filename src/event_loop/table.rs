@@ -15,6 +15,10 @@ pub(super) struct Entry<S: System> {
 }
 
 impl<S: System> Entry<S> {
+    /// What a slot of the table takes, with an entry or without.
+    #[cfg(test)]
+    pub(super) const SIZE: usize = size_of::<Option<Entry<S>>>();
+
     /// Lends everything for one callback.
     #[inline(always)]
     pub(super) fn called<'a>(&'a mut self, shared: &'a mut Shared) -> Called<'a> {

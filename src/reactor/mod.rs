@@ -347,3 +347,15 @@ fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the timer of an idle deadline, the figure is 200 bytes in all.
+    #[test]
+    fn a_connection_takes_at_most_136_bytes_of_the_table() {
+        let size = EventLoop::<MioSystem>::ENTRY_SIZE;
+        assert!(size <= 136, "{size} bytes: what is rare belongs into the rare part");
+    }
+}

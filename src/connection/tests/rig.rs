@@ -4,14 +4,16 @@
 //! It does with the connection what the loop does, in the loop's order, and checks the model at
 //! every byte that passes.
 
+mod kernel;
 mod steps;
+mod turn;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Connection, Consumed, Expired, Flags, RarePool};
+use self::kernel::Kernel;
+use super::super::{Connection, Expired, Flags, RarePool};
 use super::toy::{Decoder, Toy, encode};
 use crate::buffer::ChunkPool;
 use crate::grammar::Callback;
@@ -19,7 +21,7 @@ use crate::id::{ConnId, Ids, ListenerId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::note::Note;
-use crate::reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
+use crate::reason::{By, CloseKind, CloseReason, Deadline, FilterFailure};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
 /// What one read of the rig's takes at most.
@@ -73,61 +75,6 @@ pub(super) enum Wish {
 pub(super) enum Failure {
     Err,
     Panic,
-}
-
-/// The socket, and everything beyond it.
-#[derive(Debug, Default)]
-pub(super) struct Kernel {
-    pub(super) arrived: VecDeque<u8>,
-    pub(super) fin: bool,
-    /// A reset waits behind what has arrived.
-    pub(super) reset: bool,
-    reset_seen: bool,
-    /// Bytes that it takes before a write blocks.
-    pub(super) room: usize,
-    pub(super) sent: Vec<u8>,
-    pub(super) fin_sent: bool,
-    pub(super) closed: bool,
-}
-
-impl Kernel {
-    fn read(&mut self, most: usize) -> io::Result<Vec<u8>> {
-        assert!(!self.closed, "read from a socket that is closed");
-        let count = most.min(self.arrived.len());
-        if count > 0 {
-            return Ok(self.arrived.drain(..count).collect());
-        }
-        if std::mem::take(&mut self.reset) {
-            self.reset_seen = true;
-            return Err(ErrorKind::ConnectionReset.into());
-        }
-        if self.fin || self.reset_seen { Ok(Vec::new()) } else { Err(ErrorKind::WouldBlock.into()) }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        assert!(!self.closed, "wrote to a socket that is closed");
-        assert!(!self.fin_sent, "{} bytes were sent after FIN", bytes.len());
-        assert!(!bytes.is_empty(), "a write of nothing");
-        if self.reset || self.reset_seen {
-            self.reset = false;
-            self.reset_seen = true;
-            return Err(ErrorKind::BrokenPipe.into());
-        }
-        let count = bytes.len().min(self.room);
-        if count == 0 {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        self.room -= count;
-        self.sent.extend(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn take_error(&mut self) -> Option<io::Error> {
-        std::mem::take(&mut self.reset).then(|| {
-            self.reset_seen = true;
-            ErrorKind::ConnectionReset.into()
-        })
-    }
 }
 
 /// What must be true, told without flags.
@@ -478,259 +425,8 @@ impl Rig {
         }
         limits.idle.filter(|idle| over(model.active, *idle)).and(timed_out(Deadline::Idle))
     }
-
-    // ---- the turn, as the loop has it --------------------------------------------------------
-
-    /// The ready list's share of a turn.
-    pub(super) fn serve(&mut self) {
-        self.conn.handle_unlisted();
-        if self.is(Flags::ATTENTION) {
-            self.attend();
-        }
-        if self.reason.is_none() {
-            self.read(READ_BUFFER);
-        }
-    }
-
-    /// One read and what follows from it; None at the end of what there is.
-    pub(super) fn read(&mut self, room: usize) -> Option<usize> {
-        if !self.conn.may_read() || self.kernel.closed {
-            return None;
-        }
-        let bytes = match self.kernel.read(room) {
-            Ok(bytes) if !bytes.is_empty() => bytes,
-            Ok(_) => {
-                self.fin();
-                self.attend();
-                return None;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.conn.handle_read_blocked();
-                self.attend();
-                return None;
-            }
-            Err(error) => {
-                self.decide_break(CloseKind::Reset);
-                self.conn.handle_read_failed(error, &mut self.chunks);
-                self.attend();
-                return None;
-            }
-        };
-        self.model.active = self.now;
-        self.conn.handle_read(bytes.len(), room, self.tick());
-        if self.conn.shows_directly() {
-            self.conn.handle_shown(bytes.len());
-            self.model.received.extend(&bytes);
-            let consumed = self.call_with_input(Callback::Data, &bytes);
-            let settled = (consumed.left | consumed.need) == 0
-                && self.model.wishes.is_empty()
-                && self.conn.flags().passes(Flags::SETTLED_GATE, Flags::WRITABLE);
-            self.send_own(Callback::Data);
-            if settled && self.conn.flags().passes(Flags::SETTLED_GATE, Flags::WRITABLE) {
-                // The straight path of the loop: nothing follows but the next read.
-                self.conn.handle_ready(Flags::NONE);
-                return Some(bytes.len());
-            }
-            self.conn.borrow_rare(&mut self.rares);
-            self.decide_consumed(bytes.len(), consumed);
-            self.conn.handle_left(&bytes, consumed);
-            self.settle_wishes();
-            if self.conn.drains_at_once() {
-                self.call(Callback::Drained);
-            } else {
-                self.finish(false);
-            }
-        } else {
-            self.wire(&bytes);
-            self.attend();
-        }
-        Some(bytes.len())
-    }
-
-    /// Bytes that cannot be shown where they are.
-    fn wire(&mut self, bytes: &[u8]) {
-        self.conn.borrow_rare(&mut self.rares);
-        if self.is(Flags::CLOSING) {
-            self.model.discarded += bytes.len();
-            if let Some((_, heard)) = &mut self.model.linger {
-                *heard = self.now;
-            }
-        } else if self.is(Flags::BROKEN) && {
-            self.model.last_words += bytes.len();
-            self.model.last_words > self.conn.limits().input_max
-        } {
-            self.model.discarded += bytes.len();
-        } else if self.is(Flags::FILTERED) {
-            self.expect_filtered(bytes);
-        } else {
-            self.model.received.extend(bytes);
-        }
-        let tick = self.tick();
-        self.conn.handle_wire(bytes, tick);
-    }
-
-    /// The clear bytes that the filter must make of these.
-    fn expect_filtered(&mut self, wire: &[u8]) {
-        let Model { decoder, received, .. } = &mut self.model;
-        let greeted = decoder.greeted;
-        if decoder.decode(wire, received).is_err() {
-            self.decide_close(CloseKind::Filter(FilterFailure::Failed));
-        } else if self.model.decoder.greeted && !greeted {
-            self.model.active = self.now;
-            self.model.progress = self.now;
-        }
-    }
-
-    fn fin(&mut self) {
-        let flags = self.conn.flags();
-        let cut = flags.any(Flags::FILTERED)
-            && flags.none(Flags::PEER_FIN | Flags::CLOSING)
-            && !self.model.decoder.ended;
-        if cut {
-            self.decide_break(CloseKind::Filter(FilterFailure::Truncated));
-        }
-        self.conn.handle_fin();
-    }
-
-    /// Everything but reading.
-    pub(super) fn attend(&mut self) {
-        if self.reason.is_some() {
-            return;
-        }
-        if self.is(Flags::ENDED) {
-            // What a read has ended is finished first.
-            let first = !self.is(Flags::COUNTED_OUT);
-            return if first { self.finish(false) } else { self.tell_closed() };
-        }
-        if self.is(Flags::CONNECTING) {
-            self.complete_connect();
-        } else if self.is(Flags::FAULTY) {
-            self.conn.handle_fault_seen();
-            if self.is(Flags::PAUSED | Flags::HELD | Flags::PEER_FIN) {
-                if let Some(error) = self.kernel.take_error() {
-                    self.decide_break(CloseKind::Reset);
-                    self.conn.handle_write_failed(error, &mut self.chunks);
-                }
-            }
-        }
-        if self.conn.has_output() {
-            self.flush();
-        }
-        self.call_due();
-        self.finish(false);
-    }
-
-    fn complete_connect(&mut self) {
-        if !self.is(Flags::WRITABLE | Flags::FAULTY) {
-            return;
-        }
-        if let Some(error) = self.kernel.take_error() {
-            let refused = CloseKind::Connect(ConnectFailure::Refused);
-            self.model.kind = Some(refused);
-            return self.conn.end(By::Peer, refused, Some(Arc::new(error)));
-        }
-        let tick = self.tick();
-        self.conn.handle_connected(tick);
-        self.model.active = self.now;
-        self.model.progress = self.now;
-    }
-
-    /// The callbacks that are due.
-    pub(super) fn call_due(&mut self) {
-        for callback in [
-            Callback::Opened,
-            Callback::Stopping,
-            Callback::Drained,
-            Callback::Notified,
-            Callback::Data,
-            Callback::Eof,
-        ] {
-            let due = due_flag(callback);
-            let flags = self.conn.flags();
-            let input = due.any(Flags::DATA_DUE | Flags::EOF_DUE);
-            let waits = (input && flags.any(Flags::PAUSED | Flags::HELD))
-                || (due.any(Flags::EOF_DUE) && flags.any(Flags::DATA_DUE))
-                || (due.any(Flags::OPENED_DUE) == flags.any(Flags::OPENED))
-                || flags.any(Flags::CLOSING | Flags::ENDED);
-            if flags.any(due) && !waits {
-                self.call(callback);
-            }
-        }
-    }
-
-    fn call(&mut self, callback: Callback) {
-        match callback {
-            Callback::Data => {
-                self.conn.handle_called(Flags::DATA_DUE);
-                let unread = self.conn.lend_unread();
-                let consumed = self.call_with_input(callback, unread.as_slice());
-                self.send_own(callback);
-                self.decide_consumed(unread.len(), consumed);
-                self.conn.handle_unread_shown(unread, consumed);
-            }
-            Callback::Eof => {
-                self.conn.handle_called(Flags::EOF_DUE);
-                let unread = self.conn.lend_unread();
-                let consumed = self.call_with_input(callback, unread.as_slice());
-                self.send_own(callback);
-                let replaced = self.model.next.is_some();
-                if replaced {
-                    let consumed = Consumed { need: 0, ..consumed };
-                    self.decide_consumed(unread.len(), consumed);
-                    self.conn.handle_unread_shown(unread, consumed);
-                } else {
-                    self.model.consumed += consumed.left;
-                    self.model.discarded += consumed.left;
-                    self.conn.handle_eof_shown(unread, consumed);
-                }
-            }
-            Callback::Drained => {
-                if !self.conn.poll_drained() {
-                    return self.finish(false);
-                }
-                assert!(self.conn.unsent() <= self.conn.limits().low_mark);
-                self.run(callback, &[]);
-                self.send_own(callback);
-            }
-            Callback::Notified => {
-                self.conn.handle_called(Flags::NOTES_DUE);
-                while let Some(_note) = self.conn.poll_note() {
-                    self.run(callback, &[]);
-                    self.send_own(callback);
-                    self.settle_wishes();
-                    self.finish(false);
-                    if !self.conn.may_call() {
-                        return;
-                    }
-                }
-                return;
-            }
-            _ => {
-                self.conn.handle_called(due_flag(callback));
-                self.run(callback, &[]);
-                self.send_own(callback);
-            }
-        }
-        if callback == Callback::Stopping {
-            self.finish(true);
-        }
-        self.settle_wishes();
-        self.finish(false);
-    }
 }
 
 pub(super) fn in_order(kind: CloseKind) -> bool {
     matches!(kind, CloseKind::Finished | CloseKind::Shutdown)
-}
-
-fn due_flag(callback: Callback) -> Flags {
-    match callback {
-        Callback::Opened => Flags::OPENED_DUE,
-        Callback::Stopping => Flags::STOPPING_DUE,
-        Callback::Drained => Flags::DRAINED_DUE,
-        Callback::Notified => Flags::NOTES_DUE,
-        Callback::Data => Flags::DATA_DUE,
-        Callback::Eof => Flags::EOF_DUE,
-        Callback::Timeout | Callback::Closed => Flags::NONE,
-    }
 }
