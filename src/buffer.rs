@@ -8,8 +8,6 @@ use bytes::{Buf, Bytes};
 /// Copied output is kept in chunks of at most this many bytes, so that a queue gives memory back
 /// while it drains.
 const CHUNK: usize = 64 * 1024;
-/// A chunk below this size is not worth keeping in the pool.
-const POOLED_LEAST: usize = 4 * 1024;
 /// Chunks that wait in a pool, together at most 1 MiB.
 const POOLED_MAX: usize = 16;
 
@@ -25,8 +23,9 @@ impl ChunkPool {
     }
 
     fn give(&mut self, mut chunk: Vec<u8>) {
-        let fits = (POOLED_LEAST..=CHUNK).contains(&chunk.capacity());
-        if fits && self.chunks.len() < POOLED_MAX {
+        // Small ones too: they are what a relay of small messages needs, and they grow where more
+        // is queued.
+        if (1..=CHUNK).contains(&chunk.capacity()) && self.chunks.len() < POOLED_MAX {
             chunk.clear();
             self.chunks.push(chunk);
         }

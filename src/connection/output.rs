@@ -246,6 +246,16 @@ impl Connection {
         }
     }
 
+    /// Takes the list of [`Connection::poll_released`] back, empty, so that the next hold allocates
+    /// nothing.
+    pub(crate) fn put_holders(&mut self, holders: Vec<ConnId>) {
+        if let Some(rare) = self.rare.as_mut() {
+            if rare.holders.is_empty() {
+                rare.holders = holders;
+            }
+        }
+    }
+
     // ---- the filter --------------------------------------------------------------------------
 
     pub(super) fn note_wire(&mut self, tick: u64) {

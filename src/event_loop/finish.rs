@@ -130,12 +130,16 @@ impl<S: System> EventLoop<S> {
         if entry.conn.rare().is_none_or(|rare| rare.holders.is_empty()) {
             return;
         }
-        for holder in entry.conn.poll_released() {
+        let mut holders = entry.conn.poll_released();
+        for holder in holders.drain(..) {
             if let Some(entry) = self.table.get_mut(holder) {
                 entry.conn.handle_released(id);
                 entry.conn.account(&mut self.shared.metrics);
                 self.list(holder);
             }
+        }
+        if let Some(entry) = self.table.get_mut(id) {
+            entry.conn.put_holders(holders);
         }
     }
 

@@ -380,13 +380,12 @@ impl<S: System> EventLoop<S> {
 
     /// Whoever has work is in a list: nobody else would ever come back to it.
     #[cfg(debug_assertions)]
-    fn check_ready_list(&mut self) {
+    fn check_ready_list(&self) {
         if self.table.len() > 32 {
             return;
         }
-        for id in self.table.ids() {
-            let Some(entry) = self.table.get_mut(id) else { continue };
-            let flags = entry.conn.flags();
+        for entry in self.table.iter() {
+            let (id, flags) = (entry.conn.id(), entry.conn.flags());
             assert!(
                 !entry.conn.has_work() || flags.any(Flags::LISTED | Flags::DIRTY),
                 "{id} has work and is in no list: {flags:?}",

@@ -74,7 +74,11 @@ impl<S: System> Table<S> {
         }
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<S>> {
+        self.entries.iter().flatten()
+    }
+
     pub(super) fn ids(&self) -> Vec<ConnId> {
-        self.entries.iter().flatten().map(|entry| entry.conn.id()).collect()
+        self.iter().map(|entry| entry.conn.id()).collect()
     }
 }

@@ -227,6 +227,7 @@ impl Context<'_> {
             delay => self.shared.clock.exact().saturating_add(delay),
         };
         let owner = TimerOwner::Protocol(self.conn.id(), timer);
+        self.conn.borrow_rare(&mut self.shared.rares);
         let key = self.shared.timers.arm(deadline, owner);
         if let Some(old) = self.conn.put_timer(timer, key) {
             self.shared.timers.cancel(old);

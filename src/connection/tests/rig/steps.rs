@@ -270,7 +270,8 @@ impl Rig {
     }
 
     fn release_holders(&mut self) {
-        for holder in self.conn.poll_released() {
+        let mut released = self.conn.poll_released();
+        for holder in released.drain(..) {
             if holder == self.conn.id() {
                 self.conn.handle_released(holder);
             } else {
@@ -278,6 +279,7 @@ impl Rig {
                 self.holds.retain(|id| *id != holder);
             }
         }
+        self.conn.put_holders(released);
     }
 
     fn sync_deadline(&mut self) {
