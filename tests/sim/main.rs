@@ -1,0 +1,26 @@
+//! The core in the simulator: random runs, and each failure of the catalogue that a made-up network
+//! can show.
+//!
+//! `LARIAT_SEEDS=10000 cargo test --release --test sim -- --nocapture` is the long check.
+
+mod actor;
+mod dice;
+mod general;
+#[path = "../shared/toy.rs"]
+mod toy;
+mod world;
+
+use std::sync::Once;
+
+/// Panics that a test means to happen are not worth their noise.
+fn quiet_planned_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if info.payload().downcast_ref::<&str>() != Some(&"planned") {
+                before(info);
+            }
+        }));
+    });
+}

@@ -1,0 +1,170 @@
+//! What everybody in a random run has done, and the rules that must hold for all of it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use lariat::{CloseReason, ConnId, Limits};
+
+use crate::dice::Dice;
+
+pub(crate) type Shared = Rc<RefCell<World>>;
+
+/// One end of one connection.
+#[derive(Default)]
+pub(crate) struct End {
+    pub(crate) who: String,
+    pub(crate) id: Option<ConnId>,
+    /// Its own address and the other end's.
+    pub(crate) addrs: Option<(SocketAddr, SocketAddr)>,
+    pub(crate) opened: u32,
+    pub(crate) closed: u32,
+    pub(crate) eof: bool,
+    /// Everything that was written to it, whether it was sent or not.
+    pub(crate) sent: Vec<u8>,
+    /// Everything that was consumed of its input, and the rest that `eof` showed.
+    pub(crate) received: Vec<u8>,
+    pub(crate) reason: Option<CloseReason>,
+    /// An end of the test's own, which knows nothing of the filter of its peer.
+    pub(crate) raw: bool,
+    pub(crate) filtered: bool,
+    /// A raw end that was closed with bytes still to be sent.
+    pub(crate) cut: bool,
+}
+
+/// A listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) addr: SocketAddr,
+    pub(crate) filtered: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) dice: Dice,
+    pub(crate) ends: Vec<End>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) planned_panics: u64,
+    pub(crate) faults: Vec<String>,
+    /// Whether the run still begins new things.
+    pub(crate) busy: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> World {
+        World {
+            dice: Dice::new(seed),
+            ends: Vec::new(),
+            targets: Vec::new(),
+            planned_panics: 0,
+            faults: Vec::new(),
+            busy: true,
+        }
+    }
+
+    pub(crate) fn born(&mut self, who: &str) -> usize {
+        let number = self.ends.len();
+        let who = format!("{who} {number}");
+        self.ends.push(End { who, ..End::default() });
+        number
+    }
+
+    /// A rule was broken. Collected, as a panic inside a callback is an ordinary event here.
+    pub(crate) fn fault(&mut self, end: usize, what: &str) {
+        let fault = format!("{}: {what}", self.ends[end].who);
+        self.faults.push(fault);
+    }
+
+    /// The next `count` bytes that `end` sends by itself.
+    pub(crate) fn stream(&self, end: usize, count: usize) -> Vec<u8> {
+        let from = self.ends[end].sent.len();
+        (from..from + count).map(|at| (at * 31 + (at >> 8) * 7 + end * 17) as u8).collect()
+    }
+
+    /// An open connection, any.
+    pub(crate) fn somebody(&mut self) -> Option<(usize, ConnId)> {
+        let open: Vec<(usize, ConnId)> = self
+            .ends
+            .iter()
+            .enumerate()
+            .filter(|(_, end)| end.closed == 0)
+            .filter_map(|(number, end)| Some((number, end.id?)))
+            .collect();
+        if open.is_empty() { None } else { Some(self.dice.pick(&open)) }
+    }
+
+    pub(crate) fn limits(&mut self) -> Limits {
+        let dice = &mut self.dice;
+        let mut limits = Limits::default();
+        limits.high_mark = dice.pick(&[0, 1, 100, 3_000, 16_000, 65_536]);
+        limits.low_mark = match dice.below(3) {
+            0 => 0,
+            1 => limits.high_mark / 4,
+            _ => limits.high_mark,
+        };
+        limits.output_max = dice.pick(&[20_000, 300_000, 8 << 20]).max(limits.high_mark);
+        limits.input_max = dice.pick(&[64, 1_000, 70_000, 1 << 20]);
+        limits.read_budget = dice.pick(&[100, 1_000, 20_000, 256 << 10]);
+        limits.write_budget = dice.pick(&[100, 1_000, 20_000, 1 << 20]);
+        limits.notes_max = dice.pick(&[1, 3, 64]);
+        let times = [50, 500, 3_000, 30_000];
+        let time = |dice: &mut Dice| std::time::Duration::from_millis(dice.pick(&times));
+        limits.connect = time(dice);
+        limits.handshake = time(dice);
+        limits.write_stall = time(dice);
+        limits.close_deadline = time(dice);
+        limits.linger_idle = time(dice);
+        limits.linger_total = time(dice);
+        if dice.chance(300) {
+            limits.idle = Some(time(dice));
+        }
+        limits
+    }
+
+    // ---- the rules ---------------------------------------------------------------------------
+
+    /// What holds for every pair of ends once everything is over.
+    pub(crate) fn judge(&mut self) {
+        let mut by_addr: BTreeMap<(SocketAddr, SocketAddr), usize> = BTreeMap::new();
+        for (number, end) in self.ends.iter().enumerate() {
+            if let Some(addrs) = end.addrs {
+                by_addr.insert(addrs, number);
+            }
+        }
+        let mut faults = Vec::new();
+        for end in &self.ends {
+            if !end.raw && end.closed != 1 {
+                faults.push(format!("{}: closed ran {} times", end.who, end.closed));
+            }
+            let Some((own, other)) = end.addrs else { continue };
+            let Some(peer) = by_addr.get(&(other, own)).map(|at| &self.ends[*at]) else { continue };
+            // What a raw end says to a filter, or hears of it, is not clear.
+            if (end.raw && peer.filtered) || (peer.raw && end.filtered) {
+                continue;
+            }
+            if !peer.sent.starts_with(&end.received) {
+                let at = end.received.iter().zip(&peer.sent).take_while(|(a, b)| a == b).count();
+                faults.push(format!(
+                    "{}: received {} bytes that are not what {} sent ({}), from byte {at} on",
+                    end.who,
+                    end.received.len(),
+                    peer.who,
+                    peer.sent.len(),
+                ));
+            } else if end.eof && !peer.cut {
+                let refused = peer.reason.as_ref().map_or(0, CloseReason::refused) as usize;
+                let accepted = peer.sent.len() - refused;
+                if end.received.len() != accepted {
+                    faults.push(format!(
+                        "{}: eof after {} bytes, but {} sent {accepted}; {:?}",
+                        end.who,
+                        end.received.len(),
+                        peer.who,
+                        peer.reason,
+                    ));
+                }
+            }
+        }
+        self.faults.append(&mut faults);
+    }
+}
