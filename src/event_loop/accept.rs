@@ -25,9 +25,11 @@ const MILLISECOND: u64 = 1_000_000;
 /// The back-off after a lack of descriptors: from the first to the second, doubling.
 const BACKOFF_FIRST: u64 = 10 * MILLISECOND;
 const BACKOFF_MAX: u64 = 1000 * MILLISECOND;
-/// After this many failures in a second a released descriptor no longer ends the back-off: what
-/// lacks is memory, or another process takes each descriptor first.
-const FAILURES_MAX: u32 = 19;
+/// A released descriptor ends the back-off at once, but not sooner after a failure than this: where
+/// descriptors come and go all the time, at most twenty accepts a second fail.
+const GAP: u64 = 60 * MILLISECOND;
+/// After so long without a failure the lack is over, and the next one begins anew.
+const OVER: u64 = 2 * BACKOFF_MAX;
 
 /// Makes protocols for newcomers.
 pub(crate) type Factory = Box<dyn FnMut(&Incoming) -> Option<Box<dyn Protocol>>>;
@@ -39,11 +41,12 @@ pub(super) struct Listening<S: System> {
     factory: Factory,
     limits: Arc<Limits>,
     wait: Wait,
-    /// The length of the present back-off; 0 when descriptors were not lacking last time.
+    /// The length of the present back-off; 0 when no descriptors are lacking.
     backoff: u64,
-    /// Accepts that failed for lack of descriptors, and since when they are counted.
-    failures: u32,
-    failures_since: u64,
+    /// When an accept last failed for lack of a descriptor.
+    failed: u64,
+    /// Whether a lingering connection was cut since the last success.
+    cut: bool,
 }
 
 struct Socket<S: System> {
@@ -131,8 +134,8 @@ impl<S: System> EventLoop<S> {
             limits,
             wait: Wait::Newcomers,
             backoff: 0,
-            failures: 0,
-            failures_since: 0,
+            failed: 0,
+            cut: false,
         });
         self.newcomers = true;
         Ok(id)
@@ -198,9 +201,9 @@ impl<S: System> EventLoop<S> {
         match listener.sockets[at].listener.accept() {
             Ok((stream, peer)) => {
                 if listener.backoff > 0 {
-                    log::info!(target: "lariat::accept", "accepting again");
-                    listener.backoff = 0;
+                    self.note_accepting(listener);
                 }
+                listener.cut = false;
                 if full {
                     self.shared.metrics.refused += 1;
                 } else {
@@ -262,9 +265,12 @@ impl<S: System> EventLoop<S> {
         error: &io::Error,
     ) -> Attempt {
         self.shared.metrics.accept_errors += 1;
-        if self.cut_oldest_lingering() {
+        // Where the descriptor of one did not help, those of the others would not either.
+        if !listener.cut && self.cut_oldest_lingering() {
+            listener.cut = true;
             return Attempt::Again;
         }
+        listener.cut = false;
         if self.system.shed(&mut listener.sockets[at].listener) {
             self.shared.metrics.refused += 1;
         }
@@ -275,15 +281,21 @@ impl<S: System> EventLoop<S> {
             );
         }
         let now = self.shared.clock.exact();
-        if now.saturating_sub(listener.failures_since) >= BACKOFF_MAX {
-            (listener.failures, listener.failures_since) = (0, now);
-        }
-        listener.failures += 1;
+        listener.failed = now;
         listener.backoff = (listener.backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
         let until = now.saturating_add(listener.backoff);
         let key = self.shared.timers.arm(until, TimerOwner::Listener(listener.id));
         listener.wait = Wait::Descriptors(key);
         Attempt::Wait
+    }
+
+    /// An accept has succeeded. Only when none has failed for a while is the lack over: as long as
+    /// descriptors come and go, the back-off keeps its length and the log its peace.
+    fn note_accepting(&self, listener: &mut Listening<S>) {
+        if self.shared.clock.tick().saturating_sub(listener.failed) >= OVER {
+            log::info!(target: "lariat::accept", "accepting again");
+            listener.backoff = 0;
+        }
     }
 
     pub(super) fn end_backoff(&mut self, id: ListenerId) {
@@ -301,11 +313,16 @@ impl<S: System> EventLoop<S> {
         for listener in &mut self.listening {
             match listener.wait {
                 Wait::Room if room => listener.wait = Wait::Newcomers,
-                Wait::Descriptors(key)
-                    if released == Released::Descriptor && listener.failures < FAILURES_MAX =>
-                {
-                    self.shared.timers.cancel(key);
-                    listener.wait = Wait::Newcomers;
+                Wait::Descriptors(key) if released == Released::Descriptor => {
+                    let sooner = listener.failed.saturating_add(GAP);
+                    if sooner <= self.shared.clock.exact() {
+                        self.shared.timers.cancel(key);
+                        listener.wait = Wait::Newcomers;
+                    } else if self.shared.timers.deadline(key).is_some_and(|at| at > sooner) {
+                        self.shared.timers.cancel(key);
+                        let owner = TimerOwner::Listener(listener.id);
+                        listener.wait = Wait::Descriptors(self.shared.timers.arm(sooner, owner));
+                    }
                 }
                 _ => {}
             }
