@@ -3,9 +3,11 @@
 //!
 //! `LARIAT_SEEDS=10000 cargo test --release --test sim -- --nocapture` is the long check.
 
+mod accepting;
 mod actor;
 mod dice;
 mod general;
+mod kit;
 #[path = "../shared/toy.rs"]
 mod toy;
 mod world;

@@ -1,0 +1,297 @@
+//! Failures of accept: the listener lives on, backs off, and comes back by itself.
+
+use std::rc::Rc;
+
+use lariat::sim::{Call, Fault, Sim, Socket, Trace};
+use lariat::{Context, Input, Outcome, Overload, Protocol, Timer};
+
+use crate::kit::{Count, Echo, Sink, ms, serve, sim_with};
+
+/// Dials and waits until the echo of one byte has come.
+fn echoes(sim: &mut Sim, socket: &Socket) -> bool {
+    socket.take_received();
+    socket.send(b"?");
+    sim.run_for(ms(5)).unwrap();
+    socket.take_received() == b"?"
+}
+
+#[test]
+fn a1_without_descriptors_accepts_are_few_and_the_served_go_on() {
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(10);
+    let addr = serve(&mut sim, || Echo);
+    let clients: Vec<Socket> = (0..40).map(|_| sim.dial(addr)).collect();
+    sim.run_for(ms(2)).unwrap();
+    assert_eq!(sim.metrics().open, 10);
+    for second in 0..5 {
+        let before = sim.metrics();
+        let until = sim.now() + ms(1000);
+        while sim.now() < until {
+            assert!(echoes(&mut sim, &clients[3]), "the served go on");
+            sim.run_for(ms(45)).unwrap();
+        }
+        let failed = sim.metrics().accept_errors - before.accept_errors;
+        assert!(failed <= 20, "{failed} accepts failed in second {second}");
+        // Twenty echoes cost some turns; a loop that spins takes thousands.
+        let turns = sim.metrics().turns - before.turns;
+        assert!(turns < 200, "{turns} turns");
+    }
+}
+
+#[test]
+fn a1_the_back_off_doubles_from_10_ms_to_1_s() {
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(1);
+    let addr = serve(&mut sim, || Echo);
+    // The reserve sheds one newcomer at each attempt, so that more must wait.
+    let _clients: Vec<Socket> = (0..100).map(|_| sim.dial(addr)).collect();
+    let mut failures = Vec::new();
+    let mut seen = 0;
+    for _ in 0..60_000 {
+        sim.run_for(ms(1) / 10).unwrap();
+        let errors = sim.metrics().accept_errors;
+        if errors > seen {
+            seen = errors;
+            failures.push(sim.now());
+        }
+    }
+    let gaps: Vec<u128> = failures.windows(2).map(|w| (w[1] - w[0]).as_millis()).collect();
+    let expected = [10u128, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000];
+    assert!(gaps.len() >= expected.len() - 1, "{gaps:?}");
+    for (gap, expected) in gaps.iter().zip(expected) {
+        assert!((expected..=expected + 3).contains(gap), "{gap} ms instead of {expected}: {gaps:?}");
+    }
+}
+
+#[test]
+fn a1_a_released_descriptor_is_used_at_once() {
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(4);
+    let addr = serve(&mut sim, || Echo);
+    let clients: Vec<Socket> = (0..4).map(|_| sim.dial(addr)).collect();
+    sim.run_for(ms(1)).unwrap();
+    let waiting: Vec<Socket> = (0..20).map(|_| sim.dial(addr)).collect();
+    // Deep in the back-off: the next attempt by timer is most of a second away.
+    sim.run_for(ms(1800)).unwrap();
+    clients[0].close();
+    sim.run_for(ms(2)).unwrap();
+    let served = waiting.iter().filter(|socket| echoes(&mut sim, socket)).count();
+    assert_eq!(served, 1, "one descriptor, one newcomer");
+}
+
+#[test]
+fn a1_a_descriptor_freed_elsewhere_is_found_within_the_back_off() {
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(4);
+    let addr = serve(&mut sim, || Echo);
+    let _clients: Vec<Socket> = (0..30).map(|_| sim.dial(addr)).collect();
+    sim.run_for(ms(1500)).unwrap();
+    assert_eq!(sim.metrics().open, 4);
+    sim.set_descriptors_max(100);
+    sim.run_for(ms(1010)).unwrap();
+    assert!(sim.metrics().open > 4, "{:?}", sim.metrics());
+}
+
+/// Lives for 40 ms.
+struct Short;
+impl Protocol for Short {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.set_timer(Timer::new(1), ms(40));
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
+        cx.abort();
+        Ok(())
+    }
+}
+
+#[test]
+fn a1_descriptors_that_come_and_go_do_not_make_accepts_fail_often() {
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(8);
+    let addr = serve(&mut sim, || Short);
+    // Always more clients than descriptors, and each of them short-lived.
+    let mut clients: Vec<Socket> = Vec::new();
+    for second in 0..3 {
+        let before = sim.metrics();
+        for _ in 0..200 {
+            for _ in 0..3 {
+                clients.push(sim.dial(addr));
+            }
+            sim.run_for(ms(5)).unwrap();
+        }
+        let failed = sim.metrics().accept_errors - before.accept_errors;
+        let accepted = sim.metrics().accepted - before.accepted;
+        assert!(failed <= 20, "{failed} accepts failed, {accepted} did not, in second {second}");
+        assert!(accepted >= 100, "only {accepted} were accepted in second {second}");
+        clients.clear();
+    }
+}
+
+#[test]
+fn a1_lingering_connections_yield_their_descriptors_first() {
+    struct Brief;
+    impl Protocol for Brief {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            cx.write(b"bye");
+            cx.close();
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(3);
+    let addr = serve(&mut sim, || Brief);
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let client = sim.dial(addr);
+        sim.run_for(ms(1)).unwrap();
+        assert_eq!(client.take_received(), b"bye");
+        // It never finishes, so that the server's end lingers.
+        clients.push(client);
+    }
+    assert_eq!(sim.metrics().refused, 0, "{:?}", sim.metrics());
+}
+
+#[test]
+fn a2_errors_of_one_newcomer_do_not_concern_the_next() {
+    let mut sim = Sim::new(1);
+    let addr = serve(&mut sim, || Echo);
+    let errnos = [
+        libc::ECONNABORTED,
+        libc::EPROTO,
+        libc::ENETDOWN,
+        libc::EHOSTUNREACH,
+        libc::EPERM,
+        libc::ENOPROTOOPT,
+        libc::ETIMEDOUT,
+        libc::EINTR,
+    ];
+    for (nth, errno) in errnos.iter().enumerate() {
+        sim.script(Call::Accept, nth as u64, Fault::Error(*errno));
+    }
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    assert!(echoes(&mut sim, &client), "served in the same turn as the errors");
+    assert_eq!(sim.metrics().accept_errors, 7, "all but EINTR are counted");
+}
+
+#[test]
+fn a3_a_lack_of_memory_pauses_the_listener_like_a_lack_of_descriptors() {
+    for errno in [libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EMFILE] {
+        let mut sim = Sim::new(1);
+        let addr = serve(&mut sim, || Echo);
+        sim.run_for(ms(1)).unwrap();
+        sim.script(Call::Accept, 0, Fault::Error(errno));
+        let (first, second) = (sim.dial(addr), sim.dial(addr));
+        sim.run_for(ms(1)).unwrap();
+        assert_eq!(sim.metrics().open, 0);
+        sim.run_for(ms(10)).unwrap();
+        assert!(!echoes(&mut sim, &first), "the first was shed");
+        assert!(echoes(&mut sim, &second), "the second is served after 10 ms");
+    }
+}
+
+#[test]
+fn a5_accepts_per_turn_are_bounded_and_the_rest_follow() {
+    let mut sim = sim_with(1, |limits| limits.accepts_max = 5);
+    let addr = serve(&mut sim, || Sink);
+    let _clients: Vec<Socket> = (0..23).map(|_| sim.dial(addr)).collect();
+    let mut before = 0;
+    while sim.metrics().accepted < 23 {
+        sim.turn(None).unwrap();
+        let accepted = sim.metrics().accepted;
+        assert!(accepted - before <= 5, "{} accepted in one turn", accepted - before);
+        before = accepted;
+    }
+}
+
+#[test]
+fn a6_the_listener_comes_back_by_itself_when_room_is_made() {
+    let mut sim = sim_with(1, |limits| limits.connections_max = 2);
+    let addr = serve(&mut sim, || Echo);
+    let (first, second) = (sim.dial(addr), sim.dial(addr));
+    sim.run_for(ms(1)).unwrap();
+    let third = sim.dial(addr);
+    sim.run_for(ms(100)).unwrap();
+    assert_eq!(sim.metrics().open, 2);
+    let turns = sim.metrics().turns;
+    sim.run_for(ms(1000)).unwrap();
+    assert!(sim.metrics().turns - turns < 5, "a full listener does not spin");
+    drop(first);
+    sim.run_for(ms(2)).unwrap();
+    assert!(echoes(&mut sim, &third), "no new client was needed");
+    drop(second);
+}
+
+#[test]
+fn a6_overload_by_shedding_turns_the_rest_away_at_once() {
+    let mut sim = sim_with(1, |limits| {
+        limits.connections_max = 2;
+        limits.overload = Overload::Shed;
+    });
+    let addr = serve(&mut sim, || Echo);
+    let clients: Vec<Socket> = (0..5).map(|_| sim.dial(addr)).collect();
+    sim.run_for(ms(1)).unwrap();
+    assert_eq!((sim.metrics().open, sim.metrics().refused), (2, 3));
+    let gone = clients.iter().filter(|c| c.is_finished() || c.is_reset()).count();
+    assert_eq!(gone, 3);
+}
+
+#[test]
+fn c12_a_failed_registration_refuses_that_connection_alone() {
+    for errno in [libc::ENOMEM, libc::ENOSPC] {
+        let mut sim = Sim::new(1);
+        let addr = serve(&mut sim, || Echo);
+        sim.script(Call::Register, 0, Fault::Error(errno));
+        let first = sim.dial(addr);
+        sim.run_for(ms(1)).unwrap();
+        assert!(first.is_finished() || first.is_reset());
+        assert_eq!((sim.metrics().open, sim.metrics().accepted), (0, 0));
+        let second = sim.dial(addr);
+        sim.run_for(ms(1)).unwrap();
+        assert!(echoes(&mut sim, &second));
+
+        let trace = Trace::new();
+        sim.script(Call::Register, 0, Fault::Error(errno));
+        sim.connect(addr, trace.wrap("client", Sink));
+        sim.run_for(ms(1)).unwrap();
+        assert_eq!(
+            trace.of("client"),
+            ["closed connect failed, no descriptor left by the runtime"]
+        );
+        drop((first, second));
+        sim.run_for(ms(1)).unwrap();
+        assert_eq!(sim.metrics().open, 0);
+    }
+}
+
+#[test]
+fn a_factory_that_panics_refuses_one_newcomer_and_the_listener_lives() {
+    crate::quiet_planned_panics();
+    let mut sim = Sim::new(1);
+    let made: Count = Rc::default();
+    let counted = Rc::clone(&made);
+    let listener = sim
+        .listen("127.0.0.1:0", move |_| {
+            counted.set(counted.get() + 1);
+            match counted.get() {
+                1 => panic!("planned"),
+                2 => None,
+                _ => Some(Echo),
+            }
+        })
+        .unwrap();
+    let addr = sim.addresses(listener)[0];
+    for refused in [true, true, false] {
+        let client = sim.dial(addr);
+        sim.run_for(ms(1)).unwrap();
+        assert_eq!(!echoes(&mut sim, &client), refused);
+    }
+    assert_eq!((sim.metrics().panics, sim.metrics().refused), (1, 2));
+}
