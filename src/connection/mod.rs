@@ -82,6 +82,8 @@ pub(crate) struct Rare {
     pub(crate) notes: VecDeque<Note>,
     filtered: Option<Filtered>,
     ending: Option<Ending>,
+    /// The turn in which the end was decided.
+    end_turn: u64,
     /// What of this connection is in the gauges of the metrics.
     counted: Counted,
     unsent: u64,
@@ -409,6 +411,16 @@ impl Connection {
         let newly = self.flags.none(Flags::COUNTED_OUT);
         self.flags.set(Flags::COUNTED_OUT);
         newly
+    }
+
+    /// The end was decided in this turn of the loop. `closed` waits for a later one.
+    pub(crate) fn put_end_turn(&mut self, turn: u64) {
+        self.rare_mut().end_turn = turn;
+    }
+
+    /// Whether the end was decided in this turn.
+    pub(crate) fn has_ended_in(&self, turn: u64) -> bool {
+        self.rare().is_some_and(|rare| rare.end_turn == turn)
     }
 
     /// The system's error was noticed: the next read looks beyond what is there.

@@ -22,6 +22,7 @@ impl<S: System> EventLoop<S> {
         if !self.shared.effects.is_empty() {
             self.apply_effects(None);
             self.send_dirty();
+            self.deliver_notes();
         }
     }
 
@@ -125,7 +126,26 @@ impl<S: System> EventLoop<S> {
         }
     }
 
+    /// A note waits for the end of the turn: whoever it is for may still be served in this one.
     fn notify(&mut self, to: ConnId, note: Note) {
+        self.notes.push((to, note));
+        self.chores = true;
+    }
+
+    /// Step 9: the notes of this turn arrive, and are received in the next.
+    pub(super) fn deliver_notes(&mut self) {
+        if self.notes.is_empty() {
+            return;
+        }
+        let mut notes = mem::take(&mut self.notes);
+        for (to, note) in notes.drain(..) {
+            self.deliver(to, note);
+        }
+        // A note that is refused is dropped, and no drop can send another.
+        self.notes = notes;
+    }
+
+    fn deliver(&mut self, to: ConnId, note: Note) {
         let Some(entry) = self.table.get_mut(to) else {
             self.shared.metrics.stale += 1;
             drop_guarded(note);

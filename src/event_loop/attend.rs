@@ -20,6 +20,10 @@ impl<S: System> EventLoop<S> {
                 // turn.
                 return self.finish(id);
             }
+            if entry.conn.has_ended_in(self.shared.metrics.turns) {
+                // Another connection's callback has ended it before it was served.
+                return self.list(id);
+            }
             return self.tell_closed(id);
         }
         if flags.any(Flags::CONNECTING) {

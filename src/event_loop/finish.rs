@@ -117,6 +117,7 @@ impl<S: System> EventLoop<S> {
         if !entry.conn.handle_counted_out() {
             return;
         }
+        entry.conn.put_end_turn(self.shared.metrics.turns);
         if entry.conn.flags().any(Flags::LINGERING) {
             self.shared.metrics.lingering -= 1;
         } else {

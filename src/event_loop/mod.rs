@@ -10,7 +10,7 @@
 //! 6. a snapshot of the ready list: each connection reads, is called and sends, within its budget;
 //! 7. the timers taken out in step 3 run;
 //! 8. output that connections queued for others leaves, once per connection;
-//! 9. slots and paused listeners are given back; the clock is read again.
+//! 9. notes arrive, slots and paused listeners are given back; the clock is read again.
 //!
 //! Readiness is edge-triggered and remembered by the connections; a connection is in the ready list
 //! exactly while [`Connection::has_work`](crate::connection::Connection::has_work). Nothing here
@@ -39,6 +39,7 @@ use crate::handle::{Mail, Mailbox, Post};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
+use crate::note::Note;
 use crate::protocol::{Shared, TimerOwner};
 use crate::reason::{By, CloseKind};
 use crate::timer::TimerKey;
@@ -88,6 +89,8 @@ pub(crate) struct EventLoop<S: System> {
     ready: Vec<ConnId>,
     /// Connections with output that others have queued.
     dirty: Vec<ConnId>,
+    /// Notes on their way: they arrive when the turn is over.
+    notes: Vec<(ConnId, Note)>,
     /// Connections that linger, oldest first; those that have ended since are still in it.
     lingering: VecDeque<ConnId>,
     /// The timers that are due in this turn.
@@ -130,6 +133,7 @@ impl<S: System> EventLoop<S> {
             next_socket: 0,
             ready: Vec::new(),
             dirty: Vec::new(),
+            notes: Vec::new(),
             lingering: VecDeque::new(),
             due: Vec::new(),
             newcomers: false,
@@ -198,6 +202,7 @@ impl<S: System> EventLoop<S> {
         self.chores = false;
         self.run_due();
         self.send_dirty();
+        self.deliver_notes();
         self.retry_listeners();
         self.shared.ids.end_turn();
     }
