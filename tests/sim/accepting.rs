@@ -59,7 +59,10 @@ fn a1_the_back_off_doubles_from_10_ms_to_1_s() {
     let expected = [10u128, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000];
     assert!(gaps.len() >= expected.len() - 1, "{gaps:?}");
     for (gap, expected) in gaps.iter().zip(expected) {
-        assert!((expected..=expected + 3).contains(gap), "{gap} ms instead of {expected}: {gaps:?}");
+        assert!(
+            (expected..=expected + 3).contains(gap),
+            "{gap} ms instead of {expected}: {gaps:?}"
+        );
     }
 }
 

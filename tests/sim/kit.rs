@@ -6,9 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lariat::sim::Sim;
-use lariat::{
-    CloseReason, Context, DriverLimits, Input, Limits, ListenOptions, Outcome, Protocol,
-};
+use lariat::{CloseReason, Context, DriverLimits, Input, Limits, ListenOptions, Outcome, Protocol};
 
 pub(crate) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

@@ -10,6 +10,7 @@ mod general;
 mod kit;
 #[path = "../shared/toy.rs"]
 mod toy;
+mod turns;
 mod world;
 
 use std::sync::Once;
