@@ -103,6 +103,8 @@ impl Flags {
     pub(crate) const LINGERING: Flags = Flags(1 << 40);
     /// No longer counted as open or lingering.
     pub(crate) const COUNTED_OUT: Flags = Flags(1 << 42);
+    /// The connect was asked for while the driver was stopping.
+    pub(crate) const LATE: Flags = Flags(1 << 43);
     /// A late write has been logged.
     pub(crate) const WARNED: Flags = Flags(1 << 41);
 

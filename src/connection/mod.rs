@@ -413,6 +413,12 @@ impl Connection {
         newly
     }
 
+    /// The connect was asked for while the driver was stopping.
+    pub(crate) fn handle_late(&mut self) {
+        self.flags.set(Flags::LATE);
+        self.begin_close(By::Runtime, CloseKind::Shutdown, None);
+    }
+
     /// The end was decided in this turn of the loop. `closed` waits for a later one.
     pub(crate) fn put_end_turn(&mut self, turn: u64) {
         self.rare_mut().end_turn = turn;

@@ -3,8 +3,8 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::EventLoop;
 use super::system::System;
+use super::{EventLoop, Released};
 use crate::connection::Flags;
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
@@ -42,6 +42,11 @@ impl<S: System> EventLoop<S> {
                 Effect::Close(id) => self.close(id),
                 Effect::Abort(id) => self.abort(id),
                 Effect::Notify { to, note } => self.notify(to, note),
+                Effect::Connect { id, protocol, .. } if self.is_hopeless(by) => {
+                    self.shared.ids.release(id);
+                    self.note_released(Released::Place);
+                    self.drop_protocol(protocol);
+                }
                 Effect::Connect { id, addr, limits, protocol } => {
                     self.connect_now(id, addr, limits, protocol);
                 }

@@ -30,7 +30,7 @@ impl<S: System> EventLoop<S> {
         self.shared.metrics.open += 1;
         let mut stream = None;
         if self.draining {
-            conn.begin_close(By::Runtime, CloseKind::Shutdown, None);
+            conn.handle_late();
         } else if full {
             let limit = CloseKind::Connect(ConnectFailure::Limit);
             conn.end(By::Runtime, limit, None);
@@ -42,6 +42,13 @@ impl<S: System> EventLoop<S> {
         }
         self.table.insert(Entry { conn, stream, protocol });
         self.finish(id);
+    }
+
+    /// Whether a connect that `by` asks for is not even begun: a client that connects anew whenever it
+    /// ends would keep a driver from stopping.
+    pub(super) fn is_hopeless(&mut self, by: Option<ConnId>) -> bool {
+        let asks = by.and_then(|by| self.table.get_mut(by));
+        self.draining && asks.is_some_and(|entry| entry.conn.flags().any(Flags::LATE))
     }
 
     fn start_connect(&mut self, addr: SocketAddr, id: ConnId) -> io::Result<S::Stream> {

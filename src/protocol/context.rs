@@ -269,6 +269,10 @@ impl Context<'_> {
 
     /// Connects to `addr`. The id is valid at once: writes queue until the connection opens, and
     /// closing it cancels. Failure is told to `protocol` by `closed`, in a later turn.
+    ///
+    /// While the driver stops, a connect is cancelled at once. When the `closed` of one that was
+    /// cancelled like this connects anew, that protocol is dropped untold: otherwise a client that
+    /// never gives up would keep the driver from stopping.
     pub fn connect(
         &mut self,
         addr: SocketAddr,
