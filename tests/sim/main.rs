@@ -8,6 +8,7 @@ mod actor;
 mod dice;
 mod general;
 mod kit;
+mod streams;
 #[path = "../shared/toy.rs"]
 mod toy;
 mod turns;
