@@ -44,8 +44,8 @@ impl<S: System> EventLoop<S> {
         self.finish(id);
     }
 
-    /// Whether a connect that `by` asks for is not even begun: a client that connects anew whenever it
-    /// ends would keep a driver from stopping.
+    /// Whether a connect that `by` asks for is not even begun: a client that connects anew whenever
+    /// it ends would keep a driver from stopping.
     pub(super) fn is_hopeless(&mut self, by: Option<ConnId>) -> bool {
         let asks = by.and_then(|by| self.table.get_mut(by));
         self.draining && asks.is_some_and(|entry| entry.conn.flags().any(Flags::LATE))
