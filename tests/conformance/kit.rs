@@ -15,7 +15,7 @@ use lariat::{
 /// More than any scenario takes on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-// ---- drivers -------------------------------------------------------------------------------------
+// ---- drivers ------------------------------------------------------------------------------------
 
 /// Runs `scenario` on every driver.
 #[track_caller]
@@ -172,7 +172,7 @@ pub(crate) fn data(bytes: &[u8]) -> String {
     format!("data {} bytes {hash:016x}", bytes.len())
 }
 
-// ---- protocols -----------------------------------------------------------------------------------
+// ---- protocols ----------------------------------------------------------------------------------
 
 type Act = Box<dyn FnMut(&mut Context<'_>) -> Outcome + Send>;
 type WithInput = Box<dyn FnMut(&mut Context<'_>, &mut Input<'_>) -> Outcome + Send>;

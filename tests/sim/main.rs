@@ -6,6 +6,7 @@
 mod accepting;
 mod actor;
 mod dice;
+mod flow;
 mod general;
 mod kit;
 mod streams;

@@ -239,7 +239,7 @@ fn a_vanished_peer_costs_no_more_than_the_deadline_of_its_state() {
     assert!(report.unsent() > 0);
 }
 
-// ---- closing -------------------------------------------------------------------------------------
+// ---- closing ------------------------------------------------------------------------------------
 
 /// Half-closes at once, closes after a while, and keeps its reason.
 struct Leaver {
