@@ -219,7 +219,9 @@ impl Sim {
 
     fn has_work_now(&self) -> bool {
         let now = self.network.borrow().now();
-        self.inner.is_busy() || self.network.borrow().next_event().is_some_and(|next| next <= now)
+        self.inner.is_busy()
+            || self.inner.system.woken.load(Ordering::Acquire)
+            || self.network.borrow().next_event().is_some_and(|next| next <= now)
     }
 
     /// Whether nothing can happen any more: no byte is under way and no timer is set.
