@@ -1,0 +1,175 @@
+//! What a driver's sockets can do, and what then goes wrong.
+
+use std::io;
+
+use super::{Event, Network, Progress, Segment};
+use crate::clock::nanos;
+use crate::connection::Flags;
+use crate::id::ConnId;
+use crate::sim::faults::Call;
+
+impl Network {
+    pub(in crate::sim) fn register(&mut self, end: usize, token: ConnId) -> io::Result<()> {
+        self.fault(Call::Register)?;
+        self.endpoints[end].token = Some(token);
+        // As the kernel does: what is ready at the registration is told.
+        let endpoint = &self.endpoints[end];
+        let mut flags = Flags::NONE;
+        if endpoint.progress == Progress::Open {
+            flags.set(Flags::WRITABLE);
+        }
+        if !endpoint.arrived.is_empty() {
+            flags.set(Flags::READABLE);
+        }
+        if endpoint.fin_arrived || endpoint.error.is_some() {
+            flags.set(Flags::READABLE | Flags::HUNG);
+        }
+        if endpoint.error.is_some() {
+            flags.set(Flags::FAULTY);
+        }
+        if flags != Flags::NONE {
+            self.tell(end, flags);
+        }
+        Ok(())
+    }
+
+    pub(in crate::sim) fn read(&mut self, end: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        let bound = self.fault(Call::Read)?;
+        let available = self.endpoints[end].arrived.len().min(buffer.len());
+        if available == 0 {
+            return self.read_end(end);
+        }
+        let mut count = available;
+        if self.random.chance(self.faults.short_reads) {
+            count = 1 + self.random.below(available as u64) as usize;
+        }
+        count = count.min(bound.unwrap_or(usize::MAX)).max(1);
+        if count < available && count < buffer.len() {
+            // To the driver a short read means that nothing follows: the rest arrives later.
+            let at = self.now + 1 + self.delay();
+            self.events.arm(at, Event::Ready(end, Flags::READABLE));
+        }
+        let endpoint = &mut self.endpoints[end];
+        for (place, byte) in buffer.iter_mut().zip(endpoint.arrived.drain(..count)) {
+            *place = byte;
+        }
+        self.open_window(end);
+        Ok(count)
+    }
+
+    fn read_end(&mut self, end: usize) -> io::Result<usize> {
+        let endpoint = &mut self.endpoints[end];
+        if let Some(errno) = endpoint.error.take() {
+            endpoint.reset_seen = true;
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        if endpoint.fin_arrived || endpoint.reset_seen {
+            return Ok(0);
+        }
+        if endpoint.progress != Progress::Open {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Space has become free at `end`: whoever writes to it goes on.
+    pub(super) fn open_window(&mut self, end: usize) {
+        let Some(other) = self.endpoints[end].other else { return };
+        if self.endpoints[other].write_blocked {
+            let at = self.now + nanos(self.endpoints[end].link.latency) + self.delay();
+            self.events.arm(at, Event::Ready(other, Flags::WRITABLE));
+        }
+        self.send_raw(other);
+    }
+
+    pub(super) fn window(&self, end: usize) -> usize {
+        let Some(other) = self.endpoints[end].other else { return 0 };
+        let other = &self.endpoints[other];
+        other.link.window.saturating_sub(other.under_way_bytes + other.arrived.len())
+    }
+
+    pub(in crate::sim) fn write(&mut self, end: usize, bytes: &[&[u8]]) -> io::Result<usize> {
+        let bound = self.fault(Call::Write)?;
+        let endpoint = &mut self.endpoints[end];
+        if let Some(errno) = endpoint.error.take() {
+            endpoint.reset_seen = true;
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        if endpoint.fin_sent || endpoint.reset_seen || endpoint.progress != Progress::Open {
+            return Err(io::Error::from_raw_os_error(libc::EPIPE));
+        }
+        let wanted: usize = bytes.iter().map(|slice| slice.len()).sum();
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let mut count = wanted.min(self.window(end));
+        if count > 0 && self.random.chance(self.faults.short_writes) {
+            count = 1 + self.random.below(count as u64) as usize;
+        }
+        count = count.min(bound.unwrap_or(usize::MAX));
+        if count < wanted {
+            self.endpoints[end].write_blocked = true;
+            if self.window(end) > count {
+                // Nobody will read to make room: the network has some by itself, a little later.
+                let at = self.now + 1 + self.delay();
+                self.events.arm(at, Event::Ready(end, Flags::WRITABLE));
+            }
+        }
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let whole: Vec<u8> =
+            bytes.iter().flat_map(|slice| slice.iter()).take(count).copied().collect();
+        self.send(end, whole);
+        Ok(count)
+    }
+
+    pub(in crate::sim) fn shutdown_write(&mut self, end: usize) {
+        let endpoint = &mut self.endpoints[end];
+        if !endpoint.fin_sent && endpoint.progress == Progress::Open {
+            endpoint.fin_sent = true;
+            self.transmit(end, Segment::Fin);
+        }
+    }
+
+    pub(in crate::sim) fn take_error(&mut self, end: usize) -> Option<io::Error> {
+        let endpoint = &mut self.endpoints[end];
+        let errno = endpoint.error.take()?;
+        endpoint.reset_seen = true;
+        Some(io::Error::from_raw_os_error(errno))
+    }
+
+    pub(in crate::sim) fn check_connected(&self, end: usize) -> io::Result<()> {
+        match self.endpoints[end].progress {
+            Progress::Open => Ok(()),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    pub(in crate::sim) fn reset_on_close(&mut self, end: usize) {
+        self.endpoints[end].reset_on_close = true;
+    }
+
+    /// Closes an end, as dropping a socket does: a FIN, or a reset when input is unread.
+    pub(in crate::sim) fn close(&mut self, end: usize) {
+        let endpoint = &mut self.endpoints[end];
+        if endpoint.closed {
+            return;
+        }
+        endpoint.closed = true;
+        endpoint.token = None;
+        self.uncount(end);
+        let endpoint = &mut self.endpoints[end];
+        let broken = endpoint.reset_seen || endpoint.error.is_some();
+        if endpoint.progress != Progress::Open || broken {
+            return;
+        }
+        let unread = !endpoint.arrived.is_empty();
+        endpoint.arrived.clear();
+        if endpoint.reset_on_close || unread {
+            self.transmit(end, Segment::Reset);
+        } else {
+            self.shutdown_write(end);
+        }
+    }
+}

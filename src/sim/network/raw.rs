@@ -1,0 +1,72 @@
+//! The test's own ends: they do what they are told, and read at once unless told otherwise.
+
+use super::{Network, Progress, Raw};
+
+impl Network {
+    pub(in crate::sim) fn queue_raw(&mut self, end: usize, bytes: &[u8]) {
+        if let Some(raw) = &mut self.endpoints[end].raw {
+            raw.outbox.extend(bytes);
+        }
+        self.send_raw(end);
+    }
+
+    pub(in crate::sim) fn finish_raw(&mut self, end: usize) {
+        if let Some(raw) = &mut self.endpoints[end].raw {
+            raw.finish = true;
+        }
+        self.send_raw(end);
+    }
+
+    pub(in crate::sim) fn vanish(&mut self, end: usize) {
+        self.endpoints[end].vanished = true;
+    }
+
+    pub(in crate::sim) fn is_finished(&self, end: usize) -> bool {
+        self.endpoints[end].fin_arrived
+    }
+
+    /// Turns a newcomer at a listener of the test's into an end of the test's.
+    pub(in crate::sim) fn adopt_raw(&mut self, end: usize) {
+        self.uncount(end);
+        self.endpoints[end].raw = Some(Raw::default());
+        self.receive_raw(end);
+    }
+
+    /// Sends what the test has queued, as far as the window goes.
+    pub(super) fn send_raw(&mut self, end: usize) {
+        if self.endpoints[end].progress != Progress::Open || self.endpoints[end].fin_sent {
+            return;
+        }
+        let window = self.window(end);
+        let Some(raw) = &mut self.endpoints[end].raw else { return };
+        if !raw.outbox.is_empty() && window > 0 {
+            let count = raw.outbox.len().min(window);
+            let bytes: Vec<u8> = raw.outbox.drain(..count).collect();
+            self.send(end, bytes);
+        }
+        let done =
+            self.endpoints[end].raw.as_ref().is_some_and(|raw| raw.finish && raw.outbox.is_empty());
+        if done {
+            self.shutdown_write(end);
+        }
+    }
+
+    /// The test reads at once what arrives, unless it has stopped.
+    pub(in crate::sim) fn receive_raw(&mut self, end: usize) {
+        let endpoint = &mut self.endpoints[end];
+        let Some(raw) = &mut endpoint.raw else { return };
+        if !raw.stopped && !endpoint.arrived.is_empty() {
+            raw.received.extend(endpoint.arrived.drain(..));
+            self.open_window(end);
+        }
+    }
+
+    /// The test reads at most `count` bytes although it has stopped.
+    pub(in crate::sim) fn read_raw(&mut self, end: usize, count: usize) {
+        let endpoint = &mut self.endpoints[end];
+        let Some(raw) = &mut endpoint.raw else { return };
+        let count = count.min(endpoint.arrived.len());
+        raw.received.extend(endpoint.arrived.drain(..count));
+        self.open_window(end);
+    }
+}
