@@ -176,6 +176,10 @@ pub(crate) fn data(bytes: &[u8]) -> String {
 
 type Act = Box<dyn FnMut(&mut Context<'_>) -> Outcome + Send>;
 type WithInput = Box<dyn FnMut(&mut Context<'_>, &mut Input<'_>) -> Outcome + Send>;
+type WithTimer = Box<dyn FnMut(&mut Context<'_>, Timer) -> Outcome + Send>;
+type WithNote = Box<dyn FnMut(&mut Context<'_>, Note) -> Outcome + Send>;
+type WithReason = Box<dyn FnMut(&mut Context<'_>, &CloseReason) + Send>;
+type Makes = Box<dyn FnMut() -> Option<Box<dyn Filter>> + Send>;
 
 /// A protocol made of closures. What is not given is as in [`Protocol`], and `data` consumes
 /// everything.
@@ -185,11 +189,11 @@ pub(crate) struct Play {
     data: Option<WithInput>,
     eof: Option<WithInput>,
     drained: Option<Act>,
-    timeout: Option<Box<dyn FnMut(&mut Context<'_>, Timer) -> Outcome + Send>>,
-    notified: Option<Box<dyn FnMut(&mut Context<'_>, Note) -> Outcome + Send>>,
-    closed: Option<Box<dyn FnMut(&mut Context<'_>, &CloseReason) + Send>>,
+    timeout: Option<WithTimer>,
+    notified: Option<WithNote>,
+    closed: Option<WithReason>,
     stopping: Option<Act>,
-    filter: Option<Box<dyn FnMut() -> Option<Box<dyn Filter>> + Send>>,
+    filter: Option<Makes>,
 }
 
 macro_rules! acts {
@@ -216,9 +220,16 @@ impl Play {
         drained(&mut Context<'_>) -> Outcome;
         timeout(&mut Context<'_>, Timer) -> Outcome;
         notified(&mut Context<'_>, Note) -> Outcome;
-        closed(&mut Context<'_>, &CloseReason) -> ();
         stopping(&mut Context<'_>) -> Outcome;
         filter() -> Option<Box<dyn Filter>>;
+    }
+
+    pub(crate) fn closed(
+        mut self,
+        act: impl FnMut(&mut Context<'_>, &CloseReason) + Send + 'static,
+    ) -> Play {
+        self.closed = Some(Box::new(act));
+        self
     }
 }
 

@@ -24,6 +24,7 @@ impl Toy {
         Toy { server: true, key: 0, progress: Progress::Handshaking, partial: Vec::new() }
     }
 
+    #[allow(dead_code)]
     pub(crate) fn client(key: u8) -> Toy {
         Toy { server: false, key, ..Toy::server() }
     }

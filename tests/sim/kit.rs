@@ -82,7 +82,7 @@ pub(crate) fn add(count: &Count, more: u64) {
 /// The byte at a place of the stream that the tests send.
 pub(crate) fn byte_at(place: usize) -> u8 {
     // A prime period, so that a lost or repeated block shows.
-    ((place % 65_521) * 31 >> 3) as u8
+    ((place % 65_521 * 31) >> 3) as u8
 }
 
 pub(crate) fn stream(from: usize, count: usize) -> Vec<u8> {

@@ -13,12 +13,14 @@ use crate::dice::Dice;
 use crate::kit::{Count, Echo, Sink, add, ms, serve, serve_with, sim_with};
 
 type Ids = Rc<RefCell<Vec<ConnId>>>;
+/// Who was told something, and in which turn.
+type Told = Rc<RefCell<Vec<(ConnId, u64)>>>;
 
 /// Puts its id among the others, and acts when it reads.
 struct Member<F> {
     ids: Ids,
     act: F,
-    closed: Rc<RefCell<Vec<(ConnId, u64)>>>,
+    closed: Told,
 }
 
 impl<F: FnMut(&mut Context<'_>, &[ConnId], &[u8])> Protocol for Member<F> {
@@ -45,8 +47,8 @@ fn members<F: FnMut(&mut Context<'_>, &[ConnId], &[u8]) + 'static>(
     sim: &mut Sim,
     count: usize,
     make: impl Fn() -> F + 'static,
-) -> (Ids, Rc<RefCell<Vec<(ConnId, u64)>>>, Vec<Socket>) {
-    let (ids, closed): (Ids, Rc<RefCell<Vec<(ConnId, u64)>>>) = (Rc::default(), Rc::default());
+) -> (Ids, Told, Vec<Socket>) {
+    let (ids, closed): (Ids, Told) = (Rc::default(), Rc::default());
     let (shared, ends) = (Rc::clone(&ids), Rc::clone(&closed));
     let addr = serve(sim, move || Member {
         ids: Rc::clone(&shared),
