@@ -108,11 +108,14 @@ fn data_unread(criterion: &mut Criterion) {
                     sim.turn(Some(Duration::from_millis(1))).unwrap();
                 }
                 let turns = left.min(TURNS as u64);
+                let before = sim.metrics().callbacks;
                 let begun = Instant::now();
                 for _ in 0..turns {
                     turn(&mut sim);
                 }
                 took += begun.elapsed();
+                let calls = sim.metrics().callbacks - before;
+                assert_eq!(calls, turns * CONNECTIONS as u64, "a callback each, in each turn");
                 left -= turns;
                 sim.run_for(Duration::from_millis(1)).unwrap();
             }

@@ -67,8 +67,9 @@ const LISTENER: Token = Token(usize::MAX);
 
 struct Connection {
     socket: TcpStream,
-    /// What could not be written yet. While it is not empty nothing is read.
+    /// What could not be written yet, from `sent` on. While there is some, nothing is read.
     rest: Vec<u8>,
+    sent: usize,
 }
 
 fn serve(poll: &mut Poll, listener: &TcpListener) {
@@ -103,7 +104,7 @@ fn accept(listener: &TcpListener, registry: &Registry, connections: &mut Slab<Co
         let place = connections.vacant_entry();
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut socket, Token(place.key()), both).unwrap();
-        place.insert(Connection { socket, rest: Vec::new() });
+        place.insert(Connection { socket, rest: Vec::new(), sent: 0 });
     }
 }
 
@@ -111,12 +112,13 @@ impl Connection {
     /// Echoes until nothing more can be read or written; false at the end of the stream.
     fn echo(&mut self, buffer: &mut [u8], closing: bool) -> Result<bool> {
         if !self.rest.is_empty() {
-            let written = write(&mut self.socket, &self.rest)?;
-            if written < self.rest.len() {
-                self.rest.drain(..written);
+            self.sent += write(&mut self.socket, &self.rest[self.sent..])?;
+            if self.sent < self.rest.len() {
                 return Ok(true);
             }
-            self.rest = Vec::new();
+            // The memory is kept, which lariat does not do per connection.
+            self.rest.clear();
+            self.sent = 0;
         }
         loop {
             let count = match self.socket.read(buffer) {
