@@ -7,8 +7,8 @@
 //!   into the list of wishes, then into the queue's chunks.
 //! - `queue, 16 KiB shared`: the same as `Bytes`, which are not copied at all.
 //! - `drain`: the queue leaves, and the made-up network hands it over; most of it is the latter's.
-//! - `unread, 1 KiB pieces`: `need` keeps input back until 256 KiB are there. The made-up network is
-//!   in it as well.
+//! - `unread, 1 KiB pieces`: `need` keeps input back until 256 KiB are there. The made-up network
+//!   is in it as well.
 //!
 //! How to read it: bytes per second of each row. The copied rows should differ by the cost of the
 //! calls alone; the shared row should not depend on the size. `cargo bench --bench buffer`.

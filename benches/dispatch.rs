@@ -5,8 +5,8 @@
 //!   what follows from it; no byte moves.
 //! - `data, unread`: each connection has input left and is shown it once more, consuming 64 bytes.
 //!   The ready list, the callback, what follows, and keeping the rest.
-//! - `data, arriving`: each connection receives 64 bytes and echoes them. This one has the read, the
-//!   write and the made-up network in it, which is most of it, and is there to show just that.
+//! - `data, arriving`: each connection receives 64 bytes and echoes them. This one has the read,
+//!   the write and the made-up network in it; the latter is most of it.
 //!
 //! How to read it: the time is of one turn; elements per second are callbacks. A turn with nothing
 //! to do is `empty turn`: take it off first. `cargo bench --bench dispatch`.
