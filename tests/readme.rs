@@ -11,6 +11,10 @@ use lariat::{CloseKind, ConnectFailure, Deadline, DriverLimits, Limits};
 #[path = "readme/echo.rs"]
 mod echo;
 
+/// Its test of a protocol, which runs with the others here.
+#[path = "readme/lengths.rs"]
+mod lengths;
+
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -38,7 +42,7 @@ fn blocks(language: &str) -> Vec<String> {
 
 #[test]
 fn every_rust_block_is_compiled() {
-    assert_eq!(blocks("rust"), [read("tests/readme/echo.rs")]);
+    assert_eq!(blocks("rust"), [read("tests/readme/echo.rs"), read("tests/readme/lengths.rs")]);
 }
 
 #[test]

@@ -78,6 +78,7 @@ pub(crate) struct Rare {
     pub(crate) holding: Vec<ConnId>,
     /// Connections that this one's queue holds.
     pub(crate) holders: Vec<ConnId>,
+    /// The armed timers by name, sorted.
     pub(crate) timers: Vec<(Timer, TimerKey)>,
     pub(crate) notes: VecDeque<Note>,
     filtered: Option<Filtered>,
@@ -462,10 +463,10 @@ impl Connection {
     /// Remembers an armed timer and hands back the one it replaces.
     pub(crate) fn put_timer(&mut self, timer: Timer, key: TimerKey) -> Option<TimerKey> {
         let timers = &mut self.rare_mut().timers;
-        match timers.iter_mut().find(|(name, _)| *name == timer) {
-            Some((_, old)) => Some(std::mem::replace(old, key)),
-            None => {
-                timers.push((timer, key));
+        match timers.binary_search_by_key(&timer, |(name, _)| *name) {
+            Ok(at) => Some(std::mem::replace(&mut timers[at].1, key)),
+            Err(at) => {
+                timers.insert(at, (timer, key));
                 None
             }
         }
@@ -474,8 +475,8 @@ impl Connection {
     /// Forgets a timer.
     pub(crate) fn take_timer(&mut self, timer: Timer) -> Option<TimerKey> {
         let timers = &mut self.rare.as_mut()?.timers;
-        let at = timers.iter().position(|(name, _)| *name == timer)?;
-        Some(timers.swap_remove(at).1)
+        let at = timers.binary_search_by_key(&timer, |(name, _)| *name).ok()?;
+        Some(timers.remove(at).1)
     }
 
     /// Forgets all timers.
@@ -490,7 +491,9 @@ impl Connection {
 
     /// Whether `key` is what `timer` was last set to.
     pub(crate) fn has_timer(&self, timer: Timer, key: TimerKey) -> bool {
-        self.rare().is_some_and(|rare| rare.timers.contains(&(timer, key)))
+        let timers = self.rare().map_or(&[][..], |rare| &rare.timers);
+        let found = timers.binary_search_by_key(&timer, |(name, _)| *name);
+        found.is_ok_and(|at| timers[at].1 == key)
     }
 
     pub(crate) fn deadline_key(&self) -> Option<TimerKey> {
