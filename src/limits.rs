@@ -23,7 +23,8 @@ const MIB: usize = 1024 * KIB;
 #[non_exhaustive]
 pub struct Limits {
     /// Bytes read from one connection in one turn before others have theirs \[256 KiB\]. More than
-    /// 256 KiB has no effect: it is the size of the read buffer.
+    /// 256 KiB has no effect: it is the size of the read buffer. A connection that has a turn to
+    /// itself may read four budgets.
     pub read_budget: usize,
     /// Bytes a protocol may leave unread \[1 MiB, at most 1 GiB\]. A `data` that consumes nothing
     /// while this much is unread ends the connection with
