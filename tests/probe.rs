@@ -14,7 +14,7 @@ mod toy;
 
 use toy::{ALERT, Toy};
 
-// ---- protocols to try the tools on ---------------------------------------------------------------
+// ---- protocols to try the tools on -------------------------------------------------------------
 
 /// A mistake that protocols written by hand have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Protocol for Frames {
 const LINES: &[u8] = b"one\r\n\r\na longer line\r\nquit\r\nnever read";
 const FRAMES: &[u8] = b"\x00\x03abc\x00\x00\x00\x01x\x00\x05vwxyz\x00\x09cut";
 
-// ---- every_split ---------------------------------------------------------------------------------
+// ---- every_split -------------------------------------------------------------------------------
 
 #[test]
 fn every_split_is_content_with_protocols_that_do_not_care_how_input_is_cut() {
@@ -182,7 +182,7 @@ fn every_split_gives_a_protocol_time_to_answer_after_the_end() {
     every_split(|| Slow(Vec::new()), b"some input");
 }
 
-// ---- Probe ---------------------------------------------------------------------------------------
+// ---- Probe -------------------------------------------------------------------------------------
 
 #[test]
 fn a_probe_shows_what_was_sent_since_the_last_look() {
@@ -374,7 +374,7 @@ fn every_split_cuts_the_wire_of_a_filtered_protocol_too() {
     every_split(filtered, b"HELP me");
 }
 
-// ---- check ---------------------------------------------------------------------------------------
+// ---- check -------------------------------------------------------------------------------------
 
 #[test]
 fn check_runs_each_seed_in_a_simulator_of_its_own_and_lets_a_failure_through() {
