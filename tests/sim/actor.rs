@@ -1,6 +1,7 @@
 //! A protocol that behaves in one of many ways, and now and then does anything at all.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -72,6 +73,8 @@ impl Kind {
 const SEND: Timer = Timer::new(1);
 const RESUME: Timer = Timer::new(2);
 const ODD: u16 = 10;
+/// Bytes of input that are answered.
+const ECHOED: u64 = 100_000;
 
 pub(crate) struct Actor {
     world: Shared,
@@ -98,6 +101,7 @@ impl Actor {
     fn at(world: &Shared, end: usize, kind: Kind, filter: Option<Toy>) -> Actor {
         let mut inside = world.borrow_mut();
         inside.ends[end].filtered |= filter.is_some();
+        let _ = write!(inside.ends[end].who, " {kind:?}");
         let dice = &mut inside.dice;
         let left = match dice.below(10) {
             0..4 => 0,
@@ -125,6 +129,10 @@ impl Actor {
     pub(crate) fn client(world: &Shared, kind: Kind, target: Target) -> Actor {
         let key = world.borrow_mut().dice.next() as u8;
         Actor::new(world, "client", kind, target.filtered.then(|| Toy::client(key)))
+    }
+
+    pub(crate) fn who(&self) -> String {
+        self.world.borrow().ends[self.end].who.clone()
     }
 
     // ---- bytes -------------------------------------------------------------------------------
@@ -198,6 +206,16 @@ impl Actor {
         }
     }
 
+    /// Whether it reads everything, and soon.
+    fn note_greed(&self, cx: &Context<'_>) {
+        let greedy = match self.kind {
+            Kind::Frames(_) | Kind::Hoarder | Kind::Nibbler => false,
+            Kind::Pauser => cx.limits().read_budget >= 20_000,
+            _ => true,
+        };
+        self.world.borrow_mut().ends[self.end].greedy = greedy;
+    }
+
     fn oddity(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.look(cx);
         let odd = self.world.borrow_mut().dice.chance(self.odd);
@@ -236,6 +254,7 @@ impl Actor {
                 // What is queued already stays within the bound.
                 limits.output_max = limits.output_max.max(cx.limits().output_max);
                 cx.set_limits(limits)?;
+                self.note_greed(cx);
             }
             10 => self.replace(cx),
             11 => cx.resume_reading(),
@@ -287,6 +306,7 @@ impl Protocol for Actor {
             end.id = Some(cx.id());
             end.addrs = cx.local_addr().map(|own| (own, cx.peer_addr()));
         }
+        self.note_greed(cx);
         if let Kind::Relay(target) = self.kind {
             let kind = Kind::RelayEnd(cx.id(), self.end);
             let child = Actor::client(&self.world, kind, target);
@@ -304,7 +324,10 @@ impl Protocol for Actor {
         let whole = input.len();
         match self.kind {
             Kind::Echo | Kind::Replacer => {
-                self.write(cx, input);
+                // Two of them would never come to an end.
+                if cx.bytes_in() <= ECHOED {
+                    self.write(cx, input);
+                }
                 self.consume(input, whole);
                 if matches!(self.kind, Kind::Replacer) && cx.random() % 8 == 0 {
                     self.replace(cx);
@@ -312,7 +335,9 @@ impl Protocol for Actor {
             }
             Kind::Frames(length) => {
                 while input.len() >= length {
-                    self.write(cx, &input[..length]);
+                    if cx.bytes_in() <= ECHOED {
+                        self.write(cx, &input[..length]);
+                    }
                     self.consume(input, length);
                 }
                 input.need(length);
@@ -326,15 +351,17 @@ impl Protocol for Actor {
                 }
             }
             Kind::Terse => {
-                self.write(cx, &input[..1]);
+                if cx.bytes_in() <= ECHOED {
+                    self.write(cx, &input[..1]);
+                }
                 self.consume(input, whole);
             }
             Kind::Pauser => {
-                let count = whole.div_ceil(2);
-                self.consume(input, count);
+                // What it leaves is shown again when it resumes, without an event.
+                self.consume(input, whole.div_ceil(2));
                 cx.pause_reading();
-                let soon = self.soon();
-                self.set(cx, RESUME, soon);
+                let micros = self.world.borrow_mut().dice.pick(&[0, 1, 900]);
+                self.set(cx, RESUME, Duration::from_micros(micros));
             }
             Kind::Relay(_) => {
                 if let Some(child) = self.child {
@@ -348,7 +375,7 @@ impl Protocol for Actor {
             }
             Kind::Caster => {
                 let them = self.world.borrow_mut().somebody();
-                if let Some((end, id)) = them {
+                if let Some((end, id)) = them.filter(|_| cx.bytes_in() <= ECHOED) {
                     self.push_to(cx, (id, end), input);
                 }
                 self.consume(input, whole);

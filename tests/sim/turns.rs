@@ -96,6 +96,37 @@ fn c1_an_event_for_a_connection_closed_earlier_in_the_batch_reaches_nobody() {
 }
 
 #[test]
+fn c1_a_slot_given_back_in_a_turn_is_not_taken_again_in_it() {
+    let mut sim = Sim::new(1);
+    let mut link = Link::default();
+    link.latency = Duration::ZERO;
+    sim.set_link(link);
+    let connected: Told = Rc::default();
+    let connects = Rc::clone(&connected);
+    let (ids, closed, sockets) = members(&mut sim, 3, move || {
+        let connects = Rc::clone(&connects);
+        move |cx: &mut Context<'_>, ids: &[ConnId], _: &[u8]| {
+            if cx.id() == ids[0] {
+                cx.peer(ids[1]).abort();
+            } else {
+                let new = cx.connect_local("127.0.0.1:1".parse().unwrap(), Sink);
+                connects.borrow_mut().push((new, cx.metrics().turns));
+            }
+        }
+    });
+    // The first aborts the second. In the turn that tells the second, the third connects.
+    sockets[0].send(b"x");
+    let aborts = sim.metrics().callbacks + 1;
+    assert!(sim.run_until(|sim| sim.metrics().callbacks == aborts).unwrap());
+    sockets[2].send(b"x");
+    assert!(sim.run_until(|_| !connected.borrow().is_empty()).unwrap());
+    let (new, turn) = connected.borrow()[0];
+    let slot = |id: ConnId| id.to_string().split('.').next().unwrap().to_owned();
+    assert_eq!(*closed.borrow(), [(ids.borrow()[1], turn)], "both happened in one turn");
+    assert_ne!(slot(new), slot(ids.borrow()[1]));
+}
+
+#[test]
 fn c1_slots_are_reused_again_and_again_without_a_mistake() {
     /// Connects to nowhere, again and again.
     struct Again(u32, Rc<Cell<u32>>, ConnId);

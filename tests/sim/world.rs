@@ -29,8 +29,14 @@ pub(crate) struct End {
     /// An end of the test's own, which knows nothing of the filter of its peer.
     pub(crate) raw: bool,
     pub(crate) filtered: bool,
-    /// A raw end that was closed with bytes still to be sent.
+    /// A raw end that was closed with bytes still to be sent, or vanished.
     pub(crate) cut: bool,
+    /// A raw end that has said its last.
+    pub(crate) finished: bool,
+    /// The FIN of its peer has come to a raw end. The peer may be closing, and then hears nothing.
+    pub(crate) heard_fin: bool,
+    /// Whether its protocol consumes all it is shown, sooner or later.
+    pub(crate) greedy: bool,
 }
 
 /// A listener.
@@ -123,14 +129,40 @@ impl World {
 
     // ---- the rules ---------------------------------------------------------------------------
 
-    /// What holds for every pair of ends once everything is over.
-    pub(crate) fn judge(&mut self) {
-        let mut by_addr: BTreeMap<(SocketAddr, SocketAddr), usize> = BTreeMap::new();
-        for (number, end) in self.ends.iter().enumerate() {
-            if let Some(addrs) = end.addrs {
-                by_addr.insert(addrs, number);
+    fn by_addr(&self) -> BTreeMap<(SocketAddr, SocketAddr), usize> {
+        let known = self.ends.iter().enumerate();
+        known.filter_map(|(number, end)| Some((end.addrs?, number))).collect()
+    }
+
+    /// What holds once all faults are off and some time has passed: whoever reads has read everything
+    /// that its peer has said, the end of it included.
+    pub(crate) fn judge_progress(&mut self) {
+        let by_addr = self.by_addr();
+        let mut faults = Vec::new();
+        for end in self.ends.iter().filter(|end| end.greedy && end.closed == 0 && !end.filtered) {
+            let Some((own, other)) = end.addrs else { continue };
+            let Some(peer) = by_addr.get(&(other, own)).map(|at| &self.ends[*at]) else { continue };
+            if !peer.raw || peer.cut || peer.heard_fin {
+                continue;
+            }
+            let stuck = end.received.len() < peer.sent.len() || (peer.finished && !end.eof);
+            if stuck {
+                faults.push(format!(
+                    "{}: stuck after {} of {} bytes, finished {}, eof {}",
+                    end.who,
+                    end.received.len(),
+                    peer.sent.len(),
+                    peer.finished,
+                    end.eof,
+                ));
             }
         }
+        self.faults.append(&mut faults);
+    }
+
+    /// What holds for every pair of ends once everything is over.
+    pub(crate) fn judge(&mut self) {
+        let by_addr = self.by_addr();
         let mut faults = Vec::new();
         for end in &self.ends {
             if !end.raw && end.closed != 1 {
