@@ -305,8 +305,8 @@ impl<S: System> EventLoop<S> {
     }
 
     /// Whoever is alone and has more to read goes on at once: a poll between its reads would find
-    /// nothing, and costs a bulk transfer one call in six. Newcomers wait for it no longer than they
-    /// would for a few more connections.
+    /// nothing, and costs a bulk transfer one call in six. Newcomers wait for it no longer than
+    /// they would for a few more connections.
     #[inline(never)]
     fn serve_lone(&mut self, buffer: &mut [u8]) {
         for _ in 1..LONE_BUDGETS {
