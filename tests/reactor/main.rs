@@ -11,3 +11,4 @@ mod connecting;
 mod ends;
 mod listening;
 mod streams;
+mod turning;

@@ -1,0 +1,97 @@
+//! Turns: what a slow one is blamed on, spinning instead of sleeping, and life in another loop.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use lariat::reactor::Reactor;
+use lariat::{Context, DriverLimits, Input, Outcome, Protocol};
+use mio::unix::SourceFd;
+
+use crate::common::{PATIENCE, drive, finish, join, listen};
+
+/// Answers each byte after it has kept everybody waiting.
+struct Slow(Duration);
+
+impl Protocol for Slow {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        std::thread::sleep(self.0);
+        cx.write(input);
+        input.consume_all();
+        Ok(())
+    }
+}
+
+fn ping(stream: &mut TcpStream) {
+    stream.write_all(b"!").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_slow_turn_is_noticed_and_the_next_slow_callback_is_found() {
+    let mut limits = DriverLimits::default();
+    limits.slow_callback = Duration::from_millis(20);
+    let mut reactor = Reactor::with_limits(limits).unwrap();
+    let addr = listen(&mut reactor, || Slow(Duration::from_millis(40)));
+    let client = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        ping(&mut stream);
+        ping(&mut stream);
+    });
+    join(&mut reactor, client);
+    let metrics = reactor.metrics();
+    assert!(metrics.slow_turns >= 2, "{metrics:?}");
+    // The first is what the search begins with; the second is caught.
+    assert!(metrics.slow_callbacks >= 1, "{metrics:?}");
+    assert!(metrics.longest_turn >= Duration::from_millis(40), "{metrics:?}");
+    finish(reactor);
+}
+
+#[test]
+fn a_reactor_that_spins_serves_as_one_that_sleeps() {
+    let mut limits = DriverLimits::default();
+    limits.spin = Duration::from_micros(200);
+    let mut reactor = Reactor::with_limits(limits).unwrap();
+    let addr = listen(&mut reactor, || Slow(Duration::ZERO));
+    let client = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        (0..100).for_each(|_| ping(&mut stream));
+    });
+    join(&mut reactor, client);
+    finish(reactor);
+}
+
+#[test]
+fn another_loop_can_wait_for_the_reactor() {
+    const REACTOR: mio::Token = mio::Token(7);
+    let mut reactor = Reactor::new().unwrap();
+    let addr = listen(&mut reactor, || Slow(Duration::ZERO));
+    let mut outer = mio::Poll::new().unwrap();
+    let fd = reactor.as_fd().as_raw_fd();
+    outer.registry().register(&mut SourceFd(&fd), REACTOR, mio::Interest::READABLE).unwrap();
+    let client = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        (0..20).for_each(|_| ping(&mut stream));
+    });
+    let mut events = mio::Events::with_capacity(8);
+    let deadline = Instant::now() + PATIENCE;
+    while !client.is_finished() {
+        assert!(Instant::now() < deadline);
+        let wait = reactor.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        // The client may end without a word to the reactor's descriptor, so not for ever.
+        let wait = wait.unwrap_or(Duration::MAX).min(Duration::from_millis(100));
+        match outer.poll(&mut events, Some(wait)) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            other => other.unwrap(),
+        }
+        // Edge-triggered outside, so everything inside is taken.
+        while reactor.next_deadline().is_some_and(|at| at <= Instant::now()) || !events.is_empty() {
+            events.clear();
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+    }
+    client.join().unwrap();
+    drive(&mut reactor, |reactor| reactor.metrics().closes.total() == 1);
+    finish(reactor);
+}
