@@ -66,6 +66,24 @@ impl Raw {
         }
     }
 
+    /// Reads everything from now on, and perhaps says a last word.
+    fn end_quietly(&self, world: &mut World) {
+        let Some(socket) = &self.socket else { return };
+        socket.resume_reading();
+        if self.finished || world.dice.chance(300) {
+            return;
+        }
+        // All in one go: there is one event for the bytes and the end.
+        let count = world.dice.within(0..50);
+        let bytes = world.stream(self.end, count);
+        socket.send(&bytes);
+        world.ends[self.end].sent.extend(bytes);
+        if world.dice.chance(700) {
+            socket.finish();
+            world.ends[self.end].finished = true;
+        }
+    }
+
     fn act(&mut self, world: &mut World) {
         self.collect(world);
         let Some(socket) = &self.socket else { return };
@@ -174,18 +192,11 @@ fn run(seed: u64, traced: bool) -> Ran {
     sim.set_faults(Faults::none());
     world.borrow_mut().busy = false;
     for raw in &raws {
-        let finish = world.borrow_mut().dice.chance(500);
-        if let Some(socket) = &raw.socket {
-            socket.resume_reading();
-            if finish {
-                socket.finish();
-                world.borrow_mut().ends[raw.end].finished = true;
-            }
-        }
+        raw.end_quietly(&mut world.borrow_mut());
     }
     sim.run_for(Duration::from_secs(5)).unwrap();
-    // Without resets and vanished hosts, and with nobody held or slow, all has arrived by now.
-    if seed % 2 == 0 && sim.metrics().held == 0 && !slow {
+    // Without resets, vanished hosts and narrow links, all has arrived by now.
+    if seed % 2 == 0 && !slow {
         raws.iter().for_each(|raw| raw.collect(&mut world.borrow_mut()));
         world.borrow_mut().judge_progress();
     }

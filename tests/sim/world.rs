@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use lariat::{CloseReason, ConnId, Limits};
+use lariat::{CloseKind, CloseReason, ConnId, FilterFailure, Limits};
 
 use crate::dice::Dice;
 
@@ -139,14 +139,18 @@ impl World {
     pub(crate) fn judge_progress(&mut self) {
         let by_addr = self.by_addr();
         let mut faults = Vec::new();
-        for end in self.ends.iter().filter(|end| end.greedy && end.closed == 0 && !end.filtered) {
+        for end in self.ends.iter().filter(|end| end.opened > 0 && end.closed == 0) {
             let Some((own, other)) = end.addrs else { continue };
             let Some(peer) = by_addr.get(&(other, own)).map(|at| &self.ends[*at]) else { continue };
-            if !peer.raw || peer.cut || peer.heard_fin {
+            let ended_in_order =
+                peer.reason.as_ref().is_some_and(|r| r.kind() == CloseKind::Finished);
+            if !peer.raw && end.greedy && ended_in_order && !end.eof {
+                faults.push(format!("{}: never heard the end of {}", end.who, peer.who));
+            }
+            if !peer.raw || peer.cut || peer.heard_fin || end.filtered {
                 continue;
             }
-            let stuck = end.received.len() < peer.sent.len() || (peer.finished && !end.eof);
-            if stuck {
+            if end.greedy && (end.received.len() < peer.sent.len() || (peer.finished && !end.eof)) {
                 faults.push(format!(
                     "{}: stuck after {} of {} bytes, finished {}, eof {}",
                     end.who,
@@ -155,6 +159,10 @@ impl World {
                     peer.finished,
                     end.eof,
                 ));
+            }
+            if peer.received.len() < end.sent.len() {
+                let (left, all) = (peer.received.len(), end.sent.len());
+                faults.push(format!("{}: only {left} of {all} bytes left", end.who));
             }
         }
         self.faults.append(&mut faults);
@@ -173,6 +181,10 @@ impl World {
             // What a raw end says to a filter, or hears of it, is not clear.
             if (end.raw && peer.filtered) || (peer.raw && end.filtered) {
                 continue;
+            }
+            let failed = CloseKind::Filter(FilterFailure::Failed);
+            if end.filtered && end.reason.as_ref().is_some_and(|reason| reason.kind() == failed) {
+                faults.push(format!("{}: a filter met something else than its like", end.who));
             }
             if !peer.sent.starts_with(&end.received) {
                 let at = end.received.iter().zip(&peer.sent).take_while(|(a, b)| a == b).count();
