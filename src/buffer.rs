@@ -5,6 +5,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
+use crate::guard::drop_guarded;
+
 /// Copied output is kept in chunks of at most this many bytes, so that a queue gives memory back
 /// while it drains.
 const CHUNK: usize = 64 * 1024;
@@ -133,8 +135,13 @@ impl SendQueue {
                 return;
             }
             count -= unsent;
-            if let Some(Chunk::Copied { bytes, .. }) = self.chunks.pop_front() {
-                pool.give(bytes);
+            match self.chunks.pop_front() {
+                Some(Chunk::Copied { bytes, .. }) => pool.give(bytes),
+                // The bytes may have an owner of the user's, whose drop may panic.
+                Some(Chunk::Shared(bytes)) => {
+                    drop_guarded(bytes);
+                }
+                None => {}
             }
         }
     }

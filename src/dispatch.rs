@@ -110,7 +110,8 @@ impl Called<'_> {
         if timed {
             let took = cx.shared.clock.exact().saturating_sub(before);
             let Shared { blame, metrics, .. } = cx.shared;
-            blame.judge(took, callback, protocol.name(), cx.conn.peer(), metrics);
+            let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
+            blame.judge(took, callback, &name, cx.conn.peer(), metrics);
         }
     }
 }

@@ -179,8 +179,8 @@ impl DriverLimits {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0 or `connections_max` is
-    /// above 2^30.
+    /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0, `connections_max` or
+    /// `lingering_max` is above 2^30, or `events_max` above 2^20.
     pub fn validate(&self) -> Result<()> {
         let fault =
             |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
@@ -199,6 +199,12 @@ impl DriverLimits {
         }
         if self.connections_max > 1 << 30 {
             return fault("connections_max must be at most 2^30");
+        }
+        if self.lingering_max > 1 << 30 {
+            return fault("lingering_max must be at most 2^30");
+        }
+        if self.events_max > 1 << 20 {
+            return fault("events_max must be at most 2^20");
         }
         if self.slow_callback.is_zero() {
             return fault("slow_callback must be longer than zero");

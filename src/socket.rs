@@ -67,15 +67,21 @@ pub(crate) enum AcceptError {
     Next,
     /// No descriptor or no memory: the next would fail as well.
     Exhausted,
+    /// The socket does not listen, or no longer: the next would fail as well.
+    Broken,
 }
 
 impl AcceptError {
     /// accept(2): errors already pending on the new connection are handed over as errors of accept.
-    /// Only a lack of resources concerns the listener; no error ends it.
+    /// Only a lack of resources, and a socket that cannot listen, concern the listener; no error
+    /// ends the driver.
     pub(crate) fn of(error: &io::Error) -> AcceptError {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 AcceptError::Exhausted
+            }
+            Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP) => {
+                AcceptError::Broken
             }
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptError::Empty,
             _ => AcceptError::Next,
@@ -92,12 +98,15 @@ impl Reserve {
         Reserve(open_reserve())
     }
 
-    /// Frees the reserve for `accept`, whose result is closed, and takes it back.
-    pub(crate) fn lend<T>(&mut self, accept: impl FnOnce() -> io::Result<T>) -> bool {
-        let had = self.0.take().is_some();
-        let shed = had && accept().map(drop).is_ok();
-        self.0 = open_reserve();
-        shed
+    /// Gives the descriptor up, for the next call that needs one.
+    pub(crate) fn free(&mut self) {
+        self.0 = None;
+    }
+
+    pub(crate) fn restore(&mut self) {
+        if self.0.is_none() {
+            self.0 = open_reserve();
+        }
     }
 }
 
@@ -116,6 +125,7 @@ mod tests {
             assert_eq!(of(errno), AcceptError::Exhausted);
         }
         assert_eq!(of(libc::EAGAIN), AcceptError::Empty);
+        assert_eq!(of(libc::EINVAL), AcceptError::Broken);
         let newcomers = [
             libc::ECONNABORTED,
             libc::EPROTO,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Connection, Flags};
 use crate::buffer::ChunkPool;
 use crate::clock::nanos;
+use crate::guard::drop_guarded;
 use crate::reason::{By, Cause, CloseKind, CloseReason, ConnectFailure, Deadline};
 
 /// The tick lags by less than this: deadlines counted from a tick are rounded up by it.
@@ -182,7 +183,10 @@ impl Connection {
             .clear(Flags::DUE | Flags::PAUSED | Flags::HELD | Flags::NEEDY | Flags::CONGESTED);
         self.need = 0;
         if let Some(rare) = self.rare.as_mut() {
-            rare.notes.clear();
+            // A note is the user's, and so is its drop.
+            for note in rare.notes.drain(..) {
+                drop_guarded(note);
+            }
             rare.holding.clear();
         }
     }
@@ -254,12 +258,32 @@ impl Connection {
         self.drop_output(pool);
     }
 
+    /// The time that shutdown leaves is over. What ended it before stays the reason.
+    pub(crate) fn handle_drain_over(&mut self) {
+        if self.is_lingering() {
+            // Everything was sent, which a reset might destroy.
+            return self.handle_linger_cut();
+        }
+        if self.closes_for_cause() {
+            self.flags.set(Flags::ENDED | Flags::RESET);
+        } else {
+            self.handle_reset(By::Runtime, CloseKind::Shutdown);
+        }
+    }
+
+    /// Whether the connection is closing for a reason of its own.
+    fn closes_for_cause(&self) -> bool {
+        let ending = self.rare().and_then(|rare| rare.ending.as_ref());
+        self.flags.any(Flags::CLOSING) && ending.is_some_and(|ending| !ending.is_in_order())
+    }
+
     /// Whether a broken connection has delivered what it could; it then ends with what broke it.
     pub(crate) fn poll_broken_end(&mut self) -> bool {
         let over = self.flags.any(Flags::BROKEN)
             && self.flags.none(Flags::ENDED)
-            && (self.flags.any(Flags::PAUSED | Flags::PEER_FIN)
-                || self.flags.none(Flags::READABLE | Flags::DATA_DUE));
+            && (self.flags.any(Flags::PAUSED)
+                || (self.flags.none(Flags::DATA_DUE)
+                    && (self.flags.any(Flags::PEER_FIN) || self.flags.none(Flags::READABLE))));
         if over {
             if let Some(Ending { by, kind, cause }) = self.rare_mut().ending.take() {
                 self.end(by, kind, cause);

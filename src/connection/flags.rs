@@ -105,6 +105,8 @@ impl Flags {
     pub(crate) const COUNTED_OUT: Flags = Flags(1 << 42);
     /// The connect was asked for while the driver was stopping.
     pub(crate) const LATE: Flags = Flags(1 << 43);
+    /// The system has told of the peer's FIN, though nothing may have read it.
+    pub(crate) const FIN_TOLD: Flags = Flags(1 << 45);
     /// A late write has been logged.
     pub(crate) const WARNED: Flags = Flags(1 << 41);
 

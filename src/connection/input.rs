@@ -110,7 +110,7 @@ impl Connection {
 
     /// Nothing more can be read for now.
     pub(crate) fn handle_read_blocked(&mut self) {
-        self.flags.clear(Flags::READABLE | Flags::HUNG);
+        self.flags.clear(Flags::READABLE | Flags::HUNG | Flags::FIN_TOLD);
     }
 
     /// The peer's FIN was read.

@@ -227,8 +227,7 @@ impl Connection {
 
     /// Whether the peer is known to have finished sending.
     pub(crate) fn peer_finished(&self) -> bool {
-        self.flags.any(Flags::PEER_FIN)
-            || (self.flags.any(Flags::HUNG) && self.flags.none(Flags::FAULTY))
+        self.flags.any(Flags::PEER_FIN | Flags::FIN_TOLD)
     }
 
     /// Whether a callback other than `opened` and `closed` may run.
@@ -451,6 +450,14 @@ impl Connection {
         rare.notes.push_back(note);
         self.flags.set(Flags::NOTES_DUE);
         Ok(())
+    }
+
+    /// Notes are left that could not be told now.
+    pub(crate) fn handle_notes_left(&mut self) {
+        let left = self.rare().is_some_and(|rare| !rare.notes.is_empty());
+        if left && self.flags.none(Flags::CLOSING | Flags::ENDED) {
+            self.flags.set(Flags::NOTES_DUE);
+        }
     }
 
     /// The next note that is due. Those that came later wait for the next turn.

@@ -25,9 +25,13 @@ const MILLISECOND: u64 = 1_000_000;
 /// The back-off after a lack of descriptors: from the first to the second, doubling.
 const BACKOFF_FIRST: u64 = 10 * MILLISECOND;
 const BACKOFF_MAX: u64 = 1000 * MILLISECOND;
-/// A released descriptor ends the back-off at once, but not sooner after a failure than this: where
-/// descriptors come and go all the time, at most twenty accepts a second fail.
+/// Accepts that may fail in any second. A released descriptor ends the back-off at once as long as
+/// few have failed; then no sooner than the gap after the last, so that those that are left last
+/// for the whole second: descriptors come and go.
+const FAILURES_MAX: usize = 20;
+const FEW: usize = 5;
 const GAP: u64 = 60 * MILLISECOND;
+const SECOND: u64 = 1000 * MILLISECOND;
 /// After so long without a failure the lack is over, and the next one begins anew.
 const OVER: u64 = 2 * BACKOFF_MAX;
 
@@ -45,8 +49,6 @@ pub(super) struct Listening<S: System> {
     backoff: u64,
     /// When an accept last failed for lack of a descriptor.
     failed: u64,
-    /// Whether a lingering connection was cut since the last success.
-    cut: bool,
 }
 
 struct Socket<S: System> {
@@ -135,7 +137,6 @@ impl<S: System> EventLoop<S> {
             wait: Wait::Newcomers,
             backoff: 0,
             failed: 0,
-            cut: false,
         });
         self.newcomers = true;
         Ok(id)
@@ -159,9 +160,15 @@ impl<S: System> EventLoop<S> {
         // Callbacks may stop listeners meanwhile: they are only marked while the list is away.
         let mut listening = mem::take(&mut self.listening);
         self.accepting = true;
-        for listener in &mut listening {
+        // Who comes first changes from turn to turn, so that a place that becomes free, or a
+        // budget, is not always that of the same.
+        let turn = self.shared.metrics.turns as usize;
+        let first = turn % listening.len().max(1);
+        let (before, from) = listening.split_at_mut(first);
+        for listener in from.iter_mut().chain(before) {
             let mut budget = self.limits.accepts_max;
-            for at in 0..listener.sockets.len() {
+            let sockets = listener.sockets.len();
+            for at in (0..sockets).map(|at| (at + turn) % sockets) {
                 while listener.sockets[at].ready && budget > 0 {
                     let stopped = self.draining || self.stopped.contains(&listener.id);
                     if stopped || listener.wait != Wait::Newcomers {
@@ -203,7 +210,6 @@ impl<S: System> EventLoop<S> {
                 if listener.backoff > 0 {
                     self.note_accepting(listener);
                 }
-                listener.cut = false;
                 if full {
                     self.shared.metrics.refused += 1;
                 } else {
@@ -219,6 +225,10 @@ impl<S: System> EventLoop<S> {
                     Attempt::Again
                 }
                 AcceptError::Exhausted => self.handle_exhausted(listener, at, &error),
+                AcceptError::Broken => {
+                    self.back_off(listener, &error, "this listener cannot accept any more");
+                    Attempt::Wait
+                }
             },
         }
     }
@@ -257,36 +267,63 @@ impl<S: System> EventLoop<S> {
         self.attend(id);
     }
 
-    /// No descriptor, or no memory: one newcomer is shed with the reserve, the rest wait.
+    /// No descriptor, or no memory. With the reserve one newcomer is accepted all the same: it gets
+    /// the descriptor of the connection that has lingered for longest, or is turned away; the
+    /// others wait.
     fn handle_exhausted(
         &mut self,
         listener: &mut Listening<S>,
         at: usize,
         error: &io::Error,
     ) -> Attempt {
+        match self.system.accept_with_reserve(&mut listener.sockets[at].listener) {
+            // The system looks for a descriptor before it looks for a newcomer.
+            Err(empty) if AcceptError::of(&empty) == AcceptError::Empty => {
+                self.system.restore_reserve();
+                return Attempt::Empty;
+            }
+            Ok((stream, peer)) if self.cut_oldest_lingering() => {
+                self.system.restore_reserve();
+                self.admit(listener, stream, peer);
+                return Attempt::Again;
+            }
+            Ok(turned_away) => {
+                drop(turned_away);
+                self.shared.metrics.refused += 1;
+            }
+            Err(_) => {}
+        }
+        self.system.restore_reserve();
+        self.back_off(listener, error, "newcomers are turned away or wait for a descriptor");
+        Attempt::Wait
+    }
+
+    fn back_off(&mut self, listener: &mut Listening<S>, error: &io::Error, meaning: &str) {
         self.shared.metrics.accept_errors += 1;
-        // Where the descriptor of one did not help, those of the others would not either.
-        if !listener.cut && self.cut_oldest_lingering() {
-            listener.cut = true;
-            return Attempt::Again;
-        }
-        listener.cut = false;
-        if self.system.shed(&mut listener.sockets[at].listener) {
-            self.shared.metrics.refused += 1;
-        }
         if listener.backoff == 0 {
-            log::warn!(
-                target: "lariat::accept",
-                "{error}; one newcomer was turned away, the others wait for a descriptor",
-            );
+            log::warn!(target: "lariat::accept", "{error}; {meaning}");
         }
         let now = self.shared.clock.exact();
+        if self.failures.len() == FAILURES_MAX {
+            self.failures.pop_front();
+        }
+        self.failures.push_back(now);
         listener.failed = now;
         listener.backoff = (listener.backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
         let until = now.saturating_add(listener.backoff);
         let key = self.shared.timers.arm(until, TimerOwner::Listener(listener.id));
         listener.wait = Wait::Descriptors(key);
-        Attempt::Wait
+    }
+
+    /// When the next accept may fail.
+    fn next_failure(&self) -> u64 {
+        let now = self.shared.clock.exact();
+        let recent = self.failures.iter().filter(|at| at.saturating_add(SECOND) > now).count();
+        match (self.failures.front(), self.failures.back()) {
+            (Some(oldest), _) if recent == FAILURES_MAX => oldest.saturating_add(SECOND),
+            (_, Some(last)) if recent >= FEW => last.saturating_add(GAP),
+            _ => 0,
+        }
     }
 
     /// An accept has succeeded. Only when none has failed for a while is the lack over: as long as
@@ -310,11 +347,11 @@ impl<S: System> EventLoop<S> {
     pub(super) fn retry_listeners(&mut self) {
         let released = mem::replace(&mut self.released, Released::Nothing);
         let room = self.shared.metrics.open < self.limits.connections_max as u64;
+        let sooner = self.next_failure();
         for listener in &mut self.listening {
             match listener.wait {
                 Wait::Room if room => listener.wait = Wait::Newcomers,
                 Wait::Descriptors(key) if released == Released::Descriptor => {
-                    let sooner = listener.failed.saturating_add(GAP);
                     if sooner <= self.shared.clock.exact() {
                         self.shared.timers.cancel(key);
                         listener.wait = Wait::Newcomers;

@@ -102,7 +102,9 @@ impl<S: System> EventLoop<S> {
         for _ in 0..waiting {
             let Some(entry) = self.table.get_mut(id) else { return };
             if !entry.conn.may_call() {
-                return;
+                // Another protocol has taken over: the rest is for it, once it has been opened.
+                entry.conn.handle_notes_left();
+                return self.finish(id);
             }
             let Some(note) = entry.conn.poll_note() else { return };
             entry.called(&mut self.shared).notified(note);

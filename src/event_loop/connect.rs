@@ -11,7 +11,7 @@ use crate::connection::{Connection, Flags};
 use crate::id::ConnId;
 use crate::limits::Limits;
 use crate::protocol::Protocol;
-use crate::reason::{By, CloseKind, ConnectFailure};
+use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
 
 impl<S: System> EventLoop<S> {
     /// Begins a connect. Whatever goes wrong is told by `closed`, in a later turn.
@@ -94,11 +94,16 @@ fn is_exhausted(error: &io::Error) -> bool {
 }
 
 fn fail(conn: &mut Connection, error: io::Error) {
+    log::debug!(target: "lariat::connect", "{}: {error}", conn.peer());
+    if error.kind() == io::ErrorKind::TimedOut {
+        // The system gave up before our own deadline.
+        let kind = CloseKind::TimedOut(Deadline::Connect);
+        return conn.end(By::Runtime, kind, Some(Arc::new(error)));
+    }
     let failure = ConnectFailure::of(&error);
     let by = match failure {
         ConnectFailure::Refused | ConnectFailure::Unreachable | ConnectFailure::Other => By::Peer,
         _ => By::Runtime,
     };
-    log::debug!(target: "lariat::connect", "{}: {error}", conn.peer());
     conn.end(by, CloseKind::Connect(failure), Some(Arc::new(error)));
 }

@@ -2,8 +2,10 @@
 
 use super::send::flush;
 use super::system::{Stream, System};
+use super::table::Entry;
 use super::{EventLoop, Released};
 use crate::connection::Flags;
+use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
 use crate::reason::CloseReason;
 
@@ -149,11 +151,14 @@ impl<S: System> EventLoop<S> {
         let now = self.shared.clock.exact();
         let Some(entry) = self.table.get_mut(id) else { return };
         let Some(reason) = entry.conn.poll_closed(now) else { return };
-        log::debug!(target: "lariat::close", "{id} {}: {reason}", entry.conn.peer());
+        let peer = entry.conn.peer();
+        // The error in the reason is the user's, also in how it is displayed and dropped.
+        let _ = guarded(|| log::debug!(target: "lariat::close", "{id} {peer}: {reason}"));
         entry.called(&mut self.shared).closed(&reason);
         self.shared.output.clear();
         self.apply_effects(Some(id));
         self.remove(id, &reason);
+        drop_guarded(reason);
     }
 
     fn remove(&mut self, id: ConnId, reason: &CloseReason) {
@@ -167,6 +172,10 @@ impl<S: System> EventLoop<S> {
         self.note_released(Released::Place);
         self.shared.metrics.closes.count(reason.kind());
         self.count_drained(reason.unsent());
-        self.drop_protocol(entry.protocol);
+        let Entry { conn, stream, protocol } = entry;
+        self.drop_protocol(protocol);
+        if !drop_guarded((conn, stream)) {
+            self.shared.metrics.panics += 1;
+        }
     }
 }

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{Clock, nanos};
 use crate::connection::{Expired, Flags};
 use crate::driver::Report;
+use crate::guard::drop_guarded;
 use crate::handle::{Mail, Mailbox, Post};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::DriverLimits;
@@ -48,7 +49,7 @@ use crate::timer::TimerKey;
 pub(crate) use accept::Factory;
 use accept::Listening;
 pub(crate) use system::{EventSink, Listener, Stream, System};
-use table::Table;
+use table::{Entry, Table};
 
 /// The shared read buffer. Smaller ones cost half the bulk throughput, one per connection all of
 /// the memory.
@@ -84,6 +85,8 @@ pub(crate) struct EventLoop<S: System> {
     /// Whether step 4 has taken the list above, and the listeners that callbacks stopped meanwhile.
     accepting: bool,
     stopped: Vec<ListenerId>,
+    /// When accepts last failed, at most as many as may fail in a second.
+    failures: VecDeque<u64>,
     next_listener: u32,
     next_socket: u32,
     /// Whether another thread, or a handle on this one, has woken the loop.
@@ -132,6 +135,7 @@ impl<S: System> EventLoop<S> {
             listening: Vec::new(),
             accepting: false,
             stopped: Vec::new(),
+            failures: VecDeque::new(),
             next_listener: 0,
             next_socket: 0,
             ready: Vec::new(),
@@ -208,6 +212,14 @@ impl<S: System> EventLoop<S> {
         self.deliver_notes();
         self.retry_listeners();
         self.shared.ids.end_turn();
+        if self.draining && self.table.len() == 0 {
+            self.mailbox.end();
+        }
+    }
+
+    /// Whether shutdown has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
     }
 
     // ---- step 2 ------------------------------------------------------------------------------
@@ -241,11 +253,9 @@ impl<S: System> EventLoop<S> {
         if self.is_busy() {
             return Some(self.shared.clock.instant());
         }
-        self.shared
-            .timers
-            .next()
-            .filter(|next| *next < u64::MAX)
-            .and_then(|at| self.shared.clock.at(at))
+        let next = self.shared.timers.next().filter(|next| *next < u64::MAX)?;
+        // A timer is due when the tick has reached it, which moves in milliseconds.
+        self.shared.clock.at(next.div_ceil(MILLISECOND).saturating_mul(MILLISECOND))
     }
 
     /// Whether the next turn has something to do at once.
@@ -253,6 +263,7 @@ impl<S: System> EventLoop<S> {
         !self.ready.is_empty()
             || !self.dirty.is_empty()
             || self.newcomers
+            || self.chores
             || !self.shared.effects.is_empty()
     }
 
@@ -371,7 +382,7 @@ impl<S: System> EventLoop<S> {
             self.shared.metrics.late_timers += u64::from(late);
             match owner {
                 TimerOwner::Protocol(id, timer) => self.fire(id, timer, key),
-                TimerOwner::Deadline(id) => self.check_deadline(id),
+                TimerOwner::Deadline(id) => self.check_deadline(id, key),
                 TimerOwner::Listener(id) => self.end_backoff(id),
                 TimerOwner::Drain => self.end_drain(),
             }
@@ -379,9 +390,13 @@ impl<S: System> EventLoop<S> {
         self.due = due;
     }
 
-    fn check_deadline(&mut self, id: ConnId) {
+    fn check_deadline(&mut self, id: ConnId, key: TimerKey) {
         let now = self.shared.clock.tick();
         let Some(entry) = self.table.get_mut(id) else { return };
+        if entry.conn.deadline_key() != Some(key) {
+            // Since it was taken out, another has been armed in its place.
+            return;
+        }
         entry.conn.put_deadline(None);
         if entry.conn.handle_deadline(now, &mut self.shared.chunks) == Expired::Something {
             self.shared.metrics.timers += 1;
@@ -456,11 +471,15 @@ impl<S: System> EventLoop<S> {
         self.draining = true;
         self.shared.stopping = true;
         self.stop_all_listening();
+        self.chores = true;
         let deadline = self.shared.clock.exact().saturating_add(nanos(self.limits.drain));
         self.shared.timers.arm(deadline, TimerOwner::Drain);
         for id in self.table.ids() {
             let Some(entry) = self.table.get_mut(id) else { continue };
-            if entry.conn.flags().any(Flags::OPENED) {
+            let opening = Flags::CONNECTING | Flags::HANDSHAKING;
+            let flags = entry.conn.flags();
+            if flags.any(Flags::OPENED | Flags::OPENED_DUE) && flags.none(opening) {
+                // Who takes over from another protocol is told `opened` first.
                 entry.conn.handle_stopping();
             } else {
                 entry.conn.begin_close(By::Runtime, CloseKind::Shutdown, None);
@@ -474,7 +493,7 @@ impl<S: System> EventLoop<S> {
         self.drain_over = true;
         for id in self.table.ids() {
             if let Some(entry) = self.table.get_mut(id) {
-                entry.conn.handle_reset(By::Runtime, CloseKind::Shutdown);
+                entry.conn.handle_drain_over();
             }
             self.finish(id);
         }
@@ -537,9 +556,12 @@ impl<S: System> Drop for EventLoop<S> {
     fn drop(&mut self) {
         self.mailbox.end();
         for id in self.table.ids() {
-            if let Some(entry) = self.table.remove(id) {
-                self.drop_protocol(entry.protocol);
+            if let Some(Entry { conn, stream, protocol }) = self.table.remove(id) {
+                self.drop_protocol(protocol);
+                drop_guarded((conn, stream));
             }
         }
+        drop_guarded(mem::take(&mut self.listening));
+        drop_guarded(mem::take(&mut self.shared.effects.list));
     }
 }

@@ -48,9 +48,14 @@ pub(crate) trait System {
     /// Registers both directions, once and for all.
     fn register_stream(&mut self, stream: &mut Self::Stream, id: ConnId) -> io::Result<()>;
 
-    /// Accepts one connection and closes it, with a descriptor kept in reserve for this. False when
-    /// even that was not possible.
-    fn shed(&mut self, listener: &mut Self::Listener) -> bool;
+    /// Accepts with a descriptor that is kept in reserve for the moment when none is left.
+    fn accept_with_reserve(
+        &mut self,
+        listener: &mut Self::Listener,
+    ) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Takes a descriptor into reserve again, once one is free.
+    fn restore_reserve(&mut self);
 }
 
 /// A nonblocking stream socket. EINTR never gets out.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Protocol;
+use crate::guard::drop_guarded;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
@@ -151,7 +152,9 @@ impl Output {
 
     #[inline(never)]
     fn give_back(&mut self) {
-        self.pieces.clear();
+        for (_, bytes) in self.pieces.drain(..) {
+            drop_guarded(bytes);
+        }
         self.cork.shrink_to(CORK_KEPT);
     }
 }

@@ -85,10 +85,11 @@ impl MioSystem {
     #[cold]
     fn spin_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let spin = timeout.map_or(self.spin, |timeout| timeout.min(self.spin));
+        let timeout = timeout.map(|timeout| timeout - spin);
         let until = Instant::now() + spin;
         loop {
             self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
-            if !self.events.is_empty() || timeout == Some(Duration::ZERO) {
+            if !self.events.is_empty() {
                 return Ok(());
             }
             if Instant::now() >= until {
@@ -114,6 +115,7 @@ fn flags_of(event: &Event) -> Flags {
         | Flags::WRITABLE.when(event.is_writable())
         | (Flags::READABLE | Flags::HUNG).when(event.is_read_closed())
         | Flags::FAULTY.when(event.is_error())
+        | Flags::FIN_TOLD.when(event.is_read_closed() && !event.is_error())
 }
 
 impl System for MioSystem {
@@ -178,8 +180,16 @@ impl System for MioSystem {
         self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, both)
     }
 
-    fn shed(&mut self, listener: &mut TcpListener) -> bool {
-        self.reserve.lend(|| retry(|| TcpListener::accept(listener)))
+    fn accept_with_reserve(
+        &mut self,
+        listener: &mut TcpListener,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
+        self.reserve.free();
+        Listener::accept(listener)
+    }
+
+    fn restore_reserve(&mut self) {
+        self.reserve.restore();
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::address::IntoAddress;
 use crate::clock::{Clock, Readings};
 use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
-use crate::error::{Error, Op, Result};
+use crate::error::{Error, ErrorKind, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
@@ -144,7 +144,11 @@ impl Reactor {
         factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
         options.limits.validate()?;
-        let addrs = addr.into_address().resolve()?;
+        let addr = addr.into_address();
+        if self.inner.is_draining() {
+            return Err(Error::new(ErrorKind::Stopped, Op::Listen).with_addr(addr));
+        }
+        let addrs = addr.resolve()?;
         self.inner
             .listen(&addrs, &options, boxed(factory))
             .map_err(|(addr, error)| Error::from_io(Op::Listen, error).with_addr(addr))

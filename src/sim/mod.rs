@@ -46,7 +46,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::address::IntoAddress;
 use crate::clock::{Clock, nanos};
 use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
-use crate::error::{Error, Op, Result};
+use crate::error::{Error, ErrorKind, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
@@ -98,7 +98,7 @@ impl Sim {
         let wake = Box::new(move || wake.store(true, Ordering::Release));
         let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
         let clock = Clock::virtual_at(Rc::clone(&shown), start, SystemTime::UNIX_EPOCH);
-        let system = SimSystem { network: Rc::clone(&network), start, shown, woken };
+        let system = SimSystem { network: Rc::clone(&network), start, shown, woken, bound: None };
         let inner = EventLoop::new(system, clock, seed, limits, mailbox);
         Sim { seed, network, inner, buffer: read_buffer() }
     }
@@ -208,13 +208,13 @@ impl Sim {
     /// As [`run`](Sim::run).
     pub fn run_for(&mut self, time: Duration) -> Result<()> {
         let until = self.network.borrow().now().saturating_add(nanos(time));
-        loop {
-            let now = self.network.borrow().now();
-            if now >= until && !self.has_work_now() {
-                return Ok(());
-            }
-            self.turn(Some(Duration::from_nanos(until.saturating_sub(now))))?;
+        self.inner.system.bound = Some(until);
+        let mut result = Ok(());
+        while result.is_ok() && (self.network.borrow().now() < until || self.has_work_now()) {
+            result = self.turn(None);
         }
+        self.inner.system.bound = None;
+        result
     }
 
     fn has_work_now(&self) -> bool {
@@ -275,7 +275,11 @@ impl Sim {
         mut factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
         options.limits.validate()?;
-        let addrs = addr.into_address().resolve()?;
+        let addr = addr.into_address();
+        if self.inner.is_draining() {
+            return Err(Error::new(ErrorKind::Stopped, Op::Listen).with_addr(addr));
+        }
+        let addrs = addr.resolve()?;
         let factory: Factory =
             Box::new(move |incoming| Some(Box::new(factory(incoming)?) as Box<dyn Protocol>));
         self.inner

@@ -23,6 +23,8 @@ pub(super) struct SimSystem {
     pub(super) start: Instant,
     pub(super) shown: Rc<Cell<u64>>,
     pub(super) woken: Arc<AtomicBool>,
+    /// The time that no poll goes beyond: the end of `run_for`.
+    pub(super) bound: Option<u64>,
 }
 
 pub(super) struct SimStream {
@@ -58,6 +60,10 @@ impl System for SimSystem {
             }
             None => None,
         };
+        let until = match self.bound {
+            Some(bound) => Some(until.map_or(bound, |until| until.min(bound))),
+            None => until,
+        };
         let edges = network.poll(until)?;
         drop(network);
         if woken {
@@ -92,16 +98,15 @@ impl System for SimSystem {
         self.network.borrow_mut().register(stream.end, id)
     }
 
-    fn shed(&mut self, listener: &mut SimListener) -> bool {
-        let mut network = self.network.borrow_mut();
-        match network.take_newcomer(listener.addr) {
-            Some(end) => {
-                network.close(end);
-                true
-            }
-            None => false,
-        }
+    fn accept_with_reserve(
+        &mut self,
+        listener: &mut SimListener,
+    ) -> io::Result<(SimStream, SocketAddr)> {
+        let newcomer = self.network.borrow_mut().take_newcomer(listener.addr);
+        newcomer.map(|end| listener.stream(end)).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
+
+    fn restore_reserve(&mut self) {}
 }
 
 impl SocketInfo for SimStream {
@@ -157,14 +162,19 @@ impl Listener for SimListener {
 
     fn accept(&mut self) -> io::Result<(SimStream, SocketAddr)> {
         let end = retry(|| self.network.borrow_mut().accept(self.addr))?;
-        let network = self.network.borrow();
-        let (local, remote) = (network.endpoints[end].local, network.endpoints[end].remote);
-        drop(network);
-        Ok((SimStream { network: Rc::clone(&self.network), end, local }, remote))
+        Ok(self.stream(end))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.addr)
+    }
+}
+
+impl SimListener {
+    fn stream(&self, end: usize) -> (SimStream, SocketAddr) {
+        let network = self.network.borrow();
+        let (local, remote) = (network.endpoints[end].local, network.endpoints[end].remote);
+        (SimStream { network: Rc::clone(&self.network), end, local }, remote)
     }
 }
 

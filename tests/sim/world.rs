@@ -134,8 +134,8 @@ impl World {
         known.filter_map(|(number, end)| Some((end.addrs?, number))).collect()
     }
 
-    /// What holds once all faults are off and some time has passed: whoever reads has read everything
-    /// that its peer has said, the end of it included.
+    /// What holds once all faults are off and some time has passed: whoever reads has read
+    /// everything that its peer has said, the end of it included.
     pub(crate) fn judge_progress(&mut self) {
         let by_addr = self.by_addr();
         let mut faults = Vec::new();

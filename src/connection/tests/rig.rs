@@ -228,7 +228,7 @@ impl Rig {
 
     pub(super) fn peer_finishes(&mut self) {
         self.kernel.fin = true;
-        self.event(Flags::READABLE | Flags::HUNG);
+        self.event(Flags::READABLE | Flags::HUNG | Flags::FIN_TOLD);
     }
 
     pub(super) fn peer_resets(&mut self) {

@@ -24,6 +24,9 @@ impl Network {
         if endpoint.fin_arrived || endpoint.error.is_some() {
             flags.set(Flags::READABLE | Flags::HUNG);
         }
+        if endpoint.fin_arrived && endpoint.error.is_none() {
+            flags.set(Flags::FIN_TOLD);
+        }
         if endpoint.error.is_some() {
             flags.set(Flags::FAULTY);
         }

@@ -212,12 +212,13 @@ impl Network {
     /// The accept of a driver, with everything that can go wrong.
     pub(super) fn accept(&mut self, addr: SocketAddr) -> io::Result<usize> {
         self.fault(Call::Accept)?;
+        // As Linux does: the descriptor is looked for before the newcomer.
+        if self.descriptors >= self.descriptors_max {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         let waiting = self.listeners.get(&addr).is_some_and(|l| !l.backlog.is_empty());
         if !waiting {
             return Err(io::ErrorKind::WouldBlock.into());
-        }
-        if self.descriptors >= self.descriptors_max {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         if self.random.chance(self.faults.accept_errors) {
             if self.random.chance(500) {

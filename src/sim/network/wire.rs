@@ -65,7 +65,7 @@ impl Network {
             }
             Segment::Fin => {
                 endpoint.fin_arrived = true;
-                self.tell(to, Flags::READABLE | Flags::HUNG);
+                self.tell(to, Flags::READABLE | Flags::HUNG | Flags::FIN_TOLD);
             }
             Segment::Reset => self.break_end(to, libc::ECONNRESET),
         }
