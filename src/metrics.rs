@@ -44,7 +44,7 @@ pub struct Metrics {
     pub buffered: u64,
     /// Bytes that were written after `close` or `shutdown_write`.
     pub refused_bytes: u64,
-    /// Notes refused because too many were waiting.
+    /// Notes refused because too many were waiting, or the connection was closing.
     pub refused_notes: u64,
     /// Timers fired.
     pub timers: u64,

@@ -77,6 +77,8 @@ impl Flags {
     pub(crate) const NOTES_DUE: Flags = Flags(1 << 26);
     pub(crate) const STOPPING_DUE: Flags = Flags(1 << 27);
 
+    /// The system has told of the peer's FIN, though nothing may have read it.
+    pub(crate) const FIN_TOLD: Flags = Flags(1 << 30);
     /// The limits were changed: the deadlines may be others.
     pub(crate) const LIMITS_CHANGED: Flags = Flags(1 << 29);
     /// In the list of connections that have something to do.
@@ -105,8 +107,6 @@ impl Flags {
     pub(crate) const COUNTED_OUT: Flags = Flags(1 << 42);
     /// The connect was asked for while the driver was stopping.
     pub(crate) const LATE: Flags = Flags(1 << 43);
-    /// The system has told of the peer's FIN, though nothing may have read it.
-    pub(crate) const FIN_TOLD: Flags = Flags(1 << 45);
     /// A late write has been logged.
     pub(crate) const WARNED: Flags = Flags(1 << 41);
 

@@ -200,7 +200,7 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Whether timers of the protocol are still set although it can no longer be called.
+    /// Cancels the timers of a protocol that can no longer be called.
     pub(super) fn drop_timers(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
         for key in entry.conn.take_timers() {

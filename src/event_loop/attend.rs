@@ -52,6 +52,7 @@ impl<S: System> EventLoop<S> {
         let input = due.any(Flags::DATA_DUE | Flags::EOF_DUE);
         let waits = (input && flags.any(Flags::PAUSED | Flags::HELD))
             || (due.any(Flags::EOF_DUE) && flags.any(Flags::DATA_DUE))
+            // `opened` comes once and first.
             || (due.any(Flags::OPENED_DUE) == flags.any(Flags::OPENED))
             || flags.any(Flags::CLOSING | Flags::ENDED);
         if flags.any(due) && !waits {

@@ -303,7 +303,8 @@ impl Context<'_> {
 
     /// Lets `next` take the connection over when this callback has returned: this protocol is
     /// dropped without `closed`, its timers are cancelled, and what it wrote is sent first. `next`
-    /// is told `opened`, then shown what is unread. The last call in a callback wins.
+    /// is told `opened`, then shown what is unread. The last call in a callback wins; a close, an
+    /// abort or an `Err` in the same callback beats it.
     pub fn replace(&mut self, next: impl Protocol + Send + 'static) -> Replacement<'_> {
         self.replace_local(next)
     }
@@ -438,7 +439,8 @@ impl<'a> Peer<'a> {
         Peer { id, caused: false, shared, own: None }
     }
 
-    /// Whether the connection exists: its `closed` has not run.
+    /// Whether the connection exists: its `closed` has not run. It may be closing, when what is
+    /// written is dropped and counted.
     pub fn is_open(&self) -> bool {
         self.shared.ids.is_current(self.id)
     }

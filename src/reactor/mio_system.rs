@@ -102,8 +102,6 @@ impl MioSystem {
 
 impl AsFd for MioSystem {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // mio gives the number of its descriptor alone; a duplicate would not carry a lifetime
-        // either.
         self.poll.registry().as_fd()
     }
 }
@@ -111,11 +109,12 @@ impl AsFd for MioSystem {
 /// Without a branch: which of these are set changes from event to event.
 #[inline(always)]
 fn flags_of(event: &Event) -> Flags {
+    let (closed, faulty) = (event.is_read_closed(), event.is_error());
     Flags::READABLE.when(event.is_readable())
         | Flags::WRITABLE.when(event.is_writable())
-        | (Flags::READABLE | Flags::HUNG).when(event.is_read_closed())
-        | Flags::FAULTY.when(event.is_error())
-        | Flags::FIN_TOLD.when(event.is_read_closed() && !event.is_error())
+        | (Flags::READABLE | Flags::HUNG).when(closed)
+        | Flags::FAULTY.when(faulty)
+        | Flags::FIN_TOLD.when(closed & !faulty)
 }
 
 impl System for MioSystem {

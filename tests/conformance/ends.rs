@@ -383,9 +383,9 @@ fn an_idle_connection_times_out() {
 fn bytes_in_either_direction_put_the_idle_deadline_off() {
     everywhere(|stage| {
         let mut limits = Limits::default();
-        limits.idle = Some(Duration::from_millis(400));
+        limits.idle = Some(Duration::from_millis(900));
         let addr = stage.serve_with("server", limits, || {
-            let mut left = 10;
+            let mut left = 20;
             Play::new()
                 .opened(|cx| {
                     cx.set_timer(LATER, Duration::from_millis(60));
@@ -404,7 +404,7 @@ fn bytes_in_either_direction_put_the_idle_deadline_off() {
         });
         stage.connect("client", addr, Play::new());
         stage.run();
-        let all = data(b"..........");
+        let all = data(&[b'.'; 20]);
         stage.expect("client", &["opened", &all, "eof", "closed finished by the peer"]);
     });
 }
