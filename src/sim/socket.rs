@@ -61,7 +61,7 @@ impl Socket {
         network.close(self.end);
     }
 
-    /// Closes the socket: FIN, or a reset when bytes are unread.
+    /// Closes the socket: FIN behind what was sent, or a reset when bytes are unread.
     pub fn close(&self) {
         self.network.borrow_mut().close(self.end);
     }

@@ -376,6 +376,25 @@ fn b10_the_last_reply_survives_an_upload_in_full_swing() {
 }
 
 #[test]
+fn what_a_socket_has_sent_before_it_is_dropped_still_arrives() {
+    let mut sim = Sim::new(12);
+    let mut link = Link::default();
+    link.window = 1_000;
+    sim.set_link(link);
+    let trace = Trace::new();
+    let wrap = trace.clone();
+    let addr = serve(&mut sim, move || wrap.wrap("server", Sink));
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    client.send(&stream(0, 50_000));
+    drop(client);
+    sim.run().unwrap();
+    assert_eq!(sim.metrics().bytes_in, 50_000);
+    let lines = trace.of("server");
+    assert_eq!(lines[2..], ["eof", "closed finished by the peer"]);
+}
+
+#[test]
 fn b9_data_before_a_reset_is_delivered_wherever_it_is_cut() {
     for seed in 0..100 {
         let mut sim = Sim::new(seed);

@@ -74,6 +74,9 @@ impl Network {
     fn answer_with_reset(&mut self, end: usize) {
         if !self.endpoints[end].reset_seen {
             self.endpoints[end].reset_seen = true;
+            if let Some(raw) = &mut self.endpoints[end].raw {
+                raw.outbox.clear();
+            }
             self.transmit(end, Segment::Reset);
         }
     }
