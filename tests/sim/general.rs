@@ -113,7 +113,7 @@ impl Raw {
                 socket.vanish();
             }
             20 if world.dice.chance(300) => {
-                world.ends[self.end].cut = true;
+                world.ends[self.end].gone = true;
                 self.socket = None;
             }
             _ => {}
@@ -203,7 +203,7 @@ fn run(seed: u64, traced: bool) -> Ran {
     for raw in &mut raws {
         raw.collect(&mut world.borrow_mut());
         if world.borrow_mut().dice.chance(250) {
-            world.borrow_mut().ends[raw.end].cut = true;
+            world.borrow_mut().ends[raw.end].gone = true;
             raw.socket = None;
         }
     }

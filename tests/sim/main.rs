@@ -7,6 +7,7 @@ mod accepting;
 mod actor;
 mod dice;
 mod flow;
+mod found;
 mod general;
 mod kit;
 mod streams;

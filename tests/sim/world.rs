@@ -29,8 +29,10 @@ pub(crate) struct End {
     /// An end of the test's own, which knows nothing of the filter of its peer.
     pub(crate) raw: bool,
     pub(crate) filtered: bool,
-    /// A raw end that was closed with bytes still to be sent, or vanished.
+    /// A raw end that was reset with bytes still to be sent, or vanished.
     pub(crate) cut: bool,
+    /// A raw end that was closed.
+    pub(crate) gone: bool,
     /// A raw end that has said its last.
     pub(crate) finished: bool,
     /// The FIN of its peer has come to a raw end. The peer may be closing, and then hears nothing.
@@ -147,7 +149,7 @@ impl World {
             if !peer.raw && end.greedy && ended_in_order && !end.eof {
                 faults.push(format!("{}: never heard the end of {}", end.who, peer.who));
             }
-            if !peer.raw || peer.cut || peer.heard_fin || end.filtered {
+            if !peer.raw || peer.cut || peer.gone || peer.heard_fin || end.filtered {
                 continue;
             }
             if end.greedy && (end.received.len() < peer.sent.len() || (peer.finished && !end.eof)) {
