@@ -9,6 +9,7 @@ mod callbacks;
 mod common;
 mod connecting;
 mod ends;
+mod found;
 mod listening;
 mod streams;
 mod turning;
