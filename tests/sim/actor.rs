@@ -392,7 +392,9 @@ impl Protocol for Actor {
     }
 
     fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
-        self.took(rest);
+        // Consumed, so that a replacement is not shown it once more.
+        let left = rest.len();
+        self.consume(rest, left);
         self.world.borrow_mut().ends[self.end].eof = true;
         match self.kind {
             Kind::Relay(_) => match self.child {
