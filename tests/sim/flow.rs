@@ -10,7 +10,7 @@ use crate::kit::{Count, Echo, Reasons, Sink, add, byte_at, ms, serve, serve_with
 
 const READ_BUFFER: usize = 256 * 1024;
 /// What is streamed: the whole of it only where it does not take long.
-const WHOLE: usize = if cfg!(debug_assertions) { 2_000_000 } else { 20_000_000 };
+const WHOLE: usize = if cfg!(debug_assertions) { 1_000_000 } else { 20_000_000 };
 
 /// Sends its stream as fast as it is taken, and checks what comes back.
 struct Streamer {

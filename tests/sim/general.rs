@@ -14,7 +14,7 @@ use crate::toy::Toy;
 use crate::world::{Shared, Target, World};
 
 /// Runs of the ordinary test. `LARIAT_SEEDS` asks for more.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 120;
 
 fn driver_limits(world: &Shared) -> DriverLimits {
     let dice = &mut world.borrow_mut().dice;
