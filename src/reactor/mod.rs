@@ -84,7 +84,7 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits), or the system gave no poll or
+    /// [`ErrorKind::InvalidLimits`], or the system gave no poll or
     /// no descriptor for it.
     pub fn with_limits(limits: DriverLimits) -> Result<Reactor> {
         limits.validate()?;
@@ -136,7 +136,7 @@ impl Reactor {
     /// # Errors
     ///
     /// As [`listen`](Reactor::listen), and
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn listen_with<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,
@@ -204,7 +204,7 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn connect_with(
         &mut self,
         addr: SocketAddr,

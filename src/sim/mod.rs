@@ -82,7 +82,7 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn with_limits(seed: u64, limits: DriverLimits) -> Result<Sim> {
         limits.validate()?;
         Ok(Sim::build(seed, limits))
@@ -267,7 +267,7 @@ impl Sim {
     /// # Errors
     ///
     /// As [`listen`](Sim::listen), and
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn listen_with<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,
@@ -306,7 +306,7 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn connect_with(
         &mut self,
         addr: SocketAddr,
