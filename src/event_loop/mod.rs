@@ -113,7 +113,7 @@ pub(crate) struct EventLoop<S: System> {
 
 impl<S: System> EventLoop<S> {
     #[cfg(test)]
-    pub(crate) const ENTRY_SIZE: usize = table::Entry::<S>::SIZE;
+    pub(crate) const ENTRY_SIZE: usize = Entry::<S>::SIZE;
 
     pub(crate) fn new(
         system: S,
