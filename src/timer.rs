@@ -127,7 +127,7 @@ impl<T: Copy> Timers<T> {
     }
 
     /// How many timers are armed.
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }

@@ -423,19 +423,26 @@ impl<S: System> EventLoop<S> {
         self.check_ready_list();
     }
 
-    /// Whoever has work is in a list: nobody else would ever come back to it.
+    /// Whoever has work is in a list: nobody else would ever come back to it. And every armed timer
+    /// is somebody's.
     #[cfg(debug_assertions)]
     fn check_ready_list(&self) {
         if self.table.len() > 32 {
             return;
         }
+        // One of each listener's, and the end of the drain.
+        let mut timers = self.listening.len() + 1;
         for entry in self.table.iter() {
+            timers += usize::from(entry.conn.deadline_key().is_some());
+            timers += entry.conn.rare().map_or(0, |rare| rare.timers.len());
             let (id, flags) = (entry.conn.id(), entry.conn.flags());
             assert!(
                 !entry.conn.has_work() || flags.any(Flags::LISTED | Flags::DIRTY),
                 "{id} has work and is in no list: {flags:?}",
             );
         }
+        let armed = self.shared.timers.len();
+        assert!(armed <= timers, "{armed} timers are armed, and at most {timers} are known");
     }
 
     #[cold]
