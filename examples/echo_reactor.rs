@@ -18,6 +18,8 @@
 //! ready line, the summary) is in `common/`.
 
 mod common;
+#[path = "common/turning.rs"]
+mod turning;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,6 +60,8 @@ const PROGRAM: Program = Program {
     about: "sends every byte back, to all clients at once, on one thread",
     addr: "127.0.0.1:7000",
     try_this: r"printf 'hello\n' | nc -q1 127.0.0.1 7000",
+    connections_max: 10_000,
+    has_stats: true,
 };
 
 fn main() -> ExitCode {
@@ -87,7 +91,7 @@ fn serve<P: Protocol + 'static>(options: &Options, make: fn() -> P) -> common::R
             common::ready(addr, "tcp, reactor, 1 thread")?;
         }
     }
-    let report = common::run(&mut reactor, options)?;
+    let report = turning::run(&mut reactor, options)?;
     common::summary(options, &reactor.metrics(), &report);
     Ok(())
 }

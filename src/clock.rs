@@ -1,7 +1,7 @@
 //! Time, as a driver tells it: read once at each end of a turn, exactly where a callback asks.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -19,7 +19,7 @@ pub(crate) struct Readings {
 /// when a reading lies beyond it, because a subtraction and a division at every turn would cost
 /// more than all the comparisons together. It lags by less than a millisecond and so never makes a
 /// deadline early.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Clock {
     start: Instant,
     next_tick: Instant,
@@ -27,10 +27,10 @@ pub(crate) struct Clock {
     source: Source,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Source {
     System(Readings),
-    Virtual { now: Rc<Cell<u64>>, wall_start: SystemTime },
+    Virtual { now: Arc<AtomicU64>, wall_start: SystemTime },
 }
 
 impl Clock {
@@ -45,7 +45,7 @@ impl Clock {
     }
 
     /// A clock that shows `now`, which its owner moves; its wall clock starts at `wall_start`.
-    pub(crate) fn virtual_at(now: Rc<Cell<u64>>, start: Instant, wall_start: SystemTime) -> Clock {
+    pub(crate) fn virtual_at(now: Arc<AtomicU64>, start: Instant, wall_start: SystemTime) -> Clock {
         Clock {
             start,
             next_tick: start + Duration::from_millis(1),
@@ -81,7 +81,7 @@ impl Clock {
             Source::System(readings) => {
                 nanos((readings.monotonic)().saturating_duration_since(self.start))
             }
-            Source::Virtual { now, .. } => now.get(),
+            Source::Virtual { now, .. } => now.load(Ordering::Relaxed),
         }
     }
 
@@ -89,7 +89,9 @@ impl Clock {
     pub(crate) fn instant(&self) -> Instant {
         match &self.source {
             Source::System(readings) => (readings.monotonic)(),
-            Source::Virtual { now, .. } => self.start + Duration::from_nanos(now.get()),
+            Source::Virtual { now, .. } => {
+                self.start + Duration::from_nanos(now.load(Ordering::Relaxed))
+            }
         }
     }
 
@@ -101,7 +103,9 @@ impl Clock {
     pub(crate) fn wall(&self) -> SystemTime {
         match &self.source {
             Source::System(readings) => (readings.wall)(),
-            Source::Virtual { now, wall_start } => *wall_start + Duration::from_nanos(now.get()),
+            Source::Virtual { now, wall_start } => {
+                *wall_start + Duration::from_nanos(now.load(Ordering::Relaxed))
+            }
         }
     }
 }
@@ -115,16 +119,16 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn virtual_clock() -> (Clock, Rc<Cell<u64>>) {
-        let now = Rc::new(Cell::new(0));
-        (Clock::virtual_at(Rc::clone(&now), Instant::now(), SystemTime::UNIX_EPOCH), now)
+    fn virtual_clock() -> (Clock, Arc<AtomicU64>) {
+        let now = Arc::new(AtomicU64::new(0));
+        (Clock::virtual_at(Arc::clone(&now), Instant::now(), SystemTime::UNIX_EPOCH), now)
     }
 
     #[test]
     fn the_tick_lags_by_less_than_a_millisecond_and_never_leads() {
         let (mut clock, now) = virtual_clock();
         for step in [1, 999_998, 1, 1, 5 * MILLISECOND, 300, MILLISECOND - 1] {
-            now.set(now.get() + step);
+            now.store(now.load(Ordering::Relaxed) + step, Ordering::Relaxed);
             clock.update(clock.instant());
             assert!(clock.tick() <= clock.exact());
             assert!(clock.exact() - clock.tick() < MILLISECOND);
@@ -134,9 +138,9 @@ mod tests {
     #[test]
     fn c9_the_tick_does_not_go_back_with_a_clock_that_does() {
         let (mut clock, now) = virtual_clock();
-        now.set(5 * MILLISECOND);
+        now.store(5 * MILLISECOND, Ordering::Relaxed);
         clock.update(clock.instant());
-        now.set(MILLISECOND);
+        now.store(MILLISECOND, Ordering::Relaxed);
         clock.update(clock.instant());
         assert_eq!(clock.tick(), 5 * MILLISECOND);
     }

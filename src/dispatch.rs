@@ -13,7 +13,7 @@ use crate::timer::Timer;
 pub(crate) struct Called<'a> {
     pub(crate) shared: &'a mut Shared,
     pub(crate) conn: &'a mut Connection,
-    pub(crate) protocol: &'a mut Box<dyn Protocol>,
+    pub(crate) protocol: &'a mut dyn Protocol,
     pub(crate) socket: &'a dyn SocketInfo,
 }
 
@@ -100,12 +100,12 @@ impl Called<'_> {
         // An error is dealt with inside the guard: the straight way out has nothing to look at or
         // drop.
         let result = guarded(|| {
-            if let Err(error) = code(&mut **protocol, &mut cx) {
-                note_error(&mut cx, &**protocol, error);
+            if let Err(error) = code(&mut *protocol, &mut cx) {
+                note_error(&mut cx, &*protocol, error);
             }
         });
         if let Err(panic) = result {
-            note_panic(&mut cx, &**protocol, panic);
+            note_panic(&mut cx, &*protocol, panic);
         }
         if timed {
             let took = cx.shared.clock.exact().saturating_sub(before);

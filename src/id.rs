@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use slab::Slab;
 
@@ -125,6 +126,43 @@ impl Ids {
         for slot in self.released.drain(..) {
             self.slots.remove(slot as usize);
         }
+    }
+}
+
+/// Where a thread gets its ids from: its own, or those it shares with others.
+#[derive(Debug)]
+pub(crate) enum IdSource {
+    Own(Ids),
+    Common(Arc<Mutex<Ids>>),
+}
+
+impl IdSource {
+    fn with<R>(&mut self, call: impl FnOnce(&mut Ids) -> R) -> R {
+        match self {
+            IdSource::Own(ids) => call(ids),
+            IdSource::Common(ids) => call(&mut ids.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    pub(crate) fn reserve(&mut self) -> ConnId {
+        self.with(Ids::reserve)
+    }
+
+    pub(crate) fn is_current(&self, id: ConnId) -> bool {
+        match self {
+            IdSource::Own(ids) => ids.is_current(id),
+            IdSource::Common(ids) => {
+                ids.lock().unwrap_or_else(PoisonError::into_inner).is_current(id)
+            }
+        }
+    }
+
+    pub(crate) fn release(&mut self, id: ConnId) {
+        self.with(|ids| ids.release(id));
+    }
+
+    pub(crate) fn end_turn(&mut self) {
+        self.with(Ids::end_turn);
     }
 }
 

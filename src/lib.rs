@@ -1,8 +1,9 @@
 //! An event-loop networking runtime built directly on mio, for people who write low-level servers.
 //!
 //! A [`Protocol`] is one value per connection: bytes come in, wishes go out. The same protocol runs
-//! on two drivers: [`reactor`], one thread and readiness for very many connections, and [`sim`], a
-//! deterministic simulator with a virtual clock and faults from a seed.
+//! on three drivers: [`reactor`], one thread and readiness for very many connections; [`blocking`],
+//! a thread per connection; and [`sim`], a deterministic simulator with a virtual clock and faults
+//! from a seed.
 //!
 //! ```no_run
 //! use lariat::{Context, Input, Outcome, Protocol};
@@ -27,6 +28,7 @@
 //! | what a protocol is told | [`Protocol`] |
 //! | what it may do | [`Context`], [`Input`], [`Peer`] |
 //! | running it | [`reactor::serve`], [`reactor::Reactor`] |
+//! | the same on threads | [`blocking::serve`], [`blocking::Blocking`] |
 //! | testing it | [`sim::Probe`], [`sim::every_split`], [`sim::Sim`], [`sim::check`] |
 //! | bounds | [`Limits`], [`DriverLimits`], [`ListenOptions`] |
 //! | why a connection ended | [`CloseReason`], [`CloseKind`] |
@@ -50,6 +52,7 @@
 compile_error!("lariat has not been tested on Windows and does not claim to work there");
 
 mod address;
+pub mod blocking;
 mod buffer;
 mod clock;
 mod connection;

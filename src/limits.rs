@@ -133,7 +133,8 @@ pub enum Overload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DriverLimits {
-    /// Open connections, accepted and outgoing \[10,000\]. Lingering ones are not counted.
+    /// Open connections, accepted and outgoing \[10,000;
+    /// [`Blocking::new`](crate::blocking::Blocking::new): 256\]. Lingering ones are not counted.
     pub connections_max: usize,
     /// What happens above `connections_max` \[[`Overload::Pause`]\].
     pub overload: Overload,

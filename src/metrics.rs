@@ -68,6 +68,47 @@ pub struct Metrics {
     pub closes: Closes,
 }
 
+impl Metrics {
+    /// Adds the counters of another part of the same driver. Gauges and ages add up as well, but
+    /// for the longest turn.
+    pub(crate) fn add(&mut self, other: &Metrics) {
+        let longest = self.longest_turn.max(other.longest_turn);
+        let sums: [(&mut u64, u64); 25] = [
+            (&mut self.turns, other.turns),
+            (&mut self.events, other.events),
+            (&mut self.stale, other.stale),
+            (&mut self.reads, other.reads),
+            (&mut self.writes, other.writes),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.callbacks, other.callbacks),
+            (&mut self.accepted, other.accepted),
+            (&mut self.refused, other.refused),
+            (&mut self.accept_errors, other.accept_errors),
+            (&mut self.connects, other.connects),
+            (&mut self.open, other.open),
+            (&mut self.lingering, other.lingering),
+            (&mut self.paused, other.paused),
+            (&mut self.held, other.held),
+            (&mut self.buffered, other.buffered),
+            (&mut self.refused_bytes, other.refused_bytes),
+            (&mut self.refused_notes, other.refused_notes),
+            (&mut self.timers, other.timers),
+            (&mut self.late_timers, other.late_timers),
+            (&mut self.wakeups, other.wakeups),
+            (&mut self.panics, other.panics),
+            (&mut self.slow_turns, other.slow_turns),
+            (&mut self.slow_callbacks, other.slow_callbacks),
+        ];
+        for (sum, more) in sums {
+            *sum += more;
+        }
+        self.longest_turn = longest;
+        self.busy += other.busy;
+        self.closes.add(&other.closes);
+    }
+}
+
 /// How many connections ended in which way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,6 +154,21 @@ impl Closes {
             + self.panicked
             + self.shutdown
             + self.unsupported
+    }
+
+    fn add(&mut self, other: &Closes) {
+        self.finished += other.finished;
+        self.reset += other.reset;
+        self.aborted += other.aborted;
+        self.timed_out += other.timed_out;
+        self.input_full += other.input_full;
+        self.output_full += other.output_full;
+        self.connect += other.connect;
+        self.filter += other.filter;
+        self.protocol += other.protocol;
+        self.panicked += other.panicked;
+        self.shutdown += other.shutdown;
+        self.unsupported += other.unsupported;
     }
 
     pub(crate) fn count(&mut self, kind: CloseKind) {

@@ -247,6 +247,16 @@ impl fmt::Display for CloseKind {
 }
 
 impl ConnectFailure {
+    /// Who ended a connect that failed so.
+    pub(crate) fn by(self) -> By {
+        match self {
+            ConnectFailure::Refused | ConnectFailure::Unreachable | ConnectFailure::Other => {
+                By::Peer
+            }
+            _ => By::Runtime,
+        }
+    }
+
     /// What a failed `connect` means.
     pub(crate) fn of(error: &io::Error) -> ConnectFailure {
         match error.kind() {

@@ -9,6 +9,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 /// The signals that mean "stop".
 pub(crate) const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
 
+/// Waits for the first signal on a thread of its own, for drivers that cannot wait for it
+/// themselves.
+pub(crate) fn wait_on_a_thread(stop: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new(STOPPING)?;
+    let thread = std::thread::Builder::new().name("lariat signals".into());
+    thread.spawn(move || signals.forever().for_each(|_| stop())).map(drop)
+}
+
 /// From the second signal on, the process ends with 128 and the signal's number, as shells expect.
 ///
 /// The order of the two registrations matters: handlers run in the order they were registered, so

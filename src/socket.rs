@@ -2,13 +2,20 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::driver::ListenOptions;
+use crate::protocol::SocketInfo;
+
+impl SocketInfo for TcpStream {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        TcpStream::local_addr(self)
+    }
+}
 
 /// A listening, nonblocking TCP socket.
 ///
@@ -103,10 +110,12 @@ impl Reserve {
         self.0 = None;
     }
 
-    pub(crate) fn restore(&mut self) {
+    /// Takes a descriptor back; false when there is none.
+    pub(crate) fn restore(&mut self) -> bool {
         if self.0.is_none() {
             self.0 = open_reserve();
         }
+        self.0.is_some()
     }
 }
 
@@ -144,7 +153,7 @@ mod tests {
         let addr = "127.0.0.1:0".parse().unwrap();
         let listener = listen(addr, &ListenOptions::default()).unwrap();
         listener.set_nonblocking(false).unwrap();
-        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         assert!(accepted.nodelay().unwrap());
     }

@@ -16,6 +16,10 @@ pub(crate) struct Program {
     pub(crate) addr: &'static str,
     /// A line to paste into a second terminal.
     pub(crate) try_this: &'static str,
+    /// How many connections may be open at a time unless told otherwise.
+    pub(crate) connections_max: usize,
+    /// Whether it can print the counters while it runs.
+    pub(crate) has_stats: bool,
 }
 
 /// What was asked for.
@@ -58,7 +62,9 @@ pub(super) fn parse(
             Long("duration") => {
                 options.duration = Some(value(&mut parser, "--duration", duration)?);
             }
-            Long("stats") => options.stats = Some(value(&mut parser, "--stats", duration)?),
+            Long("stats") if program.has_stats => {
+                options.stats = Some(value(&mut parser, "--stats", duration)?);
+            }
             Short('v') | Long("verbose") => options.verbose = true,
             Short('q') | Long("quiet") => options.quiet = true,
             Short('h') | Long("help") => return Ok(Parsed::Text(help(program))),
@@ -102,7 +108,9 @@ fn expected(flag: &str) -> &'static str {
 
 /// At most 24 lines of 80 columns, the last of them to paste.
 fn help(program: &Program) -> String {
-    let Program { name, about, addr, try_this } = program;
+    let Program { name, about, addr, try_this, connections_max, has_stats } = program;
+    let stats = "      --stats T         print the counters every T [off]\n";
+    let stats = if *has_stats { stats } else { "" };
     format!(
         "{name}: {about}
 
@@ -111,11 +119,10 @@ usage: {name} [options]
   -a, --addr ADDR       listen here; may be given several times [{addr}]
                         HOST:PORT, [::1]:PORT, or :PORT for 127.0.0.1:PORT;
                         port 0 takes a free one
-      --max-conns N     open connections; above it newcomers wait [10000]
+      --max-conns N     open connections; above it newcomers wait [{connections_max}]
       --idle-timeout T  close a connection when for T no byte has moved [off]
       --duration T      stop after T [off]
-      --stats T         print the counters every T [off]
-  -v, --verbose         print each close with its reason
+{stats}  -v, --verbose         print each close with its reason
   -q, --quiet           print the ready line and errors only
   -h, --help            print this
   -V, --version         print the version

@@ -54,6 +54,24 @@ impl Connection {
         }
     }
 
+    /// `count` bytes went to the socket ahead of what is queued, on a thread of their own: for the
+    /// queue, too, that is progress.
+    pub(crate) fn handle_sent_ahead(&mut self, count: usize, tick: u64) {
+        self.handle_sent_at(count, tick);
+        if count > 0 && self.flags.any(Flags::QUEUED) {
+            self.rare_mut().progress = tick;
+        }
+    }
+
+    /// `count` bytes went to the socket while another thread dropped the queue that held them.
+    pub(crate) fn handle_sent_late(&mut self, count: usize) {
+        if self.flags.none(Flags::FILTERED) {
+            self.bytes_out += count as u64;
+        }
+        let rare = self.rare_mut();
+        rare.unsent = rare.unsent.saturating_sub(count as u64);
+    }
+
     /// Queues a copy of `bytes`. Returns false when they are lost, as the connection has broken.
     pub(crate) fn queue(&mut self, bytes: &[u8], pool: &mut ChunkPool, tick: u64) -> bool {
         if !self.takes_output(bytes.len(), tick) {

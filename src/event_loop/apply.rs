@@ -45,16 +45,16 @@ impl<S: System> EventLoop<S> {
                 Effect::Connect { id, protocol, .. } if self.is_hopeless(by) => {
                     self.shared.ids.release(id);
                     self.note_released(Released::Place);
-                    self.drop_protocol(protocol);
+                    self.drop_protocol(protocol.here());
                 }
                 Effect::Connect { id, addr, limits, protocol } => {
-                    self.connect_now(id, addr, limits, protocol);
+                    self.connect_now(id, addr, limits, protocol.here());
                 }
                 Effect::StopListening(listener) => self.stop_listening(listener),
                 Effect::Stop => self.shutdown(),
                 Effect::Replace(next) => {
                     if let Some(Successor { protocol, .. }) = successor.replace(next) {
-                        self.drop_protocol(protocol);
+                        self.drop_protocol(protocol.here());
                     }
                 }
             }
@@ -169,12 +169,12 @@ impl<S: System> EventLoop<S> {
         let Some(entry) = self.table.get_mut(id) else { return };
         let hopeless = Flags::CLOSING | Flags::ENDED | Flags::CLOSE_WANTED | Flags::ABORT_WANTED;
         if entry.conn.flags().any(hopeless | Flags::FAILED | Flags::OVERFLOW) {
-            return self.drop_protocol(successor.protocol);
+            return self.drop_protocol(successor.protocol.here());
         }
         for key in entry.conn.take_timers() {
             self.shared.timers.cancel(key);
         }
-        let old = mem::replace(&mut entry.protocol, successor.protocol);
+        let old = mem::replace(&mut entry.protocol, successor.protocol.here());
         entry.conn.handle_replaced();
         self.drop_protocol(old);
         self.ask_for_filter(id, successor.feed);

@@ -101,9 +101,5 @@ fn fail(conn: &mut Connection, error: io::Error) {
         return conn.end(By::Runtime, kind, Some(Arc::new(error)));
     }
     let failure = ConnectFailure::of(&error);
-    let by = match failure {
-        ConnectFailure::Refused | ConnectFailure::Unreachable | ConnectFailure::Other => By::Peer,
-        _ => By::Runtime,
-    };
-    conn.end(by, CloseKind::Connect(failure), Some(Arc::new(error)));
+    conn.end(failure.by(), CloseKind::Connect(failure), Some(Arc::new(error)));
 }

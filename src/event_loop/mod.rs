@@ -38,7 +38,7 @@ use crate::connection::{Expired, Flags};
 use crate::driver::Report;
 use crate::guard::drop_guarded;
 use crate::handle::{Mail, Mailbox, Post};
-use crate::id::{ConnId, ListenerId};
+use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::note::Note;
@@ -123,7 +123,7 @@ impl<S: System> EventLoop<S> {
         mailbox: Arc<Mailbox>,
     ) -> EventLoop<S> {
         let begun = clock.instant();
-        let mut shared = Shared::new(clock, seed);
+        let mut shared = Shared::new(clock, IdSource::Own(Ids::default()), seed);
         shared.blame.limit = nanos(limits.slow_callback);
         EventLoop {
             system,

@@ -42,7 +42,7 @@ impl<S: System> EventLoop<S> {
         }
         conn.handle_shown(count);
         let shared = &mut self.shared;
-        let called = Called { shared, conn, protocol, socket: stream.as_info() };
+        let called = Called { shared, conn, protocol: &mut **protocol, socket: stream.as_info() };
         let consumed = called.data::<TIMED>(shown, S::CHECKED);
         let settled = (consumed.left | consumed.need) == 0
             && self.shared.effects.is_empty()

@@ -25,7 +25,7 @@ impl<S: System> Entry<S> {
         Called {
             shared,
             conn: &mut self.conn,
-            protocol: &mut self.protocol,
+            protocol: &mut *self.protocol,
             socket: self.stream.as_ref().map_or(&NoSocket, Stream::as_info),
         }
     }

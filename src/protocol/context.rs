@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::{Callback, Content, Effect, Output, Protocol, Shared, Successor, TimerOwner};
+use super::{Boxed, Callback, Content, Effect, Output, Protocol, Shared, Successor, TimerOwner};
 use crate::clock::nanos;
 use crate::connection::{Connection, Flags};
 use crate::error::Result;
@@ -278,13 +278,16 @@ impl Context<'_> {
         addr: SocketAddr,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
-        self.connect_local(addr, protocol)
+        self.start_connect(addr, Boxed::Anywhere(Box::new(protocol)))
     }
 
     /// Connects like [`connect`](Context::connect), with a protocol that may not leave this thread.
     pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
+        self.start_connect(addr, Boxed::Here(Box::new(protocol)))
+    }
+
+    fn start_connect(&mut self, addr: SocketAddr, protocol: Boxed) -> ConnId {
         let id = self.shared.ids.reserve();
-        let protocol = Box::new(protocol);
         self.shared.effects.list.push(Effect::Connect { id, addr, limits: None, protocol });
         id
     }
@@ -306,12 +309,16 @@ impl Context<'_> {
     /// is told `opened`, then shown what is unread. The last call in a callback wins; a close, an
     /// abort or an `Err` in the same callback beats it.
     pub fn replace(&mut self, next: impl Protocol + Send + 'static) -> Replacement<'_> {
-        self.replace_local(next)
+        self.start_replacing(Boxed::Anywhere(Box::new(next)))
     }
 
     /// Replaces like [`replace`](Context::replace), with a protocol that may not leave this thread.
     pub fn replace_local(&mut self, next: impl Protocol + 'static) -> Replacement<'_> {
-        let successor = Successor { protocol: Box::new(next), feed: false };
+        self.start_replacing(Boxed::Here(Box::new(next)))
+    }
+
+    fn start_replacing(&mut self, protocol: Boxed) -> Replacement<'_> {
+        let successor = Successor { protocol, feed: false };
         self.shared.effects.list.push(Effect::Replace(successor));
         Replacement { effect: self.shared.effects.list.last_mut() }
     }

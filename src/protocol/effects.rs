@@ -167,6 +167,22 @@ pub(crate) enum Content {
     Shared(Bytes),
 }
 
+/// A protocol on its way to a connection: some may go to another thread, some may not.
+pub(crate) enum Boxed {
+    Anywhere(Box<dyn Protocol + Send>),
+    Here(Box<dyn Protocol>),
+}
+
+impl Boxed {
+    /// The protocol, to be used on this thread.
+    pub(crate) fn here(self) -> Box<dyn Protocol> {
+        match self {
+            Boxed::Anywhere(protocol) => protocol,
+            Boxed::Here(protocol) => protocol,
+        }
+    }
+}
+
 /// A wish that concerns anything but the own connection.
 pub(crate) enum Effect {
     Write {
@@ -185,7 +201,7 @@ pub(crate) enum Effect {
         id: ConnId,
         addr: SocketAddr,
         limits: Option<Arc<Limits>>,
-        protocol: Box<dyn Protocol>,
+        protocol: Boxed,
     },
     StopListening(ListenerId),
     Stop,
@@ -195,7 +211,7 @@ pub(crate) enum Effect {
 
 /// The protocol that is to take over.
 pub(crate) struct Successor {
-    pub(crate) protocol: Box<dyn Protocol>,
+    pub(crate) protocol: Boxed,
     /// Whether unread input is fed to its filter.
     pub(crate) feed: bool,
 }
@@ -217,6 +233,22 @@ impl Effects {
     /// Whether the running callback wants another protocol to take over.
     pub(crate) fn has_successor(&self) -> bool {
         self.list.iter().any(|effect| matches!(effect, Effect::Replace(_)))
+    }
+
+    /// Takes out the protocol that the running callback wants to take over, and those it wanted
+    /// before.
+    pub(crate) fn take_successors(&mut self) -> Vec<Successor> {
+        if !self.has_successor() {
+            return Vec::new();
+        }
+        let mut successors = Vec::new();
+        for effect in std::mem::take(&mut self.list) {
+            match effect {
+                Effect::Replace(successor) => successors.push(successor),
+                other => self.list.push(other),
+            }
+        }
+        successors
     }
 
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Content {

@@ -20,7 +20,7 @@ use crate::timer::Timer;
 pub(crate) use crate::grammar::Callback;
 pub use context::{Context, Peer, Replacement, Writer};
 pub(crate) use context::{NoSocket, SocketInfo};
-pub(crate) use effects::{Content, Effect, Effects, Output, Part, Successor};
+pub(crate) use effects::{Boxed, Content, Effect, Effects, Output, Part, Successor};
 pub use input::Input;
 pub(crate) use shared::{Shared, TimerOwner};
 

@@ -6,7 +6,7 @@ use super::{Callback, Effects, Output};
 use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::connection::RarePool;
-use crate::id::{ConnId, Ids, ListenerId};
+use crate::id::{ConnId, IdSource, ListenerId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) effects: Effects,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
-    pub(crate) ids: Ids,
+    pub(crate) ids: IdSource,
     pub(crate) timers: Timers<TimerOwner>,
     pub(crate) random: Random,
     pub(crate) chunks: ChunkPool,
@@ -48,13 +48,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Clock, seed: u64) -> Shared {
+    pub(crate) fn new(clock: Clock, ids: IdSource, seed: u64) -> Shared {
         Shared {
             output: Output::default(),
             effects: Effects::default(),
             clock,
             metrics: Metrics::default(),
-            ids: Ids::default(),
+            ids,
             timers: Timers::default(),
             random: Random::new(seed),
             chunks: ChunkPool::default(),

@@ -192,12 +192,6 @@ impl System for MioSystem {
     }
 }
 
-impl SocketInfo for TcpStream {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        TcpStream::local_addr(self)
-    }
-}
-
 impl Stream for TcpStream {
     #[inline(always)]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -19,7 +19,7 @@ use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
-use crate::protocol::{Effect, Incoming, Peer, Protocol};
+use crate::protocol::{Boxed, Effect, Incoming, Peer, Protocol};
 
 use mio_system::MioSystem;
 
@@ -221,6 +221,7 @@ impl Reactor {
         limits: Option<Arc<Limits>>,
         protocol: Box<dyn Protocol>,
     ) -> ConnId {
+        let protocol = Boxed::Here(protocol);
         let id = self.inner.shared.ids.reserve();
         self.inner.shared.effects.list.push(Effect::Connect { id, addr, limits, protocol });
         id

@@ -35,12 +35,12 @@ mod socket;
 mod system;
 mod trace;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::IntoAddress;
@@ -52,7 +52,7 @@ use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
-use crate::protocol::{Effect, Incoming, Peer, Protocol};
+use crate::protocol::{Boxed, Effect, Incoming, Peer, Protocol};
 
 pub use check::{check, seeds_from_env};
 pub use faults::{Call, Fault, Faults, Link};
@@ -89,15 +89,15 @@ impl Sim {
     }
 
     fn build(seed: u64, limits: DriverLimits) -> Sim {
-        let shown = Rc::new(Cell::new(0));
-        let network = Rc::new(RefCell::new(Network::new(seed, Rc::clone(&shown))));
+        let shown = Arc::new(AtomicU64::new(0));
+        let network = Rc::new(RefCell::new(Network::new(seed, Arc::clone(&shown))));
         // Instants cannot be made up; only differences of this one are ever looked at.
         let start = Instant::now();
         let woken = Arc::new(AtomicBool::new(false));
         let wake = Arc::clone(&woken);
         let wake = Box::new(move || wake.store(true, Ordering::Release));
         let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
-        let clock = Clock::virtual_at(Rc::clone(&shown), start, SystemTime::UNIX_EPOCH);
+        let clock = Clock::virtual_at(Arc::clone(&shown), start, SystemTime::UNIX_EPOCH);
         let system = SimSystem { network: Rc::clone(&network), start, shown, woken, bound: None };
         let inner = EventLoop::new(system, clock, seed, limits, mailbox);
         Sim { seed, network, inner, buffer: read_buffer() }
@@ -323,6 +323,7 @@ impl Sim {
         limits: Option<Arc<Limits>>,
         protocol: Box<dyn Protocol>,
     ) -> ConnId {
+        let protocol = Boxed::Here(protocol);
         let id = self.inner.shared.ids.reserve();
         self.inner.shared.effects.list.push(Effect::Connect { id, addr, limits, protocol });
         id

@@ -1,11 +1,11 @@
 //! The system beneath the simulator's loop: sockets of a made-up network.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::network::{Edge, Network};
@@ -21,7 +21,7 @@ pub(super) type Shared = Rc<RefCell<Network>>;
 pub(super) struct SimSystem {
     pub(super) network: Shared,
     pub(super) start: Instant,
-    pub(super) shown: Rc<Cell<u64>>,
+    pub(super) shown: Arc<AtomicU64>,
     pub(super) woken: Arc<AtomicBool>,
     /// The time that no poll goes beyond: the end of `run_for`.
     pub(super) bound: Option<u64>,
@@ -45,7 +45,7 @@ impl System for SimSystem {
     const CHECKED: bool = true;
 
     fn now(&self) -> Instant {
-        self.start + Duration::from_nanos(self.shown.get())
+        self.start + Duration::from_nanos(self.shown.load(Ordering::Relaxed))
     }
 
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()> {

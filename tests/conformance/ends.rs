@@ -347,14 +347,19 @@ fn a_connect_above_the_connection_limit_fails_and_says_so() {
     let mut limits = DriverLimits::default();
     limits.connections_max = 2;
     everywhere_with(limits, |stage| {
-        let addr = stage.serve("server", Play::new);
+        // Which of the two is accepted when there is room again, the system decides.
+        let addr = stage.serve("server", || {
+            Play::new().opened(|cx| {
+                cx.close();
+                Ok(())
+            })
+        });
         let trace = stage.trace.clone();
         let client = Play::new().data(|_, _| Ok(())).opened(move |cx| {
             cx.connect(addr, trace.wrap("third", Play::new()));
             cx.set_timer(LATER, Duration::from_millis(20));
             Ok(())
         });
-        // The server's end of it is the second connection, when it has been accepted.
         let client = client.timeout(|cx, _| {
             cx.close();
             Ok(())

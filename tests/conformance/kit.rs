@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::sim::{Faults, Sim, Trace};
 use lariat::{
     CloseReason, ConnId, Context, Driver, DriverLimits, Filter, Input, Limits, ListenOptions,
     ListenerId, Note, Outcome, Protocol, Report, Timer,
 };
+use socket2::{Domain, Socket, Type};
 
 /// More than any scenario takes on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 // ---- drivers ------------------------------------------------------------------------------------
 
@@ -31,11 +33,18 @@ pub(crate) fn everywhere_with(limits: DriverLimits, scenario: fn(&mut Stage<'_>)
             let told = format!("the simulator with seed {seed} and {faults:?}");
             let mut sim = Sim::with_limits(seed, limits.clone()).unwrap();
             sim.set_faults(faults);
-            play(&mut sim, told, scenario);
+            play(&mut sim, told, false, scenario);
         }
     }
-    let mut reactor = Reactor::with_limits(limits).unwrap();
-    let handle = reactor.handle();
+    let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
+    watched(&mut reactor, "the reactor", scenario);
+    let mut blocking = Blocking::with_limits(limits).unwrap();
+    watched(&mut blocking, "blocking threads", scenario);
+}
+
+/// Plays on a driver with real sockets, where a defect may mean that it never ends.
+fn watched(driver: &mut dyn Driver, told: &str, scenario: fn(&mut Stage<'_>)) {
+    let handle = driver.handle();
     let (done, watched) = mpsc::channel::<()>();
     let bitten = Arc::new(AtomicBool::new(false));
     let bites = Arc::clone(&bitten);
@@ -45,14 +54,15 @@ pub(crate) fn everywhere_with(limits: DriverLimits, scenario: fn(&mut Stage<'_>)
             handle.shutdown();
         }
     });
-    play(&mut reactor, "the reactor".into(), scenario);
+    play(driver, told.into(), true, scenario);
     drop(done);
     watchdog.join().unwrap();
     assert!(!bitten.load(Ordering::Acquire), "the scenario was not over after {PATIENCE:?}");
 }
 
-fn play(driver: &mut dyn Driver, told: String, scenario: fn(&mut Stage<'_>)) {
-    let mut stage = Stage { driver, trace: Trace::new(), ran: false, told };
+fn play(driver: &mut dyn Driver, told: String, real: bool, scenario: fn(&mut Stage<'_>)) {
+    let deserted = Vec::new();
+    let mut stage = Stage { driver, trace: Trace::new(), ran: false, told, real, deserted };
     scenario(&mut stage);
     assert!(stage.ran, "a scenario runs its driver");
     let metrics = stage.driver.metrics();
@@ -68,6 +78,10 @@ pub(crate) struct Stage<'a> {
     pub(crate) trace: Trace,
     ran: bool,
     told: String,
+    /// Whether its sockets are the system's.
+    real: bool,
+    /// Bound, so that nobody else is given their addresses.
+    deserted: Vec<Socket>,
 }
 
 impl Stage<'_> {
@@ -112,16 +126,16 @@ impl Stage<'_> {
         self.driver.addresses(listener)[0]
     }
 
-    /// An address at which nobody listens.
+    /// An address at which nobody listens, and for as long as the stage stands nobody will.
     pub(crate) fn deserted(&mut self) -> SocketAddr {
-        // A port that was free a moment ago: the system hands such ports out in turn.
-        match self.told.as_str() {
-            "the reactor" => {
-                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-                listener.local_addr().unwrap()
-            }
-            _ => SocketAddr::from(([127, 0, 0, 1], 1)),
+        if !self.real {
+            return SocketAddr::from(([127, 0, 0, 1], 1));
         }
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        self.deserted.push(socket);
+        addr
     }
 
     pub(crate) fn connect(&mut self, who: &str, addr: SocketAddr, play: Play) -> ConnId {

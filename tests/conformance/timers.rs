@@ -240,7 +240,7 @@ fn c8_a_timer_set_again_at_zero_inside_timeout_lets_others_be_served() {
         stage.run();
         let turns = stage.driver.metrics().turns;
         let fired = stage.trace.of("server").iter().filter(|l| l.starts_with("timeout")).count();
-        stage.check((1..=turns as usize).contains(&fired), "at most once per turn");
+        stage.check(fired <= turns as usize, "at most once per turn");
         let lines = stage.trace.of("client");
         stage.check(lines[1] == data(&[b'!'; 20]), "twenty answers");
     });

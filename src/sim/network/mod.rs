@@ -4,11 +4,11 @@ mod calls;
 mod raw;
 mod wire;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::faults::{Call, Fault, Faults, Link, Scripted};
 use crate::clock::nanos;
@@ -103,7 +103,7 @@ pub(super) struct Network {
     /// Polls since time last moved.
     standing: u32,
     /// The time that the driver sees: it may stand still for a while.
-    shown: Rc<Cell<u64>>,
+    shown: Arc<AtomicU64>,
     random: Random,
     pub(super) faults: Faults,
     pub(super) link: Link,
@@ -126,7 +126,7 @@ pub(super) enum Edge {
 }
 
 impl Network {
-    pub(super) fn new(seed: u64, shown: Rc<Cell<u64>>) -> Network {
+    pub(super) fn new(seed: u64, shown: Arc<AtomicU64>) -> Network {
         Network {
             now: 0,
             standing: 0,
@@ -408,7 +408,7 @@ impl Network {
         }
         self.standing = if self.now > before { 0 } else { self.standing.saturating_add(1) };
         if !self.random.chance(self.faults.clock_stalls) {
-            self.shown.set(self.now);
+            self.shown.store(self.now, Ordering::Relaxed);
         }
         if self.random.chance(self.faults.spurious) {
             self.add_spurious();

@@ -1,0 +1,273 @@
+//! One connection of the blocking driver: what its threads share, and how they wake one another.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::companion;
+use super::hub::{Hub, lock};
+use crate::connection::{Connection, Flags};
+use crate::id::ConnId;
+use crate::protocol::{Protocol, TimerOwner};
+use crate::reason::{By, CloseKind, ConnectFailure};
+use crate::socket::reset_on_close;
+use crate::timer::Timers;
+
+/// A connection, its protocol and its socket.
+///
+/// Two locks: `member` guards the state and is never held during I/O; `writer` is held by whoever
+/// writes to the socket, and taken before output is taken from the queue, so that bytes leave in
+/// order. Whoever holds `member` may only *try* for `writer`; two connections' locks are never held
+/// together.
+///
+/// `member` is held while user code runs, so code that may be called from within a callback, a
+/// [`Handle`](crate::Handle) above all, must not wait for it: it leaves a [`Post`] and rings.
+pub(super) struct Cell {
+    pub(super) id: ConnId,
+    pub(super) socket: OnceLock<TcpStream>,
+    pub(super) member: Mutex<Member>,
+    pub(super) writer: Mutex<()>,
+    /// Whether the reading thread wants `member`: locks are not fair, and a companion that is busy
+    /// would otherwise have it again before the other has woken up.
+    pub(super) reader_waits: AtomicBool,
+    pub(super) reader: Bell,
+    pub(super) companion: Bell,
+    life: AtomicU8,
+    posted: AtomicU8,
+}
+
+pub(super) struct Member {
+    pub(super) conn: Connection,
+    pub(super) protocol: Option<Box<dyn Protocol + Send>>,
+    pub(super) timers: Timers<TimerOwner>,
+    /// Whether a thread is writing to the socket.
+    pub(super) writing: bool,
+    /// Whether a thread carries out what a callback wished for: the next callback waits, so that
+    /// wishes take effect in the order of the callbacks.
+    pub(super) applying: bool,
+    /// Whether the reading thread is away in a connect.
+    pub(super) connecting: bool,
+    pub(super) lingered: bool,
+}
+
+/// What others ask of a connection without waiting for its lock.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Post {
+    Close = 1,
+    Abort = 1 << 1,
+    /// Shutdown has begun.
+    Stop = 1 << 2,
+    /// The time to drain is over.
+    End = 1 << 3,
+    /// No companion could be started: what waits for one would wait for ever.
+    Alone = 1 << 4,
+    /// Others want to linger as well.
+    Cut = 1 << 5,
+}
+
+/// The life of a companion thread.
+const NOT_STARTED: u8 = 0;
+const RUNNING: u8 = 1;
+const GONE: u8 = 2;
+
+impl Cell {
+    pub(super) fn new(
+        id: ConnId,
+        conn: Connection,
+        protocol: Box<dyn Protocol + Send>,
+        socket: Option<TcpStream>,
+    ) -> Arc<Cell> {
+        let connecting = socket.is_none();
+        Arc::new(Cell {
+            id,
+            socket: socket.map_or_else(OnceLock::new, OnceLock::from),
+            member: Mutex::new(Member {
+                conn,
+                protocol: Some(protocol),
+                timers: Timers::default(),
+                writing: false,
+                applying: false,
+                connecting,
+                lingered: false,
+            }),
+            writer: Mutex::new(()),
+            reader_waits: AtomicBool::new(false),
+            reader: Bell::default(),
+            companion: Bell::default(),
+            life: AtomicU8::new(NOT_STARTED),
+            posted: AtomicU8::new(0),
+        })
+    }
+
+    // ---- the companion -----------------------------------------------------------------------
+
+    pub(super) fn has_companion(&self) -> bool {
+        self.life.load(Ordering::Acquire) == RUNNING
+    }
+
+    /// Lets the connection's own threads look at it; starts the companion if there is none, as the
+    /// other may be asleep in the socket.
+    pub(super) fn nudge(self: &Arc<Cell>, hub: &Arc<Hub>) {
+        let was = self.change_life(NOT_STARTED, RUNNING);
+        if was && companion::start(hub, self).is_err() {
+            self.post(Post::Alone);
+            self.companion_gone();
+            if let Some(socket) = self.socket.get() {
+                // Out of whatever it sleeps in; it finds the post before it asks what this meant.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+        self.ring();
+    }
+
+    /// The companion has left; from now on the reading thread is alone.
+    pub(super) fn companion_gone(&self) {
+        self.life.store(GONE, Ordering::Release);
+        self.reader.ring();
+    }
+
+    /// Whether there is no companion and never will be one: the reading thread may tell `closed`.
+    pub(super) fn stays_alone(&self) -> bool {
+        self.change_life(NOT_STARTED, GONE) || !self.has_companion()
+    }
+
+    fn change_life(&self, from: u8, to: u8) -> bool {
+        self.life.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The state has changed in a way that a waiting thread of this connection has to look at.
+    pub(super) fn ring(&self) {
+        self.reader.ring();
+        self.companion.ring();
+    }
+
+    // ---- posts -------------------------------------------------------------------------------
+
+    /// Leaves a post for whichever thread looks next.
+    pub(super) fn post(&self, post: Post) {
+        self.posted.fetch_or(post as u8, Ordering::AcqRel);
+    }
+
+    /// Applies what was posted. True when there was something.
+    pub(super) fn take_posts(&self, conn: &mut Connection) -> bool {
+        if self.posted.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let posted = self.posted.swap(0, Ordering::AcqRel);
+        let has = |post: Post| posted & post as u8 != 0;
+        if has(Post::Stop) {
+            if conn.flags().any(Flags::OPENED) {
+                conn.handle_stopping();
+            } else {
+                conn.begin_close(By::Runtime, CloseKind::Shutdown, None);
+            }
+        }
+        if has(Post::Close) {
+            conn.want_close();
+        }
+        if has(Post::Abort) {
+            conn.want_abort();
+        }
+        if has(Post::Cut) {
+            conn.handle_linger_cut();
+        }
+        if has(Post::End) {
+            conn.handle_reset(By::Runtime, CloseKind::Shutdown);
+        }
+        if has(Post::Alone) {
+            conn.handle_reset(By::Runtime, CloseKind::Connect(ConnectFailure::Exhausted));
+        }
+        true
+    }
+
+    // ---- the end -----------------------------------------------------------------------------
+
+    /// The end is decided: wakes the threads that sleep in the socket.
+    pub(super) fn wake_io(&self, member: &Member, how: Shutdown) {
+        let Some(socket) = self.socket.get() else { return };
+        if member.conn.flags().any(Flags::RESET) {
+            reset_on_close(socket);
+        }
+        if let Err(error) = socket.shutdown(how) {
+            log::debug!(target: "lariat::blocking", "{}: {error}", member.conn.peer());
+        }
+    }
+}
+
+/// What one thread sleeps on. A ring is remembered until that thread waits, so that none is lost
+/// between its look at the state and its sleep, whatever locks the ringer holds.
+#[derive(Default)]
+pub(super) struct Bell {
+    inside: Mutex<Rung>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Rung {
+    rung: bool,
+    /// Without a sleeper there is nobody to ask the system to wake.
+    asleep: bool,
+}
+
+impl Bell {
+    pub(super) fn ring(&self) {
+        let mut inside = lock(&self.inside);
+        inside.rung = true;
+        if inside.asleep {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for a ring, at most for `most`.
+    pub(super) fn wait(&self, most: Option<Duration>) {
+        let until = most.and_then(|most| Instant::now().checked_add(most));
+        let mut inside = lock(&self.inside);
+        inside.asleep = true;
+        while !inside.rung {
+            let Some(until) = until else {
+                inside = self.changed.wait(inside).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let woken = self.changed.wait_timeout(inside, left);
+            inside = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *inside = Rung::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_before_the_wait_is_not_lost() {
+        let bell = Bell::default();
+        bell.ring();
+        bell.ring();
+        bell.wait(None);
+        bell.wait(Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn ten_thousand_rings_between_two_threads_are_all_heard() {
+        let bells = Arc::new((Bell::default(), Bell::default()));
+        let other = Arc::clone(&bells);
+        let thread = std::thread::spawn(move || {
+            for _ in 0..10_000 {
+                other.0.wait(None);
+                other.1.ring();
+            }
+        });
+        for _ in 0..10_000 {
+            bells.0.ring();
+            bells.1.wait(None);
+        }
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,251 @@
+//! The first thread of a connection: it connects, reads, and tells `closed`.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
+
+use super::cell::{Cell, Member};
+use super::hub::{Hub, lock};
+use super::worker::{Next, READ_BUFFER, Role, SHORTEST, Worker, is_timeout};
+use crate::connection::Flags;
+use crate::protocol::Callback;
+use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
+use crate::socket::retry;
+
+/// How often a thread that may not read looks whether its peer is still there.
+const PAUSED_LOOK: Duration = Duration::from_secs(1);
+/// Parts of the write stall that a write may sleep: so much later than the limit a stall is noticed
+/// at most, and a peer that reads slowly has its progress seen in time.
+const STALL_PARTS: u32 = 4;
+
+/// Runs an accepted connection to its end, on this thread.
+pub(super) fn run(hub: &Arc<Hub>, cell: &Arc<Cell>) {
+    Worker::new(hub, cell, Role::Reader).serve();
+}
+
+/// Connects and runs the connection to its end, on this thread.
+pub(super) fn run_connect(hub: &Arc<Hub>, cell: &Arc<Cell>, addr: SocketAddr) {
+    let mut worker = Worker::new(hub, cell, Role::Reader);
+    worker.connect(addr);
+    worker.serve();
+}
+
+impl Worker {
+    fn connect(&mut self, addr: SocketAddr) {
+        let cell = Arc::clone(&self.cell);
+        let mut member = lock(&cell.member);
+        self.finish(&mut member);
+        if member.conn.flags().any(Flags::ENDED) {
+            member.connecting = false;
+            return;
+        }
+        let most = member.conn.limits().connect.max(SHORTEST);
+        drop(member);
+        // A connect cannot be woken, so that a driver that ends does not wait for this thread.
+        self.hub.thread_away();
+        let connected = TcpStream::connect_timeout(&addr, most);
+        self.hub.thread_back();
+        let mut member = lock(&cell.member);
+        member.connecting = false;
+        // A close that came meanwhile is a cancelled connect, whether it succeeded or not.
+        cell.take_posts(&mut member.conn);
+        self.finish(&mut member);
+        if member.conn.flags().any(Flags::ENDED) {
+            return;
+        }
+        match connected {
+            Ok(socket) => {
+                if let Err(error) = socket.set_nodelay(true) {
+                    log::debug!(target: "lariat::blocking", "{addr}: {error}");
+                }
+                let _ = cell.socket.set(socket);
+                member.conn.handle_connected(self.shared.clock.exact());
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let kind = CloseKind::TimedOut(Deadline::Connect);
+                member.conn.end(By::Runtime, kind, Some(Arc::new(error)));
+            }
+            Err(error) => {
+                let failure = ConnectFailure::of(&error);
+                member.conn.end(failure.by(), CloseKind::Connect(failure), Some(Arc::new(error)));
+            }
+        }
+    }
+
+    fn serve(mut self) {
+        let cell = Arc::clone(&self.cell);
+        if let Some(socket) = cell.socket.get() {
+            let mut member = lock(&cell.member);
+            let stall = member.conn.limits().write_stall / STALL_PARTS;
+            if let Err(error) = socket.set_write_timeout(Some(stall.max(SHORTEST))) {
+                log::debug!(target: "lariat::blocking", "cannot set a time-out: {error}");
+            }
+            self.ask_for_filter(&mut member, false);
+        }
+        let mut buffer = vec![0; READ_BUFFER].into_boxed_slice();
+        // Whoever is about to wait looks first what has come.
+        let mut looked = false;
+        loop {
+            match self.advance() {
+                Next::Read(timeout) => {
+                    self.read(timeout, &mut buffer);
+                    looked = false;
+                }
+                Next::Wait(_) if !looked => {
+                    self.look(&mut buffer);
+                    looked = true;
+                }
+                Next::Wait(timeout) => {
+                    let most = timeout.map_or(PAUSED_LOOK, |timeout| timeout.min(PAUSED_LOOK));
+                    cell.reader.wait(Some(most));
+                    looked = false;
+                }
+                Next::OtherFirst => cell.reader.wait(None),
+                Next::End => break,
+            }
+        }
+        self.wait_alone();
+        self.tell_closed();
+    }
+
+    /// The end is decided. Waits until no other thread writes for this connection or calls it, so
+    /// that `closed` is the last of it and the counters are whole.
+    fn wait_alone(&self) {
+        let cell = &self.cell;
+        loop {
+            if lock(&cell.member).writing {
+                self.wake_sleepers();
+            }
+            // Looked at anew: whoever stops from here on rings.
+            if !lock(&cell.member).writing && cell.stays_alone() {
+                return;
+            }
+            cell.companion.ring();
+            cell.reader.wait(None);
+        }
+    }
+
+    fn read(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) {
+        let cell = Arc::clone(&self.cell);
+        let Some(socket) = cell.socket.get() else { return };
+        self.set_timeout(socket, timeout);
+        self.shared.metrics.reads += 1;
+        let result = retry(|| io::Read::read(&mut &*socket, buffer));
+        let tick = self.shared.clock.exact();
+        let mut member = self.lock_after_read(&cell);
+        let ended = member.conn.flags().any(Flags::ENDED);
+        match result {
+            Ok(count) if count > 0 => {
+                self.shared.metrics.bytes_in += count as u64;
+                if !ended {
+                    self.take_in(member, &buffer[..count], tick);
+                }
+            }
+            // The read side may have been shut by ourselves, to wake this thread: no FIN then.
+            _ if ended => {}
+            Ok(_) => member.conn.handle_fin(),
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => {
+                member.conn.handle_read_failed(error, &mut self.shared.chunks);
+            }
+        }
+    }
+
+    /// Locks the connection when a callback may run: whatever the companion has begun comes first.
+    fn lock_after_read<'a>(&mut self, cell: &'a Cell) -> MutexGuard<'a, Member> {
+        loop {
+            cell.reader_waits.store(true, Ordering::Release);
+            let mut member = lock(&cell.member);
+            cell.reader_waits.store(false, Ordering::Release);
+            if cell.take_posts(&mut member.conn) {
+                self.finish(&mut member);
+            }
+            if !member.applying || member.conn.flags().any(Flags::ENDED) {
+                return member;
+            }
+            drop(member);
+            cell.reader.wait(None);
+        }
+    }
+
+    /// Shows what was read, or keeps it where something else comes first.
+    fn take_in(&mut self, mut member: MutexGuard<'_, Member>, shown: &[u8], tick: u64) {
+        let count = shown.len();
+        member.conn.handle_read(count, count, tick);
+        let kept =
+            Flags::PAUSED | Flags::HELD | Flags::DATA_DUE | Flags::OPENED_DUE | Flags::EOF_DUE;
+        if member.conn.flags().any(kept) || !member.conn.shows_directly() {
+            return member.conn.handle_wire(shown, tick);
+        }
+        member.conn.handle_shown(count);
+        let Some(consumed) = self.call(&mut member, |called| called.data::<true>(shown, true))
+        else {
+            return;
+        };
+        self.settle(member, shown, Callback::Data, |conn, _| {
+            if (consumed.left | consumed.need) != 0 {
+                conn.handle_left(shown, consumed);
+            }
+        });
+    }
+
+    /// Sets the read time-out, if what the socket has would be wrong by much.
+    fn set_timeout(&mut self, socket: &TcpStream, wanted: Option<Duration>) {
+        let fits = match (self.timeout, wanted) {
+            (None, None) => true,
+            (Some(has), Some(wanted)) => has >= wanted / 2 && has <= wanted + wanted / 8,
+            _ => false,
+        };
+        if fits {
+            return;
+        }
+        // Zero is refused by std, and would mean no time-out to the system.
+        let timeout = wanted.map(|wanted| wanted.max(SHORTEST));
+        match socket.set_read_timeout(timeout) {
+            Ok(()) => self.timeout = wanted,
+            Err(error) => {
+                log::debug!(target: "lariat::blocking", "cannot set a time-out: {error}");
+            }
+        }
+    }
+
+    /// Looks what has come while input has to wait: bytes are kept, up to `input_max`; a FIN is
+    /// remembered; a reset ends the connection.
+    fn look(&mut self, buffer: &mut [u8]) {
+        let cell = Arc::clone(&self.cell);
+        let member = lock(&cell.member);
+        let unread = member.conn.rare().map_or(0, |rare| rare.unread.len());
+        let room = member.conn.limits().input_max.saturating_sub(unread).min(buffer.len());
+        let flags = member.conn.flags();
+        drop(member);
+        let closed = Flags::CONNECTING | Flags::PEER_FIN | Flags::FIN_TOLD | Flags::ENDED;
+        let Some(socket) = cell.socket.get() else { return };
+        if flags.any(closed) || room == 0 {
+            return;
+        }
+        self.set_timeout(socket, Some(SHORTEST));
+        self.shared.metrics.reads += 1;
+        let result = retry(|| io::Read::read(&mut &*socket, &mut buffer[..room]));
+        let tick = self.shared.clock.exact();
+        let mut member = lock(&cell.member);
+        cell.take_posts(&mut member.conn);
+        if member.conn.flags().any(Flags::ENDED) {
+            return;
+        }
+        match result {
+            Ok(0) => {
+                member.conn.handle_ready(Flags::FIN_TOLD);
+            }
+            Ok(count) => {
+                self.shared.metrics.bytes_in += count as u64;
+                member.conn.handle_wire(&buffer[..count], tick);
+            }
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => {
+                member.conn.handle_read_failed(error, &mut self.shared.chunks);
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! A thread of a connection, whichever it is: what it has at hand, and the end that both see to.
+//!
+//! Both threads run whatever callback is due, under the connection's lock; the reading thread
+//! sleeps in `read`, the companion until the nearest deadline or until it is told of a change. An
+//! echo has no companion: it is started by the first timer, note, push or request of another
+//! thread.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::cell::{Cell, Member, Post};
+use super::effects;
+use super::hub::{Hub, lock};
+use crate::connection::Flags;
+use crate::guard::{drop_guarded, guarded};
+use crate::id::{ConnId, IdSource};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::protocol::Shared;
+use crate::reason::{By, CloseKind};
+
+/// What a thread reads into. A large one costs each thread its memory only once it is used.
+pub(super) const READ_BUFFER: usize = 64 * 1024;
+/// The shortest time that a thread sleeps.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+
+/// A write that takes longer when the end is decided is one that the peer does not take.
+const STUCK: Duration = Duration::from_millis(250);
+
+/// Which of a connection's two threads this is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Reader,
+    Companion,
+}
+
+/// What a thread does next.
+pub(super) enum Next {
+    Read(Option<Duration>),
+    Wait(Option<Duration>),
+    /// The other thread carries out what a callback wished for, and rings when it has done so.
+    OtherFirst,
+    End,
+}
+
+/// One thread's view of a connection.
+pub(super) struct Worker {
+    pub(super) hub: Arc<Hub>,
+    pub(super) cell: Arc<Cell>,
+    pub(super) shared: Shared,
+    pub(super) role: Role,
+    published: Arc<Mutex<Metrics>>,
+    /// The read time-out that the socket has.
+    pub(super) timeout: Option<Duration>,
+    pub(super) scratch: Vec<u8>,
+    /// A connection that has to end its lingering because of this one.
+    cut: Option<ConnId>,
+}
+
+impl Worker {
+    pub(super) fn new(hub: &Arc<Hub>, cell: &Arc<Cell>, role: Role) -> Worker {
+        let clock = hub.clock.clone();
+        let seed = clock.exact() ^ cell.id.bits() ^ u64::from(role == Role::Companion);
+        let mut shared = Shared::new(clock, IdSource::Common(Arc::clone(&hub.ids)), seed);
+        shared.blame.limit = crate::clock::nanos(hub.limits.slow_callback);
+        Worker {
+            hub: Arc::clone(hub),
+            cell: Arc::clone(cell),
+            shared,
+            role,
+            published: hub.add_worker(),
+            timeout: None,
+            scratch: Vec::new(),
+            cut: None,
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        lock(&self.published).clone_from(&self.shared.metrics);
+    }
+
+    pub(super) fn parts(&mut self) -> (&Arc<Hub>, &Arc<Cell>, &mut Shared) {
+        (&self.hub, &self.cell, &mut self.shared)
+    }
+
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.shared.limits)
+    }
+
+    /// Wakes the other thread of the connection: the state has changed.
+    pub(super) fn ring_other(&self) {
+        match self.role {
+            Role::Companion => self.cell.reader.ring(),
+            Role::Reader if self.cell.has_companion() => self.cell.companion.ring(),
+            Role::Reader => {}
+        }
+    }
+
+    /// Asks the protocol for a filter, before `opened`.
+    pub(super) fn ask_for_filter(&mut self, member: &mut Member, feed: bool) {
+        let now = self.shared.clock.exact();
+        if member.conn.flags().any(Flags::CONNECTING | Flags::ENDED) {
+            return;
+        }
+        let Some(protocol) = &mut member.protocol else { return };
+        match guarded(|| protocol.filter()) {
+            Ok(None) => {}
+            Ok(Some(filter)) => {
+                member.conn.handle_filter(filter, feed, &mut self.shared.chunks, now);
+            }
+            Err(panic) => {
+                self.shared.metrics.panics += 1;
+                member.conn.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
+            }
+        }
+    }
+
+    // ---- the end -----------------------------------------------------------------------------
+
+    /// Drives the connection's state on, as far as it goes without a callback or output.
+    pub(super) fn finish(&mut self, member: &mut Member) {
+        let now = self.shared.clock.exact();
+        member.conn.handle_wishes(&mut self.shared.chunks, now, false);
+        member.conn.poll_broken_end();
+        self.finish_sending(member, now);
+        member.conn.poll_finished();
+        member.conn.handle_wishes(&mut self.shared.chunks, now, false);
+        member.conn.poll_broken_end();
+        if member.conn.flags().any(Flags::CLOSING | Flags::ENDED) {
+            for key in member.conn.take_timers() {
+                member.timers.cancel(key);
+            }
+        }
+        if member.conn.is_lingering() && member.conn.handle_lingering() {
+            member.lingered = true;
+            self.cut = self.hub.linger(self.cell.id);
+        }
+    }
+
+    /// Sends our FIN when it is time. It must not overtake bytes that a thread is about to write.
+    fn finish_sending(&mut self, member: &mut Member, now: u64) {
+        if member.writing || !member.conn.poll_fin(now) {
+            return;
+        }
+        let closing = member.conn.flags().any(Flags::CLOSING);
+        // Both ends have finished then, and the close of the socket says so.
+        let implied = closing && member.conn.flags().any(Flags::PEER_FIN);
+        let result = match self.cell.socket.get() {
+            Some(socket) if !implied => socket.shutdown(Shutdown::Write),
+            _ => Ok(()),
+        };
+        member.conn.handle_fin_sent(now);
+        if let Err(error) = result {
+            if error.kind() != io::ErrorKind::NotConnected {
+                member.conn.handle_write_failed(error, &mut self.shared.chunks);
+            }
+        }
+    }
+
+    /// The end is decided: wakes the connection's threads out of the socket.
+    ///
+    /// A read is woken by shutting the read side alone, which sends nothing: the reset that an
+    /// abort owes the peer must not come behind a FIN. A write that is stuck needs more, and then
+    /// the FIN waits behind what the peer does not take; but one that has gone through, and whose
+    /// thread has not come round to say so, is not stuck.
+    pub(super) fn wake_sleepers(&self) {
+        let mut how = Shutdown::Read;
+        let until = Instant::now() + STUCK;
+        loop {
+            let member = lock(&self.cell.member);
+            if how == Shutdown::Read || member.writing {
+                self.cell.wake_io(&member, how);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if how == Shutdown::Both || !member.writing {
+                return;
+            }
+            drop(member);
+            match self.role {
+                Role::Reader => self.cell.reader.wait(Some(left)),
+                Role::Companion => self.cell.companion.wait(Some(left)),
+            }
+            if left.is_zero() {
+                how = Shutdown::Both;
+            }
+        }
+    }
+
+    /// Ends the lingering of another connection, if this one's was too much. No lock is held.
+    pub(super) fn cut_lingering(&mut self) {
+        if let Some(cell) = self.cut.take().and_then(|id| self.hub.cell(id)) {
+            cell.post(Post::Cut);
+            cell.nudge(&self.hub);
+        }
+    }
+
+    /// Tells the protocol that its connection has ended, and removes it.
+    pub(super) fn tell_closed(&mut self) {
+        let cell = Arc::clone(&self.cell);
+        let mut member = lock(&cell.member);
+        let Some(reason) = member.conn.poll_closed(self.shared.clock.exact()) else { return };
+        if let (Some(socket), true) = (cell.socket.get(), member.conn.flags().any(Flags::RESET)) {
+            crate::socket::reset_on_close(socket);
+        }
+        log::debug!(target: "lariat::close", "{} {}: {reason}", cell.id, member.conn.peer());
+        self.call(&mut member, |called| called.closed(&reason));
+        self.shared.output.clear();
+        self.shared.metrics.closes.count(reason.kind());
+        let (protocol, lingered) = (member.protocol.take(), member.lingered);
+        drop(member);
+        if !drop_guarded(protocol) {
+            self.shared.metrics.panics += 1;
+        }
+        let later = effects::apply(self);
+        effects::carry_out(self, later);
+        self.cut_lingering();
+        self.publish();
+        self.hub.leave(cell.id, lingered, reason.unsent());
+        cell.ring();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.publish();
+        self.hub.remove_worker(&self.published);
+    }
+}
+
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}

@@ -1,0 +1,156 @@
+//! Listeners: limits, refusals, and a lack of descriptors.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lariat::Overload;
+use lariat::blocking::Blocking;
+use socket2::{Domain, Socket, Type};
+
+use crate::kit::*;
+
+fn opened(step: &Step) -> bool {
+    matches!(step, Step::Opened(_))
+}
+
+#[test]
+fn a6_at_the_limit_newcomers_wait_and_the_next_is_accepted_when_one_leaves() {
+    let mut driver = driver_with(|limits| limits.connections_max = 2);
+    // Two listeners compete for the places.
+    let (first, trail) = listen(&mut driver, || Echo);
+    let (second, others) = listen(&mut driver, || Echo);
+    let running = start(driver);
+    let mut clients = vec![client(first), client(second)];
+    for stream in &mut clients {
+        echo_once(stream, b"in");
+    }
+    clients.extend([client(first), client(second), client(first), client(second)]);
+    for left in (2..=6).rev() {
+        // Those that are in are served, those that wait are not.
+        let mut stream = clients.remove(0);
+        echo_once(&mut stream, b"in");
+        let total = |trail: &Trail| trail.wait(|s| Some(s.iter().filter(|s| opened(s)).count()));
+        assert!(total(&trail) + total(&others) <= 8 - left, "too many were accepted");
+        drop(stream);
+        if left > 2 {
+            until(|| total(&trail) + total(&others) == 9 - left, "nobody was let in");
+            // Whoever is in comes first.
+            let served = clients.iter_mut().position(|stream| {
+                stream.set_nonblocking(true).unwrap();
+                let _ = stream.write(b"?");
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                let read = stream.read(&mut [0; 100]);
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                read.is_ok_and(|count| count > 0)
+            });
+            let stream = clients.remove(served.unwrap());
+            clients.insert(0, stream);
+        }
+    }
+    drop(clients);
+    let (metrics, _) = running.finish();
+    assert_eq!(metrics.refused, 0);
+}
+
+#[test]
+fn above_the_limit_a_shedding_listener_turns_newcomers_away() {
+    let mut driver = driver_with(|limits| {
+        limits.connections_max = 2;
+        limits.overload = Overload::Shed;
+    });
+    let (addr, _) = listen(&mut driver, || Echo);
+    let running = start(driver);
+    let mut inside = [client(addr), client(addr)];
+    for stream in &mut inside {
+        echo_once(stream, b"in");
+    }
+    for _ in 0..3 {
+        assert_eq!(client(addr).read(&mut [0]).unwrap_or(0), 0);
+    }
+    for stream in &mut inside {
+        echo_once(stream, b"still in");
+    }
+    drop(inside);
+    let (metrics, _) = running.finish();
+    assert_eq!((metrics.accepted, metrics.refused), (2, 3));
+}
+
+#[test]
+fn c4_a_factory_refuses_and_a_panicking_one_does_not_end_the_listener() {
+    let mut driver = Blocking::new();
+    let number = AtomicUsize::new(0);
+    let listener = driver
+        .listen("127.0.0.1:0", move |_| match number.fetch_add(1, Ordering::SeqCst) {
+            0 => None,
+            1 => panic!("in the factory"),
+            _ => Some(Echo),
+        })
+        .unwrap();
+    let addr = driver.addresses(listener)[0];
+    let running = start(driver);
+    for _ in 0..2 {
+        assert_eq!(client(addr).read(&mut [0]).unwrap_or(0), 0);
+    }
+    echo_once(&mut client(addr), b"welcome");
+    let (metrics, _) = running.finish();
+    assert_eq!((metrics.accepted, metrics.refused, metrics.panics), (1, 2, 1));
+}
+
+const FEW_DESCRIPTORS: &str = "LARIAT_TEST_FEW_DESCRIPTORS";
+
+#[test]
+fn a1_without_descriptors_one_is_turned_away_and_the_rest_wait() {
+    if std::env::var_os(FEW_DESCRIPTORS).is_some() {
+        return with_few_descriptors();
+    }
+    // The limit is the whole process's, so this test has one of its own.
+    let program = std::env::current_exe().unwrap();
+    let name = "listening::a1_without_descriptors_one_is_turned_away_and_the_rest_wait";
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 40 && exec \"$0\" --exact \"$1\" --nocapture"])
+        .arg(program)
+        .arg(name)
+        .env(FEW_DESCRIPTORS, "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn with_few_descriptors() {
+    let mut driver = Blocking::new();
+    let (addr, _) = listen(&mut driver, || Echo);
+    let running = start(driver);
+    let mut inside = client(addr);
+    echo_once(&mut inside, b"in");
+    // Everything that is left is taken; the newcomers have their own ends already.
+    let outside: Vec<Socket> =
+        (0..4).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
+    let mut taken = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        taken.push(file);
+    }
+    for newcomer in &outside {
+        newcomer.connect(&addr.into()).unwrap();
+    }
+    // At most one has a descriptor waiting for it, and at most one is turned away at a time.
+    let mut outside: Vec<TcpStream> = outside.into_iter().map(TcpStream::from).collect();
+    let mut answered = 0;
+    for stream in &mut outside {
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let written = stream.write_all(b"in").is_ok();
+        answered += usize::from(written && stream.read(&mut [0; 2]).is_ok_and(|count| count == 2));
+    }
+    assert!(answered <= 1, "{answered} were served");
+    echo_once(&mut inside, b"still in");
+    // With descriptors there is room again, for those who waited and for others.
+    drop(taken);
+    echo_once(&mut client(addr), b"in at last");
+    drop((inside, outside));
+    let (metrics, _) = running.finish();
+    assert!((1..100).contains(&metrics.accept_errors), "{metrics:?}");
+}
