@@ -25,9 +25,9 @@ pub enum Address {
 
 impl Address {
     /// The socket addresses it stands for. A name is looked up, which may take a while.
-    pub(crate) fn resolve(&self) -> Result<Vec<SocketAddr>> {
+    pub(crate) fn resolve(&self, op: Op) -> Result<Vec<SocketAddr>> {
         let invalid = |detail: String| {
-            Error::new(ErrorKind::InvalidAddress, Op::Listen).with_addr(self).with_detail(detail)
+            Error::new(ErrorKind::InvalidAddress, op).with_addr(self).with_detail(detail)
         };
         match self {
             Address::Socket(addr) => Ok(vec![*addr]),
@@ -170,9 +170,9 @@ mod tests {
 
     #[test]
     fn an_address_that_is_none_is_named_in_the_error() {
-        let error = Address::from("nonsense").resolve().unwrap_err();
+        let error = Address::from("nonsense").resolve(Op::Listen).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidAddress);
         assert!(error.to_string().starts_with("cannot listen on nonsense: "), "{error}");
-        assert_eq!(Address::from("127.0.0.1:0").resolve().unwrap().len(), 1);
+        assert_eq!(Address::from("127.0.0.1:0").resolve(Op::Listen).unwrap().len(), 1);
     }
 }

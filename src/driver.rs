@@ -7,10 +7,7 @@ use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::protocol::{Incoming, Protocol};
-
-/// A factory as every driver can take it: called for each newcomer, None refuses.
-pub type BoxedFactory = Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>> + Send + Sync>;
+use crate::protocol::{BoxedFactory, ListenOptions, Protocol};
 
 /// A driver: what moves bytes and time for protocols. Object-safe; its bounds are the strictest of
 /// all drivers, whose own methods are looser.
@@ -113,40 +110,5 @@ impl std::fmt::Display for Report {
             "{} drained, {} aborted, {} bytes unsent",
             self.drained, self.aborted, self.unsent
         )
-    }
-}
-
-/// How to listen.
-///
-/// ```
-/// use std::time::Duration;
-/// let mut options = lariat::ListenOptions::default();
-/// options.limits.idle = Some(Duration::from_secs(60));
-/// options.backlog = 128;
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ListenOptions {
-    /// The limits of each accepted connection.
-    pub limits: Limits,
-    /// Connections that wait in the kernel to be accepted \[1024\].
-    pub backlog: u32,
-    /// SO_REUSEPORT: several sockets share one port \[off\].
-    pub reuse_port: bool,
-    /// TCP_NODELAY: small writes leave at once \[on\].
-    pub nodelay: bool,
-    /// For IPv6 addresses, whether IPv4 is left to another socket \[on\].
-    pub v6_only: bool,
-}
-
-impl Default for ListenOptions {
-    fn default() -> ListenOptions {
-        ListenOptions {
-            limits: Limits::default(),
-            backlog: 1024,
-            reuse_port: false,
-            nodelay: true,
-            v6_only: true,
-        }
     }
 }

@@ -16,6 +16,8 @@ pub enum Op {
     Start,
     /// Listening on an address.
     Listen,
+    /// Connecting to an address.
+    Connect,
     /// Waiting for events.
     Poll,
     /// Handing over limits or options.
@@ -129,7 +131,7 @@ impl Error {
             (Op::Listen, ErrorKind::AddressUnavailable) => {
                 "the address must belong to this machine; 0.0.0.0 or [::] listens on all of its own"
             }
-            (Op::Listen, ErrorKind::InvalidAddress) => {
+            (Op::Listen | Op::Connect, ErrorKind::InvalidAddress) => {
                 "an address looks like 127.0.0.1:7000 or [::1]:7000"
             }
             (_, ErrorKind::Exhausted) => "raise the limit on open files (ulimit -n)",
@@ -144,6 +146,7 @@ impl fmt::Display for Error {
         let tried = match self.0.op {
             Op::Start => "cannot start the driver",
             Op::Listen => "cannot listen",
+            Op::Connect => "cannot connect",
             Op::Poll => "cannot wait for events",
             Op::Limits => "these limits cannot work",
             Op::Signals => "cannot take over signals",
@@ -151,7 +154,8 @@ impl fmt::Display for Error {
         };
         f.write_str(tried)?;
         if let Some(addr) = &self.0.addr {
-            write!(f, " on {addr}")?;
+            let to = if self.0.op == Op::Connect { "to" } else { "on" };
+            write!(f, " {to} {addr}")?;
         }
         if let Some(detail) = &self.0.detail {
             return write!(f, ": {detail}");

@@ -54,6 +54,7 @@ compile_error!("lariat has not been tested on Windows and does not claim to work
 mod address;
 pub mod blocking;
 mod buffer;
+mod client;
 mod clock;
 mod connection;
 mod dispatch;
@@ -79,14 +80,17 @@ mod socket;
 mod timer;
 
 pub use address::{Address, IntoAddress};
-pub use driver::{BoxedFactory, Driver, ListenOptions, Report};
+pub use driver::{Driver, Report};
 pub use error::{Error, ErrorKind, Op, Result};
 pub use filter::{Filter, FilterResult, Progress};
-pub use handle::Handle;
+pub use handle::{Handle, Refused};
 pub use id::{ConnId, ListenerId};
 pub use limits::{DriverLimits, Limits, Overload};
 pub use metrics::{Closes, Metrics};
 pub use note::Note;
-pub use protocol::{Context, Incoming, Input, Outcome, Peer, Protocol, Replacement, Writer};
+pub use protocol::{
+    BoxedFactory, Context, Control, Incoming, Input, ListenOptions, Outcome, Peer, Protocol,
+    Replacement, TimerId, Writer,
+};
 pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
 pub use timer::Timer;

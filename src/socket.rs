@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::driver::ListenOptions;
-use crate::protocol::SocketInfo;
+use crate::protocol::{ListenOptions, SocketInfo};
 
 impl SocketInfo for TcpStream {
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -200,7 +200,7 @@ mod tests {
         for (deadline, owner) in [(30, 1), (10, 2), (20, 3), (10, 4), (10, 5)] {
             timers.arm(deadline, owner);
         }
-        assert_eq!(fire_all(&mut timers, 9), []);
+        assert_eq!(fire_all(&mut timers, 9), [] as [u32; 0]);
         assert_eq!(fire_all(&mut timers, 20), [2, 4, 5, 3]);
         assert_eq!(fire_all(&mut timers, 30), [1]);
     }

@@ -31,7 +31,7 @@ const LAYERS: [Layer; 8] = [
     /* 2 */ Layer { what: "the contract with the user", sees: &[0, 1, 2],
         modules: &["protocol", "dispatch"] },
     /* 3 */ Layer { what: "what every driver offers", sees: &[0, 1, 2, 3],
-        modules: &["driver", "handle"] },
+        modules: &["driver", "handle", "client"] },
     /* 4 */ Layer { what: "what touches the system", sees: &[0, 1, 2, 3, 4],
         modules: &["socket", "jobs", "signals"] },
     /* 5 */ Layer { what: "one turn over many connections", sees: &[0, 1, 2, 3, 4, 5],

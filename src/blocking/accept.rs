@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -10,12 +11,11 @@ use super::cell::Cell;
 use super::hub::{Hub, Socket, lock};
 use super::{reading, start_thread};
 use crate::connection::Connection;
-use crate::driver::BoxedFactory;
 use crate::error::{Error, Op, Result};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ListenerId;
 use crate::limits::{Limits, Overload};
-use crate::protocol::{Incoming, Protocol};
+use crate::protocol::{BoxedFactory, Incoming, Protocol};
 use crate::socket::{AcceptError, Reserve, retry};
 
 /// The back-off after a lack of descriptors: from the first to the second, doubling.
@@ -31,8 +31,9 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(super) fn start(self, hub: &Arc<Hub>, serial: bool) -> Result<()> {
+    pub(super) fn start(self, hub: &Arc<Hub>) -> Result<()> {
         hub.acceptor_started();
+        let serial = hub.serial.load(Ordering::Relaxed);
         let owned = Arc::clone(hub);
         let started = thread::Builder::new().name(format!("lariat {}", self.id)).spawn(move || {
             self.accept_all(&owned, serial);

@@ -1,5 +1,6 @@
 //! One connection of the blocking driver: what its threads share, and how they wake one another.
 
+use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::companion;
 use super::hub::{Hub, lock};
 use crate::connection::{Connection, Flags};
+use crate::handle::Post;
 use crate::id::ConnId;
 use crate::protocol::{Protocol, TimerOwner};
 use crate::reason::{By, CloseKind, ConnectFailure};
@@ -22,7 +24,8 @@ use crate::timer::Timers;
 /// together.
 ///
 /// `member` is held while user code runs, so code that may be called from within a callback, a
-/// [`Handle`](crate::Handle) above all, must not wait for it: it leaves a [`Post`] and rings.
+/// [`Handle`](crate::Handle) above all, must not wait for it: it leaves a [`Signal`] or mail, and
+/// rings.
 pub(super) struct Cell {
     pub(super) id: ConnId,
     pub(super) socket: OnceLock<TcpStream>,
@@ -34,7 +37,9 @@ pub(super) struct Cell {
     pub(super) reader: Bell,
     pub(super) companion: Bell,
     life: AtomicU8,
-    posted: AtomicU8,
+    signals: AtomicU8,
+    /// Requests of handles, in order; None once the connection is gone.
+    mail: Mutex<Option<Vec<Post>>>,
 }
 
 pub(super) struct Member {
@@ -51,11 +56,12 @@ pub(super) struct Member {
     pub(super) lingered: bool,
 }
 
-/// What others ask of a connection without waiting for its lock.
+/// What others ask of a connection without waiting for its lock, and what is never refused.
 #[derive(Clone, Copy)]
 #[repr(u8)]
-pub(super) enum Post {
-    Close = 1,
+pub(super) enum Signal {
+    /// There is mail.
+    Mail = 1,
     Abort = 1 << 1,
     /// Shutdown has begun.
     Stop = 1 << 2,
@@ -65,6 +71,20 @@ pub(super) enum Post {
     Alone = 1 << 4,
     /// Others want to linger as well.
     Cut = 1 << 5,
+}
+
+/// The signals that were taken at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signals(u8);
+
+impl Signals {
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn has(self, signal: Signal) -> bool {
+        self.0 & signal as u8 != 0
+    }
 }
 
 /// The life of a companion thread.
@@ -97,7 +117,8 @@ impl Cell {
             reader: Bell::default(),
             companion: Bell::default(),
             life: AtomicU8::new(NOT_STARTED),
-            posted: AtomicU8::new(0),
+            signals: AtomicU8::new(0),
+            mail: Mutex::new(Some(Vec::new())),
         })
     }
 
@@ -112,10 +133,10 @@ impl Cell {
     pub(super) fn nudge(self: &Arc<Cell>, hub: &Arc<Hub>) {
         let was = self.change_life(NOT_STARTED, RUNNING);
         if was && companion::start(hub, self).is_err() {
-            self.post(Post::Alone);
+            self.signal(Signal::Alone);
             self.companion_gone();
             if let Some(socket) = self.socket.get() {
-                // Out of whatever it sleeps in; it finds the post before it asks what this meant.
+                // Out of whatever it sleeps in; it finds the signal before it asks what this meant.
                 let _ = socket.shutdown(Shutdown::Both);
             }
         }
@@ -143,43 +164,64 @@ impl Cell {
         self.companion.ring();
     }
 
-    // ---- posts -------------------------------------------------------------------------------
+    // ---- requests ----------------------------------------------------------------------------
 
-    /// Leaves a post for whichever thread looks next.
-    pub(super) fn post(&self, post: Post) {
-        self.posted.fetch_or(post as u8, Ordering::AcqRel);
+    /// Leaves a signal for whichever thread looks next.
+    pub(super) fn signal(&self, signal: Signal) {
+        self.signals.fetch_or(signal as u8, Ordering::AcqRel);
     }
 
-    /// Applies what was posted. True when there was something.
-    pub(super) fn take_posts(&self, conn: &mut Connection) -> bool {
-        if self.posted.load(Ordering::Acquire) == 0 {
-            return false;
+    /// Leaves a request for whichever thread looks next. It comes back when the connection is gone.
+    pub(super) fn deliver(&self, post: Post) -> Result<(), Post> {
+        match &mut *lock(&self.mail) {
+            Some(mail) => mail.push(post),
+            None => return Err(post),
         }
-        let posted = self.posted.swap(0, Ordering::AcqRel);
-        let has = |post: Post| posted & post as u8 != 0;
-        if has(Post::Stop) {
+        self.signal(Signal::Mail);
+        Ok(())
+    }
+
+    /// Whether somebody has asked for something that no thread has looked at.
+    pub(super) fn has_requests(&self) -> bool {
+        self.signals.load(Ordering::Acquire) != 0
+    }
+
+    /// Takes the mail that has come so far.
+    pub(super) fn take_mail(&self) -> Vec<Post> {
+        lock(&self.mail).as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    /// From now on no mail is taken. What nobody has looked at is returned.
+    pub(super) fn close_mail(&self) -> Vec<Post> {
+        lock(&self.mail).take().unwrap_or_default()
+    }
+
+    /// Applies the signals. Returns them: empty when there was none.
+    pub(super) fn take_signals(&self, conn: &mut Connection) -> Signals {
+        if !self.has_requests() {
+            return Signals(0);
+        }
+        let signals = Signals(self.signals.swap(0, Ordering::AcqRel));
+        if signals.has(Signal::Stop) {
             if conn.flags().any(Flags::OPENED) {
                 conn.handle_stopping();
             } else {
                 conn.begin_close(By::Runtime, CloseKind::Shutdown, None);
             }
         }
-        if has(Post::Close) {
-            conn.want_close();
-        }
-        if has(Post::Abort) {
+        if signals.has(Signal::Abort) {
             conn.want_abort();
         }
-        if has(Post::Cut) {
+        if signals.has(Signal::Cut) {
             conn.handle_linger_cut();
         }
-        if has(Post::End) {
+        if signals.has(Signal::End) {
             conn.handle_reset(By::Runtime, CloseKind::Shutdown);
         }
-        if has(Post::Alone) {
+        if signals.has(Signal::Alone) {
             conn.handle_reset(By::Runtime, CloseKind::Connect(ConnectFailure::Exhausted));
         }
-        true
+        signals
     }
 
     // ---- the end -----------------------------------------------------------------------------

@@ -1,28 +1,30 @@
 //! What the threads of a blocking driver share: who is there, who is wanted, what is to stop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::mem;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::cell::{Cell, Post};
+use super::cell::{Cell, Signal};
 use crate::clock::Clock;
 use crate::driver::Report;
 use crate::error::{Error, ErrorKind, Op, Result};
-use crate::handle::Remote;
-use crate::id::{ConnId, Ids, ListenerId};
+use crate::guard::drop_guarded;
+use crate::handle::{Post, Remote};
+use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::{DriverLimits, Overload};
 use crate::metrics::Metrics;
+use crate::protocol::{Binder, Bound, Control, ListenOptions, Listeners, Shared, Watched};
+use crate::reason::CloseReason;
+use crate::socket;
 
 /// Locks, also when a thread panicked while it held the lock: user code runs under a guard of its
 /// own, so that nothing is half changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// How long the end of a run waits for threads that have nothing more to do, or do not come back.
-const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// One driver's shared state.
 pub(super) struct Hub {
@@ -33,33 +35,45 @@ pub(super) struct Hub {
     /// Anything in the state has changed that somebody may wait for.
     pub(super) changed: Condvar,
     /// Shutdown has begun; asked for by every callback, so outside of the lock.
-    pub(super) stopping: AtomicBool,
+    stopping: AtomicBool,
+    pub(super) listeners: Listeners,
+    /// Whether accepted connections are served by the thread that accepts them.
+    pub(super) serial: AtomicBool,
+    /// Requests of handles that nobody has taken yet.
+    posted: AtomicUsize,
+    pub(super) watched: Mutex<Option<Watched>>,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    cells: BTreeMap<ConnId, Arc<Cell>>,
+    pub(super) cells: BTreeMap<ConnId, Arc<Cell>>,
     /// Connections that count against the maximum.
     open: usize,
     lingering: usize,
     /// Those that linger, the oldest first.
     lingerers: VecDeque<ConnId>,
-    listeners: Vec<Listening>,
-    next_listener: u32,
+    pub(super) listeners: Vec<Listening>,
     /// Threads of acceptors.
-    acceptors: usize,
+    pub(super) acceptors: usize,
     /// Threads of connections, without those that are away in a connect.
-    threads: usize,
+    pub(super) threads: usize,
+    /// Closures for the thread that calls `run`.
+    pub(super) calls: VecDeque<Call>,
+    /// Requests for connections that have an id, but have not been entered.
+    early: BTreeMap<ConnId, Vec<Post>>,
     /// The counters of running threads, and of those that have ended.
     workers: Vec<Arc<Mutex<Metrics>>>,
     pub(super) metrics: Metrics,
     pub(super) keep_running: bool,
     /// Every connection has been told that the driver stops; those to come have to be told as well.
-    draining: bool,
-    drain_over: bool,
-    ended: bool,
-    report: Report,
+    pub(super) draining: bool,
+    pub(super) drain_over: bool,
+    pub(super) ended: bool,
+    pub(super) report: Report,
 }
+
+/// A closure of a handle's.
+pub(super) type Call = Box<dyn FnOnce(&mut Control<'_>) + Send>;
 
 /// One call of `listen`.
 pub(super) struct Listening {
@@ -131,7 +145,32 @@ impl Hub {
             state: Mutex::default(),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
+            listeners: Listeners::default(),
+            serial: AtomicBool::new(false),
+            posted: AtomicUsize::new(0),
+            watched: Mutex::default(),
         }
+    }
+
+    /// What opens listening sockets, which threads sleep in.
+    pub(super) fn binder(&self) -> Binder {
+        let bind = |addr, options: &ListenOptions| {
+            let listener = socket::listen(addr, options)?;
+            listener.set_nonblocking(false)?;
+            Ok(Bound { addr: listener.local_addr()?, socket: Box::new(listener) })
+        };
+        Binder::new(self.listeners.clone(), Box::new(bind))
+    }
+
+    /// What one thread lends to the code that it calls.
+    pub(super) fn shared(self: &Arc<Hub>, seed: u64) -> Shared {
+        let binder = self.binder();
+        let ids = IdSource::Common(Arc::clone(&self.ids));
+        let mut shared = Shared::new(self.clock.clone(), ids, seed, binder);
+        shared.blame.limit = crate::clock::nanos(self.limits.slow_callback);
+        let hub = Arc::clone(self);
+        shared.totals = Some(Box::new(move || hub.metrics()));
+        shared
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -150,6 +189,10 @@ impl Hub {
         let full = state.open >= self.limits.connections_max;
         state.open += 1;
         state.cells.insert(cell.id, Arc::clone(cell));
+        for post in state.early.remove(&cell.id).unwrap_or_default() {
+            // Its mailbox is new.
+            let _ = cell.deliver(post);
+        }
         if state.draining || self.is_stopping() {
             Entered::Late
         } else if full {
@@ -187,7 +230,7 @@ impl Hub {
         state.metrics.accepted += 1;
         state.cells.insert(cell.id, Arc::clone(cell));
         if state.draining {
-            cell.post(Post::Stop);
+            cell.signal(Signal::Stop);
         }
     }
 
@@ -222,16 +265,107 @@ impl Hub {
             state.report.drained += 1;
             state.report.unsent += unsent;
         }
+        drop(state);
         self.forget(id);
         self.changed.notify_all();
     }
 
-    /// An id whose connection never was.
+    /// An id whose connection is gone, or never was.
     pub(super) fn forget(&self, id: ConnId) {
         let mut ids = lock(&self.ids);
         if ids.is_current(id) {
             ids.release(id);
             ids.end_turn();
+        }
+        drop(ids);
+        let early = lock(&self.state).early.remove(&id);
+        self.drop_posts(early.unwrap_or_default());
+    }
+
+    /// The end of a connection, for whoever waits for it.
+    pub(super) fn note_end(&self, id: ConnId, reason: &CloseReason) {
+        if let Some(watched) = lock(&self.watched).as_mut().filter(|watched| watched.id == id) {
+            watched.reason = Some(reason.clone());
+        }
+    }
+
+    // ---- requests of handles -----------------------------------------------------------------
+
+    /// Takes a request of a handle, or says why not. What `make` makes is the user's: no lock that
+    /// is held here is ever held while user code runs.
+    pub(super) fn post(self: &Arc<Hub>, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
+        let mut state = lock(&self.state);
+        if state.ended {
+            return Err(Error::new(ErrorKind::Stopped, Op::Post));
+        }
+        if self.posted.load(Ordering::Acquire) >= self.limits.posts_max {
+            return Err(Error::new(ErrorKind::Full, Op::Post));
+        }
+        let Some(post) = make() else { return Ok(()) };
+        self.posted.fetch_add(1, Ordering::AcqRel);
+        let to = match post {
+            Post::Call(call) => {
+                state.calls.push_back(call);
+                drop(state);
+                self.changed.notify_all();
+                return Ok(());
+            }
+            Post::Write { to, .. } | Post::Notify { to, .. } => to,
+            Post::ShutdownWrite(to) | Post::Close(to) => to,
+        };
+        match state.cells.get(&to).cloned() {
+            Some(cell) => {
+                let back = cell.deliver(post).err();
+                drop(state);
+                self.drop_posts(back);
+                cell.nudge(self);
+            }
+            None if lock(&self.ids).is_current(to) => {
+                state.early.entry(to).or_default().push(post);
+            }
+            None => {
+                drop(state);
+                self.drop_posts([post]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests have been taken.
+    pub(super) fn count_taken(&self, count: usize) {
+        self.posted.fetch_sub(count, Ordering::AcqRel);
+    }
+
+    /// Requests for a connection that is gone. No lock is held.
+    pub(super) fn drop_posts(&self, posts: impl IntoIterator<Item = Post>) {
+        for post in posts {
+            self.count_taken(1);
+            self.count(|metrics| metrics.stale += 1);
+            drop_guarded(post);
+        }
+    }
+
+    /// From now on nothing is taken.
+    pub(super) fn end(&self) {
+        let mut state = lock(&self.state);
+        state.ended = true;
+        let calls = mem::take(&mut state.calls);
+        let early = mem::take(&mut state.early);
+        drop(state);
+        for call in calls {
+            self.count_taken(1);
+            drop_guarded(call);
+        }
+        self.drop_posts(early.into_values().flatten());
+    }
+
+    pub(super) fn abort(self: &Arc<Hub>, id: ConnId) {
+        match self.cell(id) {
+            Some(cell) => {
+                cell.signal(Signal::Abort);
+                cell.nudge(self);
+            }
+            None => self.count(|metrics| metrics.stale += 1),
         }
     }
 
@@ -253,21 +387,20 @@ impl Hub {
 
     // ---- listeners ---------------------------------------------------------------------------
 
-    pub(super) fn add_listener(&self, sockets: Vec<Arc<Socket>>) -> ListenerId {
+    /// Enters a listener; false when the driver stops, or it was stopped since it was made.
+    pub(super) fn add_listener(&self, id: ListenerId, sockets: Vec<Arc<Socket>>) -> bool {
+        // Under the lock: whoever stops looks at the list after it has said so.
         let mut state = lock(&self.state);
-        let id = ListenerId::new(state.next_listener);
-        state.next_listener += 1;
+        if self.is_stopping() || !self.listeners.has(id) {
+            self.listeners.remove(id);
+            return false;
+        }
         state.listeners.push(Listening { id, sockets });
-        id
-    }
-
-    pub(super) fn addresses(&self, id: ListenerId) -> Vec<SocketAddr> {
-        let state = lock(&self.state);
-        let sockets = state.listeners.iter().filter(|l| l.id == id).flat_map(|l| &l.sockets);
-        sockets.filter_map(|socket| socket.listener.local_addr().ok()).collect()
+        true
     }
 
     pub(super) fn stop_listening(&self, id: ListenerId) {
+        self.listeners.remove(id);
         let mut state = lock(&self.state);
         let Some(at) = state.listeners.iter().position(|l| l.id == id) else { return };
         let gone = state.listeners.remove(at);
@@ -334,76 +467,11 @@ impl Hub {
 
     // ---- running and stopping ----------------------------------------------------------------
 
-    /// Waits until shutdown, or until nothing is left.
-    pub(super) fn wait_until_over(&self) {
-        let mut state = lock(&self.state);
-        loop {
-            let idle = state.cells.is_empty() && state.listeners.is_empty() && state.acceptors == 0;
-            if self.is_stopping() {
-                return;
-            }
-            if idle && !state.keep_running {
-                break;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(state);
-        self.wait_gone(Some(Instant::now() + LAST_WAIT));
-    }
-
-    /// Stops accepting, tells every connection, and waits; what is left after the time to drain is
-    /// aborted.
-    pub(super) fn drain(self: &Arc<Hub>) -> Report {
-        let listeners: Vec<ListenerId> = lock(&self.state).listeners.iter().map(|l| l.id).collect();
-        for id in listeners {
-            self.stop_listening(id);
-        }
-        lock(&self.state).draining = true;
-        self.post_to_all(Post::Stop);
-        let until = Instant::now().checked_add(self.limits.drain);
-        self.wait_empty(until);
-        lock(&self.state).drain_over = true;
-        self.post_to_all(Post::End);
-        // Whoever is still in a callback now is not waited for.
-        let until = Some(Instant::now() + LAST_WAIT);
-        self.wait_empty(until);
-        self.wait_gone(until);
-        let mut state = lock(&self.state);
-        state.ended = true;
-        state.report.clone()
-    }
-
-    fn post_to_all(self: &Arc<Hub>, post: Post) {
+    pub(super) fn signal_all(self: &Arc<Hub>, signal: Signal) {
         let cells: Vec<Arc<Cell>> = lock(&self.state).cells.values().cloned().collect();
         for cell in cells {
-            cell.post(post);
+            cell.signal(signal);
             cell.nudge(self);
-        }
-    }
-
-    /// Waits until no connection and no acceptor is left.
-    fn wait_empty(&self, until: Option<Instant>) {
-        self.wait_while(until, |state| !state.cells.is_empty() || state.acceptors > 0);
-    }
-
-    /// Waits until the threads of the connections have let go of everything.
-    fn wait_gone(&self, until: Option<Instant>) {
-        self.wait_while(until, |state| state.threads > 0);
-    }
-
-    fn wait_while(&self, until: Option<Instant>, holds: impl Fn(&State) -> bool) {
-        let mut state = lock(&self.state);
-        while holds(&state) {
-            let Some(until) = until else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let woken = self.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -419,32 +487,16 @@ impl Hub {
 pub(super) struct HubRemote(pub(super) Arc<Hub>);
 
 impl Remote for HubRemote {
-    fn shutdown(&self) {
-        self.0.shutdown();
-    }
-
-    fn close(&self, id: ConnId) -> Result<()> {
-        if self.is_ended() {
-            return Err(Error::new(ErrorKind::Stopped, Op::Post));
-        }
-        match self.0.cell(id) {
-            Some(cell) => {
-                cell.post(Post::Close);
-                cell.nudge(&self.0);
-            }
-            None => self.0.count(|metrics| metrics.stale += 1),
-        }
-        Ok(())
+    fn post(&self, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
+        self.0.post(make)
     }
 
     fn abort(&self, id: ConnId) {
-        match self.0.cell(id) {
-            Some(cell) => {
-                cell.post(Post::Abort);
-                cell.nudge(&self.0);
-            }
-            None => self.0.count(|metrics| metrics.stale += 1),
-        }
+        self.0.abort(id);
+    }
+
+    fn shutdown(&self) {
+        self.0.shutdown();
     }
 
     fn is_ended(&self) -> bool {
@@ -459,7 +511,8 @@ mod tests {
 
     #[test]
     fn c5_a_poisoned_lock_does_not_stop_the_driver() {
-        let readings = Readings { monotonic: Instant::now, wall: std::time::SystemTime::now };
+        let readings =
+            Readings { monotonic: std::time::Instant::now, wall: std::time::SystemTime::now };
         let hub = Arc::new(Hub::new(Clock::system(readings), DriverLimits::default()));
         let poisoner = Arc::clone(&hub);
         let result = std::thread::spawn(move || {
@@ -471,10 +524,9 @@ mod tests {
         assert!(result.is_err() && hub.state.is_poisoned() && hub.ids.is_poisoned());
         let remote = HubRemote(Arc::clone(&hub));
         let id = lock(&hub.ids).reserve();
-        remote.close(id).unwrap();
+        remote.post(&mut || Some(Post::Close(id))).unwrap();
         remote.shutdown();
-        hub.wait_until_over();
-        assert_eq!(hub.drain(), Report::default());
+        assert_eq!(super::super::runner::Runner::new(&hub).run(), Report::default());
         assert!(remote.is_ended());
     }
 }

@@ -10,6 +10,7 @@ mod companion;
 mod effects;
 mod hub;
 mod reading;
+mod runner;
 mod sending;
 mod turn;
 mod worker;
@@ -17,26 +18,28 @@ mod worker;
 use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Instant, SystemTime};
 
 use crate::address::IntoAddress;
+use crate::client;
 use crate::clock::{Clock, Readings};
 use crate::connection::Connection;
-use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
-use crate::error::{Error, Op, Result};
+use crate::driver::{Driver, Report};
+use crate::error::{Error, ErrorKind, Op, Result};
 use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
-use crate::protocol::{Incoming, Protocol};
-use crate::reason::{By, CloseKind, ConnectFailure};
-use crate::socket;
+use crate::protocol::{BoxedFactory, Incoming, ListenOptions, Protocol, Watched, boxed, stopped};
+use crate::reason::{By, CloseKind, CloseReason, ConnectFailure};
 
 use accept::Acceptor;
 use cell::Cell;
-use hub::{Entered, Hub, HubRemote, Presence, Socket, lock};
+use hub::{Entered, Hub, HubRemote, Presence, lock};
+use runner::Runner;
 
 /// Connections that a blocking driver has at most, unless told otherwise: each costs a thread.
 const CONNECTIONS_MAX: usize = 256;
@@ -78,10 +81,68 @@ pub fn serve<P: Protocol + Send + 'static>(
     Ok(())
 }
 
+/// Connects to `addr`, runs `protocol` to its end and gives it back: a client in a line.
+///
+/// A failed connect is `Ok` as well, with its reason. The protocol is None after a panic, or when
+/// another has [replaced](crate::Context::replace) it. Of the addresses that a name stands for, the
+/// first that answers is taken. Whatever else the protocol began, other connections for instance,
+/// ends before this returns.
+///
+/// ```
+/// use lariat::{CloseKind, Context, Input, Outcome, Protocol};
+///
+/// /// Says a word and keeps what is answered.
+/// #[derive(Default)]
+/// struct Asking {
+///     answer: Vec<u8>,
+/// }
+///
+/// impl Protocol for Asking {
+///     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+///         cx.write(b"hello");
+///         cx.shutdown_write();
+///         Ok(())
+///     }
+///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         self.answer.extend_from_slice(&input.take_all());
+///         Ok(())
+///     }
+/// }
+///
+/// # let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+/// # let addr = listener.local_addr().unwrap();
+/// # let server = std::thread::spawn(move || {
+/// #     let (mut stream, _) = listener.accept().unwrap();
+/// #     std::io::copy(&mut stream.try_clone().unwrap(), &mut stream).unwrap();
+/// # });
+/// let (asking, reason) = lariat::blocking::connect(addr, Asking::default())?;
+/// assert_eq!(reason.kind(), CloseKind::Finished);
+/// assert_eq!(asking.unwrap().answer, b"hello");
+/// # server.join().unwrap();
+/// # Ok::<(), lariat::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// The name cannot be looked up, or the driver could not start a thread.
+pub fn connect<P: Protocol + Send + 'static>(
+    addr: impl IntoAddress,
+    protocol: P,
+) -> Result<(Option<P>, CloseReason)> {
+    let mut driver = Blocking::new();
+    client::connect(&addr.into_address(), protocol, |addr, lent| {
+        let id = driver.connect(addr, lent);
+        *lock(&driver.hub.watched) = Some(Watched { id, reason: None });
+        driver.run()?;
+        let watched = lock(&driver.hub.watched).take();
+        let unfinished = || Error::new(ErrorKind::Stopped, Op::Connect).with_addr(addr);
+        watched.and_then(|watched| watched.reason).ok_or_else(unfinished)
+    })
+}
+
 /// The blocking driver. [`run`](Blocking::run) starts its threads and waits for them.
 pub struct Blocking {
     hub: Arc<Hub>,
-    serial: bool,
     /// What waits for `run`.
     acceptors: Vec<Acceptor>,
     connects: Vec<Prepared>,
@@ -112,7 +173,7 @@ impl Blocking {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn with_limits(limits: DriverLimits) -> Result<Blocking> {
         limits.validate()?;
         Ok(Blocking::build(limits))
@@ -120,18 +181,14 @@ impl Blocking {
 
     fn build(limits: DriverLimits) -> Blocking {
         let clock = Clock::system(Readings { monotonic: Instant::now, wall: SystemTime::now });
-        Blocking {
-            hub: Arc::new(Hub::new(clock, limits)),
-            serial: false,
-            acceptors: Vec::new(),
-            connects: Vec::new(),
-        }
+        let hub = Arc::new(Hub::new(clock, limits));
+        Blocking { hub, acceptors: Vec::new(), connects: Vec::new() }
     }
 
     /// Whether accepted connections are served one after another, on the thread that accepts them,
     /// as Python's `TCPServer` does \[off\]. Outgoing connections have threads of their own.
     pub fn serial(&mut self, serial: bool) {
-        self.serial = serial;
+        self.hub.serial.store(serial, Ordering::Relaxed);
     }
 
     /// Listens on `addr`. `factory` makes a protocol for each newcomer; None refuses it. Newcomers
@@ -153,37 +210,26 @@ impl Blocking {
     /// # Errors
     ///
     /// As [`listen`](Blocking::listen), and
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn listen_with<P: Protocol + Send + 'static>(
         &mut self,
         addr: impl IntoAddress,
         options: ListenOptions,
         factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
     ) -> Result<ListenerId> {
-        options.limits.validate()?;
-        let addrs = addr.into_address().resolve()?;
-        let mut sockets = Vec::new();
-        for addr in addrs {
-            let failed = |error| Error::from_io(Op::Listen, error).with_addr(addr);
-            let listener = socket::listen(addr, &options).map_err(failed)?;
-            listener.set_nonblocking(false).map_err(failed)?;
-            sockets.push(Arc::new(Socket::new(listener)));
+        let addr = addr.into_address();
+        if self.hub.is_stopping() {
+            return Err(stopped(&addr));
         }
-        let id = self.hub.add_listener(sockets.clone());
-        let factory: Arc<BoxedFactory> = Arc::new(Box::new(move |incoming| {
-            Some(Box::new(factory(incoming)?) as Box<dyn Protocol + Send>)
-        }));
-        let limits = Arc::new(options.limits);
-        for socket in sockets {
-            let (factory, limits) = (Arc::clone(&factory), Arc::clone(&limits));
-            self.acceptors.push(Acceptor { id, socket, factory, limits });
-        }
+        let (id, sockets) = self.hub.binder().listen(&addr, &options)?;
+        let (limits, factory) = (Arc::new(options.limits), boxed(factory));
+        self.acceptors.extend(effects::listen(&self.hub, id, sockets, limits, factory));
         Ok(id)
     }
 
     /// The real addresses of a listener; none once it has stopped.
     pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
-        self.hub.addresses(listener)
+        self.hub.listeners.addresses(listener)
     }
 
     /// Closes a listener. Its connections stay.
@@ -206,7 +252,7 @@ impl Blocking {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn connect_with(
         &mut self,
         addr: SocketAddr,
@@ -228,7 +274,8 @@ impl Blocking {
         id
     }
 
-    /// Runs until [shutdown](Handle::shutdown), or until no listener and no connection is left.
+    /// Runs until [shutdown](Handle::shutdown), or until no listener, no connection and no
+    /// [timer](crate::Control::set_timer) is left.
     ///
     /// # Errors
     ///
@@ -245,15 +292,15 @@ impl Blocking {
         for (cell, addr) in entered {
             run_connect(hub, cell, addr);
         }
+        let mut runner = Runner::new(&self.hub);
         for acceptor in self.acceptors.drain(..) {
-            if let Err(error) = acceptor.start(&self.hub, self.serial) {
+            if let Err(error) = acceptor.start(&self.hub) {
                 self.hub.shutdown();
-                self.hub.drain();
+                runner.drain();
                 return Err(error);
             }
         }
-        self.hub.wait_until_over();
-        if self.hub.is_stopping() { Ok(self.hub.drain()) } else { Ok(Report::default()) }
+        Ok(runner.run())
     }
 
     /// A remote for other threads.
@@ -310,7 +357,12 @@ fn enter_connect(
 
 /// Starts the thread of an outgoing connection.
 fn run_connect(hub: &Arc<Hub>, cell: Arc<Cell>, addr: SocketAddr) {
+    let asked = Arc::clone(&cell);
     start_thread(hub, cell, move |hub, cell| reading::run_connect(hub, cell, addr));
+    if asked.has_requests() {
+        // They came before the connection did.
+        asked.nudge(hub);
+    }
 }
 
 /// Starts the thread of a connection; without a thread there is no connection.
@@ -340,6 +392,12 @@ fn start_thread(
     member.conn.end(By::Runtime, exhausted, Some(Arc::new(error)));
     drop(member);
     reading::run(hub, &cell);
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        self.hub.end();
+    }
 }
 
 impl Driver for Blocking {

@@ -50,7 +50,7 @@ impl Worker {
         let mut member = lock(&cell.member);
         member.connecting = false;
         // A close that came meanwhile is a cancelled connect, whether it succeeded or not.
-        cell.take_posts(&mut member.conn);
+        self.take_requests(&cell, &mut member);
         self.finish(&mut member);
         if member.conn.flags().any(Flags::ENDED) {
             return;
@@ -159,7 +159,7 @@ impl Worker {
             cell.reader_waits.store(true, Ordering::Release);
             let mut member = lock(&cell.member);
             cell.reader_waits.store(false, Ordering::Release);
-            if cell.take_posts(&mut member.conn) {
+            if self.take_requests(cell, &mut member) {
                 self.finish(&mut member);
             }
             if !member.applying || member.conn.flags().any(Flags::ENDED) {
@@ -230,7 +230,7 @@ impl Worker {
         let result = retry(|| io::Read::read(&mut &*socket, &mut buffer[..room]));
         let tick = self.shared.clock.exact();
         let mut member = lock(&cell.member);
-        cell.take_posts(&mut member.conn);
+        self.take_requests(&cell, &mut member);
         if member.conn.flags().any(Flags::ENDED) {
             return;
         }

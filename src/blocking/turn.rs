@@ -60,7 +60,7 @@ impl Worker {
     /// What has happened to the connection since somebody last looked.
     fn look_at(&mut self, cell: &Cell, member: &mut Member, now: u64) {
         self.shared.stopping = self.hub.is_stopping();
-        cell.take_posts(&mut member.conn);
+        self.take_requests(cell, member);
         if member.conn.flags().none(Flags::BROKEN | Flags::CONNECTING) {
             // Readiness means nothing here: a socket may always be tried.
             member.conn.handle_ready(Flags::READABLE | Flags::WRITABLE);
@@ -222,10 +222,10 @@ impl Worker {
             self.ring_other();
         }
         if applying {
-            let later = effects::apply(self);
+            let later = effects::apply(&mut self.author());
             lock(&cell.member).applying = false;
             self.ring_other();
-            effects::carry_out(self, later);
+            self.carry_out(later);
         }
     }
 

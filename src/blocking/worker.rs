@@ -10,15 +10,15 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::cell::{Cell, Member, Post};
-use super::effects;
+use super::cell::{Cell, Member, Signal};
+use super::effects::{self, Author};
 use super::hub::{Hub, lock};
 use crate::connection::Flags;
 use crate::guard::{drop_guarded, guarded};
-use crate::id::{ConnId, IdSource};
-use crate::limits::Limits;
+use crate::handle::Post;
+use crate::id::ConnId;
 use crate::metrics::Metrics;
-use crate::protocol::Shared;
+use crate::protocol::{Content, Shared};
 use crate::reason::{By, CloseKind};
 
 /// What a thread reads into. A large one costs each thread its memory only once it is used.
@@ -61,10 +61,8 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(hub: &Arc<Hub>, cell: &Arc<Cell>, role: Role) -> Worker {
-        let clock = hub.clock.clone();
-        let seed = clock.exact() ^ cell.id.bits() ^ u64::from(role == Role::Companion);
-        let mut shared = Shared::new(clock, IdSource::Common(Arc::clone(&hub.ids)), seed);
-        shared.blame.limit = crate::clock::nanos(hub.limits.slow_callback);
+        let seed = hub.clock.exact() ^ cell.id.bits() ^ u64::from(role == Role::Companion);
+        let shared = hub.shared(seed);
         Worker {
             hub: Arc::clone(hub),
             cell: Arc::clone(cell),
@@ -81,12 +79,42 @@ impl Worker {
         lock(&self.published).clone_from(&self.shared.metrics);
     }
 
-    pub(super) fn parts(&mut self) -> (&Arc<Hub>, &Arc<Cell>, &mut Shared) {
-        (&self.hub, &self.cell, &mut self.shared)
+    pub(super) fn author(&mut self) -> Author<'_> {
+        Author { hub: &self.hub, shared: &mut self.shared, cell: Some(&self.cell) }
     }
 
-    pub(super) fn limits(&self) -> Arc<Limits> {
-        Arc::clone(&self.shared.limits)
+    /// Applies what others have asked for since somebody last looked. True when there was anything.
+    pub(super) fn take_requests(&mut self, cell: &Cell, member: &mut Member) -> bool {
+        let signals = cell.take_signals(&mut member.conn);
+        if signals.has(Signal::Mail) {
+            let mail = cell.take_mail();
+            self.hub.count_taken(mail.len());
+            for post in mail {
+                self.take_post(member, post);
+            }
+        }
+        !signals.is_empty()
+    }
+
+    fn take_post(&mut self, member: &mut Member, post: Post) {
+        match post {
+            Post::Write { bytes, .. } => {
+                effects::queue(member, &mut self.shared, Content::Shared(bytes), &[]);
+            }
+            Post::ShutdownWrite(_) => member.conn.want_fin(),
+            Post::Close(_) => member.conn.want_close(),
+            Post::Notify { note, .. } => {
+                if let Err(note) = member.conn.handle_note(note) {
+                    self.shared.metrics.refused_notes += 1;
+                    drop_guarded(note);
+                }
+            }
+            // The thread that called `run` does that.
+            Post::Call(_) => {}
+        }
+        // At once: what comes behind a close must find the connection closed.
+        let now = self.shared.clock.exact();
+        member.conn.handle_wishes(&mut self.shared.chunks, now, false);
     }
 
     /// Wakes the other thread of the connection: the state has changed.
@@ -191,7 +219,7 @@ impl Worker {
     /// Ends the lingering of another connection, if this one's was too much. No lock is held.
     pub(super) fn cut_lingering(&mut self) {
         if let Some(cell) = self.cut.take().and_then(|id| self.hub.cell(id)) {
-            cell.post(Post::Cut);
+            cell.signal(Signal::Cut);
             cell.nudge(&self.hub);
         }
     }
@@ -206,6 +234,7 @@ impl Worker {
         }
         log::debug!(target: "lariat::close", "{} {}: {reason}", cell.id, member.conn.peer());
         self.call(&mut member, |called| called.closed(&reason));
+        self.hub.note_end(cell.id, &reason);
         self.shared.output.clear();
         self.shared.metrics.closes.count(reason.kind());
         let (protocol, lingered) = (member.protocol.take(), member.lingered);
@@ -213,11 +242,12 @@ impl Worker {
         if !drop_guarded(protocol) {
             self.shared.metrics.panics += 1;
         }
-        let later = effects::apply(self);
-        effects::carry_out(self, later);
+        let later = effects::apply(&mut self.author());
+        self.carry_out(later);
         self.cut_lingering();
         self.publish();
         self.hub.leave(cell.id, lingered, reason.unsent());
+        self.hub.drop_posts(cell.close_mail());
         cell.ring();
     }
 }

@@ -12,12 +12,15 @@ use std::sync::Arc;
 use super::system::{Listener, System};
 use super::table::Entry;
 use super::{EventLoop, Released};
+use crate::address::Address;
 use crate::connection::Connection;
-use crate::driver::ListenOptions;
-use crate::guard::guarded;
+use crate::error::{Error, Op, Result};
+use crate::guard::{drop_guarded, guarded};
 use crate::id::ListenerId;
 use crate::limits::{Limits, Overload};
-use crate::protocol::{Incoming, Protocol, TimerOwner};
+use crate::protocol::{
+    Bound, BoxedFactory, Incoming, ListenOptions, Protocol, TimerOwner, stopped,
+};
 use crate::socket::AcceptError;
 use crate::timer::TimerKey;
 
@@ -67,11 +70,6 @@ enum Wait {
     Descriptors(TimerKey),
 }
 
-fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
-}
-
 /// What one attempt to accept came to.
 enum Attempt {
     Again,
@@ -89,46 +87,41 @@ pub(super) fn mark_ready<S: System>(listening: &mut [Listening<S>], number: u32)
 }
 
 impl<S: System> EventLoop<S> {
-    /// Listens on all of `addrs` under one id; all that exist here, or none.
+    /// Listens on `addr`.
     pub(crate) fn listen(
         &mut self,
-        addrs: &[SocketAddr],
-        options: &ListenOptions,
+        addr: &Address,
+        options: ListenOptions,
         factory: Factory,
-    ) -> Result<ListenerId, (SocketAddr, io::Error)> {
-        let mut listeners = Vec::new();
-        let mut failed = None;
-        for addr in addrs {
-            match self.system.listen(*addr, options) {
-                Ok(listener) => listeners.push((*addr, listener)),
-                // One of several addresses of a name may not exist here: IPv6 is off, say.
-                Err(error) if addrs.len() > 1 && is_absent(&error) => failed = Some((*addr, error)),
-                Err(error) => return Err((*addr, error)),
-            }
+    ) -> Result<ListenerId> {
+        if self.draining {
+            return Err(stopped(addr));
         }
-        if let (true, Some(failed)) = (listeners.is_empty(), failed) {
-            return Err(failed);
-        }
-        self.adopt(listeners, Arc::new(options.limits.clone()), factory)
+        let (id, sockets) = self.shared.binder.listen(addr, &options)?;
+        self.adopt(id, sockets, Arc::new(options.limits), factory)?;
+        Ok(id)
     }
 
-    /// Listens on sockets that exist.
+    /// Accepts from the sockets of the listener `id` from now on.
     pub(crate) fn adopt(
         &mut self,
-        listeners: Vec<(SocketAddr, S::Listener)>,
+        id: ListenerId,
+        bound: Vec<Bound>,
         limits: Arc<Limits>,
         factory: Factory,
-    ) -> Result<ListenerId, (SocketAddr, io::Error)> {
+    ) -> Result<()> {
         let mut sockets = Vec::new();
-        for (addr, mut listener) in listeners {
+        for Bound { addr, socket } in bound {
+            let Some(mut listener) = self.system.adopt(socket) else { continue };
             let token = self.next_socket;
             self.next_socket += 1;
-            self.system.register_listener(&mut listener, token).map_err(|error| (addr, error))?;
+            self.system.register_listener(&mut listener, token).map_err(|error| {
+                self.shared.binder.listeners.remove(id);
+                Error::from_io(Op::Listen, error).with_addr(addr)
+            })?;
             // Newcomers may have come before the registration.
             sockets.push(Socket { listener, token, ready: true });
         }
-        let id = ListenerId::new(self.next_listener);
-        self.next_listener += 1;
         self.listening.push(Listening {
             id,
             sockets,
@@ -139,12 +132,27 @@ impl<S: System> EventLoop<S> {
             failed: 0,
         });
         self.newcomers = true;
-        Ok(id)
+        Ok(())
     }
 
-    pub(crate) fn addresses(&self, id: ListenerId) -> Vec<SocketAddr> {
-        let sockets = self.listening.iter().filter(|l| l.id == id).flat_map(|l| &l.sockets);
-        sockets.filter_map(|socket| socket.listener.local_addr().ok()).collect()
+    /// Takes over what a callback has begun to listen on, unless it was stopped since.
+    pub(super) fn adopt_wished(
+        &mut self,
+        id: ListenerId,
+        sockets: Vec<Bound>,
+        limits: Arc<Limits>,
+        factory: BoxedFactory,
+    ) {
+        let listeners = &self.shared.binder.listeners;
+        if self.draining || !listeners.has(id) {
+            listeners.remove(id);
+            drop_guarded((sockets, factory));
+            return;
+        }
+        let factory: Factory = Box::new(move |incoming| Some(factory(incoming)?));
+        if let Err(error) = self.adopt(id, sockets, limits, factory) {
+            log::error!(target: "lariat::accept", "{error}");
+        }
     }
 
     fn look_for_newcomers(&mut self) {
@@ -370,6 +378,7 @@ impl<S: System> EventLoop<S> {
     // ---- stopping ----------------------------------------------------------------------------
 
     pub(crate) fn stop_listening(&mut self, id: ListenerId) {
+        self.shared.binder.listeners.remove(id);
         let Some(at) = self.listening.iter().position(|listener| listener.id == id) else {
             if self.accepting {
                 self.stopped.push(id);

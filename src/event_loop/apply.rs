@@ -50,6 +50,9 @@ impl<S: System> EventLoop<S> {
                 Effect::Connect { id, addr, limits, protocol } => {
                     self.connect_now(id, addr, limits, protocol.here());
                 }
+                Effect::Listen { id, sockets, limits, factory } => {
+                    self.adopt_wished(id, sockets, limits, factory);
+                }
                 Effect::StopListening(listener) => self.stop_listening(listener),
                 Effect::Stop => self.shutdown(),
                 Effect::Replace(next) => {

@@ -155,6 +155,7 @@ impl<S: System> EventLoop<S> {
         // The error in the reason is the user's, also in how it is displayed and dropped.
         let _ = guarded(|| log::debug!(target: "lariat::close", "{id} {peer}: {reason}"));
         entry.called(&mut self.shared).closed(&reason);
+        self.shared.note_end(id, &reason);
         self.shared.output.clear();
         self.apply_effects(Some(id));
         self.remove(id, &reason);

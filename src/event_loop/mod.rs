@@ -42,7 +42,7 @@ use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::note::Note;
-use crate::protocol::{Shared, TimerOwner};
+use crate::protocol::{Binder, Content, Effect, Listeners, Shared, TimerOwner};
 use crate::reason::{By, CloseKind};
 use crate::timer::TimerKey;
 
@@ -87,7 +87,6 @@ pub(crate) struct EventLoop<S: System> {
     stopped: Vec<ListenerId>,
     /// When accepts last failed, at most as many as may fail in a second.
     failures: VecDeque<u64>,
-    next_listener: u32,
     next_socket: u32,
     /// Whether another thread, or a handle on this one, has woken the loop.
     woken: bool,
@@ -108,7 +107,6 @@ pub(crate) struct EventLoop<S: System> {
     draining: bool,
     drain_over: bool,
     report: Report,
-    begun: Instant,
 }
 
 impl<S: System> EventLoop<S> {
@@ -122,8 +120,8 @@ impl<S: System> EventLoop<S> {
         limits: DriverLimits,
         mailbox: Arc<Mailbox>,
     ) -> EventLoop<S> {
-        let begun = clock.instant();
-        let mut shared = Shared::new(clock, IdSource::Own(Ids::default()), seed);
+        let binder = Binder::new(Listeners::default(), system.bind());
+        let mut shared = Shared::new(clock, IdSource::Own(Ids::default()), seed, binder);
         shared.blame.limit = nanos(limits.slow_callback);
         EventLoop {
             system,
@@ -136,7 +134,6 @@ impl<S: System> EventLoop<S> {
             accepting: false,
             stopped: Vec::new(),
             failures: VecDeque::new(),
-            next_listener: 0,
             next_socket: 0,
             ready: Vec::new(),
             dirty: Vec::new(),
@@ -150,7 +147,6 @@ impl<S: System> EventLoop<S> {
             draining: false,
             drain_over: false,
             report: Report::default(),
-            begun,
         }
     }
 
@@ -171,7 +167,10 @@ impl<S: System> EventLoop<S> {
         self.table.len() == 0
             && self.shared.effects.is_empty()
             && (self.draining
-                || !(self.keep_running || !self.listening.is_empty() || self.mailbox.has_mail()))
+                || !(self.keep_running
+                    || !self.listening.is_empty()
+                    || self.shared.closures.len() > 0
+                    || self.mailbox.has_mail()))
     }
 
     /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens.
@@ -215,11 +214,6 @@ impl<S: System> EventLoop<S> {
         if self.draining && self.table.len() == 0 {
             self.mailbox.end();
         }
-    }
-
-    /// Whether shutdown has begun.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining
     }
 
     // ---- step 2 ------------------------------------------------------------------------------
@@ -269,9 +263,7 @@ impl<S: System> EventLoop<S> {
 
     /// The counters, with the age and the gauges as they are now.
     pub(crate) fn metrics(&self) -> Metrics {
-        let mut metrics = self.shared.metrics.clone();
-        metrics.age = self.shared.clock.instant().saturating_duration_since(self.begun);
-        metrics
+        self.shared.metrics()
     }
 
     // ---- step 5 ------------------------------------------------------------------------------
@@ -280,9 +272,24 @@ impl<S: System> EventLoop<S> {
     fn read_mail(&mut self) {
         self.woken = false;
         let Mail { posts, aborts, shutdown } = self.mailbox.take();
-        for Post::Close(id) in posts {
-            self.close(id);
+        for post in posts {
+            let list = &mut self.shared.effects.list;
+            match post {
+                Post::Write { to, bytes } => {
+                    let content = Content::Shared(bytes);
+                    list.push(Effect::Write { to, content, caused: false });
+                }
+                Post::ShutdownWrite(id) => list.push(Effect::ShutdownWrite(id)),
+                Post::Close(id) => list.push(Effect::Close(id)),
+                Post::Notify { to, note } => list.push(Effect::Notify { to, note }),
+                Post::Call(closure) => {
+                    self.apply_effects(None);
+                    self.shared.run_closure(closure);
+                    self.apply_effects(None);
+                }
+            }
         }
+        self.apply_effects(None);
         for id in aborts {
             self.abort(id);
         }
@@ -385,6 +392,10 @@ impl<S: System> EventLoop<S> {
                 TimerOwner::Deadline(id) => self.check_deadline(id, key),
                 TimerOwner::Listener(id) => self.end_backoff(id),
                 TimerOwner::Drain => self.end_drain(),
+                TimerOwner::Closure(number) => {
+                    self.shared.run_timer(number);
+                    self.apply_effects(None);
+                }
             }
         }
         self.due = due;
@@ -430,8 +441,8 @@ impl<S: System> EventLoop<S> {
         if self.table.len() > 32 {
             return;
         }
-        // One of each listener's, and the end of the drain.
-        let mut timers = self.listening.len() + 1;
+        // One of each listener's and of each closure's, and the end of the drain.
+        let mut timers = self.listening.len() + self.shared.closures.len() + 1;
         for entry in self.table.iter() {
             timers += usize::from(entry.conn.deadline_key().is_some());
             timers += entry.conn.rare().map_or(0, |rare| rare.timers.len());

@@ -3,14 +3,14 @@
 //!
 //! The loop itself is the same for both, so that what the simulator finds is found for the reactor.
 
+use std::any::Any;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::connection::Flags;
-use crate::driver::ListenOptions;
 use crate::id::ConnId;
-use crate::protocol::SocketInfo;
+use crate::protocol::{Bind, SocketInfo};
 
 /// Takes events.
 pub(crate) trait EventSink {
@@ -37,8 +37,11 @@ pub(crate) trait System {
     /// per change (edge-triggered); spurious events are allowed. An interrupted wait ends early.
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()>;
 
-    /// A listening, nonblocking socket.
-    fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> io::Result<Self::Listener>;
+    /// What opens the sockets that [`System::adopt`] takes over.
+    fn bind(&self) -> Bind;
+
+    /// Takes a listening socket over; None for one that is not of this system's making.
+    fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Self::Listener>;
 
     /// A nonblocking socket whose connect has begun.
     fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream>;
@@ -78,5 +81,4 @@ pub(crate) trait Listener {
     type Stream;
 
     fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)>;
-    fn local_addr(&self) -> io::Result<SocketAddr>;
 }

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use super::{Boxed, Callback, Content, Effect, Output, Protocol, Shared, Successor, TimerOwner};
-use crate::clock::nanos;
+use super::listen::{ListenOptions, boxed};
+use super::{
+    Boxed, Callback, Content, Effect, Incoming, Output, Protocol, Shared, Successor, TimerOwner,
+};
+use crate::address::IntoAddress;
 use crate::connection::{Connection, Flags};
 use crate::error::Result;
 use crate::id::{ConnId, ListenerId};
@@ -101,9 +104,7 @@ impl Context<'_> {
 
     /// The driver's counters up to now.
     pub fn metrics(&self) -> Metrics {
-        let mut metrics = self.shared.metrics.clone();
-        metrics.age = Duration::from_nanos(self.shared.clock.exact());
-        metrics
+        self.shared.metrics()
     }
 
     /// Whether the driver is being shut down.
@@ -221,11 +222,7 @@ impl Context<'_> {
         if self.conn.flags().any(Flags::CLOSING | Flags::ENDED) {
             return;
         }
-        let deadline = match nanos(delay) {
-            // The tick lies in the past, so the next turn finds it due.
-            0 => self.shared.clock.tick(),
-            delay => self.shared.clock.exact().saturating_add(delay),
-        };
+        let deadline = self.shared.deadline_after(delay);
         let owner = TimerOwner::Protocol(self.conn.id(), timer);
         self.conn.borrow_rare(&mut self.shared.rares);
         let key = self.shared.timers.arm(deadline, owner);
@@ -278,23 +275,69 @@ impl Context<'_> {
         addr: SocketAddr,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
-        self.start_connect(addr, Boxed::Anywhere(Box::new(protocol)))
+        self.shared.connect(addr, None, Boxed::Anywhere(Box::new(protocol)))
     }
 
     /// Connects like [`connect`](Context::connect), with a protocol that may not leave this thread.
     pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
-        self.start_connect(addr, Boxed::Here(Box::new(protocol)))
+        self.shared.connect(addr, None, Boxed::Here(Box::new(protocol)))
     }
 
-    fn start_connect(&mut self, addr: SocketAddr, protocol: Boxed) -> ConnId {
-        let id = self.shared.ids.reserve();
-        self.shared.effects.list.push(Effect::Connect { id, addr, limits: None, protocol });
-        id
+    /// Connects like [`connect`](Context::connect), with limits of its own instead of the default
+    /// ones.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    pub fn connect_with(
+        &mut self,
+        addr: SocketAddr,
+        limits: Limits,
+        protocol: impl Protocol + Send + 'static,
+    ) -> Result<ConnId> {
+        limits.validate()?;
+        let protocol = Boxed::Anywhere(Box::new(protocol));
+        Ok(self.shared.connect(addr, Some(Arc::new(limits)), protocol))
+    }
+
+    /// Listens on `addr`, whose socket is open when this returns: [`addresses`](Context::addresses)
+    /// knows the port that 0 stood for. Newcomers are accepted from the next turn on. A name is
+    /// looked up by this thread, which may take a while; an address is not.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on, or the driver is being shut down; nothing is left open.
+    pub fn listen<P: Protocol + Send + 'static>(
+        &mut self,
+        addr: impl IntoAddress,
+        factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
+    ) -> Result<ListenerId> {
+        self.listen_with(addr, ListenOptions::default(), factory)
+    }
+
+    /// Listens with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Context::listen), and
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    pub fn listen_with<P: Protocol + Send + 'static>(
+        &mut self,
+        addr: impl IntoAddress,
+        options: ListenOptions,
+        factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
+    ) -> Result<ListenerId> {
+        self.shared.listen(&addr.into_address(), options, boxed(factory))
+    }
+
+    /// The real addresses of a listener; none once it has stopped.
+    pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+        self.shared.binder.listeners.addresses(listener)
     }
 
     /// Closes a listener: newcomers are refused, its connections stay.
     pub fn stop_listening(&mut self, listener: ListenerId) {
-        self.shared.effects.list.push(Effect::StopListening(listener));
+        self.shared.stop_listening(listener);
     }
 
     /// Shuts the driver down: every connection is told `stopping`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Protocol;
+use super::listen::{Bound, BoxedFactory};
 use crate::guard::drop_guarded;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
@@ -202,6 +203,12 @@ pub(crate) enum Effect {
         addr: SocketAddr,
         limits: Option<Arc<Limits>>,
         protocol: Boxed,
+    },
+    Listen {
+        id: ListenerId,
+        sockets: Vec<Bound>,
+        limits: Arc<Limits>,
+        factory: BoxedFactory,
     },
     StopListening(ListenerId),
     Stop,

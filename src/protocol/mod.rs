@@ -5,8 +5,10 @@
 //! callback runs inside another; wishes take effect when the callback has returned.
 
 mod context;
+mod control;
 mod effects;
 mod input;
+mod listen;
 mod shared;
 
 use std::net::SocketAddr;
@@ -20,9 +22,13 @@ use crate::timer::Timer;
 pub(crate) use crate::grammar::Callback;
 pub use context::{Context, Peer, Replacement, Writer};
 pub(crate) use context::{NoSocket, SocketInfo};
+pub(crate) use control::Closure;
+pub use control::{Control, TimerId};
 pub(crate) use effects::{Boxed, Content, Effect, Effects, Output, Part, Successor};
 pub use input::Input;
-pub(crate) use shared::{Shared, TimerOwner};
+pub(crate) use listen::{Bind, Binder, Bound, Listeners, boxed, stopped};
+pub use listen::{BoxedFactory, ListenOptions};
+pub(crate) use shared::{Shared, TimerOwner, Watched};
 
 /// What a callback returns. `?` works on any error, also on a `&str` or a `String`.
 ///

@@ -1,15 +1,22 @@
 //! What all connections of a driver share, lent to each callback.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Callback, Effects, Output};
+use super::control::Closures;
+use super::listen::{Binder, BoxedFactory, ListenOptions, stopped};
+use super::{Boxed, Callback, Effect, Effects, Output};
+use crate::address::Address;
 use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::connection::RarePool;
+use crate::error::Result;
 use crate::id::{ConnId, IdSource, ListenerId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::random::Random;
+use crate::reason::CloseReason;
 use crate::timer::{Timer, Timers};
 
 /// What a timer belongs to.
@@ -23,6 +30,8 @@ pub(crate) enum TimerOwner {
     Listener(ListenerId),
     /// The end of draining.
     Drain,
+    /// A closure of the driver's, by its number.
+    Closure(u64),
 }
 
 /// The state that one thread's connections have in common.
@@ -45,10 +54,21 @@ pub(crate) struct Shared {
     /// Panic on late writes instead of dropping them.
     pub(crate) strict: bool,
     pub(crate) blame: Blame,
+    pub(crate) binder: Binder,
+    pub(crate) closures: Closures,
+    /// Where the counters of a driver of several threads come together.
+    pub(crate) totals: Option<Box<dyn Fn() -> Metrics>>,
+    pub(crate) watched: Option<Watched>,
+}
+
+/// One connection whose end somebody waits for.
+pub(crate) struct Watched {
+    pub(crate) id: ConnId,
+    pub(crate) reason: Option<CloseReason>,
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Clock, ids: IdSource, seed: u64) -> Shared {
+    pub(crate) fn new(clock: Clock, ids: IdSource, seed: u64, binder: Binder) -> Shared {
         Shared {
             output: Output::default(),
             effects: Effects::default(),
@@ -63,6 +83,56 @@ impl Shared {
             stopping: false,
             strict: false,
             blame: Blame::default(),
+            binder,
+            closures: Closures::default(),
+            totals: None,
+            watched: None,
+        }
+    }
+
+    /// The driver's counters up to now.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let mut metrics = self.totals.as_ref().map_or_else(|| self.metrics.clone(), |sum| sum());
+        metrics.age = Duration::from_nanos(self.clock.exact());
+        metrics
+    }
+
+    /// Wishes for an outgoing connection. The id is valid at once.
+    pub(crate) fn connect(
+        &mut self,
+        addr: SocketAddr,
+        limits: Option<Arc<Limits>>,
+        protocol: Boxed,
+    ) -> ConnId {
+        let id = self.ids.reserve();
+        self.effects.list.push(Effect::Connect { id, addr, limits, protocol });
+        id
+    }
+
+    /// Opens listening sockets, which the driver takes over when the callback has returned.
+    pub(crate) fn listen(
+        &mut self,
+        addr: &Address,
+        options: ListenOptions,
+        factory: BoxedFactory,
+    ) -> Result<ListenerId> {
+        if self.stopping {
+            return Err(stopped(addr));
+        }
+        let (id, sockets) = self.binder.listen(addr, &options)?;
+        let limits = Arc::new(options.limits);
+        self.effects.list.push(Effect::Listen { id, sockets, limits, factory });
+        Ok(id)
+    }
+
+    pub(crate) fn stop_listening(&mut self, id: ListenerId) {
+        self.effects.list.push(Effect::StopListening(id));
+    }
+
+    /// The end of a connection, for whoever waits for it.
+    pub(crate) fn note_end(&mut self, id: ConnId, reason: &CloseReason) {
+        if let Some(watched) = self.watched.as_mut().filter(|watched| watched.id == id) {
+            watched.reason = Some(reason.clone());
         }
     }
 }
@@ -92,7 +162,7 @@ impl Blame {
         took: u64,
         callback: Callback,
         protocol: &str,
-        peer: std::net::SocketAddr,
+        peer: SocketAddr,
         metrics: &mut Metrics,
     ) {
         if took > self.limit {

@@ -5,6 +5,7 @@
 //! mio's own type adds a layer to every read and write that the compiler does not always see
 //! through.
 
+use std::any::Any;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,10 +17,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token as MioToken, Waker};
 
 use crate::connection::Flags;
-use crate::driver::ListenOptions;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
-use crate::protocol::SocketInfo;
+use crate::protocol::{Bind, Bound, SocketInfo};
 use crate::socket::{self, Reserve, retry};
 
 /// The upper half of a token is a connection's generation, which is never 0. With 0 there, the
@@ -59,10 +59,6 @@ impl MioSystem {
 
     pub(super) fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.poll.registry(), MioToken(WAKE))
-    }
-
-    pub(super) fn adopt(&self, listener: std::net::TcpListener) -> TcpListener {
-        TcpListener::from_std(listener)
     }
 
     #[cfg(feature = "signals")]
@@ -159,8 +155,16 @@ impl System for MioSystem {
         Ok(())
     }
 
-    fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
-        Ok(TcpListener::from_std(socket::listen(addr, options)?))
+    fn bind(&self) -> Bind {
+        Box::new(|addr, options| {
+            let listener = socket::listen(addr, options)?;
+            Ok(Bound { addr: listener.local_addr()?, socket: Box::new(listener) })
+        })
+    }
+
+    fn adopt(&mut self, socket: Box<dyn Any>) -> Option<TcpListener> {
+        let listener: Box<std::net::TcpListener> = socket.downcast().ok()?;
+        Some(TcpListener::from_std(*listener))
     }
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {
@@ -238,9 +242,5 @@ impl Listener for TcpListener {
     fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = retry(|| TcpListener::accept(self))?;
         Ok((stream.into(), peer))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        TcpListener::local_addr(self)
     }
 }

@@ -11,15 +11,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::IntoAddress;
+use crate::client;
 use crate::clock::{Clock, Readings};
-use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
+use crate::driver::{Driver, Report};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
-use crate::protocol::{Boxed, Effect, Incoming, Peer, Protocol};
+use crate::protocol::{
+    Bound, BoxedFactory, Control, Incoming, ListenOptions, Peer, Protocol, Watched,
+};
+use crate::reason::CloseReason;
 
 use mio_system::MioSystem;
 
@@ -59,6 +63,69 @@ pub fn serve<P: Protocol + 'static>(
     let report = reactor.run()?;
     log::info!(target: "lariat::reactor", "stopped: {report}");
     Ok(())
+}
+
+/// Connects to `addr`, runs `protocol` to its end and gives it back: a client in a line.
+///
+/// A failed connect is `Ok` as well, with its reason. The protocol is None after a panic, or when
+/// another has [replaced](crate::Context::replace) it. Of the addresses that a name stands for, the
+/// first that answers is taken. Whatever else the protocol began, other connections for instance,
+/// ends before this returns.
+///
+/// ```
+/// use lariat::{CloseKind, Context, Input, Outcome, Protocol};
+///
+/// /// Says a word and keeps what is answered.
+/// #[derive(Default)]
+/// struct Asking {
+///     answer: Vec<u8>,
+/// }
+///
+/// impl Protocol for Asking {
+///     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+///         cx.write(b"hello");
+///         cx.shutdown_write();
+///         Ok(())
+///     }
+///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         self.answer.extend_from_slice(&input.take_all());
+///         Ok(())
+///     }
+/// }
+///
+/// # let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+/// # let addr = listener.local_addr().unwrap();
+/// # let server = std::thread::spawn(move || {
+/// #     let (mut stream, _) = listener.accept().unwrap();
+/// #     std::io::copy(&mut stream.try_clone().unwrap(), &mut stream).unwrap();
+/// # });
+/// let (asking, reason) = lariat::reactor::connect(addr, Asking::default())?;
+/// assert_eq!(reason.kind(), CloseKind::Finished);
+/// assert_eq!(asking.unwrap().answer, b"hello");
+/// # server.join().unwrap();
+/// # Ok::<(), lariat::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// The name cannot be looked up, or the driver could not be started or failed.
+pub fn connect<P: Protocol + 'static>(
+    addr: impl IntoAddress,
+    protocol: P,
+) -> Result<(Option<P>, CloseReason)> {
+    let mut reactor = Reactor::new()?;
+    client::connect(&addr.into_address(), protocol, |addr, lent| {
+        let id = reactor.connect_local(addr, lent);
+        reactor.inner.shared.watched = Some(Watched { id, reason: None });
+        reactor.run()?;
+        let watched = reactor.inner.shared.watched.take();
+        watched.and_then(|watched| watched.reason).ok_or_else(|| unfinished(addr))
+    })
+}
+
+/// The driver ended before the connection did, which a shutdown prevents.
+fn unfinished(addr: SocketAddr) -> Error {
+    Error::new(ErrorKind::Stopped, Op::Connect).with_addr(addr)
 }
 
 /// The readiness driver. Everything it calls runs on the thread that calls [`run`](Reactor::run) or
@@ -143,15 +210,7 @@ impl Reactor {
         options: ListenOptions,
         factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
-        options.limits.validate()?;
-        let addr = addr.into_address();
-        if self.inner.is_draining() {
-            return Err(Error::new(ErrorKind::Stopped, Op::Listen).with_addr(addr));
-        }
-        let addrs = addr.resolve()?;
-        self.inner
-            .listen(&addrs, &options, boxed(factory))
-            .map_err(|(addr, error)| Error::from_io(Op::Listen, error).with_addr(addr))
+        self.inner.listen(&addr.into_address(), options, boxed(factory))
     }
 
     /// Serves a socket that is listening already, one inherited from a supervisor for instance.
@@ -169,15 +228,15 @@ impl Reactor {
         let failed = |error| Error::from_io(Op::Listen, error);
         listener.set_nonblocking(true).map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
-        let listener = self.inner.system.adopt(listener);
-        self.inner
-            .adopt(vec![(addr, listener)], Arc::new(limits), boxed(factory))
-            .map_err(|(addr, error)| Error::from_io(Op::Listen, error).with_addr(addr))
+        let sockets = vec![Bound { addr, socket: Box::new(listener) }];
+        let id = self.inner.shared.binder.listeners.enter(&sockets);
+        self.inner.adopt(id, sockets, Arc::new(limits), boxed(factory))?;
+        Ok(id)
     }
 
     /// The real addresses of a listener; none once it has stopped.
     pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
-        self.inner.addresses(listener)
+        self.inner.shared.binder.listeners.addresses(listener)
     }
 
     /// Closes a listener. Its connections stay.
@@ -192,15 +251,15 @@ impl Reactor {
         addr: SocketAddr,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
-        self.connect_local(addr, protocol)
+        self.control().connect(addr, protocol)
     }
 
     /// Connects like [`connect`](Reactor::connect), with a protocol that may not leave this thread.
     pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
-        self.start_connect(addr, None, Box::new(protocol))
+        self.control().connect_local(addr, protocol)
     }
 
-    /// Connects like [`connect_local`](Reactor::connect_local), with limits.
+    /// Connects like [`connect`](Reactor::connect), with limits.
     ///
     /// # Errors
     ///
@@ -209,25 +268,27 @@ impl Reactor {
         &mut self,
         addr: SocketAddr,
         limits: Limits,
-        protocol: impl Protocol + 'static,
+        protocol: impl Protocol + Send + 'static,
     ) -> Result<ConnId> {
-        limits.validate()?;
-        Ok(self.start_connect(addr, Some(Arc::new(limits)), Box::new(protocol)))
+        self.control().connect_with(addr, limits, protocol)
     }
 
-    fn start_connect(
+    /// Connects like [`connect_local`](Reactor::connect_local), with limits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`].
+    pub fn connect_local_with(
         &mut self,
         addr: SocketAddr,
-        limits: Option<Arc<Limits>>,
-        protocol: Box<dyn Protocol>,
-    ) -> ConnId {
-        let protocol = Boxed::Here(protocol);
-        let id = self.inner.shared.ids.reserve();
-        self.inner.shared.effects.list.push(Effect::Connect { id, addr, limits, protocol });
-        id
+        limits: Limits,
+        protocol: impl Protocol + 'static,
+    ) -> Result<ConnId> {
+        self.control().connect_local_with(addr, limits, protocol)
     }
 
-    /// Runs until [shutdown](Handle::shutdown), or until no listener and no connection is left.
+    /// Runs until [shutdown](Handle::shutdown), or until no listener, no connection and no
+    /// [timer](Control::set_timer) is left.
     ///
     /// # Errors
     ///
@@ -272,6 +333,12 @@ impl Reactor {
     /// A connection, from outside of callbacks. What is wished for takes effect in the next turn.
     pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
         Peer::outside(&mut self.inner.shared, id)
+    }
+
+    /// What a closure on the driver may do, from outside of callbacks: timers of the reactor's own
+    /// above all. What is wished for takes effect in the next turn.
+    pub fn control(&mut self) -> Control<'_> {
+        Control::new(&mut self.inner.shared)
     }
 
     /// Whether an idle reactor goes on running, for handles to give it work \[off\].

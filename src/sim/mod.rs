@@ -45,14 +45,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::IntoAddress;
 use crate::clock::{Clock, nanos};
-use crate::driver::{BoxedFactory, Driver, ListenOptions, Report};
-use crate::error::{Error, ErrorKind, Op, Result};
+use crate::driver::{Driver, Report};
+use crate::error::{Error, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
-use crate::protocol::{Boxed, Effect, Incoming, Peer, Protocol};
+use crate::protocol::{BoxedFactory, Control, Incoming, ListenOptions, Peer, Protocol};
 
 pub use check::{check, seeds_from_env};
 pub use faults::{Call, Fault, Faults, Link};
@@ -82,7 +82,7 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`].
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
     pub fn with_limits(seed: u64, limits: DriverLimits) -> Result<Sim> {
         limits.validate()?;
         Ok(Sim::build(seed, limits))
@@ -267,29 +267,21 @@ impl Sim {
     /// # Errors
     ///
     /// As [`listen`](Sim::listen), and
-    /// [`ErrorKind::InvalidLimits`].
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
     pub fn listen_with<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,
         options: ListenOptions,
         mut factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
-        options.limits.validate()?;
-        let addr = addr.into_address();
-        if self.inner.is_draining() {
-            return Err(Error::new(ErrorKind::Stopped, Op::Listen).with_addr(addr));
-        }
-        let addrs = addr.resolve()?;
         let factory: Factory =
             Box::new(move |incoming| Some(Box::new(factory(incoming)?) as Box<dyn Protocol>));
-        self.inner
-            .listen(&addrs, &options, factory)
-            .map_err(|(addr, error)| Error::from_io(Op::Listen, error).with_addr(addr))
+        self.inner.listen(&addr.into_address(), options, factory)
     }
 
     /// The addresses of a listener; none once it has stopped.
     pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
-        self.inner.addresses(listener)
+        self.inner.shared.binder.listeners.addresses(listener)
     }
 
     /// Closes a listener. Its connections stay.
@@ -298,40 +290,56 @@ impl Sim {
     }
 
     /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect).
-    pub fn connect(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
-        self.start_connect(addr, None, Box::new(protocol))
+    pub fn connect(
+        &mut self,
+        addr: SocketAddr,
+        protocol: impl Protocol + Send + 'static,
+    ) -> ConnId {
+        self.control().connect(addr, protocol)
+    }
+
+    /// Connects like [`connect`](Sim::connect), with a protocol that may not leave this thread.
+    pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
+        self.control().connect_local(addr, protocol)
     }
 
     /// Connects with limits.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`].
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
     pub fn connect_with(
+        &mut self,
+        addr: SocketAddr,
+        limits: Limits,
+        protocol: impl Protocol + Send + 'static,
+    ) -> Result<ConnId> {
+        self.control().connect_with(addr, limits, protocol)
+    }
+
+    /// Connects like [`connect_local`](Sim::connect_local), with limits.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    pub fn connect_local_with(
         &mut self,
         addr: SocketAddr,
         limits: Limits,
         protocol: impl Protocol + 'static,
     ) -> Result<ConnId> {
-        limits.validate()?;
-        Ok(self.start_connect(addr, Some(Arc::new(limits)), Box::new(protocol)))
-    }
-
-    fn start_connect(
-        &mut self,
-        addr: SocketAddr,
-        limits: Option<Arc<Limits>>,
-        protocol: Box<dyn Protocol>,
-    ) -> ConnId {
-        let protocol = Boxed::Here(protocol);
-        let id = self.inner.shared.ids.reserve();
-        self.inner.shared.effects.list.push(Effect::Connect { id, addr, limits, protocol });
-        id
+        self.control().connect_local_with(addr, limits, protocol)
     }
 
     /// A connection, from outside of callbacks. What is wished for takes effect in the next turn.
     pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
         Peer::outside(&mut self.inner.shared, id)
+    }
+
+    /// What a closure on the driver may do, from outside of callbacks. What is wished for takes
+    /// effect in the next turn.
+    pub fn control(&mut self) -> Control<'_> {
+        Control::new(&mut self.inner.shared)
     }
 
     /// A remote for other threads.

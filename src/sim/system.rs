@@ -1,5 +1,6 @@
 //! The system beneath the simulator's loop: sockets of a made-up network.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -10,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::network::{Edge, Network};
 use crate::clock::nanos;
-use crate::driver::ListenOptions;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
-use crate::protocol::SocketInfo;
+use crate::protocol::{Bind, Bound, SocketInfo};
 use crate::socket::retry;
 
 pub(super) type Shared = Rc<RefCell<Network>>;
@@ -78,9 +78,17 @@ impl System for SimSystem {
         Ok(())
     }
 
-    fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> io::Result<SimListener> {
-        let addr = self.network.borrow_mut().listen(addr, options.backlog as usize, false)?;
-        Ok(SimListener { network: Rc::clone(&self.network), addr })
+    fn bind(&self) -> Bind {
+        let network = Rc::clone(&self.network);
+        Box::new(move |addr, options| {
+            let addr = network.borrow_mut().listen(addr, options.backlog as usize, false)?;
+            let listener = SimListener { network: Rc::clone(&network), addr };
+            Ok(Bound { addr, socket: Box::new(listener) })
+        })
+    }
+
+    fn adopt(&mut self, socket: Box<dyn Any>) -> Option<SimListener> {
+        socket.downcast().ok().map(|listener| *listener)
     }
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<SimStream> {
@@ -163,10 +171,6 @@ impl Listener for SimListener {
     fn accept(&mut self) -> io::Result<(SimStream, SocketAddr)> {
         let end = retry(|| self.network.borrow_mut().accept(self.addr))?;
         Ok(self.stream(end))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.addr)
     }
 }
 

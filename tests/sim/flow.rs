@@ -83,7 +83,7 @@ fn b5_a_client_that_streams_through_an_echo_gets_everything_back() {
         }
         let addr = serve(&mut sim, || Echo);
         let heard: Count = Rc::default();
-        sim.connect(addr, Streamer { sent: 0, heard: Rc::clone(&heard), chatty });
+        sim.connect_local(addr, Streamer { sent: 0, heard: Rc::clone(&heard), chatty });
         let peak = peak(&mut sim) as usize;
         assert_eq!(heard.get() as usize, WHOLE, "chatty {chatty}, rough {rough}");
         // Two ends, each with its mark and one read beyond it.

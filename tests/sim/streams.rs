@@ -442,7 +442,7 @@ fn a_client_that_connects_anew_in_closed_does_not_keep_a_driver_from_stopping() 
     let mut sim = Sim::new(11);
     let addr = serve(&mut sim, || Sink);
     let ended: Count = Rc::default();
-    sim.connect(addr, Anew(addr, Rc::clone(&ended)));
+    sim.connect_local(addr, Anew(addr, Rc::clone(&ended)));
     sim.run_for(ms(10)).unwrap();
     sim.handle().shutdown();
     let over = sim.run_until(|sim| sim.metrics().turns > 1_000).unwrap();

@@ -154,9 +154,9 @@ fn c1_slots_are_reused_again_and_again_without_a_mistake() {
     let _ = watch;
     sim.run_for(ms(1)).unwrap();
     for _ in 0..8 {
-        let id = sim.connect(addr, Sink);
+        let id = sim.connect_local(addr, Sink);
         let start = Again(rounds, Rc::clone(&ended), id);
-        first.get_or_insert(sim.connect(addr, start));
+        first.get_or_insert(sim.connect_local(addr, start));
     }
     let all = 8 * (rounds + 1);
     assert!(sim.run_until(|_| ended.get() == all).unwrap());

@@ -1,0 +1,150 @@
+//! The thread that called `run`: it waits for the others, and runs what belongs to the driver as a
+//! whole, closures and timers.
+
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::cell::Signal;
+use super::effects::{self, Author};
+use super::hub::{Call, Hub, State, lock};
+use crate::driver::Report;
+use crate::id::ListenerId;
+use crate::metrics::Metrics;
+use crate::protocol::{Closure, Shared, TimerOwner};
+
+/// How long the end of a run waits for threads that have nothing more to do, or do not come back.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// One call of `run`.
+pub(super) struct Runner {
+    hub: Arc<Hub>,
+    shared: Shared,
+    published: Arc<Mutex<Metrics>>,
+}
+
+impl Runner {
+    pub(super) fn new(hub: &Arc<Hub>) -> Runner {
+        let shared = hub.shared(hub.clock.exact());
+        Runner { hub: Arc::clone(hub), shared, published: hub.add_worker() }
+    }
+
+    /// Waits until shutdown, or until nothing is left.
+    pub(super) fn run(&mut self) -> Report {
+        let hub = Arc::clone(&self.hub);
+        self.wait(None, |state, timers| {
+            let idle = state.cells.is_empty() && state.listeners.is_empty() && state.acceptors == 0;
+            hub.is_stopping() || (idle && !timers && !state.keep_running)
+        });
+        if hub.is_stopping() {
+            return self.drain();
+        }
+        self.wait_gone(Some(Instant::now() + LAST_WAIT));
+        Report::default()
+    }
+
+    /// Stops accepting, tells every connection, and waits; what is left after the time to drain is
+    /// aborted.
+    pub(super) fn drain(&mut self) -> Report {
+        let hub = Arc::clone(&self.hub);
+        let listeners: Vec<ListenerId> = lock(&hub.state).listeners.iter().map(|l| l.id).collect();
+        for id in listeners {
+            hub.stop_listening(id);
+        }
+        lock(&hub.state).draining = true;
+        hub.signal_all(Signal::Stop);
+        self.wait_empty(Instant::now().checked_add(hub.limits.drain));
+        lock(&hub.state).drain_over = true;
+        hub.signal_all(Signal::End);
+        // Whoever is still in a callback now is not waited for.
+        let until = Some(Instant::now() + LAST_WAIT);
+        self.wait_empty(until);
+        self.wait_gone(until);
+        hub.end();
+        lock(&hub.state).report.clone()
+    }
+
+    /// Waits until no connection and no acceptor is left.
+    fn wait_empty(&mut self, until: Option<Instant>) {
+        self.wait(until, |state, _| state.cells.is_empty() && state.acceptors == 0);
+    }
+
+    /// Waits until the threads of the connections have let go of everything.
+    fn wait_gone(&mut self, until: Option<Instant>) {
+        self.wait(until, |state, _| state.threads == 0);
+    }
+
+    /// Waits until `over`, which is told whether timers are set, at most until `until`. Closures
+    /// and timers run meanwhile.
+    fn wait(&mut self, until: Option<Instant>, over: impl Fn(&State, bool) -> bool) {
+        let hub = Arc::clone(&self.hub);
+        loop {
+            self.run_timers();
+            let mut state = lock(&hub.state);
+            let calls = mem::take(&mut state.calls);
+            if !calls.is_empty() {
+                drop(state);
+                calls.into_iter().for_each(|call| self.run_call(call));
+                continue;
+            }
+            let timer = self.shared.timers.next().filter(|next| *next < u64::MAX);
+            if over(&state, self.shared.closures.len() > 0) {
+                return;
+            }
+            let now = hub.clock.exact();
+            let timer = timer.map(|timer| Duration::from_nanos(timer.saturating_sub(now)));
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return;
+            }
+            let Some(most) = timer.into_iter().chain(left).min() else {
+                drop(hub.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                continue;
+            };
+            drop(hub.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn run_call(&mut self, call: Call) {
+        self.hub.count_taken(1);
+        self.shared.stopping = self.hub.is_stopping();
+        self.shared.run_closure(call as Closure);
+        self.apply();
+    }
+
+    /// Runs the timers that are due. Those set meanwhile wait for the next time, also when they
+    /// have no delay.
+    fn run_timers(&mut self) {
+        let now = self.hub.clock.exact();
+        let mut due = Vec::new();
+        while let Some((owner, _)) = self.shared.timers.pop_due(now) {
+            if let TimerOwner::Closure(number) = owner {
+                due.push(number);
+            }
+        }
+        for number in due {
+            self.shared.stopping = self.hub.is_stopping();
+            self.shared.run_timer(number);
+            self.apply();
+        }
+    }
+
+    fn apply(&mut self) {
+        let author = &mut Author { hub: &self.hub, shared: &mut self.shared, cell: None };
+        let later = effects::apply(author);
+        // Nothing here answers input, so that no output is left for this thread to send.
+        later.begin(&self.hub);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        lock(&self.published).clone_from(&self.shared.metrics);
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.publish();
+        self.hub.remove_worker(&self.published);
+    }
+}

@@ -1,0 +1,206 @@
+//! Listening: sockets are opened at once, also by callbacks, and accepted from when the driver has
+//! taken them over.
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Incoming, Protocol};
+use crate::address::Address;
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::id::ListenerId;
+use crate::limits::Limits;
+
+/// A factory as every driver can take it: called for each newcomer, None refuses.
+pub type BoxedFactory = Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>> + Send + Sync>;
+
+/// How to listen.
+///
+/// ```
+/// use std::time::Duration;
+/// let mut options = lariat::ListenOptions::default();
+/// options.limits.idle = Some(Duration::from_secs(60));
+/// options.backlog = 128;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListenOptions {
+    /// The limits of each accepted connection.
+    pub limits: Limits,
+    /// Connections that wait in the kernel to be accepted \[1024\].
+    pub backlog: u32,
+    /// SO_REUSEPORT: several sockets share one port \[off\].
+    pub reuse_port: bool,
+    /// TCP_NODELAY: small writes leave at once \[on\].
+    pub nodelay: bool,
+    /// For IPv6 addresses, whether IPv4 is left to another socket \[on\].
+    pub v6_only: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions {
+            limits: Limits::default(),
+            backlog: 1024,
+            reuse_port: false,
+            nodelay: true,
+            v6_only: true,
+        }
+    }
+}
+
+/// Boxes a factory for [`Binder::listen`]'s sockets.
+pub(crate) fn boxed<P: Protocol + Send + 'static>(
+    factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
+) -> BoxedFactory {
+    Box::new(move |incoming| Some(Box::new(factory(incoming)?) as Box<dyn Protocol + Send>))
+}
+
+/// A socket that listens and that no driver accepts from yet.
+pub(crate) struct Bound {
+    pub(crate) addr: SocketAddr,
+    /// Its type is known to the driver that made it, and to nobody above.
+    pub(crate) socket: Box<dyn Any>,
+}
+
+/// Opens a listening socket.
+pub(crate) type Bind = Box<dyn Fn(SocketAddr, &ListenOptions) -> io::Result<Bound>>;
+
+/// Opens listening sockets for a driver and its callbacks.
+pub(crate) struct Binder {
+    bind: Bind,
+    pub(crate) listeners: Listeners,
+}
+
+impl Binder {
+    pub(crate) fn new(listeners: Listeners, bind: Bind) -> Binder {
+        Binder { bind, listeners }
+    }
+
+    /// Opens a socket for each address that `addr` stands for: for all that exist here, or for
+    /// none.
+    pub(crate) fn listen(
+        &self,
+        addr: &Address,
+        options: &ListenOptions,
+    ) -> Result<(ListenerId, Vec<Bound>)> {
+        options.limits.validate()?;
+        let addrs = addr.resolve(Op::Listen)?;
+        let mut sockets = Vec::new();
+        let mut failed = None;
+        for addr in &addrs {
+            match (self.bind)(*addr, options) {
+                Ok(socket) => sockets.push(socket),
+                // One of several addresses of a name may not exist here: IPv6 is off, say.
+                Err(error) if addrs.len() > 1 && is_absent(&error) => failed = Some((addr, error)),
+                Err(error) => return Err(Error::from_io(Op::Listen, error).with_addr(addr)),
+            }
+        }
+        if let (true, Some((addr, error))) = (sockets.is_empty(), failed) {
+            return Err(Error::from_io(Op::Listen, error).with_addr(addr));
+        }
+        Ok((self.listeners.enter(&sockets), sockets))
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+/// What a driver that stops answers to whoever wants to listen.
+pub(crate) fn stopped(addr: &Address) -> Error {
+    Error::new(ErrorKind::Stopped, Op::Listen).with_addr(addr)
+}
+
+/// The listeners of a driver: which there are, and their addresses.
+#[derive(Clone, Default)]
+pub(crate) struct Listeners(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    next: u32,
+    open: Vec<(ListenerId, Vec<SocketAddr>)>,
+}
+
+impl Listeners {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names a listener. Ids are never given out twice.
+    pub(crate) fn enter(&self, sockets: &[Bound]) -> ListenerId {
+        let mut known = self.lock();
+        let id = ListenerId::new(known.next);
+        known.next += 1;
+        known.open.push((id, sockets.iter().map(|socket| socket.addr).collect()));
+        id
+    }
+
+    /// Forgets a listener; false when it had been stopped before.
+    pub(crate) fn remove(&self, id: ListenerId) -> bool {
+        let mut known = self.lock();
+        let before = known.open.len();
+        known.open.retain(|(open, _)| *open != id);
+        known.open.len() < before
+    }
+
+    pub(crate) fn has(&self, id: ListenerId) -> bool {
+        self.lock().open.iter().any(|(open, _)| *open == id)
+    }
+
+    /// The addresses of a listener; none once it has stopped.
+    pub(crate) fn addresses(&self, id: ListenerId) -> Vec<SocketAddr> {
+        let known = self.lock();
+        let found = known.open.iter().find(|(open, _)| *open == id);
+        found.map_or_else(Vec::new, |(_, addresses)| addresses.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binder(refused: &'static [u16], errno: i32) -> Binder {
+        let bind = move |addr: SocketAddr, _: &ListenOptions| {
+            if refused.contains(&addr.port()) {
+                return Err(io::Error::from_raw_os_error(errno));
+            }
+            Ok(Bound { addr, socket: Box::new(()) })
+        };
+        Binder::new(Listeners::default(), Box::new(bind))
+    }
+
+    fn several(ports: &[u16]) -> Address {
+        Address::Several(ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect())
+    }
+
+    #[test]
+    fn addresses_that_do_not_exist_here_are_left_out_unless_none_does() {
+        let options = ListenOptions::default();
+        let some = binder(&[2], libc::EADDRNOTAVAIL);
+        let (id, sockets) = some.listen(&several(&[1, 2, 3]), &options).unwrap();
+        assert_eq!(sockets.len(), 2);
+        assert_eq!(some.listeners.addresses(id).len(), 2);
+        assert!(some.listen(&several(&[2]), &options).is_err());
+        assert!(binder(&[1, 2], libc::EAFNOSUPPORT).listen(&several(&[1, 2]), &options).is_err());
+    }
+
+    #[test]
+    fn an_address_in_use_refuses_all_of_them() {
+        let options = ListenOptions::default();
+        let error = binder(&[2], libc::EADDRINUSE).listen(&several(&[1, 2]), &options);
+        let error = error.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::AddressInUse);
+        assert_eq!(error.addr(), Some("127.0.0.1:2"));
+    }
+
+    #[test]
+    fn an_id_is_never_given_out_twice() {
+        let listeners = Listeners::default();
+        let first = listeners.enter(&[]);
+        assert!(listeners.has(first) && listeners.remove(first) && !listeners.remove(first));
+        assert!(listeners.enter(&[]) != first && listeners.addresses(first).is_empty());
+    }
+}
