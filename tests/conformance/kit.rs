@@ -15,7 +15,7 @@ use lariat::{
 use socket2::{Domain, Socket, Type};
 
 /// More than any scenario takes on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 // ---- drivers ------------------------------------------------------------------------------------
 
@@ -338,12 +338,16 @@ pub(crate) fn echo() -> Play {
 }
 
 /// Stops its listener as soon as it is known, so that a run comes to its end.
-struct Last<P> {
+pub(crate) struct Last<P> {
     inner: P,
     stops: Option<ListenerId>,
 }
 
 impl<P> Last<P> {
+    pub(crate) fn new(inner: P, incoming: &lariat::Incoming) -> Last<P> {
+        Last { inner, stops: Some(incoming.listener()) }
+    }
+
     fn stop(&mut self, cx: &mut Context<'_>) {
         if let Some(listener) = self.stops.take() {
             cx.stop_listening(listener);

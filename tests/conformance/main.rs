@@ -2,11 +2,14 @@
 //!
 //! A scenario is a function over a [`Stage`](kit::Stage), which knows its driver only as
 //! `dyn lariat::Driver`. It runs in the simulator with several seeds, with and without a rough
-//! network, and on the reactor over real sockets; the traces must be the same.
+//! network, and over real sockets on the reactor and on blocking threads; the traces must be the
+//! same.
 
 mod callbacks;
+mod clients;
 mod ends;
 mod filters;
+mod handles;
 mod input;
 mod kit;
 mod output;

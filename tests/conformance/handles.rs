@@ -1,0 +1,523 @@
+//! Requests of handles, closures on the driver, and its own timers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lariat::{
+    Context, Control, Driver, DriverLimits, ErrorKind, Handle, Input, ListenOptions, Note, Outcome,
+    Protocol,
+};
+
+use crate::kit::{Last, Play, Stage, data, echo, everywhere, everywhere_with};
+
+/// Says `bytes`, and closes when they have come back.
+fn answered(bytes: &'static [u8]) -> Play {
+    closing_after(bytes.len()).opened(move |cx| {
+        cx.write(bytes);
+        Ok(())
+    })
+}
+
+/// Closes when `count` bytes have come.
+fn closing_after(count: usize) -> Play {
+    Play::new().data(move |cx, input| {
+        if input.len() == count {
+            input.consume_all();
+            cx.close();
+        }
+        Ok(())
+    })
+}
+
+/// What closures tell, in order.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    fn tell(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
+    #[track_caller]
+    fn expect(&self, stage: &Stage<'_>, lines: &[&str]) {
+        let found = self.0.lock().unwrap().clone();
+        stage.check(found == lines, &format!("told: {found:?}, expected: {lines:?}"));
+    }
+}
+
+#[test]
+fn requests_for_a_connection_are_carried_out_in_their_order() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", Play::new);
+        let id = stage.connect("client", addr, Play::new());
+        let handle = stage.driver.handle();
+        handle.write(id, b"one ").unwrap();
+        handle.push(id, "two ").unwrap();
+        handle.write(id, b"three").unwrap();
+        handle.shutdown_write(id).unwrap();
+        handle.write(id, b"too late").unwrap();
+        stage.run();
+        stage.expect(
+            "server",
+            &[
+                "opened".to_owned(),
+                data(b"one two three"),
+                "eof".to_owned(),
+                "closed finished by the peer".to_owned(),
+            ],
+        );
+        stage.check(stage.driver.metrics().refused_bytes == 8, "what came too late is counted");
+    });
+}
+
+#[test]
+fn what_is_asked_for_before_a_close_is_done_and_what_comes_after_is_not() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", Play::new);
+        let handle = stage.driver.handle();
+        let play = Play::new().opened(move |cx| {
+            cx.write(b"first ");
+            handle.write(cx.id(), b"last words")?;
+            handle.close(cx.id())?;
+            handle.write(cx.id(), b"never")?;
+            Ok(())
+        });
+        stage.connect("client", addr, play);
+        stage.run();
+        stage.expect("client", &["opened", "closed finished by us"]);
+        let words = data(b"first last words");
+        stage.expect("server", &["opened", &words, "eof", "closed finished by the peer"]);
+        stage.check(stage.driver.metrics().refused_bytes == 5, "what came after is counted");
+    });
+}
+
+#[test]
+fn a_note_that_is_posted_before_the_connection_opens_waits_for_it() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", Play::new);
+        let play = Play::new().notified(|cx, note| {
+            cx.write(&note.downcast::<Vec<u8>>().unwrap());
+            cx.close();
+            Ok(())
+        });
+        let id = stage.connect("client", addr, play);
+        stage.driver.handle().notify(id, Note::new(b"noted".to_vec())).unwrap();
+        stage.run();
+        stage.expect("client", &["opened", "notified", "closed finished by us"]);
+        stage.expect(
+            "server",
+            &[
+                "opened".to_owned(),
+                data(b"noted"),
+                "eof".to_owned(),
+                "closed finished by the peer".to_owned(),
+            ],
+        );
+    });
+}
+
+#[test]
+fn a_close_cancels_a_connect_that_has_not_begun() {
+    everywhere(|stage| {
+        let addr = stage.deserted();
+        let id = stage.connect("client", addr, Play::new());
+        stage.driver.handle().close(id).unwrap();
+        stage.run();
+        let found = stage.trace.of("client");
+        // The connect may have been refused before the request was looked at.
+        let closed = found.len() == 1 && found[0].starts_with("closed");
+        stage.check(closed, &format!("{found:?}"));
+    });
+}
+
+#[test]
+fn a_connect_by_handle_runs_its_protocol() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", echo);
+        let client = stage.trace.wrap("client", answered(b"by handle"));
+        stage.driver.handle().connect(addr, client).unwrap();
+        stage.run();
+        stage.expect(
+            "client",
+            &["opened".to_owned(), data(b"by handle"), "closed finished by us".to_owned()],
+        );
+    });
+}
+
+#[test]
+fn a_closure_listens_connects_and_writes() {
+    everywhere(|stage| {
+        let (trace, told) = (stage.trace.clone(), Told::default());
+        let tells = told.clone();
+        let call = move |control: &mut Control<'_>| {
+            let server = trace.clone();
+            let listener = control
+                .listen("127.0.0.1:0", move |incoming| {
+                    Some(server.wrap("server", Last::new(echo(), incoming)))
+                })
+                .unwrap();
+            let addr = control.addresses(listener)[0];
+            assert_ne!(addr.port(), 0);
+            let id = control.connect(addr, trace.wrap("client", closing_after(5)));
+            control.peer(id).write(b"hello");
+            tells.tell(format!("open: {}", control.peer(id).is_open()));
+        };
+        stage.driver.handle().call(call).unwrap();
+        stage.run();
+        told.expect(stage, &["open: true"]);
+        let hello = data(b"hello");
+        stage.expect("client", &["opened", &hello, "closed finished by us"]);
+        stage.expect("server", &["opened", &hello, "eof", "closed finished by the peer"]);
+    });
+}
+
+#[test]
+fn a_callback_listens_and_knows_the_port_at_once() {
+    everywhere(|stage| {
+        let trace = stage.trace.clone();
+        let server = move || {
+            let trace = trace.clone();
+            Play::new().opened(move |cx| {
+                let passive = trace.clone();
+                let listener = cx.listen("127.0.0.1:0", move |incoming| {
+                    Some(passive.wrap("passive", Last::new(echo(), incoming)))
+                })?;
+                let port = cx.addresses(listener)[0].port();
+                cx.write(&port.to_be_bytes());
+                Ok(())
+            })
+        };
+        let addr = stage.serve("server", server);
+        let trace = stage.trace.clone();
+        let client = Play::new().data(move |cx, input| {
+            if input.len() == 2 {
+                let port = u16::from_be_bytes([input[0], input[1]]);
+                input.consume_all();
+                let second = trace.wrap("second", answered(b"passive"));
+                cx.connect(([127, 0, 0, 1], port).into(), second);
+                cx.close();
+            }
+            Ok(())
+        });
+        stage.connect("client", addr, client);
+        stage.run();
+        let passive = data(b"passive");
+        stage.expect("passive", &["opened", &passive, "eof", "closed finished by the peer"]);
+        stage.expect("second", &["opened", &passive, "closed finished by us"]);
+    });
+}
+
+#[test]
+fn what_came_of_listening_is_told_on_the_driver() {
+    everywhere(|stage| {
+        let told = Told::default();
+        let handle = stage.driver.handle();
+        let (tells, again) = (told.clone(), handle.clone());
+        let options = ListenOptions::default;
+        handle
+            .listen(
+                "127.0.0.1:0",
+                options(),
+                |_| Some(echo()),
+                move |control, listener| {
+                    let first = listener.unwrap();
+                    let addr = control.addresses(first)[0];
+                    tells.tell(format!("port: {}", addr.port() != 0));
+                    let told = move |control: &mut Control<'_>, listener: lariat::Result<_>| {
+                        tells.tell(format!("{:?}", listener.unwrap_err().kind()));
+                        control.stop_listening(first);
+                        assert!(control.addresses(first).len() <= 1);
+                    };
+                    again.listen(addr, options(), |_| Some(echo()), told).unwrap();
+                },
+            )
+            .unwrap();
+        let refused = handle.listen("nonsense", options(), |_| Some(echo()), |_, _| {});
+        let refused = refused.err().unwrap();
+        stage.check(refused.error().kind() == ErrorKind::InvalidAddress, "no address");
+        stage.run();
+        told.expect(stage, &["port: true", "AddressInUse"]);
+    });
+}
+
+#[test]
+fn a_listener_that_is_stopped_in_the_closure_that_made_it_never_accepts() {
+    everywhere(|stage| {
+        let told = Told::default();
+        let tells = told.clone();
+        let call = move |control: &mut Control<'_>| {
+            let listener = control.listen("127.0.0.1:0", |_| Some(echo())).unwrap();
+            control.stop_listening(listener);
+            tells.tell("stopped");
+        };
+        stage.driver.handle().call(call).unwrap();
+        stage.run();
+        told.expect(stage, &["stopped"]);
+    });
+}
+
+#[test]
+fn a_closure_that_panics_harms_nobody_and_what_it_wished_for_before_is_done() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", Play::new);
+        let id = stage.connect("client", addr, Play::new());
+        let handle = stage.driver.handle();
+        let call = move |control: &mut Control<'_>| {
+            control.peer(id).write(b"before");
+            control.peer(id).shutdown_write();
+            panic!("in a closure");
+        };
+        handle.call(call).unwrap();
+        stage.run();
+        stage.check(stage.driver.metrics().panics == 1, "the panic is counted");
+        let before = data(b"before");
+        stage.expect("server", &["opened", &before, "eof", "closed finished by the peer"]);
+    });
+}
+
+#[test]
+fn a_request_for_a_connection_that_is_gone_is_counted() {
+    everywhere(|stage| {
+        let addr = stage.deserted();
+        let handle = stage.driver.handle();
+        let play = Play::new().closed(move |cx, _| {
+            let (handle, id) = (handle.clone(), cx.id());
+            let later = handle.clone();
+            let call = move |control: &mut Control<'_>| {
+                control.set_timer(Duration::from_millis(50), move |_| {
+                    later.write(id, b"to nobody").unwrap();
+                    later.notify(id, Note::new(())).unwrap();
+                    later.close(id).unwrap();
+                    later.abort(id);
+                });
+            };
+            handle.call(call).unwrap();
+        });
+        stage.connect("client", addr, play);
+        stage.run();
+        let stale = stage.driver.metrics().stale;
+        stage.check(stale >= 3, &format!("{stale} requests were stale"));
+    });
+}
+
+#[test]
+fn a_full_queue_gives_back_what_it_refuses_and_never_shutdown() {
+    let mut limits = DriverLimits::default();
+    limits.posts_max = 2;
+    everywhere_with(limits, |stage| {
+        let told = Told::default();
+        let handle = stage.driver.handle();
+        let tell = |line: &'static str| {
+            let told = told.clone();
+            move |_: &mut Control<'_>| told.tell(line)
+        };
+        handle.call(tell("first")).unwrap();
+        handle.call(tell("second")).unwrap();
+        let refused = handle.call(tell("third")).unwrap_err();
+        stage.check(refused.error().kind() == ErrorKind::Full, "the queue is full");
+        let third = refused.into_payload();
+        let again = handle.clone();
+        stage.run();
+        told.expect(stage, &["first", "second"]);
+        again.call(third).unwrap();
+        stage.run();
+        told.expect(stage, &["first", "second", "third"]);
+        handle.shutdown();
+        stage.run();
+        let refused = handle.call(tell("fourth")).unwrap_err();
+        stage.check(refused.error().kind() == ErrorKind::Stopped, "the driver has ended");
+        stage.check(handle.is_ended(), "it says so");
+    });
+}
+
+#[test]
+fn posting_from_the_drivers_own_threads_does_not_wait() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", Play::new);
+        let handle: Arc<Mutex<Option<Handle>>> = Arc::default();
+        *handle.lock().unwrap() = Some(stage.driver.handle());
+        let play = Play::new().opened(move |cx| {
+            let handle = handle.lock().unwrap().clone().unwrap();
+            let id = cx.id();
+            handle.write(id, b"to myself")?;
+            let inner = handle.clone();
+            handle.call(move |_| inner.close(id).unwrap())?;
+            Ok(())
+        });
+        stage.connect("client", addr, play);
+        stage.run();
+        stage.expect("client", &["opened", "closed finished by us"]);
+    });
+}
+
+// ---- timers of the driver -----------------------------------------------------------------------
+
+const SOON: Duration = Duration::from_millis(20);
+
+#[test]
+fn timers_of_the_driver_run_in_order_never_early_and_keep_it_running() {
+    everywhere(|stage| {
+        let told = Told::default();
+        let tells = told.clone();
+        let call = move |control: &mut Control<'_>| {
+            let began = control.now();
+            for (line, delay) in [("last", 3 * SOON), ("first", SOON), ("second", SOON)] {
+                let tells = tells.clone();
+                control.set_timer(delay, move |control| {
+                    assert!(control.now().duration_since(began) >= delay, "{line} was early");
+                    tells.tell(line);
+                });
+            }
+            let cancelled = control.set_timer(SOON, |_| panic!("it was cancelled"));
+            assert!(control.cancel_timer(cancelled) && !control.cancel_timer(cancelled));
+            let never = control.set_timer(Duration::MAX, |_| panic!("it is too long to count"));
+            control.set_timer(4 * SOON, move |control| assert!(control.cancel_timer(never)));
+        };
+        stage.driver.handle().call(call).unwrap();
+        stage.run();
+        told.expect(stage, &["first", "second", "last"]);
+    });
+}
+
+#[test]
+fn c8_a_timer_without_delay_that_sets_itself_starves_nobody() {
+    fn again(control: &mut Control<'_>, left: u32, told: Told) {
+        if left == 0 {
+            return told.tell("over");
+        }
+        control.set_timer(Duration::ZERO, move |control| again(control, left - 1, told));
+    }
+    everywhere(|stage| {
+        let told = Told::default();
+        let tells = told.clone();
+        let handle = stage.driver.handle();
+        handle.call(move |control| again(control, 2_000, tells)).unwrap();
+        let addr = stage.serve("server", echo);
+        stage.connect("client", addr, answered(b"ping"));
+        stage.run();
+        told.expect(stage, &["over"]);
+        stage.expect("client", &["opened", &data(b"ping"), "closed finished by us"]);
+    });
+}
+
+#[test]
+fn a_timer_of_the_driver_reaches_connections_and_shutdown_does_not_wait_for_others() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", Play::new);
+        let id = stage.connect("client", addr, Play::new());
+        let call = move |control: &mut Control<'_>| {
+            control.set_timer(SOON, move |control| {
+                control.push_all(&[id], "tick");
+                control.shutdown();
+                assert!(!control.is_stopping());
+            });
+            control.set_timer(Duration::from_secs(3600), |_| panic!("nobody waits for it"));
+        };
+        stage.driver.handle().call(call).unwrap();
+        stage.run();
+        let found = stage.trace.of("client");
+        stage.check(found.contains(&"stopping".to_owned()), "it was told");
+    });
+}
+
+// ---- none is lost -------------------------------------------------------------------------------
+
+const ROUNDS: usize = 10_000;
+
+/// Every round is posted when the one before has been carried out, so that each has to wake the
+/// driver anew.
+#[test]
+fn of_ten_thousand_posts_and_wakes_none_is_lost() {
+    fn round(handle: &Handle, done: &Arc<AtomicUsize>) {
+        let (again, count) = (handle.clone(), Arc::clone(done));
+        handle
+            .call(move |_| {
+                if count.fetch_add(1, Ordering::Relaxed) + 1 < ROUNDS {
+                    round(&again, &count);
+                }
+            })
+            .unwrap();
+    }
+    let mut sim = lariat::sim::Sim::new(1);
+    let mut reactor = lariat::reactor::Reactor::new().unwrap();
+    let mut blocking = lariat::blocking::Blocking::new();
+    for driver in [&mut sim as &mut dyn Driver, &mut reactor, &mut blocking] {
+        let done = Arc::new(AtomicUsize::new(0));
+        round(&driver.handle(), &done);
+        driver.run().unwrap();
+        assert_eq!(done.load(Ordering::Relaxed), ROUNDS);
+    }
+}
+
+/// Another thread asks, and goes on when it was answered: a lost wake-up would stop it for good.
+#[test]
+fn of_ten_thousand_rounds_between_two_threads_none_is_lost() {
+    fn rounds(driver: &mut dyn Driver) {
+        let handle = driver.handle();
+        let (told, tell) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let patience = Duration::from_secs(60);
+            for number in 0..ROUNDS {
+                let told = told.clone();
+                let (answer, answered) = std::sync::mpsc::channel();
+                handle.call(move |_| answer.send(number).unwrap()).unwrap();
+                assert_eq!(answered.recv_timeout(patience), Ok(number));
+                told.send(number).unwrap();
+            }
+            handle.shutdown();
+        });
+        driver.run().unwrap();
+        thread.join().unwrap();
+        assert_eq!(tell.iter().count(), ROUNDS);
+    }
+    let mut reactor = lariat::reactor::Reactor::new().unwrap();
+    reactor.keep_running(true);
+    rounds(&mut reactor);
+    let mut blocking = lariat::blocking::Blocking::new();
+    blocking.keep_running(true);
+    rounds(&mut blocking);
+}
+
+/// The same with notes to one connection, which answers each.
+#[test]
+fn of_ten_thousand_notes_to_a_connection_none_is_lost() {
+    struct Answering(std::sync::mpsc::Sender<usize>);
+    impl Protocol for Answering {
+        fn opened(&mut self, _: &mut Context<'_>) -> Outcome {
+            self.0.send(usize::MAX)?;
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            input.consume_all();
+            Ok(())
+        }
+        fn notified(&mut self, _: &mut Context<'_>, note: Note) -> Outcome {
+            self.0.send(note.downcast::<usize>().unwrap())?;
+            Ok(())
+        }
+    }
+    fn rounds(driver: &mut dyn Driver) {
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let factory = Box::new(|_: &lariat::Incoming| Some(Box::new(echo()) as _));
+        let listener = driver.listen_boxed(addr, ListenOptions::default(), factory).unwrap();
+        let addr = driver.addresses(listener)[0];
+        let (told, answered) = std::sync::mpsc::channel();
+        let limits = lariat::Limits::default();
+        let id = driver.connect_boxed(addr, limits, Box::new(Answering(told))).unwrap();
+        let handle = driver.handle();
+        let thread = std::thread::spawn(move || {
+            let patience = Duration::from_secs(60);
+            assert_eq!(answered.recv_timeout(patience), Ok(usize::MAX));
+            for number in 0..ROUNDS {
+                handle.notify(id, Note::new(number)).unwrap();
+                assert_eq!(answered.recv_timeout(patience), Ok(number));
+            }
+            handle.shutdown();
+        });
+        driver.run().unwrap();
+        thread.join().unwrap();
+    }
+    rounds(&mut lariat::reactor::Reactor::new().unwrap());
+    rounds(&mut lariat::blocking::Blocking::new());
+}
