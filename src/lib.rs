@@ -32,7 +32,8 @@
 //! | testing it | [`sim::Probe`], [`sim::every_split`], [`sim::Sim`], [`sim::check`] |
 //! | bounds | [`Limits`], [`DriverLimits`], [`ListenOptions`] |
 //! | why a connection ended | [`CloseReason`], [`CloseKind`] |
-//! | other threads | [`Handle`] |
+//! | other threads | [`Handle`], [`Control`] |
+//! | a client in a line | [`reactor::connect`], [`blocking::connect`] |
 //! | encryption and the like | [`Filter`] |
 //!
 //! # Guarantees
