@@ -60,7 +60,7 @@ pub(super) struct State {
     /// Closures for the thread that calls `run`.
     pub(super) calls: VecDeque<Call>,
     /// Requests for connections that have an id, but have not been entered.
-    early: BTreeMap<ConnId, Vec<Post>>,
+    early: BTreeMap<ConnId, Early>,
     /// The counters of running threads, and of those that have ended.
     workers: Vec<Arc<Mutex<Metrics>>>,
     pub(super) metrics: Metrics,
@@ -70,6 +70,12 @@ pub(super) struct State {
     pub(super) drain_over: bool,
     pub(super) ended: bool,
     pub(super) report: Report,
+}
+
+#[derive(Default)]
+struct Early {
+    posts: Vec<Post>,
+    abort: bool,
 }
 
 /// A closure of a handle's.
@@ -189,9 +195,14 @@ impl Hub {
         let full = state.open >= self.limits.connections_max;
         state.open += 1;
         state.cells.insert(cell.id, Arc::clone(cell));
-        for post in state.early.remove(&cell.id).unwrap_or_default() {
-            // Its mailbox is new.
-            let _ = cell.deliver(post);
+        if let Some(early) = state.early.remove(&cell.id) {
+            for post in early.posts {
+                // Nobody has closed its mail yet.
+                let _ = cell.deliver(post);
+            }
+            if early.abort {
+                cell.signal(Signal::Abort);
+            }
         }
         if state.draining || self.is_stopping() {
             Entered::Late
@@ -279,7 +290,7 @@ impl Hub {
         }
         drop(ids);
         let early = lock(&self.state).early.remove(&id);
-        self.drop_posts(early.unwrap_or_default());
+        self.drop_posts(early.unwrap_or_default().posts);
     }
 
     /// The end of a connection, for whoever waits for it.
@@ -321,7 +332,7 @@ impl Hub {
                 cell.nudge(self);
             }
             None if lock(&self.ids).is_current(to) => {
-                state.early.entry(to).or_default().push(post);
+                state.early.entry(to).or_default().posts.push(post);
             }
             None => {
                 drop(state);
@@ -356,16 +367,19 @@ impl Hub {
             self.count_taken(1);
             drop_guarded(call);
         }
-        self.drop_posts(early.into_values().flatten());
+        self.drop_posts(early.into_values().flat_map(|early| early.posts));
     }
 
     pub(super) fn abort(self: &Arc<Hub>, id: ConnId) {
-        match self.cell(id) {
-            Some(cell) => {
-                cell.signal(Signal::Abort);
-                cell.nudge(self);
-            }
-            None => self.count(|metrics| metrics.stale += 1),
+        let mut state = lock(&self.state);
+        if let Some(cell) = state.cells.get(&id).cloned() {
+            drop(state);
+            cell.signal(Signal::Abort);
+            cell.nudge(self);
+        } else if lock(&self.ids).is_current(id) {
+            state.early.entry(id).or_default().abort = true;
+        } else {
+            state.metrics.stale += 1;
         }
     }
 

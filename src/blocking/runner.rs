@@ -32,9 +32,9 @@ impl Runner {
     /// Waits until shutdown, or until nothing is left.
     pub(super) fn run(&mut self) -> Report {
         let hub = Arc::clone(&self.hub);
-        self.wait(None, |state, timers| {
+        self.wait(None, |state, busy| {
             let idle = state.cells.is_empty() && state.listeners.is_empty() && state.acceptors == 0;
-            hub.is_stopping() || (idle && !timers && !state.keep_running)
+            hub.is_stopping() || (idle && !busy && !state.keep_running)
         });
         if hub.is_stopping() {
             return self.drain();
@@ -74,23 +74,22 @@ impl Runner {
         self.wait(until, |state, _| state.threads == 0);
     }
 
-    /// Waits until `over`, which is told whether timers are set, at most until `until`. Closures
-    /// and timers run meanwhile.
+    /// Waits until `over`, which is told whether closures wait or timers are set, at most until
+    /// `until`. They run meanwhile.
     fn wait(&mut self, until: Option<Instant>, over: impl Fn(&State, bool) -> bool) {
         let hub = Arc::clone(&self.hub);
         loop {
             self.run_timers();
-            let mut state = lock(&hub.state);
-            let calls = mem::take(&mut state.calls);
-            if !calls.is_empty() {
-                drop(state);
-                calls.into_iter().for_each(|call| self.run_call(call));
-                continue;
-            }
-            let timer = self.shared.timers.next().filter(|next| *next < u64::MAX);
-            if over(&state, self.shared.closures.len() > 0) {
+            // Those that they post in turn wait for the next time: shutdown must be seen.
+            let calls = mem::take(&mut lock(&hub.state).calls);
+            calls.into_iter().for_each(|call| self.run_call(call));
+            let state = lock(&hub.state);
+            let busy = !state.calls.is_empty();
+            if over(&state, busy || self.shared.closures.len() > 0) {
                 return;
             }
+            let timer = self.shared.timers.next().filter(|next| *next < u64::MAX);
+            let timer = if busy { Some(0) } else { timer };
             let now = hub.clock.exact();
             let timer = timer.map(|timer| Duration::from_nanos(timer.saturating_sub(now)));
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));

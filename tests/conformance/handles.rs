@@ -132,6 +132,38 @@ fn a_close_cancels_a_connect_that_has_not_begun() {
 }
 
 #[test]
+fn an_abort_before_the_driver_runs_is_not_forgotten() {
+    everywhere(|stage| {
+        let addr = stage.deserted();
+        let id = stage.connect("client", addr, Play::new());
+        stage.driver.handle().abort(id);
+        stage.run();
+        let found = stage.trace.of("client");
+        stage.check(found.len() == 1 && found[0].starts_with("closed"), &format!("{found:?}"));
+    });
+}
+
+#[test]
+fn a_closure_that_posts_itself_for_ever_does_not_keep_shutdown_away() {
+    fn again(handle: Handle, turns: u32) {
+        if turns == 100 {
+            handle.shutdown();
+        }
+        assert!(turns < 10_000, "shutdown is not seen");
+        let next = handle.clone();
+        // Refused when the driver has ended.
+        let _ = handle.call(move |_| again(next, turns + 1));
+    }
+    everywhere(|stage| {
+        let handle = stage.driver.handle();
+        let first = handle.clone();
+        handle.call(move |_| again(first, 0)).unwrap();
+        stage.run();
+        stage.check(handle.is_ended(), "it has ended");
+    });
+}
+
+#[test]
 fn a_connect_by_handle_runs_its_protocol() {
     everywhere(|stage| {
         let addr = stage.serve("server", echo);
