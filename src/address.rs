@@ -134,6 +134,24 @@ impl From<&[SocketAddr]> for Address {
     }
 }
 
+impl From<Vec<SocketAddr>> for Address {
+    fn from(addrs: Vec<SocketAddr>) -> Address {
+        Address::Several(addrs)
+    }
+}
+
+impl<const N: usize> From<[SocketAddr; N]> for Address {
+    fn from(addrs: [SocketAddr; N]) -> Address {
+        Address::Several(addrs.to_vec())
+    }
+}
+
+impl<const N: usize> From<&[SocketAddr; N]> for Address {
+    fn from(addrs: &[SocketAddr; N]) -> Address {
+        Address::Several(addrs.to_vec())
+    }
+}
+
 impl From<&SocketAddr> for Address {
     fn from(addr: &SocketAddr) -> Address {
         Address::Socket(*addr)
@@ -146,6 +164,12 @@ impl From<(&str, u16)> for Address {
             Ok(ip) => Address::from((ip, port)),
             Err(_) => Address::Name(format!("{host}:{port}")),
         }
+    }
+}
+
+impl From<(String, u16)> for Address {
+    fn from((host, port): (String, u16)) -> Address {
+        Address::from((host.as_str(), port))
     }
 }
 
@@ -166,6 +190,12 @@ mod tests {
         ];
         assert!(forms.iter().all(|form| *form == expected));
         assert_eq!(("::1", 5).into_address().to_string(), "[::1]:5");
+        let one: SocketAddr = "127.0.0.1:7000".parse().unwrap();
+        let several = Address::Several(vec![one, one]);
+        assert_eq!(vec![one, one].into_address(), several);
+        assert_eq!([one, one].into_address(), several);
+        assert_eq!((&[one, one]).into_address(), several);
+        assert_eq!(("localhost".to_owned(), 5).into_address(), ("localhost", 5).into_address());
     }
 
     #[test]

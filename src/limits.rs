@@ -133,8 +133,8 @@ pub enum Overload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DriverLimits {
-    /// Open connections, accepted and outgoing \[10,000;
-    /// [`Blocking::new`](crate::blocking::Blocking::new): 256\]. Lingering ones are not counted.
+    /// Open connections, accepted and outgoing \[10,000; [`blocking`](DriverLimits::blocking):
+    /// 256\]. Lingering ones are not counted.
     pub connections_max: usize,
     /// What happens above `connections_max` \[[`Overload::Pause`]\].
     pub overload: Overload,
@@ -176,6 +176,20 @@ impl Default for DriverLimits {
 }
 
 impl DriverLimits {
+    /// The defaults of the blocking driver: at most 256 connections, as each costs a thread or two;
+    /// everything else as on the others.
+    ///
+    /// ```
+    /// let mut limits = lariat::DriverLimits::blocking();
+    /// limits.drain = std::time::Duration::from_secs(5);
+    /// assert_eq!(limits.connections_max, 256);
+    /// let driver = lariat::blocking::Blocking::with_limits(limits)?;
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    pub fn blocking() -> DriverLimits {
+        DriverLimits { connections_max: 256, ..DriverLimits::default() }
+    }
+
     /// Tells whether these bounds can work.
     ///
     /// # Errors

@@ -41,9 +41,6 @@ use cell::Cell;
 use hub::{Entered, Hub, HubRemote, Presence, lock};
 use runner::Runner;
 
-/// Connections that a blocking driver has at most, unless told otherwise: each costs a thread.
-const CONNECTIONS_MAX: usize = 256;
-
 /// Serves `factory`'s protocols on `addr`, a thread for each connection, until Ctrl-C or SIGTERM
 /// (feature `signals`), which drain. A second signal ends the process at once.
 ///
@@ -163,13 +160,13 @@ impl Default for Blocking {
 }
 
 impl Blocking {
-    /// A driver with the default [`DriverLimits`], but at most 256 connections.
+    /// A driver with the limits of [`DriverLimits::blocking`]: at most 256 connections.
     pub fn new() -> Blocking {
-        let connections_max = CONNECTIONS_MAX;
-        Blocking::build(DriverLimits { connections_max, ..DriverLimits::default() })
+        Blocking::build(DriverLimits::blocking())
     }
 
-    /// A driver with its own limits.
+    /// A driver with its own limits: begin with those of [`DriverLimits::blocking`], as
+    /// [`DriverLimits::default`] allows 10,000 connections, and so as many threads.
     ///
     /// # Errors
     ///
