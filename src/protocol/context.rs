@@ -418,7 +418,12 @@ fn refuse(shared: &mut Shared, conn: &mut Connection, count: usize) {
             "{count} bytes were written to {} after it was closed for writing; they are dropped",
             conn.peer(),
         );
-        assert!(!shared.strict, "a protocol wrote after it had closed (Sim::strict)");
+    }
+    if shared.strict {
+        let peer = conn.peer();
+        shared.late_write.get_or_insert_with(|| {
+            format!("{count} bytes were written to {peer} after it was closed for writing")
+        });
     }
 }
 

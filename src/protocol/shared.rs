@@ -51,8 +51,9 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     /// Whether shutdown has begun.
     pub(crate) stopping: bool,
-    /// Panic on late writes instead of dropping them.
+    /// Whether a late write is not only dropped, but remembered for the driver to complain of.
     pub(crate) strict: bool,
+    pub(crate) late_write: Option<String>,
     pub(crate) blame: Blame,
     pub(crate) binder: Binder,
     pub(crate) closures: Closures,
@@ -82,6 +83,7 @@ impl Shared {
             limits: Arc::new(Limits::default()),
             stopping: false,
             strict: false,
+            late_write: None,
             blame: Blame::default(),
             binder,
             closures: Closures::default(),

@@ -157,7 +157,27 @@ impl Sim {
         Ok(Acceptor { network: Rc::clone(&self.network), addr })
     }
 
-    /// Panics when a protocol writes after it has closed, instead of dropping the bytes \[off\].
+    /// Makes a late write, which is otherwise dropped and counted, fail the test: the turn in which
+    /// a protocol writes to its own connection after it has closed it for writing panics when it is
+    /// over \[off\].
+    ///
+    /// ```should_panic
+    /// # use lariat::{Context, Input, Outcome, Protocol};
+    /// struct Talkative;
+    /// impl Protocol for Talkative {
+    ///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+    ///         cx.close();
+    ///         cx.write(&input.take_all());
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut sim = lariat::sim::Sim::new(1);
+    /// sim.strict(true);
+    /// let listener = sim.listen("127.0.0.1:1", |_| Some(Talkative)).unwrap();
+    /// sim.dial(sim.addresses(listener)[0]).send(b"hello");
+    /// sim.run().unwrap();
+    /// ```
     pub fn strict(&mut self, strict: bool) {
         self.inner.shared.strict = strict;
     }
@@ -237,8 +257,16 @@ impl Sim {
     /// # Errors
     ///
     /// As [`run`](Sim::run).
+    ///
+    /// # Panics
+    ///
+    /// After a late write, if [`strict`](Sim::strict) says so.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
-        self.inner.turn(timeout, &mut self.buffer).map_err(|error| Error::from_io(Op::Poll, error))
+        let result = self.inner.turn(timeout, &mut self.buffer);
+        if let Some(late) = self.inner.shared.late_write.take() {
+            panic!("{late} (Sim::strict, seed {})", self.seed);
+        }
+        result.map_err(|error| Error::from_io(Op::Poll, error))
     }
 
     /// Whether no listener and no connection is left.

@@ -61,9 +61,10 @@ impl Socket {
         network.close(self.end);
     }
 
-    /// Closes the socket: FIN behind what was sent, or a reset when bytes are unread.
+    /// Closes the socket: FIN behind what was sent, or a reset when bytes are unread. Dropping it
+    /// does the same.
     pub fn close(&self) {
-        self.network.borrow_mut().close(self.end);
+        self.network.borrow_mut().close_raw(self.end);
     }
 
     /// The host disappears: no FIN, no reset, no answer ever again.
@@ -123,7 +124,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.network.borrow_mut().close(self.end);
+        self.network.borrow_mut().close_raw(self.end);
     }
 }
 

@@ -93,6 +93,8 @@ pub(super) struct Raw {
     pub(super) received: Vec<u8>,
     outbox: VecDeque<u8>,
     finish: bool,
+    /// The test has closed it while it was connecting, with something to send.
+    closing: bool,
     pub(super) stopped: bool,
     pub(super) was_reset: bool,
 }
@@ -363,6 +365,9 @@ impl Network {
                     self.endpoints[end].vanished = true;
                 }
                 self.send_raw(end);
+                if self.endpoints[end].raw.as_ref().is_some_and(|raw| raw.closing) {
+                    self.close(end);
+                }
             }
         }
     }

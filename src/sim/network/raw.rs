@@ -17,6 +17,15 @@ impl Network {
         self.send_raw(end);
     }
 
+    /// Closes behind everything that was queued. Without that a connect under way is given up.
+    pub(in crate::sim) fn close_raw(&mut self, end: usize) {
+        let connecting = self.endpoints[end].progress == Progress::Connecting;
+        match &mut self.endpoints[end].raw {
+            Some(raw) if connecting && !raw.outbox.is_empty() => raw.closing = true,
+            _ => self.close(end),
+        }
+    }
+
     pub(in crate::sim) fn vanish(&mut self, end: usize) {
         self.endpoints[end].vanished = true;
     }
