@@ -20,21 +20,11 @@
 mod common;
 
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
 use lariat::blocking::Blocking;
-use lariat::{
-    CloseReason, Context, DriverLimits, Handle, Input, ListenOptions, Outcome, Protocol, Report,
-};
+use lariat::{CloseReason, Context, Input, ListenOptions, Outcome, Protocol};
 
-use common::{Options, Program};
-
-/// How long connections may go on after the first Ctrl-C.
-const DRAIN: Duration = Duration::from_secs(5);
-/// Connections at a time, unless told otherwise: each costs a thread.
-const CONNECTIONS_MAX: usize = 256;
+use common::{DriverKind, IDLE_OFF, Options, Program};
 
 struct Echo;
 
@@ -64,9 +54,9 @@ const PROGRAM: Program = Program {
     about: "sends every byte back, with a thread for each client",
     addr: "127.0.0.1:7000",
     try_this: r"printf 'hello\n' | nc -q1 127.0.0.1 7000",
-    connections_max: CONNECTIONS_MAX,
-    // The thread that could print them waits for the others in `run`.
-    has_stats: false,
+    drivers: &[DriverKind::Blocking],
+    threads: "a thread per connection",
+    idle_timeout: IDLE_OFF,
 };
 
 fn main() -> ExitCode {
@@ -76,42 +66,12 @@ fn main() -> ExitCode {
 }
 
 fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> common::Result {
-    let mut limits = DriverLimits::default();
-    limits.drain = DRAIN;
-    limits.connections_max = options.connections_max.unwrap_or(CONNECTIONS_MAX);
-    let mut driver = Blocking::with_limits(limits)?;
+    let mut driver = Blocking::with_limits(options.driver_limits())?;
     let mut listeners = Vec::new();
     for addrs in &options.addrs {
         let mut how = ListenOptions::default();
         how.limits.idle = options.idle_timeout;
         listeners.push(driver.listen_with(&**addrs, how, move |_| Some(make()))?);
     }
-    // Only now: until here, Ctrl-C ends the process as it does any other.
-    #[cfg(feature = "signals")]
-    driver.stop_on_signals()?;
-    for listener in listeners {
-        for addr in driver.addresses(listener) {
-            common::ready(addr, "tcp, blocking, a thread per connection")?;
-        }
-    }
-    let report = run(&mut driver, options.duration)?;
-    common::summary(options, &driver.metrics(), &report);
-    Ok(())
-}
-
-/// Runs until a signal, or until `duration` is over: a thread of its own keeps the time.
-fn run(driver: &mut Blocking, duration: Option<Duration>) -> lariat::Result<Report> {
-    let Some(duration) = duration else { return driver.run() };
-    let handle: Handle = driver.handle();
-    let (over, waits) = mpsc::channel::<()>();
-    let timer = thread::spawn(move || {
-        if waits.recv_timeout(duration) == Err(mpsc::RecvTimeoutError::Timeout) {
-            handle.shutdown();
-        }
-    });
-    let report = driver.run();
-    drop(over);
-    // It has nothing to panic about.
-    let _ = timer.join();
-    report
+    common::run(&mut driver, &listeners, options)
 }

@@ -16,21 +16,19 @@
 //! it went. With `-v` each connection that ends says why, with `--stats 1s` the counters are
 //! printed every second; `--help` has the rest. What all examples share (the command line, the
 //! ready line, the summary) is in `common/`.
+//!
+//! With `--driver blocking` the same protocol runs on threads, and what one sees from outside is
+//! the same but for the ready line; `serve` below has the two side by side.
 
 mod common;
-#[path = "common/turning.rs"]
-mod turning;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
+use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
-use lariat::{CloseReason, Context, DriverLimits, Input, ListenOptions, Outcome, Protocol};
+use lariat::{CloseReason, Context, Input, ListenOptions, Outcome, Protocol};
 
-use common::{Options, Program};
-
-/// How long connections may go on after the first Ctrl-C.
-const DRAIN: Duration = Duration::from_secs(5);
+use common::{DriverKind, IDLE_OFF, Options, Program};
 
 struct Echo;
 
@@ -60,8 +58,9 @@ const PROGRAM: Program = Program {
     about: "sends every byte back, to all clients at once, on one thread",
     addr: "127.0.0.1:7000",
     try_this: r"printf 'hello\n' | nc -q1 127.0.0.1 7000",
-    connections_max: 10_000,
-    has_stats: true,
+    drivers: &[DriverKind::Reactor, DriverKind::Blocking],
+    threads: "a thread per connection",
+    idle_timeout: IDLE_OFF,
 };
 
 fn main() -> ExitCode {
@@ -70,28 +69,27 @@ fn main() -> ExitCode {
     })
 }
 
-fn serve<P: Protocol + 'static>(options: &Options, make: fn() -> P) -> common::Result {
-    let mut limits = DriverLimits::default();
-    limits.drain = DRAIN;
-    if let Some(most) = options.connections_max {
-        limits.connections_max = most;
-    }
-    let mut reactor = Reactor::with_limits(limits)?;
+/// What differs between the drivers is the word that makes one, and that threads ask for `Send`.
+fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> common::Result {
+    let mut how = ListenOptions::default();
+    how.limits.idle = options.idle_timeout;
     let mut listeners = Vec::new();
-    for addrs in &options.addrs {
-        let mut how = ListenOptions::default();
-        how.limits.idle = options.idle_timeout;
-        listeners.push(reactor.listen_with(&**addrs, how, move |_| Some(make()))?);
-    }
-    // Only now: until here, Ctrl-C ends the process as it does any other.
-    #[cfg(feature = "signals")]
-    reactor.stop_on_signals()?;
-    for listener in listeners {
-        for addr in reactor.addresses(listener) {
-            common::ready(addr, "tcp, reactor, 1 thread")?;
+    match options.driver {
+        DriverKind::Reactor => {
+            let mut reactor = Reactor::with_limits(options.driver_limits())?;
+            for addrs in &options.addrs {
+                let factory = move |_: &_| Some(make());
+                listeners.push(reactor.listen_with(&**addrs, how.clone(), factory)?);
+            }
+            common::run(&mut reactor, &listeners, options)
+        }
+        DriverKind::Blocking => {
+            let mut blocking = Blocking::with_limits(options.driver_limits())?;
+            for addrs in &options.addrs {
+                let factory = move |_: &_| Some(make());
+                listeners.push(blocking.listen_with(&**addrs, how.clone(), factory)?);
+            }
+            common::run(&mut blocking, &listeners, options)
         }
     }
-    let report = turning::run(&mut reactor, options)?;
-    common::summary(options, &reactor.metrics(), &report);
-    Ok(())
 }

@@ -4,6 +4,7 @@
 //! library is called.
 
 mod options;
+mod running;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,8 +13,9 @@ use std::process::ExitCode;
 
 use lariat::{Metrics, Report};
 
-pub(crate) use options::{Options, Program};
+pub(crate) use options::{DriverKind, IDLE_OFF, Options, Program};
 use options::{Parsed, parse};
+pub(crate) use running::run;
 
 pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
 
@@ -78,12 +80,12 @@ fn say(line: fmt::Arguments<'_>) -> Result {
 }
 
 /// The one line of standard output: it tells people and scripts where to connect to.
-pub(crate) fn ready(addr: SocketAddr, how: &str) -> Result {
-    say(format_args!("listening on {addr} ({how})"))
+fn ready(addr: SocketAddr, how: &str) -> Result {
+    say(format_args!("listening on {addr} (tcp, {how})"))
 }
 
 /// What there is to say at the end.
-pub(crate) fn summary(options: &Options, metrics: &Metrics, report: &Report) {
+fn summary(options: &Options, metrics: &Metrics, report: &Report) {
     if options.quiet {
         return;
     }

@@ -3,9 +3,16 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use lariat::DriverLimits;
 use lexopt::prelude::*;
 
 use super::{Failure, Result};
+
+/// How long connections may go on after the first Ctrl-C.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What `--idle-timeout` does in examples that leave it to the library.
+pub(crate) const IDLE_OFF: &str = "close a connection when for T no byte has moved [off]";
 
 /// What the examples differ in.
 pub(crate) struct Program {
@@ -16,20 +23,49 @@ pub(crate) struct Program {
     pub(crate) addr: &'static str,
     /// A line to paste into a second terminal.
     pub(crate) try_this: &'static str,
-    /// How many connections may be open at a time unless told otherwise.
-    pub(crate) connections_max: usize,
-    /// Whether it can print the counters while it runs.
-    pub(crate) has_stats: bool,
+    /// What it can run on; the first is the one that it takes unless told otherwise.
+    pub(crate) drivers: &'static [DriverKind],
+    /// What a connection costs on the blocking driver, for the ready line.
+    pub(crate) threads: &'static str,
+    /// What `--idle-timeout` does, for `--help`.
+    pub(crate) idle_timeout: &'static str,
+}
+
+/// The drivers that real sockets have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DriverKind {
+    Reactor,
+    Blocking,
+}
+
+impl DriverKind {
+    fn name(self) -> &'static str {
+        match self {
+            DriverKind::Reactor => "reactor",
+            DriverKind::Blocking => "blocking",
+        }
+    }
+
+    /// Connections at a time, unless told otherwise: a thread costs more than an entry in a table.
+    fn connections_max(self) -> usize {
+        match self {
+            DriverKind::Reactor => 10_000,
+            DriverKind::Blocking => 256,
+        }
+    }
 }
 
 /// What was asked for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Options {
     /// As they were written.
     named: Vec<String>,
     /// What each of them stands for, after [`Options::resolve`].
     pub(crate) addrs: Vec<Vec<SocketAddr>>,
-    pub(crate) connections_max: Option<usize>,
+    pub(crate) driver: DriverKind,
+    /// The driver and its threads, for the ready line.
+    pub(super) how: String,
+    connections_max: Option<usize>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) duration: Option<Duration>,
     pub(crate) stats: Option<Duration>,
@@ -49,10 +85,13 @@ pub(super) fn parse(
     program: &Program,
     mut parser: lexopt::Parser,
 ) -> std::result::Result<Parsed, String> {
-    let mut options = Options::default();
+    let mut options = Options::new(program.drivers[0]);
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         match arg {
             Short('a') | Long("addr") => options.named.push(value(&mut parser, "--addr", address)?),
+            Short('d') | Long("driver") if program.drivers.len() > 1 => {
+                options.driver = value(&mut parser, "--driver", driver)?;
+            }
             Long("max-conns") => {
                 options.connections_max = Some(value(&mut parser, "--max-conns", count)?);
             }
@@ -62,7 +101,7 @@ pub(super) fn parse(
             Long("duration") => {
                 options.duration = Some(value(&mut parser, "--duration", duration)?);
             }
-            Long("stats") if program.has_stats => {
+            Long("stats") if program.drivers.contains(&DriverKind::Reactor) => {
                 options.stats = Some(value(&mut parser, "--stats", duration)?);
             }
             Short('v') | Long("verbose") => options.verbose = true,
@@ -81,6 +120,13 @@ pub(super) fn parse(
     if options.verbose && options.quiet {
         return Err("--verbose and --quiet contradict one another".to_owned());
     }
+    if options.stats.is_some() && options.driver == DriverKind::Blocking {
+        return Err("--stats needs the reactor: the other cannot be asked while it runs".to_owned());
+    }
+    options.how = match options.driver {
+        DriverKind::Reactor => "reactor, 1 thread".to_owned(),
+        DriverKind::Blocking => format!("blocking, {}", program.threads),
+    };
     if options.named.is_empty() {
         options.named.push(program.addr.to_owned());
     }
@@ -101,6 +147,7 @@ fn value<T>(
 fn expected(flag: &str) -> &'static str {
     match flag {
         "--addr" => "not an address; one looks like 127.0.0.1:7000, [::1]:7000 or :0",
+        "--driver" => "not a driver; there are reactor and blocking",
         "--max-conns" => "not a number from 1 to 1073741824",
         _ => "not a time above zero; one looks like 500ms, 30s or 2m",
     }
@@ -108,9 +155,16 @@ fn expected(flag: &str) -> &'static str {
 
 /// At most 24 lines of 80 columns, the last of them to paste.
 fn help(program: &Program) -> String {
-    let Program { name, about, addr, try_this, connections_max, has_stats } = program;
-    let stats = "      --stats T         print the counters every T [off]\n";
-    let stats = if *has_stats { stats } else { "" };
+    let Program { name, about, addr, try_this, drivers, idle_timeout, .. } = program;
+    let chosen = drivers[0];
+    let (mut driver, mut most) = (String::new(), chosen.connections_max().to_string());
+    for other in &drivers[1..] {
+        let (first, other_name) = (chosen.name(), other.name());
+        driver += &format!("  -d, --driver NAME     {first} or {other_name} [{first}]\n");
+        most += &format!("; {other_name} {}", other.connections_max());
+    }
+    let stats = "      --stats T         print the counters every T (reactor) [off]\n";
+    let stats = if drivers.contains(&DriverKind::Reactor) { stats } else { "" };
     format!(
         "{name}: {about}
 
@@ -119,8 +173,8 @@ usage: {name} [options]
   -a, --addr ADDR       listen here; may be given several times [{addr}]
                         HOST:PORT, [::1]:PORT, or :PORT for 127.0.0.1:PORT;
                         port 0 takes a free one
-      --max-conns N     open connections; above it newcomers wait [{connections_max}]
-      --idle-timeout T  close a connection when for T no byte has moved [off]
+{driver}      --max-conns N     open at a time; newcomers wait [{most}]
+      --idle-timeout T  {idle_timeout}
       --duration T      stop after T [off]
 {stats}  -v, --verbose         print each close with its reason
   -q, --quiet           print the ready line and errors only
@@ -146,6 +200,10 @@ fn address(text: &str) -> Option<String> {
     Some(if host.is_empty() { format!("127.0.0.1:{port}") } else { text.to_owned() })
 }
 
+fn driver(text: &str) -> Option<DriverKind> {
+    [DriverKind::Reactor, DriverKind::Blocking].into_iter().find(|kind| kind.name() == text)
+}
+
 fn count(text: &str) -> Option<usize> {
     text.parse().ok().filter(|count| (1..=1 << 30).contains(count))
 }
@@ -166,6 +224,30 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 impl Options {
+    fn new(driver: DriverKind) -> Options {
+        Options {
+            named: Vec::new(),
+            addrs: Vec::new(),
+            driver,
+            how: String::new(),
+            connections_max: None,
+            idle_timeout: None,
+            duration: None,
+            stats: None,
+            verbose: false,
+            quiet: false,
+        }
+    }
+
+    /// The bounds of the driver: what was asked for, and 5 s for connections to finish in.
+    pub(crate) fn driver_limits(&self) -> DriverLimits {
+        let mut limits = DriverLimits::default();
+        limits.drain = DRAIN;
+        let most = self.connections_max.unwrap_or(self.driver.connections_max());
+        limits.connections_max = most;
+        limits
+    }
+
     /// Looks the addresses up. Several flags may stand for the same one; that is for the system to
     /// refuse.
     pub(super) fn resolve(&mut self) -> Result {
