@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use lariat::blocking::Blocking;
 use lariat::{CloseReason, Context, Input, ListenOptions, Outcome, Protocol};
 
-use common::{DriverKind, IDLE_OFF, Options, Program};
+use common::{DriverKind, Options, Program};
 
 struct Echo;
 
@@ -56,7 +56,7 @@ const PROGRAM: Program = Program {
     try_this: r"printf 'hello\n' | nc -q1 127.0.0.1 7000",
     drivers: &[DriverKind::Blocking],
     threads: "a thread per connection",
-    idle_timeout: IDLE_OFF,
+    idle_timeout: None,
 };
 
 fn main() -> ExitCode {

@@ -28,7 +28,7 @@ use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::{CloseReason, Context, Input, ListenOptions, Outcome, Protocol};
 
-use common::{DriverKind, IDLE_OFF, Options, Program};
+use common::{DriverKind, Options, Program};
 
 struct Echo;
 
@@ -60,7 +60,7 @@ const PROGRAM: Program = Program {
     try_this: r"printf 'hello\n' | nc -q1 127.0.0.1 7000",
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "a thread per connection",
-    idle_timeout: IDLE_OFF,
+    idle_timeout: None,
 };
 
 fn main() -> ExitCode {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use lariat::{Metrics, Report};
 
-pub(crate) use options::{DriverKind, IDLE_OFF, Options, Program};
+pub(crate) use options::{DriverKind, Options, Program};
 use options::{Parsed, parse};
 pub(crate) use running::run;
 

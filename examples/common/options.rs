@@ -11,9 +11,6 @@ use super::{Failure, Result};
 /// How long connections may go on after the first Ctrl-C.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What `--idle-timeout` does in examples that leave it to the library.
-pub(crate) const IDLE_OFF: &str = "close a connection when for T no byte has moved [off]";
-
 /// What the examples differ in.
 pub(crate) struct Program {
     pub(crate) name: &'static str,
@@ -27,8 +24,8 @@ pub(crate) struct Program {
     pub(crate) drivers: &'static [DriverKind],
     /// What a connection costs on the blocking driver, for the ready line.
     pub(crate) threads: &'static str,
-    /// What `--idle-timeout` does, for `--help`.
-    pub(crate) idle_timeout: &'static str,
+    /// What `--idle-timeout` does; None for what it does in the library.
+    pub(crate) idle_timeout: Option<&'static str>,
 }
 
 /// The drivers that real sockets have.
@@ -156,6 +153,8 @@ fn expected(flag: &str) -> &'static str {
 /// At most 24 lines of 80 columns, the last of them to paste.
 fn help(program: &Program) -> String {
     let Program { name, about, addr, try_this, drivers, idle_timeout, .. } = program;
+    let idle = "close a connection when for T no byte has moved [off]";
+    let idle = idle_timeout.unwrap_or(idle);
     let chosen = drivers[0];
     let (mut driver, mut most) = (String::new(), chosen.connections_max().to_string());
     for other in &drivers[1..] {
@@ -174,7 +173,7 @@ usage: {name} [options]
                         HOST:PORT, [::1]:PORT, or :PORT for 127.0.0.1:PORT;
                         port 0 takes a free one
 {driver}      --max-conns N     open at a time; newcomers wait [{most}]
-      --idle-timeout T  {idle_timeout}
+      --idle-timeout T  {idle}
       --duration T      stop after T [off]
 {stats}  -v, --verbose         print each close with its reason
   -q, --quiet           print the ready line and errors only

@@ -1,0 +1,438 @@
+//! A chat room: whoever connects gives a name, and what one types the others read.
+//!
+//! It shows connections that talk to one another (`push_all`), a state that they share, a timer per
+//! connection, and what keeps a client from hurting the others: over-long lines are answered and
+//! dropped, control bytes never reach somebody else's terminal, a client that says nothing is
+//! closed, and so is one that does not read. Run it, and talk to it from two more terminals:
+//!
+//! ```text
+//! $ cargo run --release --example chat
+//! listening on 127.0.0.1:7000 (tcp, reactor, 1 thread)
+//!
+//! $ nc 127.0.0.1 7000                          $ nc 127.0.0.1 7000
+//! ```
+//!
+//! **The shared room.** Callbacks of the reactor run on one thread, one after another, so that an
+//! `Rc<RefCell<Room>>` is all they need. On the blocking driver each client has threads of its own,
+//! and the room is an `Arc<Mutex<Room>>`; that one works on every driver, the simulator of the tests
+//! below included. `Client` takes either, by the trait `Share`. Nothing is sent while the room is
+//! borrowed or locked: what a callback wishes for others is carried out when it has returned.
+//!
+//! **The slow reader.** `push_all` never waits, and never holds the writer back: what a client does
+//! not read is kept for it, up to `OUTPUT_MAX`. Stop one with Ctrl-Z and let the others talk on:
+//! first the kernel's buffers fill up (some MiB on loopback), then the queue; then it is closed with
+//! `OutputFull`, or after 30 s without any progress with `TimedOut(Write)`, and the others read that
+//! it has left. The same rule closes whoever reads slower than the others write for long; a server
+//! on an open network would also bound how fast one client may write.
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lariat::blocking::Blocking;
+use lariat::reactor::Reactor;
+use lariat::{
+    CloseKind, CloseReason, ConnId, Context, Deadline, Driver, Input, ListenOptions, ListenerId,
+    Outcome, Protocol, Timer,
+};
+
+use common::{DriverKind, Options, Program};
+
+/// Bytes of a line; more are answered and dropped.
+const LINE_MAX: usize = 512;
+/// Characters of a name.
+const NAME_MAX: usize = 20;
+/// Bytes that are kept for a client that does not read.
+const OUTPUT_MAX: usize = 1024 * 1024;
+/// Bytes read from a client before the others have their turn: far below `OUTPUT_MAX`, as all of
+/// them may go to each of the others at once.
+const READ_BUDGET: usize = 16 * 1024;
+/// How long a client may say nothing, unless told otherwise.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Fires when a client has said nothing for too long.
+const SILENCE: Timer = Timer::new(1);
+
+// ---- the room -----------------------------------------------------------------------------------
+
+/// Who is there.
+#[derive(Default)]
+struct Room {
+    names: BTreeMap<ConnId, String>,
+}
+
+impl Room {
+    /// Lets somebody in. `Err` is the sentence that says why not.
+    fn enter(&mut self, id: ConnId, name: &str) -> Result<(), String> {
+        let fits = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+        if name.chars().count() > NAME_MAX || !name.chars().all(fits) {
+            return Err(format!("a name has at most {NAME_MAX} letters, digits, - and _"));
+        }
+        let same = |other: &String| other.to_lowercase() == name.to_lowercase();
+        if self.names.values().any(same) {
+            return Err(format!("{name} is taken; please choose another name"));
+        }
+        self.names.insert(id, name.to_owned());
+        Ok(())
+    }
+
+    fn leave(&mut self, id: ConnId) {
+        self.names.remove(&id);
+    }
+
+    fn others(&self, id: ConnId) -> Vec<ConnId> {
+        self.names.keys().copied().filter(|other| *other != id).collect()
+    }
+
+    fn who(&self) -> String {
+        let names: Vec<&str> = self.names.values().map(String::as_str).collect();
+        if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+    }
+}
+
+/// A room that several clients have, however they share it.
+trait Share: Clone + 'static {
+    fn with<T>(&self, work: impl FnOnce(&mut Room) -> T) -> T;
+}
+
+/// For drivers that call everybody on one thread.
+impl Share for Rc<RefCell<Room>> {
+    fn with<T>(&self, work: impl FnOnce(&mut Room) -> T) -> T {
+        work(&mut self.borrow_mut())
+    }
+}
+
+/// For every driver.
+impl Share for Arc<Mutex<Room>> {
+    fn with<T>(&self, work: impl FnOnce(&mut Room) -> T) -> T {
+        work(&mut self.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+// ---- a client -----------------------------------------------------------------------------------
+
+/// What holds for all clients.
+#[derive(Clone, Copy)]
+struct Rules {
+    idle: Duration,
+    /// Each close is told on standard error.
+    verbose: bool,
+}
+
+struct Client<R> {
+    room: R,
+    rules: Rules,
+    /// None until the room has let it in, and when it has left.
+    name: Option<String>,
+    /// The rest of a line that was too long is still coming.
+    skipping: bool,
+}
+
+impl<R: Share> Client<R> {
+    fn new(room: &R, rules: Rules) -> Client<R> {
+        Client { room: room.clone(), rules, name: None, skipping: false }
+    }
+
+    /// A whole line. `Break`: nothing more is wanted.
+    fn line(&mut self, cx: &mut Context<'_>, line: &[u8]) -> ControlFlow<()> {
+        cx.set_timer(SILENCE, self.rules.idle);
+        let text = printable(line);
+        match (text.as_str(), &self.name) {
+            ("", _) => {}
+            ("/quit", _) => {
+                tell(cx, "goodbye");
+                self.leave(cx, "");
+                cx.close();
+                return ControlFlow::Break(());
+            }
+            ("/who", _) => tell(cx, &self.room.with(|room| room.who())),
+            (command, _) if command.starts_with('/') => tell(cx, "there are /who and /quit"),
+            (name, None) => self.enter(cx, name),
+            (text, Some(name)) => self.tell_others(cx, format!("{name}: {text}\n")),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn enter(&mut self, cx: &mut Context<'_>, name: &str) {
+        let entered = self.room.with(|room| {
+            let before = room.who();
+            room.enter(cx.id(), name).map(|()| before)
+        });
+        match entered {
+            Ok(before) => {
+                self.name = Some(name.to_owned());
+                tell(cx, &format!("welcome, {name}; here before you: {before}"));
+                self.tell_others(cx, format!("* {name} has come\n"));
+            }
+            Err(sentence) => tell(cx, &sentence),
+        }
+    }
+
+    /// Leaves the room, once. When the server stops, everybody leaves, and nobody is told of each.
+    fn leave(&mut self, cx: &mut Context<'_>, why: &str) {
+        let Some(name) = self.name.take() else { return };
+        self.room.with(|room| room.leave(cx.id()));
+        if !cx.is_stopping() {
+            self.tell_others(cx, format!("* {name} has left{why}\n"));
+        }
+    }
+
+    fn tell_others(&self, cx: &mut Context<'_>, line: String) {
+        let others = self.room.with(|room| room.others(cx.id()));
+        cx.push_all(&others, line);
+    }
+}
+
+impl<R: Share> Protocol for Client<R> {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.set_timer(SILENCE, self.rules.idle);
+        tell(cx, "hello; what is your name?");
+        Ok(())
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        while let Some(end) = input.iter().position(|byte| *byte == b'\n') {
+            if end > LINE_MAX && !self.skipping {
+                refuse_line(cx);
+            } else if !self.skipping && self.line(cx, &input[..end]).is_break() {
+                return Ok(());
+            }
+            self.skipping = false;
+            input.consume(end + 1);
+        }
+        if input.len() > LINE_MAX && !self.skipping {
+            refuse_line(cx);
+            self.skipping = true;
+        }
+        if self.skipping {
+            input.consume_all();
+        }
+        Ok(())
+    }
+
+    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
+        // A last line may come without its end.
+        if !self.skipping && self.line(cx, rest).is_break() {
+            return Ok(());
+        }
+        self.leave(cx, "");
+        cx.close();
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
+        tell(cx, &format!("you have said nothing for {:?}: goodbye", self.rules.idle));
+        self.leave(cx, " (said nothing)");
+        cx.close();
+        Ok(())
+    }
+
+    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
+        tell(cx, "the server stops: goodbye");
+        self.leave(cx, "");
+        cx.close();
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        if self.rules.verbose {
+            let who = self.name.as_deref().unwrap_or("nobody");
+            common::tell(format_args!("closed {} ({who}): {reason}", cx.peer_addr()));
+        }
+        self.leave(
+            cx,
+            match reason.kind() {
+                CloseKind::OutputFull | CloseKind::TimedOut(Deadline::Write) => " (did not read)",
+                CloseKind::Reset => " (connection lost)",
+                _ => "",
+            },
+        );
+    }
+}
+
+/// A line of the server's own.
+fn tell(cx: &mut Context<'_>, sentence: &str) {
+    cx.write(format!("* {sentence}\n").as_bytes());
+}
+
+fn refuse_line(cx: &mut Context<'_>) {
+    tell(cx, &format!("a line has at most {LINE_MAX} bytes; yours was dropped"));
+}
+
+/// What may be shown to others. On a terminal, control characters would move the cursor, set the
+/// title or worse, and marks of direction would turn the line round.
+fn printable(line: &[u8]) -> String {
+    let turns = |c| {
+        ('\u{200E}'..='\u{200F}').contains(&c)
+            || ('\u{2028}'..='\u{202E}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c)
+    };
+    let text = String::from_utf8_lossy(line);
+    let shown = text.trim().chars().map(|c| match c {
+        '\t' => ' ',
+        c if c.is_control() || turns(c) => char::REPLACEMENT_CHARACTER,
+        c => c,
+    });
+    shown.collect()
+}
+
+// ---- the server ---------------------------------------------------------------------------------
+
+const PROGRAM: Program = Program {
+    name: "chat",
+    about: "a room in which everybody reads what one types",
+    addr: "127.0.0.1:7000",
+    try_this: r"printf 'anna\nhello\n/who\n/quit\n' | nc 127.0.0.1 7000",
+    drivers: &[DriverKind::Reactor, DriverKind::Blocking],
+    threads: "two threads per connection",
+    idle_timeout: Some("close a client that says nothing for T [10m]"),
+};
+
+fn main() -> ExitCode {
+    common::main(&PROGRAM, serve)
+}
+
+fn serve(options: &Options) -> common::Result {
+    let rules = Rules { idle: options.idle_timeout.unwrap_or(IDLE), verbose: options.verbose };
+    let mut listeners = Vec::new();
+    match options.driver {
+        DriverKind::Reactor => {
+            let mut reactor = Reactor::with_limits(options.driver_limits())?;
+            let room = Rc::new(RefCell::new(Room::default()));
+            for addrs in &options.addrs {
+                let room = Rc::clone(&room);
+                let factory = move |_: &_| Some(Client::new(&room, rules));
+                listeners.push(reactor.listen_with(&**addrs, listening(), factory)?);
+            }
+            common::run(&mut reactor, &listeners, options)
+        }
+        DriverKind::Blocking => {
+            let mut blocking = Blocking::with_limits(options.driver_limits())?;
+            let room = Arc::new(Mutex::new(Room::default()));
+            for addr in options.addrs.iter().flatten() {
+                listeners.push(listen_anywhere(&mut blocking, *addr, &room, rules)?);
+            }
+            common::run(&mut blocking, &listeners, options)
+        }
+    }
+}
+
+/// Opens a room that can be shared between threads, on any driver.
+fn listen_anywhere(
+    driver: &mut dyn Driver,
+    addr: SocketAddr,
+    room: &Arc<Mutex<Room>>,
+    rules: Rules,
+) -> lariat::Result<ListenerId> {
+    let room = Arc::clone(room);
+    let factory = Box::new(move |_: &_| Some(Box::new(Client::new(&room, rules)) as _));
+    driver.listen_boxed(addr, listening(), factory)
+}
+
+fn listening() -> ListenOptions {
+    let mut how = ListenOptions::default();
+    how.limits.output_max = OUTPUT_MAX;
+    how.limits.read_budget = READ_BUDGET;
+    how
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lariat::sim::{Sim, Socket, check, every_split};
+
+    const RULES: Rules = Rules { idle: IDLE, verbose: false };
+
+    /// A room in the simulator, and somebody of each name in it.
+    fn enter(sim: &mut Sim, names: &[&str]) -> Vec<Socket> {
+        let room = Arc::default();
+        let addr = "127.0.0.1:7000".parse().unwrap();
+        let listener = listen_anywhere(sim, addr, &room, RULES).unwrap();
+        let addr = sim.addresses(listener)[0];
+        let enter = |name: &&str| {
+            let client = sim.dial(addr);
+            client.send(format!("{name}\n").as_bytes());
+            sim.run_for(Duration::from_secs(1)).unwrap();
+            client
+        };
+        let clients: Vec<Socket> = names.iter().map(enter).collect();
+        clients.iter().for_each(|client| drop(client.take_received()));
+        clients
+    }
+
+    fn received(client: &Socket) -> String {
+        String::from_utf8(client.take_received()).unwrap()
+    }
+
+    #[test]
+    fn answers_do_not_depend_on_how_lines_are_cut() {
+        let long = "x".repeat(600);
+        let lines = format!("anna\r\n{long}\nhello\n/who\n/help\n\n/quit\nmore");
+        let room = Rc::new(RefCell::new(Room::default()));
+        every_split(|| Client::new(&room, RULES), lines.as_bytes());
+        assert_eq!(room.borrow().who(), "nobody");
+    }
+
+    #[test]
+    fn a_line_reaches_all_others_without_control_bytes() {
+        check(0..50, |sim| {
+            let clients = enter(sim, &["anna", "bert", "carl"]);
+            clients[0].send(b"\x1b]0;title\x07 hello\xff\x08\n");
+            sim.run_for(Duration::from_secs(1)).unwrap();
+            for client in &clients[1..] {
+                assert_eq!(
+                    received(client),
+                    "anna: \u{fffd}]0;title\u{fffd} hello\u{fffd}\u{fffd}\n"
+                );
+            }
+            assert_eq!(received(&clients[0]), "");
+        });
+    }
+
+    #[test]
+    fn a_name_belongs_to_one() {
+        let mut sim = Sim::new(1);
+        let clients = enter(&mut sim, &["anna", "Anna"]);
+        clients[1].send(b"a b\nbert\n");
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        let said = received(&clients[1]);
+        assert!(said.contains("a name has at most") && said.contains("welcome, bert"), "{said}");
+        assert_eq!(received(&clients[0]), "* bert has come\n");
+    }
+
+    #[test]
+    fn whoever_does_not_read_is_closed_and_nobody_else_notices() {
+        let mut sim = Sim::new(1);
+        let clients = enter(&mut sim, &["anna", "bert", "carl"]);
+        clients[2].stop_reading();
+        let line = "y".repeat(LINE_MAX);
+        let mut heard = String::new();
+        for _ in 0..4 * OUTPUT_MAX / LINE_MAX {
+            clients[0].send(format!("{line}\n").as_bytes());
+            sim.run_for(Duration::from_millis(1)).unwrap();
+            heard += &received(&clients[1]);
+        }
+        assert_eq!(heard.matches("anna: y").count(), 4 * OUTPUT_MAX / LINE_MAX);
+        assert_eq!(heard.matches("* carl has left (did not read)\n").count(), 1);
+        assert!(clients[2].is_reset() && !clients[1].is_finished());
+    }
+
+    #[test]
+    fn whoever_says_nothing_is_told_so_and_closed() {
+        let mut sim = Sim::new(1);
+        let clients = enter(&mut sim, &["anna", "bert"]);
+        sim.run_for(IDLE / 2).unwrap();
+        clients[0].send(b"hello\n");
+        sim.run_for(IDLE / 2).unwrap();
+        assert!(received(&clients[1]).ends_with("you have said nothing for 600s: goodbye\n"));
+        assert!(clients[1].is_finished() && !clients[0].is_finished());
+        assert_eq!(received(&clients[0]), "* bert has left (said nothing)\n");
+    }
+}
