@@ -1,4 +1,4 @@
-//! A protocol with a bug, how the simulator finds it, and its repair; to be read from top to bottom.
+//! A protocol with a bug, how the simulator finds it, and its repair. Read it from top to bottom.
 //!
 //! It shows how a protocol is tested without a network: a test that finds nothing, as one over
 //! loopback would; `every_split`, which needs no seed; a network with faults, where some seed finds

@@ -171,6 +171,16 @@ impl Cell {
         self.signals.fetch_or(signal as u8, Ordering::AcqRel);
     }
 
+    /// Leaves a signal that ends the connection. Its companion may be stuck in a write, and what
+    /// wakes it is the other thread, out of its read.
+    pub(super) fn signal_end(&self, signal: Signal) {
+        self.signal(signal);
+        if let Some(socket) = self.socket.get() {
+            // Where that fails, the peer has woken them already.
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+    }
+
     /// Leaves a request for whichever thread looks next. It comes back when the connection is gone.
     pub(super) fn deliver(&self, post: Post) -> Result<(), Post> {
         match &mut *lock(&self.mail) {
@@ -225,6 +235,14 @@ impl Cell {
     }
 
     // ---- the end -----------------------------------------------------------------------------
+
+    /// Another connection's thread has applied a wish. If that was the end, the reading thread is
+    /// woken, which wakes a companion that is stuck in a write.
+    pub(super) fn wake_if_ended(&self, member: &Member) {
+        if member.conn.flags().any(Flags::ENDED) {
+            self.wake_io(member, Shutdown::Read);
+        }
+    }
 
     /// The end is decided: wakes the threads that sleep in the socket.
     pub(super) fn wake_io(&self, member: &Member, how: Shutdown) {

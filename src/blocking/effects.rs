@@ -129,6 +129,7 @@ fn wish(
     // At once: a callback that runs before its threads look must find the connection closed.
     let now = author.shared.clock.exact();
     member.conn.handle_wishes(&mut author.shared.chunks, now, false);
+    cell.wake_if_ended(&member);
     drop(member);
     later.nudges.push(cell);
 }
@@ -200,6 +201,9 @@ fn write_to(
     };
     let mut member = lock(&cell.member);
     let queued = queue(&mut member, author.shared, content, bytes);
+    if queued == Queued::TooMuch {
+        cell.wake_if_ended(&member);
+    }
     let open = member.conn.flags().none(Flags::CONNECTING | Flags::HANDSHAKING);
     drop(member);
     match queued {

@@ -201,7 +201,7 @@ impl Hub {
                 let _ = cell.deliver(post);
             }
             if early.abort {
-                cell.signal(Signal::Abort);
+                cell.signal_end(Signal::Abort);
             }
         }
         if state.draining || self.is_stopping() {
@@ -374,7 +374,7 @@ impl Hub {
         let mut state = lock(&self.state);
         if let Some(cell) = state.cells.get(&id).cloned() {
             drop(state);
-            cell.signal(Signal::Abort);
+            cell.signal_end(Signal::Abort);
             cell.nudge(self);
         } else if lock(&self.ids).is_current(id) {
             state.early.entry(id).or_default().abort = true;
@@ -481,10 +481,11 @@ impl Hub {
 
     // ---- running and stopping ----------------------------------------------------------------
 
-    pub(super) fn signal_all(self: &Arc<Hub>, signal: Signal) {
+    /// Tells every connection.
+    pub(super) fn signal_all(self: &Arc<Hub>, signal: impl Fn(&Cell)) {
         let cells: Vec<Arc<Cell>> = lock(&self.state).cells.values().cloned().collect();
         for cell in cells {
-            cell.signal(signal);
+            signal(&cell);
             cell.nudge(self);
         }
     }

@@ -230,7 +230,9 @@ impl Worker {
         let result = retry(|| io::Read::read(&mut &*socket, &mut buffer[..room]));
         let tick = self.shared.clock.exact();
         let mut member = lock(&cell.member);
-        self.take_requests(&cell, &mut member);
+        if self.take_requests(&cell, &mut member) {
+            self.finish(&mut member);
+        }
         if member.conn.flags().any(Flags::ENDED) {
             return;
         }

@@ -52,10 +52,10 @@ impl Runner {
             hub.stop_listening(id);
         }
         lock(&hub.state).draining = true;
-        hub.signal_all(Signal::Stop);
+        hub.signal_all(|cell| cell.signal(Signal::Stop));
         self.wait_empty(Instant::now().checked_add(hub.limits.drain));
         lock(&hub.state).drain_over = true;
-        hub.signal_all(Signal::End);
+        hub.signal_all(|cell| cell.signal_end(Signal::End));
         // Whoever is still in a callback now is not waited for.
         let until = Some(Instant::now() + LAST_WAIT);
         self.wait_empty(until);

@@ -1,7 +1,7 @@
 //! Bytes: that they are the right ones, and how many of them wait.
 
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -190,22 +190,63 @@ fn b5_whoever_writes_to_a_peer_that_does_not_read_waits_for_it_and_goes_on_when_
     assert!(metrics.stale > 0);
 }
 
-#[test]
-fn whoever_pushes_to_a_peer_that_does_not_read_never_waits_and_the_peer_is_given_up() {
-    const COUNT: usize = 24 * MIB;
-    let mut driver = Blocking::new();
+/// A target whose companion is stuck in a write while its own thread sleeps in a read: it was
+/// pushed more than the kernel takes, and no time-out comes to anybody's help.
+fn push_to_a_silent_one(
+    count: usize,
+    change: impl FnOnce(&mut Limits),
+) -> (Running, Trail, ConnId, TcpStream) {
+    let mut driver = driver_with(|limits| limits.drain = Duration::from_millis(100));
     let relay = Relay { pushes: true, ..Relay::default() };
-    let (addr, trail) = listen(&mut driver, move || relay.clone());
+    let (addr, trail) = listen_with(
+        &mut driver,
+        |limits| {
+            limits.write_stall = Duration::from_secs(3600);
+            change(limits);
+        },
+        move || relay.clone(),
+    );
     let running = start(driver);
     let silent = client(addr);
-    trail.id();
+    let target = trail.id();
     let mut source = client(addr);
-    source.write_all(&vec![3; COUNT]).unwrap();
+    source.write_all(&vec![3; count]).unwrap();
     source.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut source), (Vec::new(), None));
+    (running, trail, target, silent)
+}
+
+#[test]
+fn whoever_pushes_to_a_peer_that_does_not_read_never_waits_and_the_peer_is_given_up_at_once() {
+    const COUNT: usize = 24 * MIB;
+    let (running, trail, _, silent) = push_to_a_silent_one(COUNT, |_| {});
     trail.wait_for(2, |step| matches!(step, Step::Closed(_)));
     drop(silent);
     let (metrics, _) = running.finish();
     assert_eq!(metrics.bytes_in, COUNT as u64);
     assert_eq!((metrics.closes.output_full, metrics.closes.finished), (1, 1));
+}
+
+#[test]
+fn a_connection_that_is_stuck_in_a_write_is_aborted_at_once() {
+    let (running, trail, target, silent) = push_to_a_silent_one(24 * MIB, |limits| {
+        limits.output_max = 32 * MIB;
+    });
+    running.handle.abort(target);
+    trail.wait_for(2, |step| matches!(step, Step::Closed(_)));
+    drop(silent);
+    let (metrics, _) = running.finish();
+    assert_eq!((metrics.closes.aborted, metrics.closes.finished), (1, 1));
+}
+
+#[test]
+fn a_connection_that_is_stuck_in_a_write_ends_with_the_time_to_drain() {
+    let (running, trail, _, silent) = push_to_a_silent_one(24 * MIB, |limits| {
+        limits.output_max = 32 * MIB;
+        limits.close_deadline = Duration::from_secs(3600);
+    });
+    let (metrics, report) = running.finish();
+    trail.wait_for(2, |step| matches!(step, Step::Closed(_)));
+    drop(silent);
+    assert_eq!((report.aborted(), metrics.closes.finished), (1, 1), "{metrics:?}");
 }
