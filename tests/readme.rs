@@ -6,10 +6,22 @@ use std::path::Path;
 
 use lariat::{CloseKind, ConnectFailure, Deadline, DriverLimits, Limits};
 
-/// The server of the README, letter by letter, so that the compiler reads it as well.
+/// The server of the README, letter by letter, so that the compiler reads it as well; and what the
+/// README runs the same protocol on besides.
 #[allow(dead_code)]
-#[path = "readme/echo.rs"]
-mod echo;
+mod echo {
+    include!("readme/echo.rs");
+
+    mod on_threads {
+        use super::Echo;
+        include!("readme/blocking.rs");
+    }
+
+    mod simulated {
+        use super::Echo;
+        include!("readme/simulated.rs");
+    }
+}
 
 /// Its test of a protocol, which runs with the others here.
 #[path = "readme/lengths.rs"]
@@ -42,16 +54,19 @@ fn blocks(language: &str) -> Vec<String> {
 
 #[test]
 fn every_rust_block_is_compiled() {
-    assert_eq!(blocks("rust"), [read("tests/readme/echo.rs"), read("tests/readme/lengths.rs")]);
+    let files = ["echo", "blocking", "simulated", "lengths"];
+    assert_eq!(blocks("rust"), files.map(|name| read(&format!("tests/readme/{name}.rs"))));
 }
 
 #[test]
-fn the_protocol_of_the_readme_is_that_of_the_example() {
+fn the_protocol_of_the_readme_is_that_of_both_examples() {
     let block = &blocks("rust")[0];
     let from = block.find("struct Echo;").unwrap();
     let to = block.find("fn main()").unwrap();
     let protocol = block[from..to].trim();
-    assert!(read("examples/echo_reactor.rs").contains(protocol), "not in the example:\n{protocol}");
+    for example in ["examples/echo_reactor.rs", "examples/echo_blocking.rs"] {
+        assert!(read(example).contains(protocol), "not in {example}:\n{protocol}");
+    }
 }
 
 #[test]
