@@ -98,7 +98,7 @@ pub(super) fn parse(
             Long("duration") => {
                 options.duration = Some(value(&mut parser, "--duration", duration)?);
             }
-            Long("stats") if program.drivers.contains(&DriverKind::Reactor) => {
+            Long("stats") => {
                 options.stats = Some(value(&mut parser, "--stats", duration)?);
             }
             Short('v') | Long("verbose") => options.verbose = true,
@@ -116,9 +116,6 @@ pub(super) fn parse(
     }
     if options.verbose && options.quiet {
         return Err("--verbose and --quiet contradict one another".to_owned());
-    }
-    if options.stats.is_some() && options.driver == DriverKind::Blocking {
-        return Err("--stats needs the reactor: the other cannot be asked while it runs".to_owned());
     }
     options.how = match options.driver {
         DriverKind::Reactor => "reactor, 1 thread".to_owned(),
@@ -162,8 +159,6 @@ fn help(program: &Program) -> String {
         driver += &format!("  -d, --driver NAME     {first} or {other_name} [{first}]\n");
         most += &format!("; {other_name} {}", other.connections_max());
     }
-    let stats = "      --stats T         print the counters every T (reactor) [off]\n";
-    let stats = if drivers.contains(&DriverKind::Reactor) { stats } else { "" };
     format!(
         "{name}: {about}
 
@@ -175,7 +170,8 @@ usage: {name} [options]
 {driver}      --max-conns N     open at a time; newcomers wait [{most}]
       --idle-timeout T  {idle}
       --duration T      stop after T [off]
-{stats}  -v, --verbose         print each close with its reason
+      --stats T         print the counters every T [off]
+  -v, --verbose         print each close with its reason
   -q, --quiet           print the ready line and errors only
   -h, --help            print this
   -V, --version         print the version
