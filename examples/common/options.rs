@@ -43,11 +43,10 @@ impl DriverKind {
         }
     }
 
-    /// Connections at a time, unless told otherwise: a thread costs more than an entry in a table.
-    fn connections_max(self) -> usize {
+    fn limits(self) -> DriverLimits {
         match self {
-            DriverKind::Reactor => 10_000,
-            DriverKind::Blocking => 256,
+            DriverKind::Reactor => DriverLimits::default(),
+            DriverKind::Blocking => DriverLimits::blocking(),
         }
     }
 }
@@ -153,11 +152,11 @@ fn help(program: &Program) -> String {
     let idle = "close a connection when for T no byte has moved [off]";
     let idle = idle_timeout.unwrap_or(idle);
     let chosen = drivers[0];
-    let (mut driver, mut most) = (String::new(), chosen.connections_max().to_string());
+    let (mut driver, mut most) = (String::new(), chosen.limits().connections_max.to_string());
     for other in &drivers[1..] {
         let (first, other_name) = (chosen.name(), other.name());
         driver += &format!("  -d, --driver NAME     {first} or {other_name} [{first}]\n");
-        most += &format!("; {other_name} {}", other.connections_max());
+        most += &format!("; {other_name} {}", other.limits().connections_max);
     }
     format!(
         "{name}: {about}
@@ -236,10 +235,9 @@ impl Options {
 
     /// The bounds of the driver: what was asked for, and 5 s for connections to finish in.
     pub(crate) fn driver_limits(&self) -> DriverLimits {
-        let mut limits = DriverLimits::default();
+        let mut limits = self.driver.limits();
         limits.drain = DRAIN;
-        let most = self.connections_max.unwrap_or(self.driver.connections_max());
-        limits.connections_max = most;
+        limits.connections_max = self.connections_max.unwrap_or(limits.connections_max);
         limits
     }
 
