@@ -404,7 +404,8 @@ mod tests {
 
     #[test]
     fn answers_do_not_depend_on_how_lines_are_cut() {
-        let long = "x".repeat(600);
+        // Of slashes, so that any part of it that is taken for a line is answered.
+        let long = "/".repeat(600);
         let lines = format!("anna\r\n{long}\nhello\n/who\n/help\n\n/quit\nmore");
         let room = Rc::new(RefCell::new(Room::default()));
         every_split(|| Client::new(&room, RULES), lines.as_bytes());
@@ -425,6 +426,18 @@ mod tests {
             }
             assert_eq!(received(&clients[0]), "");
         });
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_answered_once_and_not_kept() {
+        let mut sim = Sim::new(1);
+        let clients = enter(&mut sim, &["anna", "bert"]);
+        let line = vec![b'x'; 3 * OUTPUT_MAX];
+        clients[0].send(&line);
+        clients[0].send(b"\nhello\n");
+        sim.run_for(Duration::from_secs(10)).unwrap();
+        assert_eq!(received(&clients[0]), "* a line has at most 512 bytes; yours was dropped\n");
+        assert_eq!(received(&clients[1]), "anna: hello\n");
     }
 
     #[test]
@@ -461,7 +474,8 @@ mod tests {
         let clients = enter(&mut sim, &["anna", "bert"]);
         sim.run_for(IDLE / 2).unwrap();
         clients[0].send(b"hello\n");
-        sim.run_for(IDLE / 2).unwrap();
+        // Long enough for the close to be complete.
+        sim.run_for(IDLE / 2 + Duration::from_secs(10)).unwrap();
         assert!(received(&clients[1]).ends_with("you have said nothing for 600s: goodbye\n"));
         assert!(clients[1].is_finished() && !clients[0].is_finished());
         assert_eq!(received(&clients[0]), "* bert has left (said nothing)\n");
