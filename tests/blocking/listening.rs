@@ -29,9 +29,12 @@ fn a6_at_the_limit_newcomers_wait_and_the_next_is_accepted_when_one_leaves() {
         echo_once(stream, b"in");
     }
     clients.extend([client(first), client(second), client(first), client(second)]);
+    // Each with the questions that it has not been answered yet.
+    let mut clients: Vec<_> = clients.into_iter().map(|stream| (stream, 0)).collect();
     for left in (2..=6).rev() {
         // Those that are in are served, those that wait are not.
-        let mut stream = clients.remove(0);
+        let (mut stream, asked) = clients.remove(0);
+        stream.read_exact(&mut vec![0; asked]).unwrap();
         echo_once(&mut stream, b"in");
         let total = |trail: &Trail| trail.wait(|s| Some(s.iter().filter(|s| opened(s)).count()));
         assert!(total(&trail) + total(&others) <= 8 - left, "too many were accepted");
@@ -39,17 +42,18 @@ fn a6_at_the_limit_newcomers_wait_and_the_next_is_accepted_when_one_leaves() {
         if left > 2 {
             until(|| total(&trail) + total(&others) == 9 - left, "nobody was let in");
             // Whoever is in comes first.
-            let served = clients.iter_mut().position(|stream| {
-                stream.set_nonblocking(true).unwrap();
-                let _ = stream.write(b"?");
-                stream.set_nonblocking(false).unwrap();
+            let mut ask = |(stream, asked): &mut (TcpStream, usize)| {
+                stream.write_all(b"?").unwrap();
+                *asked += 1;
                 stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-                let read = stream.read(&mut [0; 100]);
+                let count = stream.read(&mut vec![0; *asked]).unwrap_or(0);
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                read.is_ok_and(|count| count > 0)
-            });
-            let stream = clients.remove(served.unwrap());
-            clients.insert(0, stream);
+                *asked -= count;
+                count > 0
+            };
+            let served = (0..100).find_map(|_| clients.iter_mut().position(&mut ask));
+            let client = clients.remove(served.unwrap());
+            clients.insert(0, client);
         }
     }
     drop(clients);
