@@ -115,7 +115,8 @@ impl Output {
     #[inline(always)]
     pub(crate) fn slice<'a>(&'a self, shown: &'a [u8]) -> Option<&'a [u8]> {
         if self.rest == 0 {
-            return Some(self.range(shown));
+            // An empty range may be one of an earlier input, and lie outside of this one.
+            return Some(if self.len == 0 { &[] } else { self.range(shown) });
         }
         self.pieces.is_empty().then_some(&self.cork[..])
     }
@@ -290,6 +291,17 @@ mod tests {
         output.push(&shown[4..8], &shown);
         assert_eq!(output.rest, 0);
         assert_eq!(all(&output, &shown), b"one two ");
+    }
+
+    #[test]
+    fn an_empty_output_is_empty_whatever_is_shown() {
+        let shown = b"one two three".to_vec();
+        let mut output = Output::default();
+        output.push(&shown[8..], &shown);
+        output.clear();
+        assert_eq!(all(&output, b"short"), b"");
+        output.push(&shown[8..8], &shown);
+        assert_eq!(all(&output, b"short"), b"");
     }
 
     #[test]

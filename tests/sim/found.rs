@@ -456,3 +456,28 @@ fn a_driver_that_has_ended_in_turns_says_so_and_listens_no_more() {
     let error = sim.listen("127.0.0.1:5", |_| Some(Sink)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped);
 }
+
+// ---- output -------------------------------------------------------------------------------------
+
+/// Answers what follows the fourth byte.
+struct Tail;
+
+impl Protocol for Tail {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        cx.write(input.get(4..).unwrap_or_default());
+        input.consume_all();
+        Ok(())
+    }
+}
+
+#[test]
+fn an_answer_from_the_middle_of_its_input_leaves_nothing_to_a_shorter_one() {
+    let mut sim = Sim::new(1);
+    let addr = serve(&mut sim, || Tail);
+    let client = sim.dial(addr);
+    for (said, heard) in [(&b"longer"[..], &b"er"[..]), (b"abc", b""), (b"again", b"n")] {
+        client.send(said);
+        sim.run_for(ms(1)).unwrap();
+        assert_eq!(client.take_received(), heard);
+    }
+}
