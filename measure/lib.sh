@@ -70,8 +70,9 @@ build() {
     }
 }
 
-# Sets COMMAND from the first argument of a script: a name (lariat, own_bytes, bare_mio, tokio_ct)
-# or a whole command with {port} in it. Builds the load generator and what the name stands for.
+# Sets COMMAND from the first argument of a script: a name (lariat, blocking, own_bytes, bare_mio,
+# std_threads, tokio_ct) or a whole command with {port} in it. Builds the load generator and what the
+# name stands for.
 # REPLIES is what the server answers with, for the load generator.
 choose() {
     REPLIES=${REPLIES:-echo}
@@ -83,15 +84,20 @@ choose() {
             --target-dir "$ROOT/target" --example echo_reactor
         COMMAND="$ROOT/target/release/examples/echo_reactor --addr 127.0.0.1:{port} ${LARIAT_FLAGS:--q}"
         ;;
+    blocking)
+        build cargo build --release --manifest-path "$ROOT/Cargo.toml" \
+            --target-dir "$ROOT/target" --example echo_blocking
+        COMMAND="$ROOT/target/release/examples/echo_blocking --addr 127.0.0.1:{port} --max-conns 10000 -q"
+        ;;
     own_bytes)
         build cargo build --release --manifest-path "$HERE/own_bytes/Cargo.toml" \
             --target-dir "$HERE/target"
         COMMAND="$BIN/own_bytes {port}"
         REPLIES=own
         ;;
-    bare_mio | tokio_ct) COMMAND="$BIN/$1 {port}" ;;
+    bare_mio | std_threads | tokio_ct) COMMAND="$BIN/$1 {port}" ;;
     *{port}*) COMMAND=$1 ;;
-    *) fail "not a server: '$1'. Give lariat, own_bytes, bare_mio, tokio_ct or a command with {port}" ;;
+    *) fail "not a server: '$1'. Give lariat, blocking, own_bytes, bare_mio, std_threads, tokio_ct or a command with {port}" ;;
     esac
 }
 
