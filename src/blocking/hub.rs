@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cell::{Cell, Signal};
+use super::counters::Counters;
 use crate::clock::Clock;
 use crate::driver::Report;
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -62,7 +63,7 @@ pub(super) struct State {
     /// Requests for connections that have an id, but have not been entered.
     early: BTreeMap<ConnId, Early>,
     /// The counters of running threads, and of those that have ended.
-    workers: Vec<Arc<Mutex<Metrics>>>,
+    workers: Vec<Arc<Counters>>,
     pub(super) metrics: Metrics,
     pub(super) keep_running: bool,
     /// Every connection has been told that the driver stops; those to come have to be told as well.
@@ -450,17 +451,16 @@ impl Hub {
 
     // ---- counters ----------------------------------------------------------------------------
 
-    pub(super) fn add_worker(&self) -> Arc<Mutex<Metrics>> {
-        let published = Arc::new(Mutex::new(Metrics::default()));
+    pub(super) fn add_worker(&self) -> Arc<Counters> {
+        let published = Arc::new(Counters::default());
         lock(&self.state).workers.push(Arc::clone(&published));
         published
     }
 
-    pub(super) fn remove_worker(&self, published: &Arc<Mutex<Metrics>>) {
+    pub(super) fn remove_worker(&self, published: &Arc<Counters>) {
         let mut state = lock(&self.state);
         state.workers.retain(|worker| !Arc::ptr_eq(worker, published));
-        let counted = lock(published).clone();
-        state.metrics.add(&counted);
+        state.metrics.add(&published.read());
     }
 
     pub(super) fn count(&self, count: impl FnOnce(&mut Metrics)) {
@@ -471,7 +471,7 @@ impl Hub {
         let state = lock(&self.state);
         let mut metrics = state.metrics.clone();
         for worker in &state.workers {
-            metrics.add(&lock(worker));
+            metrics.add(&worker.read());
         }
         metrics.open = state.open as u64;
         metrics.lingering = state.lingering as u64;

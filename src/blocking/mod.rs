@@ -7,11 +7,13 @@
 mod accept;
 mod cell;
 mod companion;
+mod counters;
 mod effects;
 mod hub;
 mod reading;
 mod runner;
 mod sending;
+mod straight;
 mod turn;
 mod worker;
 

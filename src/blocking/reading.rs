@@ -10,7 +10,6 @@ use super::cell::{Cell, Member};
 use super::hub::{Hub, lock};
 use super::worker::{Next, READ_BUFFER, Role, SHORTEST, Worker, is_timeout};
 use crate::connection::Flags;
-use crate::protocol::Callback;
 use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
 use crate::socket::retry;
 
@@ -90,7 +89,10 @@ impl Worker {
         loop {
             match self.advance() {
                 Next::Read(timeout) => {
-                    self.read(timeout, &mut buffer);
+                    if let Some(socket) = cell.socket.get() {
+                        self.set_timeout(socket, timeout);
+                    }
+                    while self.read(&cell, &mut buffer) {}
                     looked = false;
                 }
                 Next::Wait(_) if !looked => {
@@ -127,39 +129,14 @@ impl Worker {
         }
     }
 
-    fn read(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) {
-        let cell = Arc::clone(&self.cell);
-        let Some(socket) = cell.socket.get() else { return };
-        self.set_timeout(socket, timeout);
-        self.shared.metrics.reads += 1;
-        let result = retry(|| io::Read::read(&mut &*socket, buffer));
-        let tick = self.shared.clock.exact();
-        let mut member = self.lock_after_read(&cell);
-        let ended = member.conn.flags().any(Flags::ENDED);
-        match result {
-            Ok(count) if count > 0 => {
-                self.shared.metrics.bytes_in += count as u64;
-                if !ended {
-                    self.take_in(member, &buffer[..count], tick);
-                }
-            }
-            // The read side may have been shut by ourselves, to wake this thread: no FIN then.
-            _ if ended => {}
-            Ok(_) => member.conn.handle_fin(),
-            Err(error) if is_timeout(&error) => {}
-            Err(error) => {
-                member.conn.handle_read_failed(error, &mut self.shared.chunks);
-            }
-        }
-    }
-
     /// Locks the connection when a callback may run: whatever the companion has begun comes first.
-    fn lock_after_read<'a>(&mut self, cell: &'a Cell) -> MutexGuard<'a, Member> {
+    #[inline(always)]
+    pub(super) fn lock_after_read<'a>(&mut self, cell: &'a Cell) -> MutexGuard<'a, Member> {
         loop {
             cell.reader_waits.store(true, Ordering::Release);
             let mut member = lock(&cell.member);
             cell.reader_waits.store(false, Ordering::Release);
-            if self.take_requests(cell, &mut member) {
+            if cell.has_requests() && self.take_requests(cell, &mut member) {
                 self.finish(&mut member);
             }
             if !member.applying || member.conn.flags().any(Flags::ENDED) {
@@ -168,27 +145,6 @@ impl Worker {
             drop(member);
             cell.reader.wait(None);
         }
-    }
-
-    /// Shows what was read, or keeps it where something else comes first.
-    fn take_in(&mut self, mut member: MutexGuard<'_, Member>, shown: &[u8], tick: u64) {
-        let count = shown.len();
-        member.conn.handle_read(count, count, tick);
-        let kept =
-            Flags::PAUSED | Flags::HELD | Flags::DATA_DUE | Flags::OPENED_DUE | Flags::EOF_DUE;
-        if member.conn.flags().any(kept) || !member.conn.shows_directly() {
-            return member.conn.handle_wire(shown, tick);
-        }
-        member.conn.handle_shown(count);
-        let Some(consumed) = self.call(&mut member, |called| called.data::<true>(shown, true))
-        else {
-            return;
-        };
-        self.settle(member, shown, Callback::Data, |conn, _| {
-            if (consumed.left | consumed.need) != 0 {
-                conn.handle_left(shown, consumed);
-            }
-        });
     }
 
     /// Sets the read time-out, if what the socket has would be wrong by much.

@@ -2,15 +2,15 @@
 //! whole, closures and timers.
 
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cell::Signal;
+use super::counters::Counters;
 use super::effects::{self, Author};
 use super::hub::{Call, Hub, State, lock};
 use crate::driver::Report;
 use crate::id::ListenerId;
-use crate::metrics::Metrics;
 use crate::protocol::{Closure, Shared, TimerOwner};
 
 /// How long the end of a run waits for threads that have nothing more to do, or do not come back.
@@ -20,7 +20,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Runner {
     hub: Arc<Hub>,
     shared: Shared,
-    published: Arc<Mutex<Metrics>>,
+    published: Arc<Counters>,
 }
 
 impl Runner {
@@ -137,7 +137,7 @@ impl Runner {
     }
 
     fn publish(&self) {
-        lock(&self.published).clone_from(&self.shared.metrics);
+        self.published.publish(&self.shared.metrics);
     }
 }
 

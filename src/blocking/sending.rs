@@ -57,8 +57,15 @@ impl Worker {
         member.conn.handle_flushed();
     }
 
-    /// Sends what a callback wrote, from where it is. The writer's lock is held.
-    pub(super) fn send_directly(&mut self, cell: &Cell, output: &Output, shown: &[u8]) {
+    /// Sends what a callback wrote, from where it is; `first` is how the first write went, if that
+    /// was made already. The writer's lock is held.
+    pub(super) fn send_directly(
+        &mut self,
+        cell: &Cell,
+        output: &Output,
+        shown: &[u8],
+        mut first: Option<io::Result<usize>>,
+    ) {
         let mut going = true;
         let (mut sent, mut counted) = (0, 0);
         output.for_each(shown, |part| {
@@ -69,7 +76,7 @@ impl Worker {
             let mut left = bytes;
             let mut since = None;
             while going && !left.is_empty() {
-                let result = self.write_once(cell, left);
+                let result = first.take().unwrap_or_else(|| self.write_once(cell, left));
                 if let Ok(count) = &result {
                     sent += count;
                     left = &left[*count..];
@@ -194,8 +201,14 @@ impl Worker {
         let Some(socket) = cell.socket.get() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
+        let result = retry(|| io::Write::write(&mut &*socket, bytes));
+        self.count_write(result)
+    }
+
+    /// Counts a write that was made.
+    pub(super) fn count_write(&mut self, result: io::Result<usize>) -> io::Result<usize> {
         self.shared.metrics.writes += 1;
-        match retry(|| io::Write::write(&mut &*socket, bytes)) {
+        match result {
             Ok(count) => {
                 self.shared.metrics.bytes_out += count as u64;
                 Ok(count)

@@ -167,6 +167,7 @@ impl Worker {
 
     /// Runs one callback, to which the timers of the connection are lent. None when the protocol
     /// has been told `closed` and is gone.
+    #[inline(always)]
     pub(super) fn call<R>(
         &mut self,
         member: &mut Member,
@@ -178,9 +179,15 @@ impl Worker {
             Some(socket) => socket,
             None => &NoSocket,
         };
-        mem::swap(&mut self.shared.timers, timers);
+        // Most connections have none, and a message is not to pay for that.
+        let lent = timers.next().is_some();
+        if lent {
+            mem::swap(&mut self.shared.timers, timers);
+        }
         let result = call(Called { shared: &mut self.shared, conn, protocol, socket });
-        mem::swap(&mut self.shared.timers, timers);
+        if lent || self.shared.timers.next().is_some() {
+            mem::swap(&mut self.shared.timers, timers);
+        }
         Some(result)
     }
 
@@ -208,7 +215,7 @@ impl Worker {
         let timed = member.timers.next().is_some();
         drop(member);
         if let Some(writer) = direct {
-            self.send_directly(&cell, &output, shown);
+            self.send_directly(&cell, &output, shown, None);
             drop(writer);
         }
         self.shared.output = output;

@@ -7,17 +7,17 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cell::{Cell, Member, Signal};
+use super::counters::Counters;
 use super::effects::{self, Author};
 use super::hub::{Hub, lock};
 use crate::connection::Flags;
 use crate::guard::{drop_guarded, guarded};
 use crate::handle::Post;
 use crate::id::ConnId;
-use crate::metrics::Metrics;
 use crate::protocol::{Content, Shared};
 use crate::reason::{By, CloseKind};
 
@@ -51,7 +51,7 @@ pub(super) struct Worker {
     pub(super) cell: Arc<Cell>,
     pub(super) shared: Shared,
     pub(super) role: Role,
-    published: Arc<Mutex<Metrics>>,
+    published: Arc<Counters>,
     /// The read time-out that the socket has.
     pub(super) timeout: Option<Duration>,
     pub(super) scratch: Vec<u8>,
@@ -76,7 +76,12 @@ impl Worker {
     }
 
     pub(super) fn publish(&mut self) {
-        lock(&self.published).clone_from(&self.shared.metrics);
+        self.published.publish(&self.shared.metrics);
+    }
+
+    #[inline(always)]
+    pub(super) fn publish_message(&self) {
+        self.published.publish_message(&self.shared.metrics);
     }
 
     pub(super) fn author(&mut self) -> Author<'_> {

@@ -162,6 +162,10 @@ impl Flags {
             | Self::NOTES_DUE.0
             | Self::STOPPING_DUE.0,
     );
+    /// When of these `READABLE` and `WRITABLE` alone are set, the connection is open, and nothing is
+    /// due or unusual: what is read can be shown, what is written be sent, and then read again.
+    pub(crate) const STRAIGHT_GATE: Flags =
+        Flags(Self::READ_GATE.0 | Self::NOT_DIRECT.0 | Self::SETTLED_GATE.0 | Self::ATTENTION.0);
     /// Own writes are refused with any of these.
     pub(crate) const NO_WRITES: Flags = Flags(
         Self::CLOSE_WANTED.0
