@@ -1,10 +1,11 @@
-//! Two echo servers on threads of their own, and a client for both.
+//! Echo servers on threads of their own, and a client for all of them.
 
 use std::io::{ErrorKind, Read, Result, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream as StdStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
+use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::{Context, Handle, Input, Outcome, Protocol};
 use mio::net::{TcpListener, TcpStream};
@@ -22,28 +23,49 @@ impl Protocol for Echo {
     }
 }
 
-/// lariat's reactor with [`Echo`], until it is dropped.
-pub(crate) struct ReactorServer {
+/// A driver of lariat's with [`Echo`], until it is dropped.
+pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
-impl ReactorServer {
-    pub(crate) fn start() -> ReactorServer {
-        let (started, addr) = mpsc::channel();
-        let thread = thread::spawn(move || {
+impl Server {
+    pub(crate) fn reactor() -> Server {
+        Server::start(|| {
             let mut reactor = Reactor::new().unwrap();
             let listener = reactor.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
-            started.send((reactor.addresses(listener)[0], reactor.handle())).unwrap();
-            reactor.run().unwrap();
+            let addr = reactor.addresses(listener)[0];
+            (addr, reactor.handle(), move || drop(reactor.run().unwrap()))
+        })
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn blocking() -> Server {
+        Server::start(|| {
+            let mut driver = Blocking::new();
+            let listener = driver.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
+            let addr = driver.addresses(listener)[0];
+            (addr, driver.handle(), move || drop(driver.run().unwrap()))
+        })
+    }
+
+    /// Makes a driver on a thread of its own, where it then runs.
+    fn start<R: FnOnce()>(
+        make: impl FnOnce() -> (SocketAddr, Handle, R) + Send + 'static,
+    ) -> Server {
+        let (started, addr) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let (addr, handle, run) = make();
+            started.send((addr, handle)).unwrap();
+            run();
         });
         let (addr, handle) = addr.recv().unwrap();
-        ReactorServer { addr, handle, thread: Some(thread) }
+        Server { addr, handle, thread: Some(thread) }
     }
 }
 
-impl Drop for ReactorServer {
+impl Drop for Server {
     fn drop(&mut self) {
         self.handle.shutdown();
         if let Some(thread) = self.thread.take() {
@@ -61,6 +83,32 @@ pub(crate) fn start_bare_mio() -> SocketAddr {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE).unwrap();
     thread::spawn(move || serve(&mut poll, &listener));
     addr
+}
+
+/// Starts an echo server on plain threads of the standard library, one for each connection. It ends
+/// with the process.
+#[allow(dead_code)]
+pub(crate) fn start_std_threads() -> SocketAddr {
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            stream.set_nodelay(true).unwrap();
+            thread::spawn(move || echo_blocking(stream));
+        }
+    });
+    addr
+}
+
+fn echo_blocking(mut stream: StdStream) {
+    // Of the size that lariat's blocking driver has.
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..count]).is_err() {
+            return;
+        }
+    }
 }
 
 const LISTENER: Token = Token(usize::MAX);
