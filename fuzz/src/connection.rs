@@ -26,8 +26,8 @@ use model::{Model, Shared, byte_in};
 
 /// Steps of one script: more would make a run slow, not thorough.
 const STEPS: usize = 200;
-/// Bytes that the peer sends by one step at most.
-const SEND: usize = 100_000;
+/// Bytes that are sent or written at once, at most.
+const MOST: usize = 150_000;
 
 /// Runs one script.
 ///
@@ -62,6 +62,8 @@ impl Run {
         {
             let model = &mut *model.borrow_mut();
             link.window = model.script.pick(&[usize::MAX / 2, 1, 700, 65_536]);
+            // What passes byte by byte takes as many turns.
+            model.most = if link.window < 700 { 1_000 } else { MOST };
             options.limits = model.limits();
             model.filtered = model.script.below(4) == 1;
         }
@@ -114,7 +116,7 @@ impl Run {
             7 => self.with_client(Socket::stop_reading),
             8 => self.with_client(Socket::resume_reading),
             9 => {
-                let count = self.model.borrow_mut().script.length(SEND);
+                let count = self.model.borrow_mut().length();
                 self.with_client(|client| client.read(count));
             }
             10 => {
@@ -166,7 +168,7 @@ impl Run {
             if model.finished || self.client.is_none() {
                 return;
             }
-            let count = model.script.length(SEND);
+            let count = model.length();
             let from = model.offered;
             model.offered += count;
             (from..from + count).map(byte_in).collect::<Vec<u8>>()
@@ -221,15 +223,29 @@ impl Run {
 
     fn write_from_outside(&mut self) {
         let Some(id) = self.id() else { return };
-        let (count, pushed) = {
+        let (count, how) = {
             let model = &mut *self.model.borrow_mut();
-            let count = model.script.length(SEND);
+            let count = model.length();
             model.outside += count;
-            (count, model.script.below(2) == 0)
+            (count, model.script.below(4))
         };
         let bytes = vec![model::OUTSIDE; count];
-        let mut peer = self.sim.peer(id);
-        if pushed { peer.push(bytes) } else { peer.write(&bytes) }
+        let taken = match how {
+            0 => {
+                self.sim.peer(id).push(bytes);
+                true
+            }
+            1 => {
+                self.sim.peer(id).write(&bytes);
+                true
+            }
+            2 => self.sim.handle().write(id, &bytes).is_ok(),
+            _ => self.sim.handle().push(id, bytes).is_ok(),
+        };
+        // Of very many requests, some are refused.
+        if !taken {
+            self.model.borrow_mut().outside -= count;
+        }
     }
 
     fn wish_from_outside(&mut self) {
@@ -237,12 +253,14 @@ impl Run {
         let what = self.model.borrow_mut().script.below(16);
         self.model.borrow_mut().disturbed |= !matches!(what, 0..8);
         match what {
-            0..8 => self.sim.peer(id).notify(Note::new(())),
+            0..4 => self.sim.peer(id).notify(Note::new(())),
+            4..8 => drop(self.sim.handle().notify(id, Note::new(()))),
             8 => self.sim.peer(id).close(),
             9 => self.sim.peer(id).abort(),
             10 => self.sim.peer(id).shutdown_write(),
             11 => self.sim.handle().shutdown(),
             12 => self.sim.handle().abort(id),
+            13 => drop(self.sim.handle().shutdown_write(id)),
             // Refused only when very many wait.
             _ => drop(self.sim.handle().close(id)),
         }

@@ -12,8 +12,6 @@ use crate::toy::Toy;
 
 /// Wishes in one callback.
 const WISHES: usize = 4;
-/// Bytes written by one wish.
-const WRITE: usize = 150_000;
 
 pub(super) struct Doer {
     model: Shared,
@@ -142,7 +140,7 @@ impl Doer {
     /// The bytes that it would say next.
     fn speech(&self) -> Vec<u8> {
         let model = &mut *self.model.borrow_mut();
-        let (count, from) = (model.script.length(WRITE), model.said.len());
+        let (count, from) = (model.length(), model.said.len());
         (from..from + count).map(byte_out).collect()
     }
 
@@ -208,7 +206,7 @@ impl Doer {
 
     fn need(&self, input: &mut Input<'_>) {
         let model = &mut *self.model.borrow_mut();
-        let count = model.script.length(WRITE);
+        let count = model.length();
         input.need(count);
         model.needed = count;
     }

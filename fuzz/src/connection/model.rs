@@ -38,6 +38,8 @@ pub(super) enum Stage {
 pub(super) struct Model {
     pub(super) script: Script,
     telling: bool,
+    /// Bytes that are sent or written at once, at most.
+    pub(super) most: usize,
     pub(super) faults: Vec<String>,
     /// Faults, unless the library had begun to close, which the reason will tell.
     suspicions: Vec<String>,
@@ -90,6 +92,7 @@ impl Model {
     pub(super) fn new(script: Script) -> Model {
         Model {
             script,
+            most: 0,
             telling: std::env::var_os("LARIAT_TELL").is_some(),
             faults: Vec::new(),
             suspicions: Vec::new(),
@@ -124,6 +127,10 @@ impl Model {
         if self.telling {
             eprintln!("{}", what());
         }
+    }
+
+    pub(super) fn length(&mut self) -> usize {
+        self.script.length(self.most)
     }
 
     pub(super) fn limits(&mut self) -> Limits {
