@@ -19,7 +19,7 @@ use crate::protocol::Callback;
 use crate::socket::retry;
 
 impl Worker {
-    /// Reads once, and does what follows from it. True when nothing is left to do but to read again.
+    /// Reads once, and does what follows from it. True when nothing is left but to read again.
     #[inline]
     pub(super) fn read(&mut self, cell: &Arc<Cell>, buffer: &mut [u8]) -> bool {
         let Some(socket) = cell.socket.get() else { return false };
@@ -63,8 +63,8 @@ impl Worker {
         }
         member.conn.handle_read(count, count, tick);
         member.conn.handle_shown(count);
-        // The order is watched in debug builds, as on the reactor. Who is slow here, is slow alone: no
-        // callback is timed.
+        // The order is watched in debug builds, as on the reactor. No callback is timed: whoever is
+        // slow here is slow alone.
         let watched = cfg!(debug_assertions);
         let Some(consumed) = self.call(&mut member, |called| called.data::<false>(shown, watched))
         else {

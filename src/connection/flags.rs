@@ -162,8 +162,8 @@ impl Flags {
             | Self::NOTES_DUE.0
             | Self::STOPPING_DUE.0,
     );
-    /// When of these `READABLE` and `WRITABLE` alone are set, the connection is open, and nothing is
-    /// due or unusual: what is read can be shown, what is written be sent, and then read again.
+    /// When of these `READABLE` and `WRITABLE` alone are set, the connection is open and nothing is
+    /// due or unusual: what is read can be shown, what is written be sent, and read again.
     pub(crate) const STRAIGHT_GATE: Flags =
         Flags(Self::READ_GATE.0 | Self::NOT_DIRECT.0 | Self::SETTLED_GATE.0 | Self::ATTENTION.0);
     /// Own writes are refused with any of these.
