@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # instructions.sh [SERVER]   user-space instructions per message, under callgrind
 #
-# SERVER: lariat (default), own_bytes, bare_mio, tokio_ct, or a command with {port} in it. Other
-# servers that do not echo: REPLIES=own. Message size in bytes: SIZE=64.
+# SERVER: lariat (default), blocking, own_bytes, bare_mio, std_threads, tokio_ct, or a command with
+# {port} in it. Other servers that do not echo: REPLIES=own. Message size in bytes: SIZE=64.
 #
 # Prints one line for 64 connections and one for 1. Each is the difference of two runs with exact
 # message counts, divided by the difference of the counts, so start-up, accepts and shutdown cancel.

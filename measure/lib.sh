@@ -70,8 +70,8 @@ build() {
     }
 }
 
-# Sets COMMAND from the first argument of a script: a name (lariat, blocking, own_bytes, bare_mio,
-# std_threads, tokio_ct) or a whole command with {port} in it. Builds the load generator and what the
+# Sets COMMAND from the first argument of a script: a name (lariat, blocking, companions, own_bytes,
+# bare_mio, std_threads, tokio_ct) or a whole command with {port} in it. Builds the load generator and what the
 # name stands for.
 # REPLIES is what the server answers with, for the load generator.
 choose() {
@@ -89,15 +89,15 @@ choose() {
             --target-dir "$ROOT/target" --example echo_blocking
         COMMAND="$ROOT/target/release/examples/echo_blocking --addr 127.0.0.1:{port} --max-conns 10000 -q"
         ;;
-    own_bytes)
+    own_bytes | companions)
         build cargo build --release --manifest-path "$HERE/own_bytes/Cargo.toml" \
             --target-dir "$HERE/target"
-        COMMAND="$BIN/own_bytes {port}"
-        REPLIES=own
+        COMMAND="$BIN/$1 {port}"
+        [ "$1" = companions ] || REPLIES=own
         ;;
     bare_mio | std_threads | tokio_ct) COMMAND="$BIN/$1 {port}" ;;
     *{port}*) COMMAND=$1 ;;
-    *) fail "not a server: '$1'. Give lariat, blocking, own_bytes, bare_mio, std_threads, tokio_ct or a command with {port}" ;;
+    *) fail "not a server: '$1'. Give lariat, blocking, companions, own_bytes, bare_mio, std_threads, tokio_ct or a command with {port}" ;;
     esac
 }
 
@@ -146,6 +146,10 @@ field() {
 # resident PID: resident bytes of a process.
 resident() {
     awk '/^VmRSS:/ { print $2 * 1024 }' "/proc/$1/status"
+}
+
+threads() {
+    awk '/^Threads:/ { print $2 }' "/proc/$1/status"
 }
 
 calculate() {

@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
 # memory.sh [SERVER]   resident bytes of the server per idle connection
 #
-# SERVER: lariat (default), bare_mio, tokio_ct, or a command with {port} in it. Connections held:
-# CONNECTIONS=10000.
+# SERVER: lariat (default), blocking, companions (blocking, with a timer on each connection),
+# bare_mio, std_threads, tokio_ct, or a command with {port} in it. Connections held:
+# CONNECTIONS=10000; fewer for the servers of threads.
 #
 # Prints one line for connections that were never used and one for connections that carried 64 KiB
 # each, for a fresh server each: bytes per connection while they are held, what is left per
 # connection after all have closed, and held a second time. All are the growth of VmRSS since the
 # server was warmed up with 100 messages, divided by the number of connections. What is left after
 # closing is memory that the allocator keeps; it is fine if the second time costs no more than the
-# first. The kernel's own memory for sockets is not in it.
+# first. The kernel's own memory for sockets and threads is not in it. "Threads" are those of the
+# process while the connections are held, per connection.
 source "$(dirname "$0")/lib.sh"
 need awk prlimit
 choose "${1:-lariat}"
 CONNECTIONS=${CONNECTIONS:-10000}
 ulimit -n "$(ulimit -Hn)"
 
-# hold BYTES: opens the connections, echoes BYTES on each, sets HELD to the resident bytes, closes.
+# hold BYTES: opens the connections, echoes BYTES on each, sets HELD to the resident
+# bytes and THREADS to their number, closes.
 hold() {
     local pipe=$SCRATCH/pipe out=$SCRATCH/held holder turn
     rm -f "$pipe"
@@ -33,6 +36,7 @@ hold() {
     done
     sleep 1 # the server accepts the last ones
     HELD=$(resident "$SERVER")
+    THREADS=$(threads "$SERVER")
     exec 7>&-
     wait "$holder" || fail "holding connections: $(cat "$SCRATCH/complaint")"
     sleep 1
@@ -48,6 +52,6 @@ for bytes in 0 65536; do
     closed=$(resident "$SERVER")
     hold "$bytes"
     end "$SERVER"
-    calculate "after %5d bytes on each: held %7.1f   all closed %7.1f   held again %7.1f\n" \
-        "$bytes, ($first - $before) / $CONNECTIONS, ($closed - $before) / $CONNECTIONS, ($HELD - $before) / $CONNECTIONS"
+    calculate "after %5d bytes on each: held %7.1f   all closed %7.1f   held again %7.1f   threads %.2f\n" \
+        "$bytes, ($first - $before) / $CONNECTIONS, ($closed - $before) / $CONNECTIONS, ($HELD - $before) / $CONNECTIONS, $THREADS / $CONNECTIONS"
 done

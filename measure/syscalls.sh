@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # syscalls.sh [SERVER]   system calls per message, per accepted connection and per MiB, under strace
 #
-# SERVER: lariat (default), own_bytes, bare_mio, tokio_ct, or a command with {port} in it. Other
-# servers that do not echo: REPLIES=own. Message size in bytes: SIZE=64.
+# SERVER: lariat (default), blocking, own_bytes, bare_mio, std_threads, tokio_ct, or a command with
+# {port} in it. Other servers that do not echo: REPLIES=own. Message size in bytes: SIZE=64.
 #
 # Prints a line each for: messages at 64 connections and at 1; whole lives of a connection (accepted,
 # one message of 64 bytes, closed by the client); MiB echoed on one connection in messages of 1 MiB.
