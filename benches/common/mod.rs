@@ -36,17 +36,16 @@ impl Server {
             let mut reactor = Reactor::new().unwrap();
             let listener = reactor.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
             let addr = reactor.addresses(listener)[0];
-            (addr, reactor.handle(), move || drop(reactor.run().unwrap()))
+            (addr, reactor.handle(), move || reactor.run().map(drop).unwrap())
         })
     }
 
-    #[allow(dead_code)]
     pub(crate) fn blocking() -> Server {
         Server::start(|| {
             let mut driver = Blocking::new();
             let listener = driver.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
             let addr = driver.addresses(listener)[0];
-            (addr, driver.handle(), move || drop(driver.run().unwrap()))
+            (addr, driver.handle(), move || driver.run().map(drop).unwrap())
         })
     }
 
@@ -87,7 +86,6 @@ pub(crate) fn start_bare_mio() -> SocketAddr {
 
 /// Starts an echo server on plain threads of the standard library, one for each connection. It ends
 /// with the process.
-#[allow(dead_code)]
 pub(crate) fn start_std_threads() -> SocketAddr {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let addr = listener.local_addr().unwrap();
