@@ -11,6 +11,7 @@ use lariat::{Closes, DriverLimits, ListenOptions, Overload, Protocol};
 
 use crate::actor::{Actor, Kind, place};
 use crate::toy::Toy;
+use crate::watchdog::Watchdog;
 use crate::world::{Shared, Target, World};
 
 /// Runs of the ordinary test. `LARIAT_SEEDS` asks for more.
@@ -280,6 +281,7 @@ fn random_runs_keep_every_rule_and_end() {
     for seed in seeds_from_env(0..SEEDS) {
         // A seed that is repeated alone is to be looked at.
         let alone = std::env::var_os("LARIAT_SEED").is_some();
+        let _watchdog = Watchdog::new(format!("seed {seed} failed"));
         let ran = std::panic::catch_unwind(|| run(seed, alone)).unwrap_or_else(|panic| {
             eprintln!("seed {seed} failed; to repeat it alone:");
             eprintln!("    LARIAT_SEED={seed} cargo test --test sim random_runs");
