@@ -230,5 +230,6 @@ mod tests {
         assert_eq!(ConnId::from_bits(id.bits()), Some(id));
         assert_eq!(ConnId::from_bits(7), None);
         assert_eq!(id.to_string(), "c0.1");
+        assert_eq!(format!("{id:?} {:?}", ListenerId::new(3)), "c0.1 l3");
     }
 }

@@ -193,7 +193,7 @@ impl Actor {
 
     // ---- anything at all ---------------------------------------------------------------------
 
-    fn look(&self, cx: &Context<'_>) {
+    fn look(&self, cx: &mut Context<'_>) {
         let mut world = self.world.borrow_mut();
         // A filter has made wire bytes of at most two steps, and frames of them.
         let slack = if world.ends[self.end].filtered { 40_000 } else { 0 };
@@ -203,6 +203,9 @@ impl Actor {
         }
         if world.ends[self.end].closed > 0 {
             world.fault(self.end, "a callback after closed");
+        }
+        if let Some(ended) = world.ended.filter(|ended| cx.peer(*ended).is_open()) {
+            world.fault(self.end, &format!("{ended} has ended and is called open"));
         }
     }
 
@@ -301,9 +304,9 @@ impl Protocol for Actor {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         {
             let mut world = self.world.borrow_mut();
+            world.meet(self.end, cx.id());
             let end = &mut world.ends[self.end];
             end.opened += 1;
-            end.id = Some(cx.id());
             end.addrs = cx.local_addr().map(|own| (own, cx.peer_addr()));
         }
         self.note_greed(cx);
@@ -443,6 +446,7 @@ impl Protocol for Actor {
 
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         let mut world = self.world.borrow_mut();
+        world.ended = Some(cx.id());
         let end = &mut world.ends[self.end];
         end.closed += 1;
         end.reason = Some(reason.clone());

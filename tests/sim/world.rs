@@ -54,6 +54,10 @@ pub(crate) struct World {
     pub(crate) targets: Vec<Target>,
     pub(crate) planned_panics: u64,
     pub(crate) faults: Vec<String>,
+    /// Everybody by id, for as long as the run lasts.
+    met: BTreeMap<ConnId, usize>,
+    /// Who ended last.
+    pub(crate) ended: Option<ConnId>,
     /// Whether the run still begins new things.
     pub(crate) busy: bool,
 }
@@ -66,6 +70,8 @@ impl World {
             targets: Vec::new(),
             planned_panics: 0,
             faults: Vec::new(),
+            met: BTreeMap::new(),
+            ended: None,
             busy: true,
         }
     }
@@ -75,6 +81,16 @@ impl World {
         let who = format!("{who} {number}");
         self.ends.push(End { who, ..End::default() });
         number
+    }
+
+    /// `end` has opened under the name of `id`, which nobody else ever had.
+    pub(crate) fn meet(&mut self, end: usize, id: ConnId) {
+        self.ends[end].id = Some(id);
+        let other = *self.met.entry(id).or_insert(end);
+        if other != end {
+            let other = self.ends[other].who.clone();
+            self.fault(end, &format!("{id} was {other} before"));
+        }
     }
 
     /// A rule was broken. Collected, as a panic inside a callback is an ordinary event here.
