@@ -71,6 +71,8 @@ class Copy:
         self.env = dict(os.environ, CARGO_INCREMENTAL="1", CARGO_TARGET_DIR=f"{folder}/target")
         for profile in ("DEV", "TEST"):
             self.env[f"CARGO_PROFILE_{profile}_DEBUG"] = "0"
+            # With debug assertions, but many more seeds in the same time.
+            self.env[f"CARGO_PROFILE_{profile}_OPT_LEVEL"] = "1"
         for name in ("LARIAT_SEED", "LARIAT_SEEDS"):
             self.env.pop(name, None)
         self.fill()
