@@ -1,7 +1,7 @@
 //! What everybody in a random run has done, and the rules that must hold for all of it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) faults: Vec<String>,
     /// Everybody by id, for as long as the run lasts.
     met: BTreeMap<ConnId, usize>,
+    /// The addresses of all newcomers.
+    pub(crate) met_at_listeners: BTreeSet<SocketAddr>,
     /// Who ended last.
     pub(crate) ended: Option<ConnId>,
     /// Whether the run still begins new things.
@@ -71,6 +73,7 @@ impl World {
             planned_panics: 0,
             faults: Vec::new(),
             met: BTreeMap::new(),
+            met_at_listeners: BTreeSet::new(),
             ended: None,
             busy: true,
         }
