@@ -253,6 +253,32 @@ fn large_shared_bytes_and_small_copies_keep_their_order() {
 }
 
 #[test]
+fn slices_of_the_input_leave_as_they_were_written_whatever_lies_between_them() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new().data(|cx, input| {
+                if input.len() < 8 {
+                    input.need(8);
+                    return Ok(());
+                }
+                // Two with a byte between them, one that is before and one that overlaps.
+                cx.write(&input[3..5]);
+                cx.write(&input[6..8]);
+                cx.write(&input[0..3]);
+                cx.write(&input[2..4]);
+                input.consume_all();
+                cx.close();
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, says(b"01234567"));
+        stage.run();
+        let all = data(b"346701223");
+        stage.expect("client", &["opened", &all, "eof", "closed finished by the peer"]);
+    });
+}
+
+#[test]
 fn b14_an_empty_write_is_nothing() {
     everywhere(|stage| {
         let addr = stage.serve("server", || {

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Nibbler,
     /// Consumes nothing.
     Hoarder,
+    /// Answers with three bytes of four, from the third on.
+    Skipper,
     /// Answers with one byte per `data`.
     Terse,
     /// Sends as soon as there is room, and finishes when all is sent.
@@ -49,7 +51,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn any(dice: &mut Dice, targets: &[Target]) -> Kind {
         let count = dice.within(0..3_000);
-        match dice.below(16) {
+        match dice.below(17) {
             0 | 1 => Kind::Echo,
             2 => Kind::Frames(1 + count % 60),
             3 => Kind::Sink,
@@ -65,6 +67,7 @@ impl Kind {
             13 => Kind::Panicker(count),
             14 => Kind::Failer(count),
             15 => Kind::Hoarder,
+            16 => Kind::Skipper,
             _ => Kind::Echo,
         }
     }
@@ -344,6 +347,14 @@ impl Protocol for Actor {
                     self.consume(input, length);
                 }
                 input.need(length);
+            }
+            Kind::Skipper => {
+                if cx.bytes_in() <= ECHOED {
+                    for at in (2..whole).step_by(4) {
+                        self.write(cx, &input[at..whole.min(at + 3)]);
+                    }
+                }
+                self.consume(input, whole);
             }
             Kind::Hoarder => {}
             Kind::Nibbler => {
