@@ -255,3 +255,17 @@ fn a_fin_within_the_handshake_is_a_truncation_whatever_the_filter_thinks() {
     rig.settle();
     assert_eq!(rig.kind(), failure(FilterFailure::Truncated));
 }
+
+#[test]
+fn wire_bytes_that_an_abort_drops_are_counted_without_those_that_have_left() {
+    let mut rig = open();
+    rig.kernel.room = 3;
+    rig.other_writes(20, false, None);
+    rig.send_for_others();
+    let left = rig.conn.unsent();
+    let whole = encode(&rig.model.written).len();
+    assert_eq!(left, whole - 3);
+    rig.other_wishes(Wish::Abort);
+    rig.settle();
+    assert_eq!(rig.reason.unwrap().unsent(), left as u64);
+}
