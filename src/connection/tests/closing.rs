@@ -367,6 +367,39 @@ fn cutting_lingering_short_ends_it_with_the_reason_it_had() {
 }
 
 #[test]
+fn only_who_has_closed_and_sent_its_fin_lingers() {
+    let mut rig = after(wish(Wish::Finish));
+    assert!(rig.kernel.fin_sent && !rig.conn.is_lingering(), "half-closed");
+    rig.conn.handle_linger_cut();
+    assert!(!rig.is(Flags::ENDED));
+    let mut rig = Rig::accepted(small_limits());
+    rig.kernel.room = 0;
+    rig.plan.push_back(Answer { write: 9, ..wish(Wish::Close) });
+    rig.peer_sends(1);
+    rig.settle();
+    assert!(!rig.conn.is_lingering(), "9 bytes are to be sent");
+    rig.peer_reads(9);
+    rig.settle();
+    assert!(rig.conn.is_lingering());
+    rig.peer_finishes();
+    rig.serve();
+    assert!(!rig.conn.is_lingering(), "over");
+}
+
+#[test]
+fn a_note_that_waits_when_both_directions_have_ended_is_told_before_the_end() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer::default());
+    rig.peer_finishes();
+    rig.settle();
+    assert!(rig.note());
+    rig.other_wishes(Wish::Finish);
+    assert!(rig.kernel.fin_sent && !rig.is(Flags::ENDED));
+    rig.settle();
+    assert_eq!(rig.calls[1..], [Callback::Eof, Callback::Notified, Callback::Closed]);
+}
+
+#[test]
 fn no_callback_but_closed_runs_once_closing_has_begun() {
     let mut rig = Rig::accepted(small_limits());
     rig.kernel.room = 0;
