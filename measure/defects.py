@@ -20,6 +20,7 @@ import fnmatch
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ import tomllib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+# What a test says when it has failed, or when its own watchdog had to end it.
+FAILED = re.compile(r"^test (\S+) .*FAILED$|^stuck: (\S+)", re.M)
 RANDOM = "general::random_runs_keep_every_rule_and_end"
 
 
@@ -104,24 +107,28 @@ class Copy:
         """The outcome and the output of a test: True, False, or None when it was stopped."""
         self.build(*test)
         command = ["cargo", "test", "--quiet", *test, "--", "--format", "pretty", *args]
-        with tempfile.TemporaryFile("w+", errors="replace") as output:
+        with tempfile.NamedTemporaryFile("w+", errors="replace") as output:
             ran = subprocess.Popen(command, cwd=self.folder, env=dict(self.env, **env),
                                    stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            until = time.monotonic() + self.limit
+            while ran.poll() is None and time.monotonic() < until:
+                time.sleep(0.1)
+                with open(output.name, errors="replace") as sofar:
+                    if FAILED.search(sofar.read()):
+                        # One is enough: the others may wait for something that does not come.
+                        until = min(until, time.monotonic() + 2)
             try:
-                passed = ran.wait(self.limit) == 0
+                code = ran.wait(0.1)
             except subprocess.TimeoutExpired:
-                os.killpg(ran.pid, 9)
-                ran.wait()
-                passed = None
+                os.killpg(ran.pid, signal.SIGKILL)
+                code = ran.wait()
             output.seek(0)
-            return passed, output.read()
-
-
-def failed(output):
-    """The tests that failed, or whatever else the run came to."""
-    names = re.findall(r"^test (\S+) .*FAILED$", output, re.M)
-    names += [name for name in re.findall(r"^stuck: (\S+)", output, re.M) if name not in names]
-    return names or ["the whole run"]
+            text = output.read()
+        if FAILED.search(text):
+            return False, text
+        if code == -signal.SIGKILL:
+            return None, text
+        return code == 0, text
 
 
 def steps(copy, args):
@@ -136,9 +143,9 @@ def steps(copy, args):
         passed, output = copy.test(test, *more)
         if passed is not False:
             return passed, title
-        names = failed(output)
-        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return passed, f"{title} {names[0].split('::')[-1]}{others}"
+        first = FAILED.search(output)
+        name = first[1] or first[2] if first else "(the whole run)"
+        return passed, f"{title} {name.split('::')[-1]}"
 
     yield seeds
     yield lambda: listed("simulator test", ["--test", "sim"], "--skip", RANDOM)

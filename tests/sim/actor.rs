@@ -177,6 +177,7 @@ impl Actor {
             self.left -= chunk.len();
             self.write(cx, &chunk);
         }
+        self.world.borrow_mut().ends[self.end].left = self.left;
         if self.left == 0 && matches!(self.kind, Kind::Producer | Kind::HalfCloser) {
             cx.shutdown_write();
         }

@@ -37,6 +37,8 @@ pub(crate) struct End {
     pub(crate) finished: bool,
     /// The FIN of its peer has come to a raw end. The peer may be closing, and then hears nothing.
     pub(crate) heard_fin: bool,
+    /// Bytes that it will send once it is told `drained`.
+    pub(crate) left: usize,
     /// Whether its protocol consumes all it is shown, sooner or later.
     pub(crate) greedy: bool,
 }
@@ -180,6 +182,9 @@ impl World {
                     peer.finished,
                     end.eof,
                 ));
+            }
+            if end.left > 0 {
+                faults.push(format!("{}: {} bytes wait for `drained`", end.who, end.left));
             }
             if peer.received.len() < end.sent.len() {
                 let (left, all) = (peer.received.len(), end.sent.len());
