@@ -135,6 +135,11 @@ impl Stage<'_> {
         self.driver.addresses(listener)[0]
     }
 
+    /// Whether bytes go through the system, whose buffers are large.
+    pub(crate) fn is_real(&self) -> bool {
+        self.real
+    }
+
     /// An address at which nobody listens, and for as long as the stage stands nobody will.
     pub(crate) fn deserted(&mut self) -> SocketAddr {
         if !self.real {

@@ -229,6 +229,44 @@ fn b5_an_echo_whose_peer_reads_late_is_held_and_loses_nothing() {
 }
 
 #[test]
+fn b4_a_large_write_to_a_peer_that_reads_late_arrives_as_it_was_written() {
+    everywhere(|stage| {
+        // More than the system's buffers take, so that writes are cut.
+        let whole = if stage.is_real() { 20 << 20 } else { 300_000 };
+        let mut limits = Limits::default();
+        limits.output_max = whole;
+        // A thread that writes looks up each second.
+        limits.write_stall = Duration::from_secs(4);
+        let bytes: Vec<u8> = (0..whole).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+        let expected = data(&bytes);
+        let bytes = Arc::new(bytes);
+        let addr = stage.serve_with("server", limits, move || {
+            let bytes = Arc::clone(&bytes);
+            Play::new().opened(move |cx| {
+                cx.write(&bytes);
+                cx.close();
+                Ok(())
+            })
+        });
+        let client = Play::new()
+            .opened(|cx| {
+                cx.pause_reading();
+                cx.set_timer(LATER, Duration::from_millis(1300));
+                Ok(())
+            })
+            .timeout(|cx, _| {
+                cx.resume_reading();
+                Ok(())
+            });
+        stage.connect("client", addr, client);
+        stage.run();
+        let timeout = "timeout of timer 2";
+        let lines = ["opened", timeout, &expected, "eof", "closed finished by the peer"];
+        stage.expect("client", &lines);
+    });
+}
+
+#[test]
 fn large_shared_bytes_and_small_copies_keep_their_order() {
     everywhere(|stage| {
         let addr = stage.serve("server", || {
