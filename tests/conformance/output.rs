@@ -244,7 +244,7 @@ fn b4_a_large_write_to_a_peer_that_reads_late_arrives_as_it_was_written() {
             let bytes = Arc::clone(&bytes);
             Play::new().opened(move |cx| {
                 cx.write(&bytes);
-                cx.close();
+                cx.shutdown_write();
                 Ok(())
             })
         });
