@@ -257,6 +257,21 @@ fn a_fin_within_the_handshake_is_a_truncation_whatever_the_filter_thinks() {
 }
 
 #[test]
+fn a_filter_is_given_16_kib_at_a_time() {
+    let mut limits = small_limits();
+    limits.output_max = 100_000;
+    let mut rig = Rig::filtered(limits, 0);
+    rig.peer_sends_wire(&[HELLO]);
+    rig.settle();
+    rig.other_writes(40_000, false, None);
+    let mut slices = [std::io::IoSlice::new(&[]); 3];
+    let tick = rig.tick();
+    let count = rig.conn.poll_output(&mut slices, usize::MAX, &mut rig.chunks, tick);
+    assert_eq!(count, 1);
+    assert_eq!(slices[0].len(), encode(&[0; 16_384]).len());
+}
+
+#[test]
 fn wire_bytes_that_an_abort_drops_are_counted_without_those_that_have_left() {
     let mut rig = open();
     rig.kernel.room = 3;
