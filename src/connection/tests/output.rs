@@ -210,6 +210,9 @@ fn only_bytes_that_leave_put_deadlines_off() {
     let mut rig = blocked();
     rig.other_writes(3, false, None);
     let stall = rig.conn.poll_deadline();
+    rig.now = later;
+    rig.other_writes(3, false, None);
+    assert_eq!(rig.conn.poll_deadline(), stall, "nothing has left");
     rig.conn.handle_sent_ahead(0, later);
     assert_eq!(rig.conn.poll_deadline(), stall);
     rig.conn.handle_sent_ahead(1, later);
@@ -225,4 +228,13 @@ fn bytes_that_left_while_their_queue_was_dropped_are_not_unsent() {
     rig.conn.handle_sent_late(4);
     let reason = rig.conn.poll_closed(rig.now).unwrap();
     assert_eq!((reason.unsent(), reason.bytes_out()), (6, 4));
+}
+
+#[test]
+fn nothing_written_is_nothing_queued_and_nothing_lost() {
+    let mut rig = blocked();
+    rig.conn.lose_output(0);
+    assert!(rig.conn.rare().is_none());
+    assert!(rig.conn.queue(b"", &mut rig.chunks, rig.now));
+    assert!(!rig.is(Flags::QUEUED));
 }
