@@ -259,6 +259,60 @@ mod tests {
         assert_eq!(unread.bytes.capacity(), 0);
     }
 
+    #[test]
+    fn a_chunk_grows_by_doubling_and_ends_at_64_kib() {
+        let mut pool = ChunkPool::default();
+        let mut queue = SendQueue::default();
+        let capacity = |queue: &SendQueue| match queue.chunks.back() {
+            Some(Chunk::Copied { bytes, .. }) => bytes.capacity(),
+            _ => 0,
+        };
+        let mut sizes = std::collections::BTreeSet::new();
+        for _ in 0..60_000 {
+            queue.push(b"x", &mut pool);
+            sizes.insert(capacity(&queue));
+        }
+        assert!(sizes.len() <= 17, "{} sizes of one chunk: {sizes:?}", sizes.len());
+        let mut queue = SendQueue::default();
+        queue.push(&[1; 40_000], &mut pool);
+        assert_eq!(capacity(&queue), 40_000);
+        queue.push(&[2; 30_000], &mut pool);
+        assert_eq!((queue.chunks.len(), queue.front().len()), (2, 65_536));
+        queue.advance(1, &mut pool);
+        assert_eq!(queue.front().len(), 65_535);
+        queue.advance(65_535, &mut pool);
+        // The full one is in the pool, and large enough for what it was made for.
+        assert_eq!(pool.chunks.iter().map(Vec::capacity).collect::<Vec<_>>(), [65_536]);
+        let mut queue = SendQueue::default();
+        queue.push(&[3; 65_536], &mut pool);
+        assert_eq!((pool.chunks.len(), capacity(&queue)), (0, 65_536));
+        pool.give(Vec::with_capacity(64));
+        let mut queue = SendQueue::default();
+        queue.push(&[4; 64], &mut pool);
+        assert_eq!(capacity(&queue), 64, "what fits does not grow");
+    }
+
+    #[test]
+    fn consumed_bytes_are_moved_over_once_they_are_half() {
+        let mut unread = Unread::default();
+        unread.push(&[7; 100]);
+        unread.consume(49);
+        unread.push(&[8; 10]);
+        assert_eq!((unread.consumed, unread.bytes.len()), (49, 110));
+        unread.consume(6);
+        unread.push(&[9; 10]);
+        assert_eq!((unread.consumed, unread.bytes.len()), (0, 65));
+    }
+
+    #[test]
+    fn unread_keeps_an_allocation_of_a_chunk() {
+        let mut unread = Unread::default();
+        unread.bytes.reserve_exact(CHUNK);
+        unread.push(b"abc");
+        unread.consume(3);
+        assert_eq!(unread.bytes.capacity(), CHUNK);
+    }
+
     proptest! {
         #[test]
         fn a_queue_keeps_every_byte_in_order(

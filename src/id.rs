@@ -224,11 +224,27 @@ mod tests {
     }
 
     #[test]
+    fn ids_come_and_go_alike_whether_a_thread_has_its_own_or_shares_them() {
+        let shared = Arc::new(Mutex::new(Ids::default()));
+        for mut ids in [IdSource::Own(Ids::default()), IdSource::Common(Arc::clone(&shared))] {
+            let first = ids.reserve();
+            assert!(ids.is_current(first));
+            ids.release(first);
+            assert!(!ids.is_current(first));
+            let second = ids.reserve();
+            assert_ne!(first.slot(), second.slot());
+            ids.end_turn();
+            assert_eq!(ids.reserve().slot(), first.slot());
+        }
+    }
+
+    #[test]
     fn an_id_survives_the_way_through_a_token() {
         let mut ids = Ids::default();
         let id = ids.reserve();
         assert_eq!(ConnId::from_bits(id.bits()), Some(id));
         assert_eq!(ConnId::from_bits(7), None);
         assert_eq!(id.to_string(), "c0.1");
+        assert_eq!(format!("{id:?} {:?}", ListenerId::new(3)), "c0.1 l3");
     }
 }

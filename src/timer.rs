@@ -220,6 +220,31 @@ mod tests {
     }
 
     #[test]
+    fn thousands_of_timers_fire_in_order_though_every_third_is_cancelled() {
+        let mut timers = Timers::default();
+        let mut keys = Vec::new();
+        let mut at = 7u64;
+        for owner in 0..3_000u32 {
+            at = at.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let deadline = at >> 53;
+            keys.push((deadline, owner, timers.arm(deadline, owner)));
+        }
+        for (_, _, key) in keys.iter().step_by(3) {
+            assert!(timers.cancel(*key));
+        }
+        let mut left: Vec<(u64, u32)> =
+            keys.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, k)| (k.0, k.1)).collect();
+        left.sort();
+        let left: Vec<u32> = left.into_iter().map(|(_, owner)| owner).collect();
+        assert_eq!(fire_all(&mut timers, u64::MAX), left);
+    }
+
+    #[test]
+    fn a_timer_is_named_by_its_number() {
+        assert_eq!(format!("{} {:?}", Timer::new(7), Timer::new(8)), "timer 7 timer 8");
+    }
+
+    #[test]
     fn a_deadline_at_the_end_of_time_never_fires() {
         let mut timers = Timers::default();
         timers.arm(u64::MAX, 1);
@@ -245,21 +270,23 @@ mod tests {
     proptest! {
         #[test]
         fn any_order_of_calls_agrees_with_a_sorted_list(
-            calls in prop::collection::vec((0u8..4, 0u64..40, any::<prop::sample::Index>()), 1..300)
+            // More are set than fire, so that the heap grows a few levels deep.
+            calls in prop::collection::vec((0u8..8, 0u64..40, any::<prop::sample::Index>()), 1..300)
         ) {
             let mut timers = Timers::default();
             let mut model: Vec<(u64, u32, TimerKey)> = Vec::new();
             for (number, (call, time, pick)) in calls.into_iter().enumerate() {
                 match call {
-                    0 | 1 => {
+                    0..5 => {
                         let owner = number as u32;
                         model.push((time, owner, timers.arm(time, owner)));
                     }
-                    2 if !model.is_empty() => {
+                    5 | 6 if !model.is_empty() => {
                         let (_, _, key) = model.remove(pick.index(model.len()));
                         prop_assert!(timers.cancel(key));
                     }
                     _ => {
+                        let time = time / 4;
                         let mut due: Vec<_> =
                             model.iter().filter(|t| t.0 <= time).copied().collect();
                         due.sort_by_key(|t| (t.0, t.1));

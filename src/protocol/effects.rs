@@ -105,10 +105,11 @@ impl Output {
         self.pieces.push((self.cork.len(), bytes));
     }
 
-    /// The range was checked against the same input when it was remembered.
+    /// The range was checked against the same input when it was remembered. An empty one may be
+    /// left over from a longer input.
     #[inline(always)]
     fn range<'a>(&self, shown: &'a [u8]) -> &'a [u8] {
-        &shown[self.start..self.start + self.len]
+        shown.get(self.start..self.start + self.len).unwrap_or_default()
     }
 
     /// The output as one slice, unless it has shared pieces.
@@ -330,6 +331,17 @@ mod tests {
         output.push(&shown[2..4], &shown);
         output.push(&shown[0..2], &shown);
         assert_eq!(all(&output, &shown), b"cdab");
+    }
+
+    #[test]
+    fn where_a_range_was_means_nothing_to_a_shorter_input() {
+        let (longer, shorter) = (b"abcdef".to_vec(), b"a".to_vec());
+        let mut output = Output::default();
+        output.push(&longer[4..], &longer);
+        output.clear();
+        assert_eq!(all(&output, &shorter), b"");
+        output.push(&longer[5..5], &longer);
+        assert_eq!(all(&output, &shorter), b"");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The stage that scenarios run on, and a protocol made of closures.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -33,31 +34,39 @@ pub(crate) fn everywhere_with(limits: DriverLimits, scenario: fn(&mut Stage<'_>)
             let told = format!("the simulator with seed {seed} and {faults:?}");
             let mut sim = Sim::with_limits(seed, limits.clone()).unwrap();
             sim.set_faults(faults);
-            play(&mut sim, told, false, scenario);
+            watched(&mut sim, &told, false, scenario);
         }
     }
     let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
-    watched(&mut reactor, "the reactor", scenario);
+    watched(&mut reactor, "the reactor", true, scenario);
     let mut blocking = Blocking::with_limits(limits).unwrap();
-    watched(&mut blocking, "blocking threads", scenario);
+    watched(&mut blocking, "blocking threads", true, scenario);
 }
 
-/// Plays on a driver with real sockets, where a defect may mean that it never ends.
-fn watched(driver: &mut dyn Driver, told: &str, scenario: fn(&mut Stage<'_>)) {
+/// Plays on a driver, where a defect may mean that it never ends: it is then told to, and where it
+/// does not do that either, the whole test ends.
+fn watched(driver: &mut dyn Driver, told: &str, real: bool, scenario: fn(&mut Stage<'_>)) {
     let handle = driver.handle();
     let (done, watched) = mpsc::channel::<()>();
     let bitten = Arc::new(AtomicBool::new(false));
     let bites = Arc::clone(&bitten);
+    let (test, place) = (std::thread::current().name().unwrap_or("?").to_owned(), told.to_owned());
     let watchdog = std::thread::spawn(move || {
-        if watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let timed_out = Err(mpsc::RecvTimeoutError::Timeout);
+        if watched.recv_timeout(PATIENCE) == timed_out {
             bites.store(true, Ordering::Release);
             handle.shutdown();
+            if watched.recv_timeout(DriverLimits::default().drain + PATIENCE) == timed_out {
+                // Not by a macro: what those print is captured, and lost with the process.
+                let _ = writeln!(std::io::stderr(), "stuck: {test} on {place}");
+                std::process::abort();
+            }
         }
     });
-    play(driver, told.into(), true, scenario);
+    play(driver, told.into(), real, scenario);
     drop(done);
     watchdog.join().unwrap();
-    assert!(!bitten.load(Ordering::Acquire), "the scenario was not over after {PATIENCE:?}");
+    assert!(!bitten.load(Ordering::Acquire), "not over after {PATIENCE:?} on {told}");
 }
 
 fn play(driver: &mut dyn Driver, told: String, real: bool, scenario: fn(&mut Stage<'_>)) {
@@ -124,6 +133,11 @@ impl Stage<'_> {
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = self.driver.listen_boxed(addr, options, factory).unwrap();
         self.driver.addresses(listener)[0]
+    }
+
+    /// Whether bytes go through the system, whose buffers are large.
+    pub(crate) fn is_real(&self) -> bool {
+        self.real
     }
 
     /// An address at which nobody listens, and for as long as the stage stands nobody will.

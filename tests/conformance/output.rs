@@ -229,6 +229,44 @@ fn b5_an_echo_whose_peer_reads_late_is_held_and_loses_nothing() {
 }
 
 #[test]
+fn b4_a_large_write_to_a_peer_that_reads_late_arrives_as_it_was_written() {
+    everywhere(|stage| {
+        // More than the system's buffers take, so that writes are cut.
+        let whole = if stage.is_real() { 20 << 20 } else { 300_000 };
+        let mut limits = Limits::default();
+        limits.output_max = whole;
+        // A thread that writes looks up each second.
+        limits.write_stall = Duration::from_secs(4);
+        let bytes: Vec<u8> = (0..whole).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+        let expected = data(&bytes);
+        let bytes = Arc::new(bytes);
+        let addr = stage.serve_with("server", limits, move || {
+            let bytes = Arc::clone(&bytes);
+            Play::new().opened(move |cx| {
+                cx.write(&bytes);
+                cx.shutdown_write();
+                Ok(())
+            })
+        });
+        let client = Play::new()
+            .opened(|cx| {
+                cx.pause_reading();
+                cx.set_timer(LATER, Duration::from_millis(1300));
+                Ok(())
+            })
+            .timeout(|cx, _| {
+                cx.resume_reading();
+                Ok(())
+            });
+        stage.connect("client", addr, client);
+        stage.run();
+        let timeout = "timeout of timer 2";
+        let lines = ["opened", timeout, &expected, "eof", "closed finished by the peer"];
+        stage.expect("client", &lines);
+    });
+}
+
+#[test]
 fn large_shared_bytes_and_small_copies_keep_their_order() {
     everywhere(|stage| {
         let addr = stage.serve("server", || {
@@ -249,6 +287,32 @@ fn large_shared_bytes_and_small_copies_keep_their_order() {
         stage.run();
         let all = [&[b'B'; 10_000][..], b"!smallown"].concat();
         stage.expect("client", &["opened", &data(&all), "eof", "closed finished by the peer"]);
+    });
+}
+
+#[test]
+fn slices_of_the_input_leave_as_they_were_written_whatever_lies_between_them() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new().data(|cx, input| {
+                if input.len() < 8 {
+                    input.need(8);
+                    return Ok(());
+                }
+                // Two with a byte between them, one that is before and one that overlaps.
+                cx.write(&input[3..5]);
+                cx.write(&input[6..8]);
+                cx.write(&input[0..3]);
+                cx.write(&input[2..4]);
+                input.consume_all();
+                cx.close();
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, says(b"01234567"));
+        stage.run();
+        let all = data(b"346701223");
+        stage.expect("client", &["opened", &all, "eof", "closed finished by the peer"]);
     });
 }
 

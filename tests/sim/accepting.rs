@@ -207,6 +207,7 @@ fn a5_accepts_per_turn_are_bounded_and_the_rest_follow() {
     let _clients: Vec<Socket> = (0..23).map(|_| sim.dial(addr)).collect();
     let mut before = 0;
     while sim.metrics().accepted < 23 {
+        assert!(sim.metrics().turns < 100, "{} of 23 accepted", sim.metrics().accepted);
         sim.turn(None).unwrap();
         let accepted = sim.metrics().accepted;
         assert!(accepted - before <= 5, "{} accepted in one turn", accepted - before);

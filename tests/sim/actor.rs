@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Nibbler,
     /// Consumes nothing.
     Hoarder,
+    /// Answers with three bytes of four, from the third on.
+    Skipper,
     /// Answers with one byte per `data`.
     Terse,
     /// Sends as soon as there is room, and finishes when all is sent.
@@ -49,7 +51,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn any(dice: &mut Dice, targets: &[Target]) -> Kind {
         let count = dice.within(0..3_000);
-        match dice.below(16) {
+        match dice.below(17) {
             0 | 1 => Kind::Echo,
             2 => Kind::Frames(1 + count % 60),
             3 => Kind::Sink,
@@ -65,6 +67,7 @@ impl Kind {
             13 => Kind::Panicker(count),
             14 => Kind::Failer(count),
             15 => Kind::Hoarder,
+            16 => Kind::Skipper,
             _ => Kind::Echo,
         }
     }
@@ -174,6 +177,7 @@ impl Actor {
             self.left -= chunk.len();
             self.write(cx, &chunk);
         }
+        self.world.borrow_mut().ends[self.end].left = self.left;
         if self.left == 0 && matches!(self.kind, Kind::Producer | Kind::HalfCloser) {
             cx.shutdown_write();
         }
@@ -193,7 +197,7 @@ impl Actor {
 
     // ---- anything at all ---------------------------------------------------------------------
 
-    fn look(&self, cx: &Context<'_>) {
+    fn look(&self, cx: &mut Context<'_>) {
         let mut world = self.world.borrow_mut();
         // A filter has made wire bytes of at most two steps, and frames of them.
         let slack = if world.ends[self.end].filtered { 40_000 } else { 0 };
@@ -203,6 +207,9 @@ impl Actor {
         }
         if world.ends[self.end].closed > 0 {
             world.fault(self.end, "a callback after closed");
+        }
+        if let Some(ended) = world.ended.filter(|ended| cx.peer(*ended).is_open()) {
+            world.fault(self.end, &format!("{ended} has ended and is called open"));
         }
     }
 
@@ -301,9 +308,9 @@ impl Protocol for Actor {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         {
             let mut world = self.world.borrow_mut();
+            world.meet(self.end, cx.id());
             let end = &mut world.ends[self.end];
             end.opened += 1;
-            end.id = Some(cx.id());
             end.addrs = cx.local_addr().map(|own| (own, cx.peer_addr()));
         }
         self.note_greed(cx);
@@ -341,6 +348,14 @@ impl Protocol for Actor {
                     self.consume(input, length);
                 }
                 input.need(length);
+            }
+            Kind::Skipper => {
+                if cx.bytes_in() <= ECHOED {
+                    for at in (2..whole).step_by(4) {
+                        self.write(cx, &input[at..whole.min(at + 3)]);
+                    }
+                }
+                self.consume(input, whole);
             }
             Kind::Hoarder => {}
             Kind::Nibbler => {
@@ -443,6 +458,7 @@ impl Protocol for Actor {
 
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         let mut world = self.world.borrow_mut();
+        world.ended = Some(cx.id());
         let end = &mut world.ends[self.end];
         end.closed += 1;
         end.reason = Some(reason.clone());

@@ -11,15 +11,19 @@ use lariat::{Closes, DriverLimits, ListenOptions, Overload, Protocol};
 
 use crate::actor::{Actor, Kind, place};
 use crate::toy::Toy;
+use crate::watchdog::Watchdog;
 use crate::world::{Shared, Target, World};
 
 /// Runs of the ordinary test. `LARIAT_SEEDS` asks for more.
 const SEEDS: u64 = 120;
 
+/// More connections than a run ever has.
+const ROOMY: usize = 10_000;
+
 fn driver_limits(world: &Shared) -> DriverLimits {
     let dice = &mut world.borrow_mut().dice;
     let mut limits = DriverLimits::default();
-    limits.connections_max = dice.pick(&[3, 8, 30, 10_000]);
+    limits.connections_max = dice.pick(&[3, 8, 30, ROOMY]);
     limits.overload = dice.pick(&[Overload::Pause, Overload::Shed]);
     limits.accepts_max = dice.pick(&[1, 3, 64]);
     limits.timers_max = dice.pick(&[1, 5, 1024]);
@@ -63,6 +67,15 @@ impl Raw {
             let end = &mut world.ends[self.end];
             end.received.extend(socket.take_received());
             end.heard_fin = socket.is_finished();
+        }
+    }
+
+    /// Once all faults are off, nobody waits at a listener that has room.
+    fn judge_waiting(&self, world: &mut World) {
+        let Some(socket) = &self.socket else { return };
+        let over = socket.is_finished() || socket.is_reset() || world.ends[self.end].cut;
+        if !over && !world.met_at_listeners.contains(&socket.local_addr()) {
+            world.fault(self.end, "waits at a listener that has room");
         }
     }
 
@@ -139,6 +152,7 @@ fn run(seed: u64, traced: bool) -> Ran {
     let trace = traced.then(Trace::new);
     let limits = driver_limits(&world);
     let drain = limits.drain;
+    let roomy = limits.connections_max == ROOMY;
     let mut sim = Sim::with_limits(seed, limits).unwrap();
     sim.set_faults(if seed % 2 == 0 { Faults::rough() } else { Faults::harsh() });
     let mut link = Link::default();
@@ -195,6 +209,9 @@ fn run(seed: u64, traced: bool) -> Ran {
         raw.end_quietly(&mut world.borrow_mut());
     }
     sim.run_for(Duration::from_secs(5)).unwrap();
+    if roomy && seed % 2 == 0 {
+        raws.iter().for_each(|raw| raw.judge_waiting(&mut world.borrow_mut()));
+    }
     // Without resets, vanished hosts and narrow links, all has arrived by now.
     if seed % 2 == 0 && !slow {
         raws.iter().for_each(|raw| raw.collect(&mut world.borrow_mut()));
@@ -252,7 +269,8 @@ fn serve(sim: &mut Sim, world: &Shared, number: u16, trace: Option<&Trace>) {
         Kind::any(&mut world.dice, &world.targets)
     };
     let listener = sim
-        .listen_with(place(number), options, move |_| {
+        .listen_with(place(number), options, move |incoming| {
+            shared.borrow_mut().met_at_listeners.insert(incoming.peer());
             // A factory may refuse, and may panic.
             let chance = shared.borrow_mut().dice.below(100);
             match chance {
@@ -280,6 +298,7 @@ fn random_runs_keep_every_rule_and_end() {
     for seed in seeds_from_env(0..SEEDS) {
         // A seed that is repeated alone is to be looked at.
         let alone = std::env::var_os("LARIAT_SEED").is_some();
+        let _watchdog = Watchdog::new(format!("seed {seed} failed"));
         let ran = std::panic::catch_unwind(|| run(seed, alone)).unwrap_or_else(|panic| {
             eprintln!("seed {seed} failed; to repeat it alone:");
             eprintln!("    LARIAT_SEED={seed} cargo test --test sim random_runs");

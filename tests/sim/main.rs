@@ -14,6 +14,7 @@ mod streams;
 #[path = "../shared/toy.rs"]
 mod toy;
 mod turns;
+mod watchdog;
 mod world;
 
 use std::sync::Once;

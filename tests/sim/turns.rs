@@ -357,8 +357,10 @@ fn b6_a_thousand_deadlines_at_once_are_worked_off_in_slices() {
     let clients: Vec<Socket> = (0..1_000).map(|_| sim.dial(addr)).collect();
     sim.run_for(ms(90)).unwrap();
     assert_eq!(sim.metrics().open, 1_000);
+    let first = sim.metrics().turns;
     while sim.metrics().timers < 1_000 {
         let before = sim.metrics().timers;
+        assert!(sim.metrics().turns - first < 1_000, "{before} of 1,000 timers");
         sim.turn(None).unwrap();
         assert!(sim.metrics().timers - before <= 100, "more timers than a turn may run");
     }

@@ -1,7 +1,7 @@
 //! What everybody in a random run has done, and the rules that must hold for all of it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -37,6 +37,8 @@ pub(crate) struct End {
     pub(crate) finished: bool,
     /// The FIN of its peer has come to a raw end. The peer may be closing, and then hears nothing.
     pub(crate) heard_fin: bool,
+    /// Bytes that it will send once it is told `drained`.
+    pub(crate) left: usize,
     /// Whether its protocol consumes all it is shown, sooner or later.
     pub(crate) greedy: bool,
 }
@@ -54,6 +56,12 @@ pub(crate) struct World {
     pub(crate) targets: Vec<Target>,
     pub(crate) planned_panics: u64,
     pub(crate) faults: Vec<String>,
+    /// Everybody by id, for as long as the run lasts.
+    met: BTreeMap<ConnId, usize>,
+    /// The addresses of all newcomers.
+    pub(crate) met_at_listeners: BTreeSet<SocketAddr>,
+    /// Who ended last.
+    pub(crate) ended: Option<ConnId>,
     /// Whether the run still begins new things.
     pub(crate) busy: bool,
 }
@@ -66,6 +74,9 @@ impl World {
             targets: Vec::new(),
             planned_panics: 0,
             faults: Vec::new(),
+            met: BTreeMap::new(),
+            met_at_listeners: BTreeSet::new(),
+            ended: None,
             busy: true,
         }
     }
@@ -75,6 +86,16 @@ impl World {
         let who = format!("{who} {number}");
         self.ends.push(End { who, ..End::default() });
         number
+    }
+
+    /// `end` has opened under the name of `id`, which nobody else ever had.
+    pub(crate) fn meet(&mut self, end: usize, id: ConnId) {
+        self.ends[end].id = Some(id);
+        let other = *self.met.entry(id).or_insert(end);
+        if other != end {
+            let other = self.ends[other].who.clone();
+            self.fault(end, &format!("{id} was {other} before"));
+        }
     }
 
     /// A rule was broken. Collected, as a panic inside a callback is an ordinary event here.
@@ -161,6 +182,9 @@ impl World {
                     peer.finished,
                     end.eof,
                 ));
+            }
+            if end.left > 0 {
+                faults.push(format!("{}: {} bytes wait for `drained`", end.who, end.left));
             }
             if peer.received.len() < end.sent.len() {
                 let (left, all) = (peer.received.len(), end.sent.len());

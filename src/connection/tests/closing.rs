@@ -304,12 +304,99 @@ fn shutdown_asks_an_open_connection_and_names_itself_when_it_closes() {
 }
 
 #[test]
+fn the_end_of_the_drain_resets_who_is_open_or_cannot_flush_its_close() {
+    let open = Rig::accepted(small_limits());
+    let mut closing = Rig::accepted(small_limits());
+    closing.kernel.room = 0;
+    closing.plan.push_back(Answer { write: 20, ..wish(Wish::Close) });
+    closing.peer_sends(1);
+    closing.settle();
+    for mut rig in [open, closing] {
+        rig.end_drain();
+        rig.settle();
+        assert!(rig.is(Flags::RESET));
+        assert_eq!(by_and_kind(&rig), (By::Runtime, CloseKind::Shutdown));
+    }
+}
+
+#[test]
+fn the_end_of_the_drain_leaves_the_reason_of_an_error_that_cannot_be_flushed() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.kernel.room = 0;
+    rig.plan.push_back(failing(Failure::Err));
+    rig.peer_sends(1);
+    rig.settle();
+    rig.end_drain();
+    rig.settle();
+    assert!(rig.is(Flags::RESET));
+    assert_eq!(by_and_kind(&rig), (By::Us, CloseKind::Protocol));
+}
+
+#[test]
+fn the_end_of_the_drain_cuts_lingering_without_a_reset() {
+    let mut rig = after(wish(Wish::Close));
+    rig.end_drain();
+    rig.settle();
+    assert!(!rig.is(Flags::RESET));
+    assert_eq!(by_and_kind(&rig), (By::Us, CloseKind::Finished));
+}
+
+#[test]
+fn a_failed_write_while_closing_after_an_error_ends_at_once_with_the_error() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.kernel.room = 0;
+    rig.plan.push_back(failing(Failure::Err));
+    rig.peer_sends(1);
+    rig.settle();
+    rig.peer_sends(40);
+    rig.kernel.reset = true;
+    rig.peer_reads(1);
+    rig.send_for_others();
+    assert!(rig.is(Flags::ENDED) && !rig.is(Flags::BROKEN), "nobody would be shown the 40 bytes");
+    rig.settle();
+    assert_eq!(by_and_kind(&rig), (By::Us, CloseKind::Protocol));
+}
+
+#[test]
 fn cutting_lingering_short_ends_it_with_the_reason_it_had() {
     let mut rig = after(wish(Wish::Close));
     rig.conn.handle_linger_cut();
     rig.finish(false);
     rig.settle();
     assert_eq!(by_and_kind(&rig), (By::Us, CloseKind::Finished));
+}
+
+#[test]
+fn only_who_has_closed_and_sent_its_fin_lingers() {
+    let mut rig = after(wish(Wish::Finish));
+    assert!(rig.kernel.fin_sent && !rig.conn.is_lingering(), "half-closed");
+    rig.conn.handle_linger_cut();
+    assert!(!rig.is(Flags::ENDED));
+    let mut rig = Rig::accepted(small_limits());
+    rig.kernel.room = 0;
+    rig.plan.push_back(Answer { write: 9, ..wish(Wish::Close) });
+    rig.peer_sends(1);
+    rig.settle();
+    assert!(!rig.conn.is_lingering(), "9 bytes are to be sent");
+    rig.peer_reads(9);
+    rig.settle();
+    assert!(rig.conn.is_lingering());
+    rig.peer_finishes();
+    rig.serve();
+    assert!(!rig.conn.is_lingering(), "over");
+}
+
+#[test]
+fn a_note_that_waits_when_both_directions_have_ended_is_told_before_the_end() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer::default());
+    rig.peer_finishes();
+    rig.settle();
+    assert!(rig.note());
+    rig.other_wishes(Wish::Finish);
+    assert!(rig.kernel.fin_sent && !rig.is(Flags::ENDED));
+    rig.settle();
+    assert_eq!(rig.calls[1..], [Callback::Eof, Callback::Notified, Callback::Closed]);
 }
 
 #[test]

@@ -255,3 +255,46 @@ fn a_fin_within_the_handshake_is_a_truncation_whatever_the_filter_thinks() {
     rig.settle();
     assert_eq!(rig.kind(), failure(FilterFailure::Truncated));
 }
+
+#[test]
+fn a_filter_is_given_16_kib_at_a_time() {
+    let mut limits = small_limits();
+    limits.output_max = 100_000;
+    let mut rig = Rig::filtered(limits, 0);
+    rig.peer_sends_wire(&[HELLO]);
+    rig.settle();
+    rig.other_writes(40_000, false, None);
+    assert_eq!((next_wire(&mut rig), rig.conn.bytes_out()), (32_768, 16_384));
+    assert_eq!(next_wire(&mut rig), 32_768, "as long as there is so much on the wire");
+    let tick = rig.tick();
+    rig.conn.handle_sent(20_000, &mut rig.chunks, tick);
+    assert_eq!((next_wire(&mut rig), rig.conn.bytes_out()), (12_768 + 32_768, 32_768));
+}
+
+/// Bytes that the filter has ready for the socket.
+fn next_wire(rig: &mut Rig) -> usize {
+    let mut slices = [std::io::IoSlice::new(&[]); 3];
+    let tick = rig.tick();
+    let count = rig.conn.poll_output(&mut slices, usize::MAX, &mut rig.chunks, tick);
+    assert!(count <= 1 && (count == 1) != slices[0].is_empty());
+    slices[0].len()
+}
+
+#[test]
+fn a_filter_with_nothing_to_say_gives_the_socket_nothing() {
+    assert_eq!(next_wire(&mut open()), 0);
+}
+
+#[test]
+fn wire_bytes_that_an_abort_drops_are_counted_without_those_that_have_left() {
+    let mut rig = open();
+    rig.kernel.room = 3;
+    rig.other_writes(20, false, None);
+    rig.send_for_others();
+    let left = rig.conn.unsent();
+    let whole = encode(&rig.model.written).len();
+    assert_eq!(left, whole - 3);
+    rig.other_wishes(Wish::Abort);
+    rig.settle();
+    assert_eq!(rig.reason.unwrap().unsent(), left as u64);
+}

@@ -1,7 +1,7 @@
 //! Output: order, marks, flow control, congestion.
 
 use super::super::Flags;
-use super::rig::{Answer, Rig, Wish, small_limits};
+use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
 use crate::grammar::Callback;
 use crate::reason::CloseKind;
 
@@ -184,4 +184,57 @@ fn the_rare_part_goes_back_when_nothing_is_in_it() {
     rig.settle();
     rig.send_for_others();
     assert!(rig.conn.rare().is_none());
+}
+
+#[test]
+fn bytes_that_leave_past_the_queue_count_as_sent() {
+    let mut rig = blocked();
+    assert!(rig.conn.sends_directly());
+    rig.conn.handle_sent_directly(5);
+    rig.conn.handle_sent_at(2, rig.tick());
+    rig.conn.handle_sent_ahead(3, rig.tick());
+    assert_eq!(rig.conn.bytes_out(), 10);
+    assert!(rig.conn.rare().is_none(), "nothing is queued");
+    rig.other_writes(3, false, None);
+    assert!(!rig.conn.sends_directly(), "they come first");
+}
+
+#[test]
+fn only_bytes_that_leave_put_deadlines_off() {
+    let mut rig = Rig::accepted(small_limits());
+    let (idle, later) = (rig.conn.poll_deadline(), rig.tick() + 5 * MILLISECOND);
+    rig.conn.handle_sent_at(0, later);
+    assert_eq!(rig.conn.poll_deadline(), idle);
+    rig.conn.handle_sent_at(1, later);
+    assert_eq!(rig.conn.poll_deadline(), idle + 5 * MILLISECOND);
+    let mut rig = blocked();
+    rig.other_writes(3, false, None);
+    let stall = rig.conn.poll_deadline();
+    rig.now = later;
+    rig.other_writes(3, false, None);
+    assert_eq!(rig.conn.poll_deadline(), stall, "nothing has left");
+    rig.conn.handle_sent_ahead(0, later);
+    assert_eq!(rig.conn.poll_deadline(), stall);
+    rig.conn.handle_sent_ahead(1, later);
+    assert_eq!(rig.conn.poll_deadline(), stall + 5 * MILLISECOND);
+}
+
+#[test]
+fn bytes_that_left_while_their_queue_was_dropped_are_not_unsent() {
+    let mut rig = blocked();
+    rig.other_writes(10, false, None);
+    rig.conn.want_abort();
+    rig.conn.handle_wishes(&mut rig.chunks, rig.now, false);
+    rig.conn.handle_sent_late(4);
+    let reason = rig.conn.poll_closed(rig.now).unwrap();
+    assert_eq!((reason.unsent(), reason.bytes_out()), (6, 4));
+}
+
+#[test]
+fn nothing_written_is_nothing_queued_and_nothing_lost() {
+    let mut rig = blocked();
+    rig.conn.lose_output(0);
+    assert!(rig.conn.rare().is_none());
+    assert!(rig.conn.queue(b"", &mut rig.chunks, rig.now));
+    assert!(!rig.is(Flags::QUEUED));
 }

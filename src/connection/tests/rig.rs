@@ -326,6 +326,15 @@ impl Rig {
         self.finish(false);
     }
 
+    /// The time that shutdown leaves is over.
+    pub(super) fn end_drain(&mut self) {
+        if !self.conn.is_lingering() && self.model.kind.is_none_or(in_order) {
+            self.model.kind = Some(CloseKind::Shutdown);
+        }
+        self.conn.handle_drain_over();
+        self.finish(false);
+    }
+
     pub(super) fn begin_close(&mut self, by: By, kind: CloseKind) {
         self.decide_close(kind);
         self.conn.begin_close(by, kind, None);
