@@ -196,6 +196,11 @@ impl Cell {
         self.signals.load(Ordering::Acquire) != 0
     }
 
+    /// Whether there is mail that nobody has taken.
+    pub(super) fn has_mail(&self) -> bool {
+        lock(&self.mail).as_ref().is_some_and(|mail| !mail.is_empty())
+    }
+
     /// Takes the mail that has come so far.
     pub(super) fn take_mail(&self) -> Vec<Post> {
         lock(&self.mail).as_mut().map(mem::take).unwrap_or_default()

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::accept::Acceptor;
-use super::cell::{Cell, Member};
+use super::cell::Cell;
 use super::hub::{Hub, Socket, lock};
+use super::mail::{Queued, Tools};
 use super::worker::Worker;
 use super::{enter_connect, run_connect};
 use crate::connection::{Connection, Flags};
@@ -143,48 +144,6 @@ fn notify(author: &mut Author<'_>, later: &mut Later, to: ConnId, note: Note) {
     }
 }
 
-/// What became of bytes for another connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Queued {
-    Refused,
-    /// The connection ends of it.
-    TooMuch,
-    Waiting,
-}
-
-/// Queues bytes for a connection.
-pub(super) fn queue(
-    member: &mut Member,
-    shared: &mut Shared,
-    content: Content,
-    bytes: &[u8],
-) -> Queued {
-    let count = match &content {
-        Content::Copied(range) => range.len(),
-        Content::Shared(bytes) => bytes.len(),
-    };
-    let tick = shared.clock.exact();
-    if count == 0 {
-        return Queued::Refused;
-    }
-    if member.conn.flags().any(Flags::NO_WRITES) {
-        shared.metrics.refused_bytes += count as u64;
-        member.conn.handle_refused(count);
-        return Queued::Refused;
-    }
-    if !member.conn.check_marks(count) {
-        member.conn.want_overflow();
-        member.conn.lose_output(count);
-        member.conn.handle_wishes(&mut shared.chunks, tick, false);
-        return Queued::TooMuch;
-    }
-    match content {
-        Content::Copied(range) => member.conn.queue(&bytes[range], &mut shared.chunks, tick),
-        Content::Shared(bytes) => member.conn.queue_shared(bytes, tick),
-    };
-    Queued::Waiting
-}
-
 /// Queues bytes for another connection. A writer that answers input writes them out itself, and so
 /// is slowed down by a slow receiver; else the receiver's companion does.
 fn write_to(
@@ -200,7 +159,9 @@ fn write_to(
         return;
     };
     let mut member = lock(&cell.member);
-    let queued = queue(&mut member, author.shared, content, bytes);
+    let Shared { chunks, metrics, clock, .. } = &mut *author.shared;
+    let now = clock.exact();
+    let queued = Tools { chunks, metrics, now }.queue(&mut member, content, bytes);
     if queued == Queued::TooMuch {
         cell.wake_if_ended(&member);
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::cell::{Cell, Signal};
 use super::counters::Counters;
+use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::driver::Report;
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -42,6 +43,8 @@ pub(super) struct Hub {
     pub(super) serial: AtomicBool,
     /// Requests of handles that nobody has taken yet.
     posted: AtomicUsize,
+    /// For bytes that handles write.
+    pub(super) chunks: Mutex<ChunkPool>,
     pub(super) watched: Mutex<Option<Watched>>,
 }
 
@@ -155,6 +158,7 @@ impl Hub {
             listeners: Listeners::default(),
             serial: AtomicBool::new(false),
             posted: AtomicUsize::new(0),
+            chunks: Mutex::default(),
             watched: Mutex::default(),
         }
     }
@@ -330,6 +334,7 @@ impl Hub {
                 let back = cell.deliver(post).err();
                 drop(state);
                 self.drop_posts(back);
+                self.carry_mail(&cell);
                 cell.nudge(self);
             }
             None if lock(&self.ids).is_current(to) => {

@@ -10,6 +10,7 @@ mod companion;
 mod counters;
 mod effects;
 mod hub;
+mod mail;
 mod reading;
 mod runner;
 mod sending;

@@ -201,6 +201,9 @@ impl Worker {
         let Some(socket) = cell.socket.get() else {
             return Err(io::ErrorKind::NotConnected.into());
         };
+        if cell.is_asked() {
+            self.hub.carry_mail(cell);
+        }
         let result = retry(|| io::Write::write(&mut &*socket, bytes));
         self.count_write(result)
     }

@@ -23,6 +23,9 @@ impl Worker {
     #[inline]
     pub(super) fn read(&mut self, cell: &Arc<Cell>, buffer: &mut [u8]) -> bool {
         let Some(socket) = cell.socket.get() else { return false };
+        if cell.is_asked() {
+            return false;
+        }
         self.shared.metrics.reads += 1;
         let result = retry(|| io::Read::read(&mut { socket }, buffer));
         self.shared.clock.update(self.shared.clock.instant());
@@ -111,6 +114,9 @@ impl Worker {
         };
         member.writing = true;
         drop(member);
+        if cell.is_asked() {
+            self.hub.carry_mail(cell);
+        }
         let count = bytes.len();
         let result = retry(|| io::Write::write(&mut { socket }, bytes));
         if matches!(result, Ok(sent) if sent == count) {

@@ -16,9 +16,8 @@ use super::effects::{self, Author};
 use super::hub::{Hub, lock};
 use crate::connection::Flags;
 use crate::guard::{drop_guarded, guarded};
-use crate::handle::Post;
 use crate::id::ConnId;
-use crate::protocol::{Content, Shared};
+use crate::protocol::Shared;
 use crate::reason::{By, CloseKind};
 
 /// What a thread reads into. A large one costs each thread its memory only once it is used.
@@ -86,40 +85,6 @@ impl Worker {
 
     pub(super) fn author(&mut self) -> Author<'_> {
         Author { hub: &self.hub, shared: &mut self.shared, cell: Some(&self.cell) }
-    }
-
-    /// Applies what others have asked for since somebody last looked. True when there was anything.
-    pub(super) fn take_requests(&mut self, cell: &Cell, member: &mut Member) -> bool {
-        let signals = cell.take_signals(&mut member.conn);
-        if signals.has(Signal::Mail) {
-            let mail = cell.take_mail();
-            self.hub.count_taken(mail.len());
-            for post in mail {
-                self.take_post(member, post);
-            }
-        }
-        !signals.is_empty()
-    }
-
-    fn take_post(&mut self, member: &mut Member, post: Post) {
-        match post {
-            Post::Write { bytes, .. } => {
-                effects::queue(member, &mut self.shared, Content::Shared(bytes), &[]);
-            }
-            Post::ShutdownWrite(_) => member.conn.want_fin(),
-            Post::Close(_) => member.conn.want_close(),
-            Post::Notify { note, .. } => {
-                if let Err(note) = member.conn.handle_note(note) {
-                    self.shared.metrics.refused_notes += 1;
-                    drop_guarded(note);
-                }
-            }
-            // The thread that called `run` does that.
-            Post::Call(_) => {}
-        }
-        // At once: what comes behind a close must find the connection closed.
-        let now = self.shared.clock.exact();
-        member.conn.handle_wishes(&mut self.shared.chunks, now, false);
     }
 
     /// Wakes the other thread of the connection: the state has changed.

@@ -250,3 +250,14 @@ fn a_connection_that_is_stuck_in_a_write_ends_with_the_time_to_drain() {
     drop(silent);
     assert_eq!((report.aborted(), metrics.closes.finished), (1, 1), "{metrics:?}");
 }
+#[test]
+fn what_a_handle_pushes_to_a_peer_that_does_not_read_is_bounded_at_once() {
+    let (running, trail, target, silent) = push_to_a_silent_one(24 * MIB, |limits| {
+        limits.output_max = 32 * MIB;
+    });
+    running.handle.push(target, vec![3; 32 * MIB]).unwrap();
+    trail.wait_for(2, |step| matches!(step, Step::Closed(_)));
+    drop(silent);
+    let (metrics, _) = running.finish();
+    assert_eq!((metrics.closes.output_full, metrics.closes.finished), (1, 1));
+}
