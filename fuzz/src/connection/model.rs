@@ -196,11 +196,10 @@ impl Model {
 
     /// All that was sent has been shown.
     pub(super) fn judge_progress(&mut self, hears_end: bool) {
-        if self.is_reading(hears_end) && self.needed <= self.offered {
-            if self.shown != self.offered {
-                let stuck = format!("stuck after {} of {} bytes", self.shown, self.offered);
-                self.suspicions.push(stuck);
-            }
+        let all_is_due = self.is_reading(hears_end) && self.needed <= self.offered;
+        if all_is_due && self.shown != self.offered {
+            let stuck = format!("stuck after {} of {} bytes", self.shown, self.offered);
+            self.suspicions.push(stuck);
         }
     }
 
