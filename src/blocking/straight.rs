@@ -28,7 +28,6 @@ impl Worker {
         }
         self.shared.metrics.reads += 1;
         let result = retry(|| io::Read::read(&mut { socket }, buffer));
-        self.shared.clock.update(self.shared.clock.instant());
         self.shared.stopping = self.hub.is_stopping();
         let mut member = self.lock_after_read(cell);
         match result {
@@ -56,15 +55,21 @@ impl Worker {
         mut member: MutexGuard<'_, Member>,
         shown: &[u8],
     ) -> bool {
-        let (count, tick) = (shown.len(), self.shared.clock.tick());
+        let count = shown.len();
         if !goes_on(&member.conn) && !shows_now(&member.conn) {
             if member.conn.flags().none(Flags::ENDED) {
-                member.conn.handle_read(count, count, tick);
-                member.conn.handle_wire(shown, tick);
+                let now = self.shared.clock.exact();
+                member.conn.handle_read(count, count, now);
+                member.conn.handle_wire(shown, now);
             }
             return false;
         }
-        member.conn.handle_read(count, count, tick);
+        // A clock reading for each message is worth a tenth of all of it.
+        let now = match member.conn.counts_silence() {
+            true => self.shared.clock.exact(),
+            false => member.conn.last_active(),
+        };
+        member.conn.handle_read(count, count, now);
         member.conn.handle_shown(count);
         // The order is watched in debug builds, as on the reactor. No callback is timed: whoever is
         // slow here is slow alone.
@@ -147,7 +152,7 @@ impl Worker {
         let mut member = lock(&cell.member);
         member.writing = false;
         let straight = goes_on(&member.conn);
-        if straight && member.conn.limits().idle.is_none() {
+        if straight && !member.conn.counts_silence() {
             member.conn.handle_sent_directly(sent);
         } else {
             // The write may have slept, and so have moved the deadlines.

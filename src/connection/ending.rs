@@ -111,7 +111,11 @@ impl Connection {
             }
             self.flags.clear(wishes);
         }
-        self.flags.clear(Flags::LIMITS_CHANGED);
+        if self.flags.any(Flags::LIMITS_CHANGED) {
+            self.flags.clear(Flags::LIMITS_CHANGED);
+            // Silence counts from here: nobody may have kept the time while there was no limit.
+            self.active = self.active.max(tick);
+        }
         if self.flags.any(Flags::ENDED) {
             self.drop_output(pool);
         } else {

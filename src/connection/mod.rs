@@ -513,6 +513,18 @@ impl Connection {
 
     // ---- settings ----------------------------------------------------------------------------
 
+    /// Whether there is a limit to silence, so that the time of each byte matters.
+    #[inline(always)]
+    pub(crate) fn counts_silence(&self) -> bool {
+        self.limits.idle.is_some()
+    }
+
+    /// When a byte last went either way, as far as somebody has kept the time.
+    #[inline(always)]
+    pub(crate) fn last_active(&self) -> u64 {
+        self.active
+    }
+
     pub(crate) fn put_limits(&mut self, limits: Arc<Limits>) {
         self.limits = limits;
         self.flags.set(Flags::LIMITS_CHANGED);

@@ -371,7 +371,7 @@ impl Context<'_> {
         self.conn.limits()
     }
 
-    /// Sets new limits for this connection alone.
+    /// Sets new limits for this connection alone. Silence for [`Limits::idle`] counts from here.
     ///
     /// # Errors
     ///
