@@ -489,8 +489,12 @@ impl Hub {
     /// Tells every connection.
     pub(super) fn signal_all(self: &Arc<Hub>, signal: impl Fn(&Cell)) {
         let cells: Vec<Arc<Cell>> = lock(&self.state).cells.values().cloned().collect();
+        // All of them before anyone acts on it: whoever closes at once may be another's peer, which
+        // would hear the FIN before its own signal.
+        for cell in &cells {
+            signal(cell);
+        }
         for cell in cells {
-            signal(&cell);
             cell.nudge(self);
         }
     }

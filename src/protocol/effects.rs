@@ -357,6 +357,18 @@ mod tests {
     }
 
     #[test]
+    fn shared_bytes_are_kept_from_4_kib_on_and_a_cork_up_to_256_kib() {
+        let mut output = Output::default();
+        output.push_shared(Bytes::from(vec![1; 4_095]), &[]);
+        assert_eq!((output.pieces.len(), output.cork.len()), (0, 4_095));
+        output.push_shared(Bytes::from(vec![2; 4_096]), &[]);
+        assert_eq!((output.pieces.len(), output.cork.len()), (1, 4_095));
+        output.push(&[3; 200_000], &[]);
+        output.clear();
+        assert!((200_000..=262_144).contains(&output.cork.capacity()));
+    }
+
+    #[test]
     fn a_large_cork_is_given_back() {
         let mut output = Output::default();
         output.push(&vec![0; 4 * CORK_KEPT], &[]);
