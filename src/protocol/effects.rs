@@ -105,11 +105,11 @@ impl Output {
         self.pieces.push((self.cork.len(), bytes));
     }
 
-    /// The range was checked against the same input when it was remembered. An empty one may be
-    /// left over from a longer input.
+    /// The range, which is not empty: it was checked against the same input when it was remembered.
+    /// The place of an empty one may be left over from a longer input.
     #[inline(always)]
     fn range<'a>(&self, shown: &'a [u8]) -> &'a [u8] {
-        shown.get(self.start..self.start + self.len).unwrap_or_default()
+        &shown[self.start..self.start + self.len]
     }
 
     /// The output as one slice, unless it has shared pieces.
@@ -342,6 +342,16 @@ mod tests {
         assert_eq!(all(&output, &shorter), b"");
         output.push(&longer[5..5], &longer);
         assert_eq!(all(&output, &shorter), b"");
+    }
+
+    #[test]
+    fn bytes_that_reach_beyond_the_input_are_no_range_of_it() {
+        let whole = b"abcdefgh".to_vec();
+        let shown = &whole[..4];
+        let mut output = Output::default();
+        output.push(&whole[2..6], shown);
+        output.push(&whole[4..6], shown);
+        assert_eq!(all(&output, shown), b"cdefef");
     }
 
     #[test]
