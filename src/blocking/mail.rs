@@ -1,10 +1,10 @@
 //! Requests of handles for one connection, and who carries them out: whoever has the connection's
 //! lock next.
 //!
-//! Both threads of a connection may be asleep in the socket, one in `read` and one in a `write` that
-//! the peer does not take, and nothing of this may wait for that. So whoever leaves a request tries
-//! for the lock behind it; and a thread that is about to sleep in the socket looks for requests once
-//! more after it has given up the lock. One of the two finds it, whatever the order.
+//! Both threads of a connection may be asleep in the socket, one in `read` and one in a `write`
+//! that the peer does not take, and nothing of this may wait for that. So whoever leaves a request
+//! tries for the lock behind it; and a thread that is about to sleep in the socket looks for
+//! requests once more after it has given up the lock. One of the two finds it, whatever the order.
 
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{PoisonError, TryLockError};
