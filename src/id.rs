@@ -6,7 +6,9 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+use crate::sync::Mutex;
 
 use slab::Slab;
 

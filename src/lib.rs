@@ -78,6 +78,7 @@ mod reason;
 mod signals;
 pub mod sim;
 mod socket;
+mod sync;
 mod timer;
 
 pub use address::{Address, IntoAddress};

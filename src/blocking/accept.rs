@@ -1,14 +1,13 @@
 //! A thread per listening socket, which sleeps in `accept`.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
 use super::cell::Cell;
 use super::hub::{Hub, Socket, lock};
+use super::system::TcpStream;
 use super::{reading, start_thread};
 use crate::connection::Connection;
 use crate::error::{Error, Op, Result};
@@ -17,6 +16,8 @@ use crate::id::ListenerId;
 use crate::limits::{Limits, Overload};
 use crate::protocol::{BoxedFactory, Incoming, Protocol};
 use crate::socket::{AcceptError, Reserve, retry};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 
 /// The back-off after a lack of descriptors: from the first to the second, doubling.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);

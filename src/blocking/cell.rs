@@ -1,19 +1,20 @@
 //! One connection of the blocking driver: what its threads share, and how they wake one another.
 
 use std::mem;
-use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::net::Shutdown;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::companion;
 use super::hub::{Hub, lock};
+use super::system::{self, TcpStream};
 use crate::connection::{Connection, Flags};
 use crate::handle::Post;
 use crate::id::ConnId;
 use crate::protocol::{Protocol, TimerOwner};
 use crate::reason::{By, CloseKind, ConnectFailure};
-use crate::socket::reset_on_close;
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::sync::{Condvar, Mutex};
 use crate::timer::Timers;
 
 /// A connection, its protocol and its socket.
@@ -54,6 +55,8 @@ pub(super) struct Member {
     /// Whether the reading thread is away in a connect.
     pub(super) connecting: bool,
     pub(super) lingered: bool,
+    /// How long a write to the socket may sleep.
+    pub(super) write_timeout: Option<Duration>,
 }
 
 /// What others ask of a connection without waiting for its lock, and what is never refused.
@@ -111,6 +114,7 @@ impl Cell {
                 applying: false,
                 connecting,
                 lingered: false,
+                write_timeout: None,
             }),
             writer: Mutex::new(()),
             reader_waits: AtomicBool::new(false),
@@ -253,7 +257,7 @@ impl Cell {
     pub(super) fn wake_io(&self, member: &Member, how: Shutdown) {
         let Some(socket) = self.socket.get() else { return };
         if member.conn.flags().any(Flags::RESET) {
-            reset_on_close(socket);
+            system::reset_on_close(socket);
         }
         if let Err(error) = socket.shutdown(how) {
             log::debug!(target: "lariat::blocking", "{}: {error}", member.conn.peer());
@@ -287,7 +291,7 @@ impl Bell {
 
     /// Waits for a ring, at most for `most`.
     pub(super) fn wait(&self, most: Option<Duration>) {
-        let until = most.and_then(|most| Instant::now().checked_add(most));
+        let until = most.and_then(|most| system::now().checked_add(most));
         let mut inside = lock(&self.inside);
         inside.asleep = true;
         while !inside.rung {
@@ -295,7 +299,7 @@ impl Bell {
                 inside = self.changed.wait(inside).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(system::now());
             if left.is_zero() {
                 break;
             }
@@ -306,7 +310,8 @@ impl Bell {
     }
 }
 
-#[cfg(test)]
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
 mod tests {
     use super::*;
 

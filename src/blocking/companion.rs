@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 
 use super::cell::Cell;
 use super::hub::{Hub, Presence, lock};
 use super::worker::{Next, Role, Worker};
+use crate::sync::thread;
 
 /// Starts the companion of `cell`.
 pub(super) fn start(hub: &Arc<Hub>, cell: &Arc<Cell>) -> io::Result<()> {

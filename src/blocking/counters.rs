@@ -1,10 +1,9 @@
 //! What one thread has counted, for others to read at any time.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::hub::lock;
 use crate::metrics::Metrics;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The counters of one thread, up to when it last published them. The few that every message
 /// changes are apart, so that a message costs no lock.

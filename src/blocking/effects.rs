@@ -108,7 +108,11 @@ impl Worker {
                 | Flags::CLOSING
                 | Flags::BROKEN
                 | Flags::ENDED;
-            if lock(&cell.member).conn.flags().any(due) {
+            let member = lock(&cell.member);
+            // Its threads may have left to this one what was queued since.
+            let left = member.conn.has_output() || member.conn.flags().any(due);
+            drop(member);
+            if left {
                 cell.nudge(&hub);
             }
         }

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::cell::{Cell, Signal};
 use super::counters::Counters;
+use super::system::{self, TcpListener};
 use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::driver::Report;
@@ -20,7 +19,8 @@ use crate::limits::{DriverLimits, Overload};
 use crate::metrics::Metrics;
 use crate::protocol::{Binder, Bound, Control, ListenOptions, Listeners, Shared, Watched};
 use crate::reason::CloseReason;
-use crate::socket;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Locks, also when a thread panicked while it held the lock: user code runs under a guard of its
 /// own, so that nothing is half changed.
@@ -133,16 +133,10 @@ impl Socket {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Wakes the thread out of `accept`: by a shutdown of the socket where that helps, by a
-    /// connection to it elsewhere.
+    /// Wakes the thread out of `accept`.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        let woken = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
-        if woken.is_err() || !cfg!(target_os = "linux") {
-            if let Ok(addr) = self.listener.local_addr() {
-                drop(std::net::TcpStream::connect_timeout(&addr, Duration::from_secs(1)));
-            }
-        }
+        system::wake_accept(&self.listener);
     }
 }
 
@@ -166,8 +160,7 @@ impl Hub {
     /// What opens listening sockets, which threads sleep in.
     pub(super) fn binder(&self) -> Binder {
         let bind = |addr, options: &ListenOptions| {
-            let listener = socket::listen(addr, options)?;
-            listener.set_nonblocking(false)?;
+            let listener = system::listen(addr, options)?;
             Ok(Bound { addr: listener.local_addr()?, socket: Box::new(listener) })
         };
         Binder::new(self.listeners.clone(), Box::new(bind))
@@ -507,6 +500,24 @@ impl Hub {
     }
 }
 
+#[cfg(all(test, lariat_model))]
+impl Hub {
+    pub(super) fn has_no_threads(&self) -> bool {
+        let state = lock(&self.state);
+        state.workers.is_empty() && state.threads == 0 && state.acceptors == 0
+    }
+
+    /// Nothing is left of any connection or request.
+    #[track_caller]
+    pub(super) fn check_empty(&self) {
+        let state = lock(&self.state);
+        assert!(state.cells.is_empty() && state.lingerers.is_empty(), "connections are left");
+        assert!(state.early.is_empty() && state.calls.is_empty(), "requests are left");
+        drop(state);
+        assert_eq!(self.posted.load(Ordering::SeqCst), 0, "requests are counted, but gone");
+    }
+}
+
 /// The remote keeps the hub, not the other way round.
 pub(super) struct HubRemote(pub(super) Arc<Hub>);
 
@@ -528,7 +539,8 @@ impl Remote for HubRemote {
     }
 }
 
-#[cfg(test)]
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
 mod tests {
     use super::*;
     use crate::clock::Readings;

@@ -6,7 +6,6 @@
 //! tries for the lock behind it; and a thread that is about to sleep in the socket looks for
 //! requests once more after it has given up the lock. One of the two finds it, whatever the order.
 
-use std::sync::atomic::{Ordering, fence};
 use std::sync::{PoisonError, TryLockError};
 
 use super::cell::{Cell, Member, Signal};
@@ -19,6 +18,7 @@ use crate::handle::Post;
 use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::protocol::Content;
+use crate::sync::atomic::{Ordering, fence};
 
 /// What it takes to change a connection for somebody else.
 pub(super) struct Tools<'a> {

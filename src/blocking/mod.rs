@@ -15,16 +15,18 @@ mod reading;
 mod runner;
 mod sending;
 mod straight;
+mod system;
 mod turn;
 mod worker;
+
+#[cfg(all(test, lariat_model))]
+mod model;
 
 use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::address::IntoAddress;
 use crate::client;
@@ -38,6 +40,8 @@ use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
 use crate::protocol::{BoxedFactory, Incoming, ListenOptions, Protocol, Watched, boxed, stopped};
 use crate::reason::{By, CloseKind, CloseReason, ConnectFailure};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Mutex, thread};
 
 use accept::Acceptor;
 use cell::Cell;
@@ -180,7 +184,7 @@ impl Blocking {
     }
 
     fn build(limits: DriverLimits) -> Blocking {
-        let clock = Clock::system(Readings { monotonic: Instant::now, wall: SystemTime::now });
+        let clock = Clock::system(Readings { monotonic: system::now, wall: SystemTime::now });
         let hub = Arc::new(Hub::new(clock, limits));
         Blocking { hub, acceptors: Vec::new(), connects: Vec::new() }
     }

@@ -1,23 +1,22 @@
 //! The first thread of a connection: it connects, reads, and tells `closed`.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cell::{Cell, Member};
 use super::hub::{Hub, lock};
+use super::system::TcpStream;
 use super::worker::{Next, READ_BUFFER, Role, SHORTEST, Worker, is_timeout};
 use crate::connection::Flags;
 use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
 use crate::socket::retry;
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
 
 /// How often a thread that may not read looks whether its peer is still there.
 const PAUSED_LOOK: Duration = Duration::from_secs(1);
-/// Parts of the write stall that a write may sleep: so much later than the limit a stall is noticed
-/// at most, and a peer that reads slowly has its progress seen in time.
-const STALL_PARTS: u32 = 4;
 
 /// Runs an accepted connection to its end, on this thread.
 pub(super) fn run(hub: &Arc<Hub>, cell: &Arc<Cell>) {
@@ -75,12 +74,10 @@ impl Worker {
 
     fn serve(mut self) {
         let cell = Arc::clone(&self.cell);
-        if let Some(socket) = cell.socket.get() {
+        if cell.socket.get().is_some() {
             let mut member = lock(&cell.member);
-            let stall = member.conn.limits().write_stall / STALL_PARTS;
-            if let Err(error) = socket.set_write_timeout(Some(stall.max(SHORTEST))) {
-                log::debug!(target: "lariat::blocking", "cannot set a time-out: {error}");
-            }
+            let now = self.shared.clock.exact();
+            self.bound_write(&cell, &mut member, now);
             self.ask_for_filter(&mut member, false);
         }
         let mut buffer = vec![0; READ_BUFFER].into_boxed_slice();

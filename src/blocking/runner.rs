@@ -9,6 +9,7 @@ use super::cell::Signal;
 use super::counters::Counters;
 use super::effects::{self, Author};
 use super::hub::{Call, Hub, State, lock};
+use super::system;
 use crate::driver::Report;
 use crate::id::ListenerId;
 use crate::protocol::{Closure, Shared, TimerOwner};
@@ -39,7 +40,7 @@ impl Runner {
         if hub.is_stopping() {
             return self.drain();
         }
-        self.wait_gone(Some(Instant::now() + LAST_WAIT));
+        self.wait_gone(Some(system::now() + LAST_WAIT));
         Report::default()
     }
 
@@ -53,11 +54,11 @@ impl Runner {
         }
         lock(&hub.state).draining = true;
         hub.signal_all(|cell| cell.signal(Signal::Stop));
-        self.wait_empty(Instant::now().checked_add(hub.limits.drain));
+        self.wait_empty(system::now().checked_add(hub.limits.drain));
         lock(&hub.state).drain_over = true;
         hub.signal_all(|cell| cell.signal_end(Signal::End));
         // Whoever is still in a callback now is not waited for.
-        let until = Some(Instant::now() + LAST_WAIT);
+        let until = Some(system::now() + LAST_WAIT);
         self.wait_empty(until);
         self.wait_gone(until);
         hub.end();
@@ -92,7 +93,7 @@ impl Runner {
             let timer = if busy { Some(0) } else { timer };
             let now = hub.clock.exact();
             let timer = timer.map(|timer| Duration::from_nanos(timer.saturating_sub(now)));
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = until.map(|until| until.saturating_duration_since(system::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return;
             }

@@ -2,17 +2,29 @@
 
 use std::io;
 use std::mem;
-use std::sync::MutexGuard;
 use std::time::Duration;
 
 use super::cell::{Cell, Member};
 use super::hub::lock;
-use super::worker::{READ_BUFFER, SHORTEST, Worker, is_timeout};
+use super::worker::{READ_BUFFER, Role, SHORTEST, Worker, is_timeout};
 use crate::clock::nanos;
 use crate::connection::{Expired, Flags};
 use crate::protocol::{Output, Part};
 use crate::reason::{By, CloseKind, Deadline};
 use crate::socket::retry;
+use crate::sync::MutexGuard;
+
+/// Parts of the write stall that a write may sleep: so much later than the limit a stall is noticed
+/// at most, and a peer that reads slowly has its progress seen in time.
+const STALL_PARTS: u32 = 4;
+
+/// What came of an attempt to send what is queued.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drained {
+    Done,
+    /// Another thread sends. Once it is through it rings, or nudges.
+    Busy,
+}
 
 impl Worker {
     /// Decides where the output of a callback goes. Returns the writer's lock if it is to be sent
@@ -118,13 +130,26 @@ impl Worker {
             }
             Ok(_) => *since = Some(now),
         }
+        self.bound_write(cell, &mut member, now);
         member.conn.flags().none(Flags::ENDED | Flags::BROKEN)
     }
 
-    /// Writes what is queued until nothing is left. Whoever calls it blocks: that is the
+    /// Writes what is queued for this thread's connection, unless somebody else is at it, whose
+    /// write may not come back before this thread has looked at what others ask for.
+    pub(super) fn try_drain(&mut self, cell: &Cell) -> Drained {
+        let Ok(writer) = cell.writer.try_lock() else { return Drained::Busy };
+        self.drain_locked(cell, writer);
+        Drained::Done
+    }
+
+    /// Writes what is queued for another connection. Whoever calls it blocks: that is the
     /// back-pressure of this driver.
     pub(super) fn drain(&mut self, cell: &Cell) {
-        let writer = lock(&cell.writer);
+        self.drain_locked(cell, lock(&cell.writer));
+    }
+
+    /// Writes until nothing is left, or a callback of this thread's connection is due.
+    fn drain_locked(&mut self, cell: &Cell, writer: MutexGuard<'_, ()>) {
         let mut scratch = mem::take(&mut self.scratch);
         while self.take_output(cell, &mut scratch) {
             let result = self.write_once(cell, &scratch);
@@ -146,6 +171,9 @@ impl Worker {
                 member.conn.handle_write_failed(error, &mut self.shared.chunks);
             }
             member.conn.handle_flushed();
+            if cell.id == self.cell.id && self.is_due(&member, now) {
+                break;
+            }
         }
         scratch.clear();
         scratch.shrink_to(READ_BUFFER);
@@ -160,6 +188,9 @@ impl Worker {
     fn take_output(&mut self, cell: &Cell, scratch: &mut Vec<u8>) -> bool {
         let now = self.shared.clock.exact();
         let mut member = lock(&cell.member);
+        if cell.id == self.cell.id && self.take_requests(cell, &mut member) {
+            self.finish(&mut member);
+        }
         member.conn.handle_ready(Flags::WRITABLE);
         if member.conn.has_output() && member.conn.poll_deadline() <= now {
             let expired = member.conn.handle_deadline(now, &mut self.shared.chunks);
@@ -168,7 +199,7 @@ impl Worker {
         if !member.conn.has_output() {
             return false;
         }
-        self.bound_write(cell, &member, now);
+        self.bound_write(cell, &mut member, now);
         let mut slices = [io::IoSlice::new(&[]); 16];
         let budget = member.conn.limits().write_budget;
         let count = member.conn.poll_output(&mut slices, budget, &mut self.shared.chunks, now);
@@ -185,13 +216,29 @@ impl Worker {
         true
     }
 
-    /// A closing connection may not write for longer than its deadline.
-    fn bound_write(&self, cell: &Cell, member: &Member, now: u64) {
+    /// Sets how long the next write may sleep: not beyond the deadline of a close, and where the
+    /// companion writes, not beyond the next timer, which nobody else would run.
+    pub(super) fn bound_write(&self, cell: &Cell, member: &mut Member, now: u64) {
+        let Some(socket) = cell.socket.get() else { return };
+        let mut most = member.conn.limits().write_stall / STALL_PARTS;
+        let mut until = u64::MAX;
         if member.conn.flags().any(Flags::CLOSING) {
-            let left = member.conn.poll_deadline().saturating_sub(now);
-            if let Some(socket) = cell.socket.get() {
-                let left = Duration::from_nanos(left).max(SHORTEST);
-                let _ = socket.set_write_timeout(Some(left));
+            until = member.conn.poll_deadline();
+        }
+        if self.role == Role::Companion && cell.id == self.cell.id {
+            until = until.min(member.timers.next().unwrap_or(u64::MAX));
+        }
+        if until < u64::MAX {
+            most = most.min(Duration::from_nanos(until.saturating_sub(now)));
+        }
+        let most = most.max(SHORTEST);
+        if member.write_timeout == Some(most) {
+            return;
+        }
+        match socket.set_write_timeout(Some(most)) {
+            Ok(()) => member.write_timeout = Some(most),
+            Err(error) => {
+                log::debug!(target: "lariat::blocking", "cannot set a time-out: {error}");
             }
         }
     }

@@ -8,15 +8,16 @@
 
 use std::io;
 use std::mem;
-use std::net::TcpStream;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use super::cell::{Cell, Member};
 use super::hub::lock;
+use super::system::TcpStream;
 use super::worker::{Worker, is_timeout};
 use crate::connection::{Connection, Flags};
 use crate::protocol::Callback;
 use crate::socket::retry;
+use crate::sync::MutexGuard;
 
 impl Worker {
     /// Reads once, and does what follows from it. True when nothing is left but to read again.

@@ -1,20 +1,21 @@
 //! What is due for a connection, in the order of the contract, on whichever of its threads looks.
 
 use std::mem;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cell::{Cell, Member};
 use super::effects;
 use super::hub::lock;
+use super::sending::Drained;
 use super::worker::{Next, Role, Worker};
 use crate::connection::{Connection, Consumed, Expired, Flags};
 use crate::dispatch::Called;
 use crate::guard::drop_guarded;
 use crate::protocol::{Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerOwner};
 use crate::reason::{By, CloseKind};
+use crate::sync::atomic::Ordering;
+use crate::sync::{MutexGuard, thread};
 use crate::timer::{Timer, TimerKey};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -24,6 +25,8 @@ impl Worker {
     /// last look rings the bell that it then waits for.
     pub(super) fn advance(&mut self) -> Next {
         let cell = Arc::clone(&self.cell);
+        // What came of the last attempt to send, until something else has been done.
+        let mut sending = None;
         loop {
             self.shared.metrics.turns += 1;
             self.publish();
@@ -39,9 +42,16 @@ impl Worker {
                 self.cut_lingering();
                 return Next::End;
             }
-            if member.conn.has_output() && !member.writing {
+            // A peer that reads slowly must not keep everything else waiting: something that is due
+            // comes between two writes.
+            let others_first = match sending.take() {
+                None => member.writing,
+                Some(Drained::Done) => member.writing || self.is_due(&member, now),
+                Some(Drained::Busy) => true,
+            };
+            if member.conn.has_output() && !others_first {
                 drop(member);
-                self.drain(&cell);
+                sending = Some(self.try_drain(&cell));
             } else if member.applying {
                 return Next::OtherFirst;
             } else if let Some((timer, key)) = self.due_timer(&mut member, now) {
@@ -88,6 +98,13 @@ impl Worker {
     }
 
     // ---- callbacks ---------------------------------------------------------------------------
+
+    /// Whether this thread could call the protocol right now.
+    pub(super) fn is_due(&self, member: &Member, now: u64) -> bool {
+        let timer =
+            self.role == Role::Companion && member.timers.next().is_some_and(|at| at <= now);
+        !member.applying && (timer || next_due(member).is_some())
+    }
 
     /// Timers are the companion's: the reading thread has the socket to look after.
     fn due_timer(&self, member: &mut Member, now: u64) -> Option<(Timer, TimerKey)> {

@@ -8,12 +8,13 @@
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::cell::{Cell, Member, Signal};
 use super::counters::Counters;
 use super::effects::{self, Author};
 use super::hub::{Hub, lock};
+use super::system;
 use crate::connection::Flags;
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
@@ -165,13 +166,13 @@ impl Worker {
     /// thread has not come round to say so, is not stuck.
     pub(super) fn wake_sleepers(&self) {
         let mut how = Shutdown::Read;
-        let until = Instant::now() + STUCK;
+        let until = system::now() + STUCK;
         loop {
             let member = lock(&self.cell.member);
             if how == Shutdown::Read || member.writing {
                 self.cell.wake_io(&member, how);
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(system::now());
             if how == Shutdown::Both || !member.writing {
                 return;
             }
@@ -199,8 +200,9 @@ impl Worker {
         let cell = Arc::clone(&self.cell);
         let mut member = lock(&cell.member);
         let Some(reason) = member.conn.poll_closed(self.shared.clock.exact()) else { return };
+        debug_assert!(!member.writing, "whoever writes counts what has gone");
         if let (Some(socket), true) = (cell.socket.get(), member.conn.flags().any(Flags::RESET)) {
-            crate::socket::reset_on_close(socket);
+            system::reset_on_close(socket);
         }
         log::debug!(target: "lariat::close", "{} {}: {reason}", cell.id, member.conn.peer());
         self.call(&mut member, |called| called.closed(&reason));

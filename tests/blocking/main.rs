@@ -6,8 +6,10 @@
 
 mod connecting;
 mod ends;
+mod faults;
 mod kit;
 mod listening;
 mod stopping;
 mod streams;
+mod stuck;
 mod threads;

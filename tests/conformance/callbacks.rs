@@ -171,6 +171,7 @@ in_every_callback! {
     c2_shutdown_write_inside_any_callback_finishes_one_direction: finishes;
     c2_connect_inside_any_callback_connects: connects;
     c2_replace_inside_any_callback_but_closed_lets_the_next_take_over: replaces;
+    c3_stopping_the_driver_inside_any_callback_is_told_to_its_own_connection_too: stops;
     c3_stopping_the_listener_inside_any_callback_leaves_connections_alone: stops_listening;
     an_error_from_any_callback_closes_in_order_with_the_reason_protocol: fails;
     c4_a_panic_in_any_callback_ends_that_connection_and_closed_still_runs: panics;
@@ -309,6 +310,23 @@ fn stops_listening(stage: &mut Stage<'_>, callback: Callback) {
         Ok(())
     };
     act_in(stage, callback, stop, closed_by_partner(callback));
+}
+
+fn stops(stage: &mut Stage<'_>, callback: Callback) {
+    let stop = move |cx: &mut Context<'_>| {
+        cx.stop();
+        cx.stop();
+        if callback == Stopping {
+            cx.close();
+        }
+        Ok(())
+    };
+    let after: &[&str] = match callback {
+        Closed => &[],
+        Stopping => &["closed shut down by the runtime"],
+        _ => &["stopping", "closed shut down by the runtime"],
+    };
+    act_in(stage, callback, stop, after);
 }
 
 fn fails(stage: &mut Stage<'_>, callback: Callback) {

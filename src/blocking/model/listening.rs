@@ -1,0 +1,149 @@
+//! Threads that sleep in `accept`, or until there is room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Echo, Quiet, check, check_books, check_in, client, dawdle, driver_with, join, read_to_end, run,
+    send, spawn,
+};
+use crate::blocking::hub::lock;
+use crate::sync::model::{Rules, roll, thread};
+
+#[test]
+fn model_newcomers_wait_for_room_and_get_it() {
+    check(|| {
+        let mut driver = driver_with(|limits| limits.connections_max = 1);
+        driver.serial(roll(2) == 0);
+        let listener = driver.listen("10.0.0.1:1", |_| Some(Echo)).unwrap();
+        let addr = driver.addresses(listener)[0];
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                spawn(move || {
+                    dawdle();
+                    let stream = client(addr).unwrap();
+                    send(&stream, b"abc");
+                    let _ = stream.shutdown(std::net::Shutdown::Write);
+                    assert_eq!(read_to_end(&stream), (b"abc".to_vec(), None));
+                })
+            })
+            .collect();
+        let handle = driver.handle();
+        let stopper = spawn(move || {
+            join(clients);
+            handle.stop_listening(listener).unwrap();
+        });
+        run(&mut driver);
+        join([stopper]);
+        check_books(&driver);
+    });
+}
+
+#[test]
+fn model_a_listener_may_stop_at_any_moment() {
+    check(|| {
+        let mut driver = driver_with(|limits| limits.connections_max = 1);
+        driver.serial(roll(2) == 0);
+        let listener = driver.listen("10.0.0.1:1", |_| Some(Echo)).unwrap();
+        let addr = driver.addresses(listener)[0];
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                spawn(move || {
+                    dawdle();
+                    let Some(stream) = client(addr) else { return };
+                    send(&stream, b"abc");
+                    let _ = stream.shutdown(std::net::Shutdown::Write);
+                    read_to_end(&stream);
+                })
+            })
+            .collect();
+        let handle = driver.handle();
+        let shuts_down = roll(2) == 0;
+        let stopper = spawn(move || {
+            dawdle();
+            if shuts_down {
+                handle.shutdown();
+            } else {
+                handle.stop_listening(listener).unwrap();
+            }
+        });
+        run(&mut driver);
+        join(clients);
+        join([stopper]);
+        check_books(&driver);
+    });
+}
+
+#[test]
+fn model_a_listener_that_waits_for_room_stops_without_any() {
+    check(|| {
+        let mut driver = driver_with(|limits| limits.connections_max = 1);
+        let quiet = |_: &crate::Incoming| Some(Quiet { companion: false });
+        let listener = driver.listen("10.0.0.1:1", quiet).unwrap();
+        let addr = driver.addresses(listener)[0];
+        let (handle, hub) = (driver.handle(), Arc::clone(&driver.hub));
+        let clients = spawn(move || {
+            let stream = client(addr);
+            dawdle();
+            handle.stop_listening(listener).unwrap();
+            // The one inside stays until nobody accepts.
+            while lock(&hub.state).acceptors > 0 {
+                thread::yield_now();
+            }
+            handle.shutdown();
+            stream.iter().for_each(|stream| drop(read_to_end(stream)));
+        });
+        run(&mut driver);
+        join([clients]);
+        check_books(&driver);
+    });
+}
+
+#[test]
+fn model_listeners_come_and_go_by_closures() {
+    let rules = Rules { longest: Duration::ZERO, ..Rules::default() };
+    check_in(rules, || {
+        let mut driver = driver_with(|_| ());
+        driver.keep_running(true);
+        let handle = driver.handle();
+        let user = spawn(move || {
+            let (tell, told) = shuttle::sync::mpsc::channel();
+            let options = crate::ListenOptions::default();
+            let asked = handle.listen(
+                "10.0.0.1:1",
+                options,
+                |_| Some(Echo),
+                move |control, id| {
+                    let id = id.unwrap();
+                    tell.send((id, control.addresses(id)[0])).unwrap();
+                },
+            );
+            asked.unwrap_or_else(|refused| panic!("{refused}"));
+            let (listener, addr) = told.recv().unwrap();
+            if roll(2) == 0 {
+                handle.stop_listening(listener).unwrap();
+            }
+            if let Some(stream) = client(addr) {
+                send(&stream, b"abc");
+            }
+            handle.shutdown();
+        });
+        run(&mut driver);
+        join([user]);
+        check_books(&driver);
+    });
+}
+
+#[test]
+fn model_without_a_thread_to_accept_on_run_fails_and_ends() {
+    let no_acceptors = Rules { refused: Some("l0"), ..Rules::default() };
+    check_in(no_acceptors, || {
+        let mut driver = driver_with(|_| ());
+        driver.listen("10.0.0.1:1", |_| Some(Echo)).unwrap();
+        let handle = driver.handle();
+        let stopper = spawn(move || handle.shutdown());
+        assert!(driver.run().is_err());
+        join([stopper]);
+        check_books(&driver);
+    });
+}
