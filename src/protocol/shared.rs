@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) strict: bool,
     pub(crate) late_write: Option<String>,
     pub(crate) blame: Blame,
+    #[cfg(feature = "http")]
+    pub(crate) date: crate::date::DateLine,
     pub(crate) binder: Binder,
     pub(crate) closures: Closures,
     /// Where the counters of a driver of several threads come together.
@@ -85,6 +87,8 @@ impl Shared {
             strict: false,
             late_write: None,
             blame: Blame::default(),
+            #[cfg(feature = "http")]
+            date: crate::date::DateLine::default(),
             binder,
             closures: Closures::default(),
             totals: None,
