@@ -445,3 +445,13 @@ impl<H> fmt::Debug for Http<H> {
         f.debug_struct("Http").field("response", &self.response).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_holds_little() {
+        assert!(size_of::<Http<()>>() <= 104, "{} bytes", size_of::<Http<()>>());
+    }
+}
