@@ -62,7 +62,7 @@ traced() {
     kill -TERM "$child"
     gone "$SERVER" 10 || fail "the server did not end on SIGTERM"
     wait "$SERVER" 2> /dev/null || true
-    TOTAL=$(awk '$NF == "total" { print $3 }' "$out")
+    TOTAL=$(awk '$1 ~ /^[0-9.]+$/ && $NF != "total" { sum += $4 } END { print sum + 0 }' "$out")
 }
 
 calls() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lariat::http::{Ask, Event, Handler, Header, Http, NoReply, Reply, Request, Response, Status};
 use lariat::sim::Probe;
-use lariat::{CloseKind, Context, Limits, Note, Outcome};
+use lariat::{CloseKind, Context, Limits, Note, Outcome, Timer};
 
 use crate::answer::{all, only};
 use crate::kit::{Step, converse, everywhere, narrow, says, serve};
@@ -99,6 +99,40 @@ fn a_note_from_elsewhere_may_bring_the_answer() {
     assert_eq!(only(&probe.sent()).body, b"first");
     probe.notify(Note::new("second".to_owned()));
     assert_eq!(only(&probe.sent()).body, b"second");
+}
+
+#[test]
+fn a_late_answer_has_the_date_of_its_own_second() {
+    const LATER: Timer = Timer::new(1);
+    struct Waits;
+    impl Handler for Waits {
+        fn request(
+            &mut self,
+            cx: &mut Context<'_>,
+            request: &Request<'_>,
+            response: &mut Response,
+        ) -> Outcome {
+            if request.path() == "/" {
+                response.send(cx, Status::OK, &[], b"");
+            } else {
+                cx.set_timer(LATER, Duration::from_millis(1100));
+            }
+            Ok(())
+        }
+
+        fn timeout(&mut self, cx: &mut Context<'_>, _: Timer, response: &mut Response) -> Outcome {
+            response.send(cx, Status::OK, &[], b"");
+            Ok(())
+        }
+    }
+    everywhere(|driver, told| {
+        let asks = [get("/"), get("/later"), get("/")].concat();
+        let heard = converse(driver, || Http::new(Waits), vec![says(&asks)]);
+        let (answers, _) = all(&heard[0]);
+        let dates: Vec<_> = answers.iter().map(|answer| answer.header("date").unwrap()).collect();
+        assert_ne!(dates[0], dates[1], "on {told}");
+        assert_eq!(dates.len(), 3, "on {told}");
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::body::Piece;
 use super::fault::Fault;
 use super::handler::Handler;
-use super::rules::Rules;
+use super::rules::{DEFAULT, Rules};
 use super::watch::{DEADLINE, Passed, Phase, Watch};
 use super::{Response, Status, head};
 use crate::error::Result;
@@ -193,29 +193,33 @@ impl<H: Handler> Http<H> {
             return Ok(false);
         }
         let before = rest.len();
-        let Response { body, rules, .. } = &mut self.response;
-        let piece = body.advance(rest, rules.as_deref().unwrap_or(&super::rules::DEFAULT))?;
+        let Response { body, rules, collected, .. } = &mut self.response;
+        let rules = rules.as_deref().unwrap_or(&DEFAULT);
+        let piece = body.advance(rest, rules)?;
         self.watch.receive(before - rest.len());
         match piece {
             Piece::More => return Ok(false),
             Piece::Data(_) if unwanted => {
-                if self.watch.received() > self.response.rules().discard_max {
+                if self.watch.received() > rules.discard_max {
                     self.response.keep_no_longer();
                     self.end_of_exchange(cx);
                 }
             }
-            Piece::Data(data) => match &mut self.response.collected {
+            Piece::Data(data) => match collected {
                 Some(collected) => {
-                    collected.extend_from_slice(data);
-                    if collected.len() > self.response.rules().collect_max {
+                    if collected.len() + data.len() > rules.collect_max {
                         return Err(TOO_LARGE.into());
                     }
+                    collected.extend_from_slice(data);
                 }
                 None => {
                     self.handler.body(cx, data, &mut self.response)?;
                     if self.response.is_finished() {
                         // What came so far was wanted.
                         self.watch.begin_body();
+                        if !self.response.keeps() {
+                            self.end_of_exchange(cx);
+                        }
                     }
                 }
             },

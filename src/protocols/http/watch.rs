@@ -86,9 +86,7 @@ impl Watch {
 
     #[inline(never)]
     fn change(&mut self, phase: Phase, cx: &mut Context<'_>, rules: &Rules) {
-        if matches!(self.phase, Phase::Head | Phase::Body | Phase::Answer) {
-            cx.cancel_timer(DEADLINE);
-        }
+        cx.cancel_timer(DEADLINE);
         self.phase = phase;
         match phase {
             Phase::Fresh => return cx.set_idle(Some(rules.head)),
