@@ -157,5 +157,9 @@ impl fmt::Debug for Request<'_> {
 /// Bytes that were found to be of ASCII when they were scanned.
 #[inline]
 fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
+    match bytes {
+        // The page that is asked for most, and least worth a look at its bytes.
+        b"/" => "/",
+        _ => std::str::from_utf8(bytes).unwrap_or_default(),
+    }
 }

@@ -109,7 +109,10 @@ pub(super) fn scan<'a, E: From<Lack>>(
     while let Some(b'\r' | b'\n') = bytes.get(start) {
         start += line_break(&bytes[start..], leniency)?;
     }
-    let (method, rest) = bytes[start..].split_at(run(&bytes[start..], TOKEN));
+    let rest = &bytes[start..];
+    // What nearly everybody asks for is known at a glance.
+    let end = if rest.starts_with(b"GET ") { 3 } else { run(rest, TOKEN) };
+    let (method, rest) = rest.split_at(end);
     let rest = expect(rest, b' ', !method.is_empty())?;
     let end = if leniency.odd_targets {
         rest.iter().position(|byte| *byte <= b' ' || *byte >= 0x7F).unwrap_or(rest.len())
