@@ -25,6 +25,12 @@ impl Context<'_> {
         }
     }
 
+    /// Whether the callback has wished for an end of its connection.
+    #[inline(always)]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.conn.flags().any(Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW)
+    }
+
     /// Whether flow control keeps input away for now.
     pub(crate) fn is_held(&self) -> bool {
         self.conn.flags().any(Flags::HELD)

@@ -246,6 +246,20 @@ fn a_handler_that_panics_resets_its_connection_and_no_other() {
 }
 
 #[test]
+fn a_handler_that_closes_is_asked_nothing_more() {
+    let mut probe = Probe::new(Http::new(On(
+        |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
+            response.send(cx, Status::OK, &[], b"bye");
+            cx.close();
+            Ok(())
+        },
+    )));
+    probe.receive(&get("/").repeat(3));
+    assert_eq!(only(&probe.sent()).body, b"bye");
+    assert!(probe.is_finished());
+}
+
+#[test]
 fn what_does_not_fit_the_state_of_an_answer_is_dropped() {
     let mut probe = Probe::new(Http::new(On(
         |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {

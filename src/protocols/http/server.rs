@@ -104,7 +104,8 @@ impl<H: Handler> Http<H> {
         last: bool,
     ) -> std::result::Result<(), End> {
         let mut taken = 0;
-        while !self.response.is_over() {
+        // A handler may close its connection by itself: then nothing more is asked of it.
+        while !self.response.is_over() && !cx.is_ending() {
             if self.response.is_idle() {
                 if rest.is_empty() {
                     break;
