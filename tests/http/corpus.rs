@@ -2,8 +2,8 @@
 //!
 //! The lines of a file are the bytes, without their line breaks: `\r`, `\n`, `\t`, `\0` and `\xHH`
 //! stand for bytes, `{a*90}` for 90 times `a`. `# expect:` names the statuses of the answers;
-//! `200h` is one without a body, as HEAD has it, and `*100` may be left out. `# then:` says what follows:
-//! `close`, the server has closed; `keep`, it waits for more; `wait`, the client finishes;
+//! `200h` is one without a body, as HEAD has it, and `*100` may be left out. `# then:` says what
+//! follows: `close`, the server has closed; `keep`, it waits for more; `wait`, the client finishes;
 //! `wait11`, so many seconds pass; `wait100`, the client sends `hello` once it is asked to.
 
 use std::fs;
