@@ -22,7 +22,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 /// before that the status line of most answers.
 pub(crate) struct DateLine {
     text: [u8; OK_LINE],
-    /// The tick at which the wall clock is asked again.
+    /// The time at which the wall clock is asked again.
     until: u64,
 }
 
@@ -33,22 +33,22 @@ impl Default for DateLine {
 }
 
 impl DateLine {
-    /// The lines of the present second. The wall clock is read once a second: an answer is up to a
-    /// millisecond behind it, and a jump of it is seen at the next second.
+    /// The lines of the present second. The wall clock is read once a second: `now` may
+    /// be a millisecond behind it, and a jump of it is seen at the next second.
     #[inline(always)]
-    pub(crate) fn line(&mut self, clock: &Clock) -> &[u8; OK_LINE] {
-        if clock.tick() >= self.until {
-            self.renew(clock.tick(), clock.wall());
+    pub(crate) fn line(&mut self, now: u64, clock: &Clock) -> &[u8; OK_LINE] {
+        if now >= self.until {
+            self.renew(now, clock.wall());
         }
         &self.text
     }
 
     #[cold]
-    fn renew(&mut self, tick: u64, wall: SystemTime) {
+    fn renew(&mut self, now: u64, wall: SystemTime) {
         let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = since.as_secs().min(LAST_SECOND);
         let left = SECOND - nanos(since) % SECOND;
-        self.until = tick.saturating_add(left);
+        self.until = now.saturating_add(left);
         let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second));
         // Its 29 bytes fit: the year was bounded above.
         let mut place = &mut self.text[OK.len() + 8..OK_LINE - 2];

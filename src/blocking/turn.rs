@@ -32,8 +32,6 @@ impl Worker {
                 thread::yield_now();
             }
             let mut member = lock(&cell.member);
-            // Callbacks may look at the tick, and this thread may have slept for long.
-            self.shared.clock.update(self.shared.clock.instant());
             let now = self.shared.clock.exact();
             self.look_at(&cell, &mut member, now);
             if member.conn.flags().any(Flags::ENDED) {
