@@ -10,4 +10,5 @@ mod corpus;
 mod deadlines;
 mod exchanges;
 mod kit;
+mod leniencies;
 mod site;
