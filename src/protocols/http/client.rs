@@ -21,7 +21,7 @@ const DEADLINE: Timer = Timer::reserved(2);
 
 /// A request to be sent on a connection of its own, and its reply awaited.
 ///
-/// ```
+/// ```no_run
 /// use std::time::Duration;
 /// use lariat::http::Ask;
 /// use lariat::reactor::Reactor;
@@ -35,10 +35,8 @@ const DEADLINE: Timer = Timer::reserved(2);
 ///     cx.stop();
 /// });
 /// let mut reactor = Reactor::new()?;
-/// # if false {
-/// reactor.connect("127.0.0.1:8080", protocol)?;
+/// reactor.connect(([127, 0, 0, 1], 8080).into(), protocol);
 /// reactor.run()?;
-/// # }
 /// # Ok::<(), lariat::Error>(())
 /// ```
 #[derive(Clone, Debug)]
