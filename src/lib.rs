@@ -35,6 +35,7 @@
 //! | other threads | [`Handle`], [`Control`] |
 //! | a client in a line | [`reactor::connect`], [`blocking::connect`] |
 //! | encryption and the like | [`Filter`] |
+//! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //!
 //! # Guarantees
 //!
@@ -58,6 +59,8 @@ mod buffer;
 mod client;
 mod clock;
 mod connection;
+#[cfg(feature = "http")]
+mod date;
 mod dispatch;
 mod driver;
 mod error;
@@ -71,6 +74,8 @@ mod limits;
 mod metrics;
 mod note;
 mod protocol;
+#[cfg(feature = "http")]
+mod protocols;
 mod random;
 pub mod reactor;
 mod reason;
@@ -94,5 +99,7 @@ pub use protocol::{
     BoxedFactory, Context, Control, Incoming, Input, ListenOptions, Outcome, Peer, Protocol,
     Replacement, TimerId, Writer,
 };
+#[cfg(feature = "http")]
+pub use protocols::http;
 pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
 pub use timer::Timer;

@@ -20,6 +20,12 @@ impl Timer {
     pub const fn new(key: u16) -> Timer {
         Timer(key as u32)
     }
+
+    /// A timer of the library's own protocols: outside of what [`Timer::new`] can name.
+    #[cfg(feature = "http")]
+    pub(crate) const fn reserved(key: u16) -> Timer {
+        Timer(1 << 16 | key as u32)
+    }
 }
 
 impl fmt::Display for Timer {

@@ -317,3 +317,30 @@ fn a_protocol_that_pauses_and_resumes_allocates_nothing() {
     let bench = Bench::new(4, move || Paused(Rc::clone(&count)));
     bench.expect_none(1000, |bench| bench.round(&MESSAGE, 64));
 }
+
+#[test]
+fn a_constant_answer_of_http_allocates_nothing() {
+    use lariat::http::{Handler, Header, Http, Request, Response, Status};
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n";
+    struct Hello;
+    impl Handler for Hello {
+        fn request(
+            &mut self,
+            cx: &mut Context<'_>,
+            _: &Request<'_>,
+            response: &mut Response,
+        ) -> Outcome {
+            response.send(cx, Status::OK, &[Header::TEXT], b"hello\n");
+            Ok(())
+        }
+    }
+    let head = "HTTP/1.1 200 OK\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                content-type: text/plain; charset=utf-8\r\ncontent-length: 6\r\n\r\n";
+    let answer = head.len() + 6;
+    let alone = Bench::new(8, || Http::new(Hello));
+    alone.expect_none(1000, |bench| bench.round(REQUEST, answer));
+    let sixteen = REQUEST.repeat(16);
+    let pipelined = Bench::new(8, || Http::new(Hello));
+    pipelined.expect_none(200, |bench| bench.round(&sixteen, 16 * answer));
+}

@@ -24,7 +24,7 @@ struct Layer {
 const LAYERS: [Layer; 8] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
         modules: &["id", "error", "limits", "buffer", "timer", "filter", "reason", "clock",
-            "metrics", "note", "random", "guard", "grammar",
+            "metrics", "note", "random", "date", "guard", "grammar",
             "address", "sync"] },
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
         modules: &["connection"] },

@@ -23,6 +23,11 @@ mod echo {
     }
 }
 
+/// Its web server.
+#[allow(dead_code)]
+#[path = "readme/hello.rs"]
+mod hello;
+
 /// Its test of a protocol, which runs with the others here.
 #[path = "readme/lengths.rs"]
 mod lengths;
@@ -54,7 +59,7 @@ fn blocks(language: &str) -> Vec<String> {
 
 #[test]
 fn every_rust_block_is_compiled() {
-    let files = ["echo", "blocking", "simulated", "lengths"];
+    let files = ["echo", "blocking", "simulated", "hello", "lengths"];
     assert_eq!(blocks("rust"), files.map(|name| read(&format!("tests/readme/{name}.rs"))));
 }
 
@@ -124,7 +129,7 @@ fn as_printed(default: &str) -> Vec<String> {
         Some((size, "KiB")) => times(size, 1024),
         Some((size, "MiB")) => times(size, 1024 * 1024),
         Some((time, unit @ ("s" | "ms"))) => format!("{time}{unit}"),
-        None if default == "off" => return vec!["None".to_owned(), "0ns".to_owned()],
+        None if default == "off" => return ["None", "0ns", "false"].map(str::to_owned).to_vec(),
         None if default == "pause" => "Pause".to_owned(),
         None => number(default),
         Some(_) => panic!("{default} is no size, time or number"),
@@ -146,6 +151,7 @@ fn compare(name: &str, printed: &str) {
 fn the_table_has_every_limit_with_its_default() {
     compare("Limits", &format!("{:?}", Limits::default()));
     compare("DriverLimits", &format!("{:?}", DriverLimits::default()));
+    compare("Rules", &format!("{:?}", lariat::http::Rules::default()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lariat_fuzz::{connection, simulator};
+use lariat_fuzz::{connection, http, simulator};
 
 /// Scripts of each length. `LARIAT_SCRIPTS` asks for more, `LARIAT_SCRIPT` for one of them alone.
 const SCRIPTS: u64 = 300;
@@ -54,4 +54,9 @@ fn a_connection_keeps_its_rules_whatever_is_done_to_it() {
 #[test]
 fn a_network_of_good_servers_answers_every_byte() {
     run_all(simulator::run, &[0, 40, 120]);
+}
+
+#[test]
+fn what_http_answers_does_not_depend_on_how_requests_arrive() {
+    run_all(http::run, &[0, 6, 20, 60]);
 }

@@ -172,6 +172,10 @@ impl Hub {
         let ids = IdSource::Common(Arc::clone(&self.ids));
         let mut shared = Shared::new(self.clock.clone(), ids, seed, binder);
         shared.blame.limit = crate::clock::nanos(self.limits.slow_callback);
+        #[cfg(feature = "http")]
+        {
+            shared.tick_lags = true;
+        }
         let hub = Arc::clone(self);
         shared.totals = Some(Box::new(move || hub.metrics()));
         shared

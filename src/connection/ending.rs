@@ -409,7 +409,7 @@ impl Connection {
                 by(rare.progress, limits.write_stall);
             }
         }
-        if let Some(idle) = limits.idle {
+        if let Some(idle) = self.idle.under(limits) {
             if self.flags.none(Flags::CLOSING | Flags::HANDSHAKING) {
                 by(self.active, idle);
             }

@@ -16,6 +16,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::buffer::{SendQueue, Unread};
 use crate::filter::Filter;
@@ -49,7 +50,31 @@ pub(crate) struct Connection {
     listener: Option<ListenerId>,
     /// Bytes that `data` waits for.
     need: u32,
+    idle: Idle,
     grammar: Grammar,
+}
+
+/// The idle deadline of one connection, in milliseconds: four bytes that each connection has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Idle(u32);
+
+impl Idle {
+    /// As its limits say.
+    const AS_LIMITED: Idle = Idle(0);
+    const OFF: Idle = Idle(u32::MAX);
+
+    fn new(idle: Option<Duration>) -> Idle {
+        let Some(idle) = idle else { return Idle::OFF };
+        Idle(u32::try_from(idle.as_millis()).unwrap_or(u32::MAX - 1).clamp(1, u32::MAX - 1))
+    }
+
+    fn under(self, limits: &Limits) -> Option<Duration> {
+        match self {
+            Idle::AS_LIMITED => limits.idle,
+            Idle::OFF => None,
+            Idle(millis) => Some(Duration::from_millis(u64::from(millis))),
+        }
+    }
 }
 
 /// A peer's address: IPv4 in place, the larger ones in a box.
@@ -183,6 +208,7 @@ impl Connection {
             deadline: None,
             listener: None,
             need: 0,
+            idle: Idle::AS_LIMITED,
             grammar: Grammar::default(),
         }
     }
@@ -516,7 +542,7 @@ impl Connection {
     /// Whether there is a limit to silence, so that the time of each byte matters.
     #[inline(always)]
     pub(crate) fn counts_silence(&self) -> bool {
-        self.limits.idle.is_some()
+        self.idle.under(&self.limits).is_some()
     }
 
     /// When a byte last went either way, as far as somebody has kept the time.
@@ -527,13 +553,27 @@ impl Connection {
 
     pub(crate) fn put_limits(&mut self, limits: Arc<Limits>) {
         self.limits = limits;
+        self.idle = Idle::AS_LIMITED;
         self.flags.set(Flags::LIMITS_CHANGED);
+    }
+
+    /// The connection has an idle deadline of its own from now on.
+    pub(crate) fn put_idle(&mut self, idle: Option<Duration>) {
+        let idle = Idle::new(idle);
+        if self.idle != idle {
+            self.idle = idle;
+            self.flags.set(Flags::LIMITS_CHANGED);
+        }
     }
 
     /// Another protocol takes over: it gets `opened`, then what is unread and a FIN.
     pub(crate) fn handle_replaced(&mut self) {
         self.flags.clear(Flags::DATA_DUE | Flags::EOF_DUE | Flags::NEEDY | Flags::PAUSED);
         self.need = 0;
+        if self.idle != Idle::AS_LIMITED {
+            self.idle = Idle::AS_LIMITED;
+            self.flags.set(Flags::LIMITS_CHANGED);
+        }
         // The new protocol owes nothing to the old one's congestion, unless it still lasts.
         self.flags.clear(Flags::CONGESTED | Flags::DRAINED_DUE);
         self.check_marks(0);

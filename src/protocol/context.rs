@@ -214,6 +214,11 @@ impl Context<'_> {
         self.conn.want_resume();
     }
 
+    /// Whether reading is paused.
+    pub fn is_paused(&self) -> bool {
+        self.conn.flags().any(Flags::PAUSED)
+    }
+
     // ---- timers ------------------------------------------------------------------------------
 
     /// Sets `timer` to fire after `delay`, or anew if it is set. It never fires early; zero fires
@@ -371,6 +376,13 @@ impl Context<'_> {
         self.conn.limits()
     }
 
+    /// Sets the time without a byte in either direction after which this connection ends, in the
+    /// place of [`Limits::idle`] \[off\]; None turns it off. Counted in whole milliseconds, at
+    /// least one and at most 49 days, from here or from the last byte after it.
+    pub fn set_idle(&mut self, idle: Option<Duration>) {
+        self.conn.put_idle(idle);
+    }
+
     /// Sets new limits for this connection alone. Silence for [`Limits::idle`] counts from here.
     ///
     /// # Errors
@@ -404,7 +416,7 @@ fn admit(shared: &Shared, conn: &mut Connection, count: usize) -> bool {
     fits
 }
 
-fn refuse(shared: &mut Shared, conn: &mut Connection, count: usize) {
+pub(super) fn refuse(shared: &mut Shared, conn: &mut Connection, count: usize) {
     if count == 0 {
         return;
     }

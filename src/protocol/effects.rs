@@ -96,6 +96,25 @@ impl Output {
         }
     }
 
+    /// Lets `write` append to the cork, behind everything else. Returns how many bytes it added.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn compose(&mut self, shown: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        self.cork_range(shown);
+        let before = self.cork.len();
+        write(&mut self.cork);
+        let added = self.cork.len() - before;
+        self.rest += added;
+        added
+    }
+
+    /// Takes back the last `count` bytes that were composed.
+    #[cfg(feature = "http")]
+    pub(crate) fn take_back(&mut self, count: usize) {
+        self.cork.truncate(self.cork.len() - count);
+        self.rest -= count;
+    }
+
     pub(crate) fn push_shared(&mut self, bytes: Bytes, shown: &[u8]) {
         if bytes.len() < COPIED_BELOW {
             return self.push(&bytes, shown);

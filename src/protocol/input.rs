@@ -89,6 +89,13 @@ impl<'a> Input<'a> {
         self.need = count;
     }
 
+    /// The unread bytes, for as long as they are shown: `consume` does not end the borrow.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn shown(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     #[inline(always)]
     pub(crate) fn left(&self) -> usize {
         self.bytes.len()

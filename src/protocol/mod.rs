@@ -4,6 +4,8 @@
 //! wish for things: bytes to be written, the connection to be closed, a timer to be set. No
 //! callback runs inside another; wishes take effect when the callback has returned.
 
+#[cfg(feature = "http")]
+mod compose;
 mod context;
 mod control;
 mod effects;

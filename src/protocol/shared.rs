@@ -55,6 +55,11 @@ pub(crate) struct Shared {
     pub(crate) strict: bool,
     pub(crate) late_write: Option<String>,
     pub(crate) blame: Blame,
+    /// Whether nobody keeps the clock's tick up to date.
+    #[cfg(feature = "http")]
+    pub(crate) tick_lags: bool,
+    #[cfg(feature = "http")]
+    pub(crate) date: crate::date::DateLine,
     pub(crate) binder: Binder,
     pub(crate) closures: Closures,
     /// Where the counters of a driver of several threads come together.
@@ -85,6 +90,10 @@ impl Shared {
             strict: false,
             late_write: None,
             blame: Blame::default(),
+            #[cfg(feature = "http")]
+            tick_lags: false,
+            #[cfg(feature = "http")]
+            date: crate::date::DateLine::default(),
             binder,
             closures: Closures::default(),
             totals: None,

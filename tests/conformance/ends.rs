@@ -385,6 +385,30 @@ fn an_idle_connection_times_out() {
 }
 
 #[test]
+fn an_idle_deadline_of_its_own_takes_the_place_of_the_limit() {
+    everywhere(|stage| {
+        // Shorter than the limit, which is off; and the limit taken away.
+        let addr = stage.serve("server", || {
+            Play::new().opened(|cx| {
+                cx.set_idle(Some(Duration::from_millis(700)));
+                Ok(())
+            })
+        });
+        let mut limits = Limits::default();
+        limits.idle = Some(Duration::from_millis(300));
+        let client = Play::new().opened(|cx| {
+            cx.set_idle(None);
+            cx.write(b"x");
+            Ok(())
+        });
+        stage.connect_with("client", addr, limits, client);
+        stage.run();
+        stage.expect("server", &["opened", &data(b"x"), "closed timed out (idle) by the runtime"]);
+        stage.expect("client", &["opened", "eof", "closed finished by the peer"]);
+    });
+}
+
+#[test]
 fn bytes_in_either_direction_put_the_idle_deadline_off() {
     everywhere(|stage| {
         let mut limits = Limits::default();

@@ -73,7 +73,7 @@ fn touch(
 }
 
 /// Waits until stdin is closed.
-fn hold(limit: Instant) -> Result<()> {
+pub fn hold(limit: Instant) -> Result<()> {
     let mut stdin = std::io::stdin();
     loop {
         let left = limit.saturating_duration_since(Instant::now());

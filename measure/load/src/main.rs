@@ -1,4 +1,5 @@
-//! A load generator for echo servers that checks every byte that comes back.
+//! A load generator for echo servers that checks every byte that comes back, and for servers of
+//! HTTP.
 //!
 //! One thread on mio, so that it costs less than the servers it measures and can be pinned to a core
 //! of its own. It talks to the loopback interface only, and every mode ends within `--limit`. The
@@ -8,6 +9,7 @@
 mod client;
 mod crowd;
 mod echo;
+mod http;
 mod idle;
 mod never_read;
 mod options;
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
     };
     let done = match options.mode.as_str() {
         "echo" => echo::run(&options),
+        "http" => http::run(&options),
+        "http-idle" => http::idle(&options),
         "idle" => idle::run(&options),
         "never-read" => never_read::run(&options),
         "crowd" => crowd::run(&options),

@@ -11,6 +11,8 @@ load MODE --addr 127.0.0.1:PORT [options]      one line of JSON on stdout; loopb
   idle         opens connections, prints a line when ready, holds them until stdin closes
   never-read   connections that send until it would block and read nothing; one client that behaves
   crowd        more clients than the server has descriptors for, then frees some
+  http         as echo, with one request of HTTP over and over; each answer is to be 200
+  http-idle    as idle, with one request on each connection
   free-port    prints a port that nothing listens on
 
   --connections N   [1]            --pid PID       report this process's CPU time (and memory)
@@ -22,6 +24,7 @@ load MODE --addr 127.0.0.1:PORT [options]      one line of JSON on stdout; loopb
   --touch BYTES     idle: echoed on each connection before it is held [0]
   --offer BYTES     never-read: what each peer has to send [64 MiB]
   --every S         never-read: time between two rows [2]
+  --request TEXT    http: with \\r and \\n for line breaks [GET / with a host]
   --frees N         crowd: how many descriptors are freed, one after the other [5]";
 
 #[derive(Clone, Copy, PartialEq)]
@@ -47,6 +50,7 @@ pub struct Options {
     pub offer: u64,
     pub every: Duration,
     pub frees: usize,
+    pub request: Vec<u8>,
 }
 
 /// More connections than this from one address come near the range of ephemeral ports when runs
@@ -72,6 +76,7 @@ impl Options {
             offer: 64 << 20,
             every: Duration::from_secs(2),
             frees: 5,
+            request: b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_vec(),
         };
         let mut args = lexopt::Parser::from_env();
         while let Some(arg) = args.next()? {
@@ -96,6 +101,10 @@ impl Options {
                 Long("touch") => o.touch = args.value()?.parse()?,
                 Long("offer") => o.offer = args.value()?.parse()?,
                 Long("every") => o.every = seconds(&mut args)?,
+                Long("request") => {
+                    let text = args.value()?.string()?.replace("\\r", "\r").replace("\\n", "\n");
+                    o.request = text.into_bytes();
+                }
                 Long("frees") => o.frees = args.value()?.parse()?,
                 Value(mode) if o.mode.is_empty() => o.mode = mode.string()?,
                 other => return Err(other.unexpected().into()),
@@ -103,6 +112,9 @@ impl Options {
         }
         if !o.addr.ip().is_loopback() {
             return Err(format!("{} is not a loopback address", o.addr.ip()).into());
+        }
+        if o.request.is_empty() {
+            return Err("--request must not be empty".into());
         }
         if o.connections == 0 || o.size == 0 || o.pipeline == 0 {
             return Err("--connections, --size and --pipeline must be at least 1".into());

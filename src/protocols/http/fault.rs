@@ -1,0 +1,20 @@
+//! What a peer did wrong, and the status it is told.
+
+use super::Status;
+
+/// A request that ends its connection: what to answer, and a sentence for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) status: Status,
+    pub(super) why: &'static str,
+}
+
+impl Fault {
+    pub(super) const fn new(status: Status, why: &'static str) -> Fault {
+        Fault { status, why }
+    }
+
+    pub(super) const fn bad(why: &'static str) -> Fault {
+        Fault::new(Status::BAD_REQUEST, why)
+    }
+}

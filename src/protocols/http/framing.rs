@@ -1,0 +1,246 @@
+//! The headers that decide where a message ends and what becomes of its connection. RFC 9112,
+//! sections 6, 7 and 9: where two readers of a message could disagree, it is refused.
+
+use super::Status;
+use super::fault::Fault;
+use super::request::Version;
+use super::rules::Rules;
+use super::target::is_authority;
+
+/// What the headers of one request say, as far as the library acts on it.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    hosts: u32,
+    length: Option<u64>,
+    /// Some once a `transfer-encoding` was seen: whether `chunked` came last in it.
+    chunked: Option<bool>,
+    /// A coding other than `chunked` was named.
+    other_coding: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade_named: bool,
+    upgrade: bool,
+    expects: bool,
+}
+
+impl Fields {
+    /// Takes a header into account.
+    #[inline(always)]
+    pub(super) fn take(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+        version: Version,
+        rules: &Rules,
+    ) -> Result<(), Fault> {
+        // By length first: most headers are none of these.
+        match name.len() {
+            4 if is(name, b"host") => self.take_host(value),
+            6 if is(name, b"expect") => self.take_expect(value, version),
+            7 if is(name, b"upgrade") => {
+                self.upgrade = true;
+                Ok(())
+            }
+            10 if is(name, b"connection") => {
+                self.take_connection(value);
+                Ok(())
+            }
+            14 if is(name, b"content-length") => self.take_length(value, rules),
+            17 if is(name, b"transfer-encoding") => self.take_coding(value),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline(always)]
+    fn take_host(&mut self, value: &[u8]) -> Result<(), Fault> {
+        self.hosts += 1;
+        if is_authority(value) { Ok(()) } else { Err(Fault::bad("a host that is none")) }
+    }
+
+    fn take_expect(&mut self, value: &[u8], version: Version) -> Result<(), Fault> {
+        if value.eq_ignore_ascii_case(b"100-continue") {
+            self.expects = true;
+        } else if version == Version::Http11 {
+            return Err(Fault::new(Status::EXPECTATION_FAILED, "an unknown expectation"));
+        }
+        Ok(())
+    }
+
+    fn take_connection(&mut self, value: &[u8]) {
+        for option in items(value) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade_named |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+    }
+
+    fn take_length(&mut self, value: &[u8], rules: &Rules) -> Result<(), Fault> {
+        let Some(length) = decimal(value) else {
+            return Err(Fault::bad("a content-length that is no number"));
+        };
+        match self.length {
+            Some(before) if !(rules.equal_lengths && before == length) => {
+                Err(Fault::bad("a second content-length"))
+            }
+            _ => {
+                self.length = Some(length);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_coding(&mut self, value: &[u8]) -> Result<(), Fault> {
+        for coding in items(value) {
+            if self.chunked == Some(true) {
+                return Err(Fault::bad("a transfer coding behind chunked"));
+            }
+            let chunked = coding.eq_ignore_ascii_case(b"chunked");
+            self.other_coding |= !chunked;
+            self.chunked = Some(chunked);
+        }
+        // Also a header without a single coding in it.
+        self.chunked.get_or_insert(false);
+        Ok(())
+    }
+
+    /// Whether all of them together make sense.
+    #[inline]
+    pub(super) fn check(&self, version: Version, rules: &Rules) -> Result<(), Fault> {
+        if self.hosts != 1 {
+            self.check_hosts(version, rules)?;
+        }
+        match self.chunked {
+            None => Ok(()),
+            Some(last) => self.check_coding(last, version, rules),
+        }
+    }
+
+    fn check_hosts(&self, version: Version, rules: &Rules) -> Result<(), Fault> {
+        match self.hosts {
+            0 if version == Version::Http10 || rules.missing_host => Ok(()),
+            0 => Err(Fault::bad("no host")),
+            _ => Err(Fault::bad("a second host")),
+        }
+    }
+
+    fn check_coding(&self, last: bool, version: Version, rules: &Rules) -> Result<(), Fault> {
+        if version == Version::Http10 {
+            return Err(Fault::bad("a transfer coding in HTTP/1.0"));
+        }
+        if !last {
+            return Err(Fault::bad("chunked is not the last transfer coding"));
+        }
+        if self.length.is_some() && !rules.both_lengths {
+            return Err(Fault::bad("both content-length and transfer-encoding"));
+        }
+        if self.other_coding {
+            return Err(Fault::new(Status::NOT_IMPLEMENTED, "an unknown transfer coding"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    pub(super) fn is_chunked(&self) -> bool {
+        self.chunked.is_some()
+    }
+
+    /// Whether the connection is kept, as far as the request is concerned.
+    pub(super) fn keeps(&self, version: Version) -> bool {
+        let both = self.is_chunked() && self.length.is_some();
+        !self.close && !both && (version == Version::Http11 || self.keep_alive)
+    }
+
+    pub(super) fn expects(&self, version: Version) -> bool {
+        self.expects && version == Version::Http11
+    }
+
+    pub(super) fn upgrades(&self, version: Version) -> bool {
+        self.upgrade && self.upgrade_named && version == Version::Http11
+    }
+}
+
+/// Whether a token is this one in any case. All its letters are compared at once: setting the bit
+/// that tells the cases apart makes no other character of a token one of them.
+#[inline(always)]
+fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    <&[u8; N]>::try_from(name).is_ok_and(|name| name.map(|byte| byte | 0x20) == *lower)
+}
+
+/// The items of a comma-separated list, without the white space around them and without empty ones.
+fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+/// A number of decimal digits and nothing else; None also when it is too large.
+pub(super) fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::DEFAULT;
+    use super::*;
+
+    fn check(headers: &[(&'static str, &'static str)], rules: &Rules) -> Result<Fields, u16> {
+        let mut fields = Fields::default();
+        let take = |fields: &mut Fields| {
+            for (name, value) in headers {
+                fields.take(name.as_bytes(), value.as_bytes(), Version::Http11, rules)?;
+            }
+            fields.check(Version::Http11, rules)
+        };
+        match take(&mut fields) {
+            Ok(()) => Ok(fields),
+            Err(fault) => Err(fault.status.code()),
+        }
+    }
+
+    #[test]
+    fn h2_a_content_length_is_one_number() {
+        let lengths = |values: &[&'static str], rules: &Rules| {
+            let mut headers = vec![("host", "x")];
+            headers.extend(values.iter().map(|value| ("Content-Length", *value)));
+            check(&headers, rules).map(|fields| fields.length())
+        };
+        assert_eq!(lengths(&["5"], &DEFAULT), Ok(Some(5)));
+        assert_eq!(lengths(&["18446744073709551615"], &DEFAULT), Ok(Some(u64::MAX)));
+        for wrong in ["", "+5", "-1", "0x5", "5, 5", "5 5", "18446744073709551616", "٥"] {
+            assert_eq!(lengths(&[wrong], &DEFAULT), Err(400), "{wrong:?}");
+        }
+        assert_eq!(lengths(&["5", "5"], &DEFAULT), Err(400));
+        let lenient = Rules { equal_lengths: true, ..DEFAULT.clone() };
+        assert_eq!(lengths(&["5", "5"], &lenient), Ok(Some(5)));
+        assert_eq!(lengths(&["5", "6"], &lenient), Err(400));
+    }
+
+    #[test]
+    fn h1_h3_a_transfer_coding_is_chunked_alone() {
+        let coding = |values: &[&'static str]| {
+            let mut headers = vec![("host", "x")];
+            headers.extend(values.iter().map(|value| ("transfer-encoding", *value)));
+            check(&headers, &DEFAULT).map(|fields| fields.is_chunked())
+        };
+        assert_eq!(coding(&["chunked"]), Ok(true));
+        assert_eq!(coding(&[" Chunked , "]), Ok(true));
+        assert_eq!(coding(&["gzip, chunked"]), Err(501));
+        assert_eq!(coding(&["gzip", "chunked"]), Err(501));
+        for wrong in ["", "gzip", "identity", "chunked, gzip", "chunked, chunked", "xchunked"] {
+            assert_eq!(coding(&[wrong]), Err(400), "{wrong:?}");
+        }
+        assert_eq!(coding(&["chunked", "chunked"]), Err(400));
+        let both = [("host", "x"), ("content-length", "5"), ("transfer-encoding", "chunked")];
+        assert!(check(&both, &DEFAULT).is_err());
+        let lenient = Rules { both_lengths: true, ..DEFAULT.clone() };
+        let fields = check(&both, &lenient).unwrap();
+        assert!(fields.is_chunked() && !fields.keeps(Version::Http11));
+    }
+}

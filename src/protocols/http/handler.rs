@@ -1,0 +1,150 @@
+//! What a user of the protocol writes.
+
+use super::{Request, Response};
+use crate::note::Note;
+use crate::protocol::{Context, Outcome};
+use crate::reason::CloseReason;
+use crate::timer::Timer;
+
+/// Answers the requests of one connection: one value per connection, run by [`Http`](super::Http).
+///
+/// Requests come one after the other. The next one is not looked at before this one is read and
+/// answered, so answers are in order by themselves, and every callback's [`Response`] is that of
+/// the present request.
+///
+/// An `Err` from a callback answers 500 if no answer has begun, and closes the connection with
+/// reason [`Protocol`](crate::CloseKind::Protocol). A panic resets the connection and no other. A
+/// request whose answer has not begun [`Rules::answer`](super::Rules::answer) \[60 s\] after it was
+/// whole is answered 503 in its place, and the connection closed. A started answer has no deadline
+/// of its own: [`Limits::write_stall`](crate::Limits::write_stall) and
+/// [`Limits::idle`](crate::Limits::idle) hold.
+///
+/// ```
+/// use std::time::Duration;
+/// use lariat::http::{Handler, Header, Request, Response, Status};
+/// use lariat::{Context, Outcome, Timer};
+///
+/// /// Answers every request a second later.
+/// struct Slow;
+///
+/// const ANSWER: Timer = Timer::new(1);
+///
+/// impl Handler for Slow {
+///     fn request(
+///         &mut self,
+///         cx: &mut Context<'_>,
+///         _: &Request<'_>,
+///         _: &mut Response,
+///     ) -> Outcome {
+///         cx.set_timer(ANSWER, Duration::from_secs(1));
+///         Ok(())
+///     }
+///
+///     fn timeout(&mut self, cx: &mut Context<'_>, _: Timer, response: &mut Response) -> Outcome {
+///         response.send(cx, Status::OK, &[Header::TEXT], b"sorry\n");
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Handler {
+    /// The connection can be used.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// A request has come: its head. Answer now, or later, or collect or stream its body first.
+    ///
+    /// # Errors
+    ///
+    /// Answers 500 and closes.
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Outcome;
+
+    /// A part of the body. Not called once the request has been answered: the rest is thrown away.
+    /// [`Context::pause_reading`] holds the rest back until [`Context::resume_reading`], or until
+    /// the request is answered. By default it is thrown away.
+    ///
+    /// # Errors
+    ///
+    /// Answers 500 and closes.
+    fn body(&mut self, cx: &mut Context<'_>, part: &[u8], response: &mut Response) -> Outcome {
+        let _ = (cx, part, response);
+        Ok(())
+    }
+
+    /// The request is whole, with or without a body, and is not answered yet.
+    ///
+    /// # Errors
+    ///
+    /// Answers 500 and closes.
+    fn complete(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
+        let _ = (cx, response);
+        Ok(())
+    }
+
+    /// In the place of [`body`](Handler::body) and [`complete`](Handler::complete), after
+    /// [`Response::collect`]: the request is whole, and this is its body.
+    ///
+    /// # Errors
+    ///
+    /// Answers 500 and closes.
+    fn collected(&mut self, cx: &mut Context<'_>, body: &[u8], response: &mut Response) -> Outcome {
+        let _ = (cx, body, response);
+        Ok(())
+    }
+
+    /// Output that was congested has drained: more may be written.
+    ///
+    /// # Errors
+    ///
+    /// Answers 500 and closes.
+    fn drained(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
+        let _ = (cx, response);
+        Ok(())
+    }
+
+    /// A timer fired that the handler has set. The default does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Answers 500 and closes.
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer, response: &mut Response) -> Outcome {
+        let _ = (cx, timer, response);
+        Ok(())
+    }
+
+    /// A note has come from another connection or thread.
+    ///
+    /// # Errors
+    ///
+    /// Answers 500 and closes.
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note, response: &mut Response) -> Outcome {
+        let _ = (cx, note, response);
+        Ok(())
+    }
+
+    /// The driver is being shut down, and a request is not answered yet: a stream without end
+    /// should [finish](Response::finish) now. The connection is closed behind the answer.
+    ///
+    /// # Errors
+    ///
+    /// Answers 500 and closes.
+    fn stopping(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
+        let _ = (cx, response);
+        Ok(())
+    }
+
+    /// The connection has ended.
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        let _ = (cx, reason);
+    }
+}

@@ -1,0 +1,186 @@
+//! The head of a request: whole or not, right or wrong, and what follows from it. RFC 9112,
+//! sections 2, 3 and 5.
+
+use super::fault::Fault;
+use super::framing::Fields;
+use super::header::is_token;
+use super::request::{Length, Request, Version};
+use super::rules::Rules;
+use super::scan::{Lack, Leniency, scan};
+use super::{Status, target};
+
+/// Looks for a whole head at the beginning of `bytes`. Gives the request and the length of its
+/// head, or None when there is more to come; with `last` nothing more will.
+///
+/// What is answered must not depend on how the bytes arrived. So a head that is not whole is looked
+/// at only when a line has come to its end, a bound is reached, or nothing more will come; `looked`
+/// is how many bytes were searched for that before. And what is wrong with what a header says
+/// counts only once the whole head is there and its form is right.
+#[inline]
+pub(super) fn parse<'a>(
+    bytes: &'a [u8],
+    last: bool,
+    looked: &mut u32,
+    rules: &Rules,
+) -> Result<Option<(Request<'a>, usize)>, Fault> {
+    if *looked != 0 && !deserves_look(bytes, last, looked, rules) {
+        return Ok(None);
+    }
+    let window = &bytes[..bytes.len().min(rules.head_max)];
+    let leniency = Leniency { bare_lf: rules.bare_lf, odd_targets: rules.odd_targets };
+    let mut fields = Fields::default();
+    let mut fault = None;
+    let found = scan(window, rules.fields_max, leniency, |name, value, is_http10| {
+        if let Err(first) = fields.take(name, value, Version::new(is_http10), rules) {
+            fault.get_or_insert(first);
+        }
+        Ok::<(), Lack>(())
+    });
+    let parts = match found {
+        Ok(parts) => parts,
+        Err(lack) => {
+            *looked = bytes.len() as u32;
+            return incomplete(window, last, lack, rules);
+        }
+    };
+    if parts.method.len() + parts.target.len() + " HTTP/1.1\r\n".len() + 1 > rules.line_max {
+        return Err(Fault::new(Status::URI_TOO_LONG, "a request line that is too long"));
+    }
+    if parts.target.first() != Some(&b'/') || parts.method == b"CONNECT" {
+        target::check_rare(parts.method, parts.target)?;
+    }
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    let version = Version::new(parts.is_http10);
+    fields.check(version, rules)?;
+    let request = Request {
+        method: method_name(parts.method),
+        target: parts.target,
+        version,
+        fields: parts.fields,
+        length: match fields.length() {
+            _ if fields.is_chunked() => Length::Unknown,
+            Some(0) | None => Length::None,
+            Some(length) => Length::Known(length),
+        },
+        keep: fields.keeps(version),
+        expects: fields.expects(version),
+        upgrades: fields.upgrades(version),
+    };
+    Ok(Some((request, parts.length)))
+}
+
+/// The name of a method, a token: those that everybody knows need not be looked at byte by byte.
+#[inline]
+fn method_name(method: &[u8]) -> &str {
+    match method {
+        b"GET" => "GET",
+        b"HEAD" => "HEAD",
+        b"POST" => "POST",
+        b"PUT" => "PUT",
+        other => std::str::from_utf8(other).unwrap_or_default(),
+    }
+}
+
+/// Whether more is known than at the last look: a line has ended, a bound is reached, or this is
+/// all. Without this, a client that sends single bytes makes each of them cost a whole parsing.
+fn deserves_look(bytes: &[u8], last: bool, looked: &mut u32, rules: &Rules) -> bool {
+    let before = (*looked as usize).min(bytes.len());
+    *looked = bytes.len() as u32;
+    let reaches = |bound: usize| before < bound && bound <= bytes.len();
+    last || reaches(rules.line_max) || reaches(rules.head_max) || bytes[before..].contains(&b'\n')
+}
+
+/// What to do about a head that is wrong or not whole.
+#[cold]
+#[inline(never)]
+fn incomplete<T>(window: &[u8], last: bool, lack: Lack, rules: &Rules) -> Result<Option<T>, Fault> {
+    // What cannot begin a request at all is answered at once: a TLS client has come to this port.
+    if window.first().is_some_and(|first| !is_token(*first) && !matches!(first, b'\r' | b'\n')) {
+        return Err(Fault::bad("this does not begin a request"));
+    }
+    let line = &window[..window.len().min(rules.line_max)];
+    if !line.contains(&b'\n') {
+        if line.len() == rules.line_max {
+            return Err(Fault::new(Status::URI_TOO_LONG, "a request line that is too long"));
+        }
+        if !last {
+            return Ok(None);
+        }
+    }
+    match lack {
+        Lack::TooMany => Err(Fault::new(Status::HEADERS_TOO_LARGE, "too many headers")),
+        Lack::Version => Err(version_fault(window)),
+        Lack::Malformed => Err(Fault::bad("a head that cannot be parsed")),
+        Lack::Partial if window.len() == rules.head_max => {
+            Err(Fault::new(Status::HEADERS_TOO_LARGE, "a head that is too long"))
+        }
+        Lack::Partial if last => Err(Fault::bad("the connection ended within a head")),
+        Lack::Partial => Ok(None),
+    }
+}
+
+/// 505 for a version that is written as one should be, 400 for anything else.
+fn version_fault(window: &[u8]) -> Fault {
+    let line = window.split(|byte| *byte == b'\n').find(|line| !matches!(*line, b"" | b"\r"));
+    let line = line.unwrap_or_default().strip_suffix(b"\r").unwrap_or_default();
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    match version {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Fault::new(Status::VERSION_NOT_SUPPORTED, "a version other than 1.0 and 1.1")
+        }
+        _ => Fault::bad("a version that is none"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::DEFAULT;
+    use super::*;
+
+    fn status(bytes: &[u8]) -> Result<bool, u16> {
+        parse(bytes, false, &mut 0, &DEFAULT)
+            .map(|found| found.is_some())
+            .map_err(|fault| fault.status.code())
+    }
+
+    #[test]
+    fn a_whole_head_is_found_and_its_end_too() {
+        let bytes = b"GET /a?b HTTP/1.1\r\nHost: x\r\nA: 1\r\n\r\nrest";
+        let found = parse(bytes, false, &mut 0, &DEFAULT).unwrap();
+        let (request, length) = found.unwrap();
+        assert_eq!(&bytes[length..], b"rest");
+        assert_eq!((request.method(), request.path()), ("GET", "/a"));
+        assert_eq!((request.query(), request.host()), (Some("b"), Some("x")));
+        assert_eq!((request.header("a"), request.header("b")), (Some(&b"1"[..]), None));
+    }
+
+    #[test]
+    fn what_is_not_whole_waits_for_the_end_of_its_line() {
+        assert_eq!(status(b"GET / HT"), Ok(false));
+        assert_eq!(status(b"GET / XX"), Ok(false), "the line has not ended");
+        assert_eq!(status(b"GET / XX\r\n"), Err(400));
+        assert_eq!(status(b"\x16\x03\x01"), Err(400));
+    }
+
+    #[test]
+    fn h5_a_bare_lf_anywhere_in_the_head_is_refused() {
+        assert_eq!(status(b"GET / HTTP/1.1\nHost: x\r\n\r\n"), Err(400));
+        assert_eq!(status(b"GET / HTTP/1.1\r\nHost: x\n\r\n"), Err(400));
+        assert_eq!(status(b"GET / HTTP/1.1\r\nHost: x\r\n\n"), Err(400));
+        assert_eq!(status(b"\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"), Err(400));
+        assert_eq!(status(b"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"), Ok(true));
+    }
+
+    #[test]
+    fn h8_versions_are_told_apart() {
+        assert_eq!(status(b"GET / HTTP/2.0\r\n\r\n"), Err(505));
+        assert_eq!(status(b"GET / HTTP/1.2\r\n\r\n"), Err(505));
+        for version in ["HTTP/1.", "http/1.1", "HTTP/1.10", "HTTP/11", "HTTP 1.1"] {
+            assert_eq!(status(format!("GET / {version}\r\n\r\n").as_bytes()), Err(400));
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The parts of a head, found in one pass that takes nothing that RFC 9112 does not: there is no
+//! second look for what a parser forgave. Tests compare it with httparse, which forgives more.
+
+use super::header::is_token;
+
+/// What a head consists of, borrowed from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parts<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) target: &'a [u8],
+    pub(super) is_http10: bool,
+    /// The lines of all headers, their line breaks included.
+    pub(super) fields: &'a [u8],
+    /// The whole head, from the first byte that was given.
+    pub(super) length: usize,
+}
+
+/// Why there are no [`Parts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// More bytes are needed, and none so far is wrong.
+    Partial,
+    /// A byte that cannot stand where it stands.
+    Malformed,
+    /// What stands for the version is not that of HTTP/1.0 or HTTP/1.1.
+    Version,
+    TooMany,
+}
+
+const TOKEN: u8 = 1;
+const TARGET: u8 = 2;
+const VALUE: u8 = 4;
+
+/// What each byte may be part of.
+const CLASSES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        if is_token(byte) {
+            table[at] |= TOKEN;
+        }
+        if is_in_target(byte) {
+            table[at] |= TARGET;
+        }
+        if byte == b'\t' || (byte >= b' ' && byte != 0x7F) {
+            table[at] |= VALUE;
+        }
+        at += 1;
+    }
+    table
+};
+
+/// `pchar`, `/` and `?` of RFC 3986, and the brackets around an address.
+const fn is_in_target(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')')
+        || matches!(byte, b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?' | b'%')
+        || matches!(byte, b'[' | b']')
+}
+
+/// What is forgiven on the way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Leniency {
+    pub(super) bare_lf: bool,
+    pub(super) odd_targets: bool,
+}
+
+/// How many of the first bytes are of this class.
+#[inline(always)]
+fn run(bytes: &[u8], class: u8) -> usize {
+    bytes.iter().position(|byte| CLASSES[usize::from(*byte)] & class == 0).unwrap_or(bytes.len())
+}
+
+/// How many of the first bytes may be part of a value: eight at a time while none is a control
+/// byte.
+#[inline(always)]
+fn value_run(bytes: &[u8]) -> usize {
+    let mut whole = 0;
+    for eight in bytes.chunks_exact(8) {
+        let word = u64::from_le_bytes(eight.try_into().unwrap_or_default());
+        const EACH: u64 = 0x0101_0101_0101_0101;
+        let below_space = word.wrapping_sub(EACH * 0x20) & !word;
+        let delete = word ^ (EACH * 0x7F);
+        let is_delete = delete.wrapping_sub(EACH) & !delete;
+        if (below_space | is_delete) & (EACH * 0x80) != 0 {
+            break;
+        }
+        whole += 8;
+    }
+    whole + run(&bytes[whole..], VALUE)
+}
+
+/// Finds the parts of the head at the beginning of `bytes`; `take` is given the name and the value
+/// of each header.
+///
+/// # Errors
+///
+/// There is no whole head, or what `take` returned.
+#[inline(always)]
+pub(super) fn scan<'a, E: From<Lack>>(
+    bytes: &'a [u8],
+    fields_max: usize,
+    leniency: Leniency,
+    mut take: impl FnMut(&'a [u8], &'a [u8], bool) -> Result<(), E>,
+) -> Result<Parts<'a>, E> {
+    let mut start = 0;
+    // Empty lines before a request are read over.
+    while let Some(b'\r' | b'\n') = bytes.get(start) {
+        start += line_break(&bytes[start..], leniency)?;
+    }
+    let rest = &bytes[start..];
+    // What nearly everybody asks for is known at a glance.
+    let end = if rest.starts_with(b"GET ") { 3 } else { run(rest, TOKEN) };
+    let (method, rest) = rest.split_at(end);
+    let rest = expect(rest, b' ', !method.is_empty())?;
+    let end = if leniency.odd_targets {
+        rest.iter().position(|byte| *byte <= b' ' || *byte >= 0x7F).unwrap_or(rest.len())
+    } else {
+        run(rest, TARGET)
+    };
+    let (target, rest) = rest.split_at(end);
+    let rest = expect(rest, b' ', !target.is_empty())?;
+    let Some((version, rest)) = rest.split_first_chunk::<8>() else {
+        let ended = rest.contains(&b'\n');
+        return Err(if ended { Lack::Version } else { Lack::Partial }.into());
+    };
+    let is_http10 = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        _ => return Err(Lack::Version.into()),
+    };
+    if !matches!(rest.first(), None | Some(b'\r' | b'\n')) {
+        return Err(Lack::Version.into());
+    }
+    let fields = &rest[line_break(rest, leniency)?..];
+    let mut rest = fields;
+    let mut count = 0;
+    loop {
+        match rest.first() {
+            None => return Err(Lack::Partial.into()),
+            Some(b'\r' | b'\n') => break,
+            Some(_) if count == fields_max => return Err(Lack::TooMany.into()),
+            Some(_) => count += 1,
+        }
+        let (name, behind) = rest.split_at(run(rest, TOKEN));
+        let behind = expect(behind, b':', !name.is_empty())?;
+        let (value, behind) = behind.split_at(value_run(behind));
+        rest = &behind[line_break(behind, leniency)?..];
+        take(name, trim(value), is_http10)?;
+    }
+    let end = line_break(rest, leniency)?;
+    let field_bytes = fields.len() - rest.len();
+    let length = bytes.len() - rest.len() + end;
+    Ok(Parts { method, target, is_http10, fields: &fields[..field_bytes], length })
+}
+
+/// What follows `byte`; `named` tells that something stood before it.
+#[inline(always)]
+fn expect(bytes: &[u8], byte: u8, named: bool) -> Result<&[u8], Lack> {
+    match bytes.split_first() {
+        Some((first, behind)) if *first == byte && named => Ok(behind),
+        None => Err(Lack::Partial),
+        Some(_) => Err(Lack::Malformed),
+    }
+}
+
+/// The length of the line break that must stand here.
+#[inline(always)]
+fn line_break(bytes: &[u8], leniency: Leniency) -> Result<usize, Lack> {
+    match bytes {
+        [b'\r', b'\n', ..] => Ok(2),
+        [] | [b'\r'] => Err(Lack::Partial),
+        [b'\n', ..] if leniency.bare_lf => Ok(1),
+        _ => Err(Lack::Malformed),
+    }
+}
+
+/// A value without the white space around it.
+#[inline(always)]
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', behind @ ..] = value {
+        value = behind;
+    }
+    while let [before @ .., b' ' | b'\t'] = value {
+        value = before;
+    }
+    value
+}
+
+/// The headers in the lines that were scanned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FieldLines<'a>(pub(super) &'a [u8]);
+
+impl<'a> Iterator for FieldLines<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let line = &self.0[..end];
+        self.0 = &self.0[end + 1..];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        Some((&line[..colon], trim(&line[colon + 1..])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Found = (Vec<u8>, Vec<u8>, bool, Vec<(Vec<u8>, Vec<u8>)>, usize);
+
+    fn ours(bytes: &[u8], leniency: Leniency) -> Result<Found, Lack> {
+        let mut headers = Vec::new();
+        let parts = scan(bytes, 100, leniency, |name, value, _| {
+            headers.push((name.to_vec(), value.to_vec()));
+            Ok::<(), Lack>(())
+        })?;
+        let again = FieldLines(parts.fields).map(|(name, value)| (name.to_vec(), value.to_vec()));
+        assert_eq!(again.collect::<Vec<_>>(), headers);
+        let (method, target) = (parts.method.to_vec(), parts.target.to_vec());
+        Ok((method, target, parts.is_http10, headers, parts.length))
+    }
+
+    fn theirs(bytes: &[u8]) -> Result<Found, Lack> {
+        let mut slots = [httparse::EMPTY_HEADER; 100];
+        let mut request = httparse::Request::new(&mut slots);
+        let length = match request.parse(bytes) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Err(Lack::Partial),
+            Err(httparse::Error::TooManyHeaders) => return Err(Lack::TooMany),
+            Err(httparse::Error::Version) => return Err(Lack::Version),
+            Err(_) => return Err(Lack::Malformed),
+        };
+        let headers = request.headers.iter();
+        let headers = headers.map(|h| (h.name.as_bytes().to_vec(), h.value.to_vec())).collect();
+        let method = request.method.unwrap_or_default().as_bytes().to_vec();
+        let target = request.path.unwrap_or_default().as_bytes().to_vec();
+        Ok((method, target, request.version == Some(0), headers, length))
+    }
+
+    /// Whatever is taken, httparse takes too, and understands alike. What httparse takes and is not
+    /// taken has one of the things that it forgives.
+    fn agree(bytes: &[u8]) {
+        let told = || bytes.escape_ascii().to_string();
+        match (ours(bytes, Leniency::default()), theirs(bytes)) {
+            (Ok(ours), theirs) => assert_eq!(Ok(ours), theirs, "{}", told()),
+            (Err(_), Ok((_, target, ..))) => {
+                let bare = bytes
+                    .iter()
+                    .enumerate()
+                    .any(|(at, byte)| *byte == b'\n' && (at == 0 || bytes[at - 1] != b'\r'));
+                let odd = !target.iter().all(|byte| is_in_target(*byte));
+                assert!(bare || odd, "refused for nothing: {}", told());
+            }
+            (Err(_), Err(_)) => {}
+        }
+        let lenient = Leniency { bare_lf: true, odd_targets: true };
+        if let (Ok(ours), Ok(theirs)) = (ours(bytes, lenient), theirs(bytes)) {
+            assert_eq!(ours, theirs, "{}", told());
+        }
+    }
+
+    /// Pieces that heads are made of, right and wrong.
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        let fixed = prop::sample::select(vec![
+            "GET ",
+            "POST",
+            " ",
+            "/",
+            "/a?b=c%20",
+            " HTTP/1.1",
+            " HTTP/1.0",
+            "HTTP/1.2",
+            "\r\n",
+            "\r\n\r\n",
+            "\n",
+            "\r",
+            "Host: x",
+            "A:b",
+            ": ",
+            ":",
+            "\t",
+            "\0",
+            "\x7f",
+            "é",
+            "#",
+            "{",
+            "Content-Length: 5",
+            "Transfer-Encoding: chunked",
+            " folded",
+            "aaaaaaaaaaaaaaaaaaaa",
+        ]);
+        prop_oneof![
+            8 => fixed.prop_map(|text| text.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 1..4),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn heads_of_any_pieces_are_understood_as_httparse_does(
+            pieces in prop::collection::vec(piece(), 0..20)
+        ) {
+            agree(&pieces.concat());
+        }
+
+        #[test]
+        fn heads_with_one_byte_changed_are_understood_as_httparse_does(
+            at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()
+        ) {
+            let mut head = b"GET /path?query HTTP/1.1\r\nHost: example.org:80\r\n\
+                Accept: text/html, */*;q=0.8\r\nX-Empty:\r\nX-Spaces:  a b \t\r\n\r\n".to_vec();
+            let at = at.index(head.len());
+            head[at] = byte;
+            agree(&head);
+            agree(&head[..cut.index(head.len())]);
+        }
+    }
+
+    #[test]
+    fn long_values_are_scanned_eight_bytes_at_a_time_and_no_control_byte_slips_through() {
+        for at in 0..40 {
+            for byte in 0..=255u8 {
+                let mut value = vec![b'a'; 40];
+                value[at] = byte;
+                let fine = byte == b'\t' || (byte >= b' ' && byte != 0x7F);
+                assert_eq!(value_run(&value), if fine { 40 } else { at }, "{byte} at {at}");
+            }
+        }
+    }
+}

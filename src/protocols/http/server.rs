@@ -1,0 +1,462 @@
+//! The server side: requests in, one after the other, answers out.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::body::Piece;
+use super::fault::Fault;
+use super::handler::Handler;
+use super::rules::{DEFAULT, Rules};
+use super::watch::{DEADLINE, Passed, Phase, Watch};
+use super::{Response, Status, head};
+use crate::error::Result;
+use crate::note::Note;
+use crate::protocol::{Context, Input, Outcome, Protocol};
+use crate::reason::CloseReason;
+use crate::timer::Timer;
+
+/// Fires in the next turn, to go on with requests that have waited long enough for others.
+const GO_ON: Timer = Timer::reserved(1);
+
+/// HTTP/1.1 and HTTP/1.0 on a connection that was accepted: a [`Protocol`] around a [`Handler`].
+///
+/// ```no_run
+/// use lariat::http::{Handler, Header, Http, Request, Response, Status};
+/// use lariat::{Context, Outcome};
+///
+/// struct Hello;
+///
+/// impl Handler for Hello {
+///     fn request(
+///         &mut self,
+///         cx: &mut Context<'_>,
+///         request: &Request<'_>,
+///         response: &mut Response,
+///     ) -> Outcome {
+///         match (request.method(), request.path()) {
+///             ("GET" | "HEAD", "/") => {
+///                 response.send(cx, Status::OK, &[Header::TEXT], b"hello\n");
+///             }
+///             _ => response.send(cx, Status::NOT_FOUND, &[Header::TEXT], b"not here\n"),
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// fn main() -> lariat::Result<()> {
+///     lariat::reactor::serve("127.0.0.1:8080", || Http::new(Hello))
+/// }
+/// ```
+pub struct Http<H> {
+    handler: H,
+    response: Response,
+    watch: Watch,
+    /// Bytes of an incomplete head that were searched for its end.
+    looked: u32,
+}
+
+/// Why a callback of the handler or the reading of a request ends the connection.
+enum End {
+    Fault(Fault),
+    Handler(Box<dyn StdError + Send + Sync>),
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> End {
+        End::Fault(fault)
+    }
+}
+
+impl From<Box<dyn StdError + Send + Sync>> for End {
+    fn from(error: Box<dyn StdError + Send + Sync>) -> End {
+        End::Handler(error)
+    }
+}
+
+impl<H: Handler> Http<H> {
+    /// HTTP by the default [`Rules`].
+    pub fn new(handler: H) -> Http<H> {
+        Http::made(handler, None)
+    }
+
+    /// HTTP by rules of one's own, of which all connections share one copy.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits): see [`Rules::validate`].
+    pub fn with_rules(handler: H, rules: Arc<Rules>) -> Result<Http<H>> {
+        rules.validate()?;
+        Ok(Http::made(handler, Some(rules)))
+    }
+
+    fn made(handler: H, rules: Option<Arc<Rules>>) -> Http<H> {
+        Http { handler, response: Response::new(rules), watch: Watch::new(), looked: 0 }
+    }
+
+    /// Takes as many requests and pieces of bodies as can be taken now.
+    #[inline]
+    fn take(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &mut &[u8],
+        last: bool,
+    ) -> std::result::Result<(), End> {
+        let mut taken = 0;
+        // A handler may close its connection by itself: then nothing more is asked of it.
+        while !self.response.is_over() && !cx.is_ending() {
+            if self.response.is_idle() {
+                if rest.is_empty() {
+                    break;
+                }
+                if taken > 0 && (cx.congested() || taken >= self.response.rules().pipeline_max) {
+                    self.put_off(cx);
+                    break;
+                }
+                taken += 1;
+                if !self.take_head(cx, rest, last)? {
+                    break;
+                }
+            } else if !self.response.body.is_whole() {
+                if !self.take_body(cx, rest)? {
+                    break;
+                }
+            } else {
+                // The next request waits, and with it whoever sends it.
+                if !rest.is_empty() {
+                    cx.pause_reading();
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next request has to wait: for room in the output, or for the turns of others.
+    #[cold]
+    fn put_off(&mut self, cx: &mut Context<'_>) {
+        cx.pause_reading();
+        if !cx.congested() {
+            cx.set_timer(GO_ON, Duration::ZERO);
+        }
+    }
+
+    /// Takes a head and calls the handler. False when it is not whole.
+    #[inline]
+    fn take_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &mut &[u8],
+        last: bool,
+    ) -> std::result::Result<bool, End> {
+        let found = head::parse(rest, last, &mut self.looked, self.response.rules())?;
+        let Some((request, length)) = found else { return Ok(false) };
+        *rest = &rest[length..];
+        self.looked = 0;
+        self.response.begin(&request);
+        self.handler.request(cx, &request, &mut self.response)?;
+        if self.response.body.is_whole() {
+            self.end_of_request(cx)?;
+        } else {
+            self.begin_body(cx, rest)?;
+        }
+        Ok(true)
+    }
+
+    /// A body follows: it is collected, streamed or thrown away, and may have to be asked for.
+    fn begin_body(&mut self, cx: &mut Context<'_>, rest: &[u8]) -> std::result::Result<(), End> {
+        self.watch.begin_body();
+        if self.response.collects() && self.response.is_due() {
+            let most = self.response.rules().collect_max as u64;
+            if self.response.body.left().is_some_and(|left| left > most) {
+                return Err(TOO_LARGE.into());
+            }
+            self.response.collected = Some(Vec::new());
+        }
+        if self.response.is_finished() && !self.response.keeps() {
+            // Answered, and the rest is not worth reading: lingering throws it away.
+            self.end_of_exchange(cx);
+            return Ok(());
+        }
+        self.response.invite_body(cx, !rest.is_empty());
+        Ok(())
+    }
+
+    /// Takes one piece of a body. False when there is none now.
+    fn take_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &mut &[u8],
+    ) -> std::result::Result<bool, End> {
+        let unwanted = self.response.is_finished();
+        if cx.is_paused() && !unwanted {
+            return Ok(false);
+        }
+        let before = rest.len();
+        let Response { body, rules, collected, .. } = &mut self.response;
+        let rules = rules.as_deref().unwrap_or(&DEFAULT);
+        let piece = body.advance(rest, rules)?;
+        self.watch.receive(before - rest.len());
+        match piece {
+            Piece::More => return Ok(false),
+            Piece::Data(_) if unwanted => {
+                if self.watch.received() > rules.discard_max {
+                    self.response.keep_no_longer();
+                    self.end_of_exchange(cx);
+                }
+            }
+            Piece::Data(data) => match collected {
+                Some(collected) => {
+                    if collected.len() + data.len() > rules.collect_max {
+                        return Err(TOO_LARGE.into());
+                    }
+                    collected.extend_from_slice(data);
+                }
+                None => {
+                    self.handler.body(cx, data, &mut self.response)?;
+                    if self.response.is_finished() {
+                        // What came so far was wanted.
+                        self.watch.begin_body();
+                        if !self.response.keeps() {
+                            self.end_of_exchange(cx);
+                        }
+                    }
+                }
+            },
+            Piece::End => {}
+        }
+        if self.response.body.is_whole() && !self.response.is_over() {
+            self.end_of_request(cx)?;
+        }
+        Ok(true)
+    }
+
+    /// The request is whole.
+    #[inline(always)]
+    fn end_of_request(&mut self, cx: &mut Context<'_>) -> std::result::Result<(), End> {
+        if !self.response.is_finished() {
+            if self.response.collects() {
+                let body = self.response.collected.take().unwrap_or_default();
+                self.handler.collected(cx, &body, &mut self.response)?;
+            } else {
+                self.handler.complete(cx, &mut self.response)?;
+            }
+        }
+        self.end_if_finished(cx);
+        Ok(())
+    }
+
+    /// Whether both request and answer are whole; the next request may come then.
+    #[inline(always)]
+    fn end_if_finished(&mut self, cx: &mut Context<'_>) {
+        if self.response.is_finished() && self.response.body.is_whole() {
+            self.end_of_exchange(cx);
+        }
+    }
+
+    #[inline(always)]
+    fn end_of_exchange(&mut self, cx: &mut Context<'_>) {
+        if self.response.is_over() || self.response.is_idle() {
+            return;
+        }
+        if !self.response.end() {
+            self.response.give_up();
+            return cx.close();
+        }
+        // A pause lasts as long as the exchange it was for.
+        if cx.is_paused() {
+            cx.resume_reading();
+        }
+    }
+
+    /// After any callback: deadlines, and the end that it may have brought.
+    #[inline]
+    fn settle(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: std::result::Result<(), End>,
+        partial: bool,
+    ) -> Outcome {
+        let outcome = match result {
+            Ok(()) => Ok(()),
+            Err(end) => self.give_up(cx, end),
+        };
+        let phase = if self.response.is_over() {
+            Phase::Own
+        } else if self.response.is_idle() {
+            match (partial, cx.is_paused()) {
+                (false, _) => Phase::Idle,
+                (true, false) => Phase::Head,
+                (true, true) => Phase::Own,
+            }
+        } else if !self.response.body.is_whole() {
+            Phase::Body
+        } else if self.response.is_due() {
+            Phase::Answer
+        } else {
+            Phase::Own
+        };
+        self.watch.turn_to(phase, cx, self.response.rules());
+        outcome
+    }
+
+    /// After a callback of the handler that is not about input.
+    fn settle_call(&mut self, cx: &mut Context<'_>, outcome: Outcome) -> Outcome {
+        let result = outcome.map_err(End::Handler);
+        if result.is_ok() {
+            if self.response.is_finished() && !self.response.keeps() {
+                // Nothing of the request is worth waiting for.
+                self.end_of_exchange(cx);
+            }
+            self.end_if_finished(cx);
+        }
+        let partial = self.looked > 0;
+        self.settle(cx, result, partial)
+    }
+
+    /// Tells the client what is wrong, if an answer is still possible, and closes.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self, cx: &mut Context<'_>, end: End) -> Outcome {
+        let (status, outcome) = match end {
+            End::Fault(fault) => {
+                log::debug!(
+                    target: "lariat::http",
+                    "{} of {}: {}, answered {}",
+                    if self.response.is_idle() { "a head" } else { "a request" },
+                    cx.peer_addr(),
+                    fault.why,
+                    fault.status,
+                );
+                (fault.status, Ok(()))
+            }
+            End::Handler(error) => (Status::INTERNAL_SERVER_ERROR, Err(error)),
+        };
+        if self.response.is_idle() || self.response.is_due() {
+            self.response.refuse(cx, status);
+        } else if self.response.ends_with_connection() {
+            // An orderly end would say that the answer was whole.
+            cx.abort();
+        }
+        self.response.give_up();
+        if outcome.is_ok() {
+            cx.close();
+        }
+        outcome
+    }
+}
+
+const TOO_LARGE: Fault = Fault::new(Status::CONTENT_TOO_LARGE, "a body too large to collect");
+
+impl<H: Handler> Protocol for Http<H> {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.watch.open(cx, self.response.rules());
+        self.handler.opened(cx)
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        let mut rest = input.shown();
+        let result = self.take(cx, &mut rest, false);
+        input.consume(input.len() - rest.len());
+        let partial = !rest.is_empty();
+        self.settle(cx, result, partial)
+    }
+
+    fn eof(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        let mut rest = input.shown();
+        let mut result = self.take(cx, &mut rest, true);
+        if result.is_ok() && !self.response.is_over() {
+            if self.response.is_idle() {
+                self.response.give_up();
+                cx.close();
+            } else if self.response.body.is_whole() {
+                // Only its sending is over: it may well wait for the answer.
+                self.response.keep_no_longer();
+            } else if self.response.is_finished() {
+                self.response.keep_no_longer();
+                self.end_of_exchange(cx);
+            } else {
+                result = Err(Fault::bad("the connection ended within a body").into());
+            }
+        }
+        self.settle(cx, result, false)
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if self.response.is_idle() {
+            // Requests may have waited for room.
+            cx.resume_reading();
+            return Ok(());
+        }
+        let outcome = self.handler.drained(cx, &mut self.response);
+        self.settle_call(cx, outcome)
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        if timer == GO_ON {
+            cx.resume_reading();
+            return Ok(());
+        }
+        if timer != DEADLINE {
+            let outcome = self.handler.timeout(cx, timer, &mut self.response);
+            return self.settle_call(cx, outcome);
+        }
+        let (status, why) = match self.watch.expire(cx, self.response.rules()) {
+            Passed::Nothing => return Ok(()),
+            Passed::Head => (Status::REQUEST_TIMEOUT, "a head that did not come in time"),
+            Passed::Body => (Status::REQUEST_TIMEOUT, "a body that did not come in time"),
+            Passed::Answer => {
+                log::warn!(
+                    target: "lariat::http",
+                    "the handler {} has not answered {} in time",
+                    std::any::type_name::<H>(),
+                    cx.peer_addr(),
+                );
+                (Status::SERVICE_UNAVAILABLE, "no answer of the handler in time")
+            }
+        };
+        self.settle(cx, Err(Fault::new(status, why).into()), false)
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        let outcome = self.handler.notified(cx, note, &mut self.response);
+        self.settle_call(cx, outcome)
+    }
+
+    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if self.response.is_idle() {
+            self.response.give_up();
+            cx.close();
+            return Ok(());
+        }
+        self.response.keep_no_longer();
+        let outcome = self.handler.stopping(cx, &mut self.response);
+        self.settle_call(cx, outcome)
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        self.response.give_up();
+        self.handler.closed(cx, reason);
+    }
+
+    fn name(&self) -> &str {
+        std::any::type_name::<H>()
+    }
+}
+
+impl<H> fmt::Debug for Http<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("response", &self.response).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_holds_little() {
+        assert!(size_of::<Http<()>>() <= 104, "{} bytes", size_of::<Http<()>>());
+    }
+}

@@ -1,0 +1,159 @@
+//! Bodies: streamed, collected, paused, thrown away, larger than everything that is kept.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lariat::http::{Handler, Header, Http, Request, Response, Rules, Status};
+use lariat::sim::Probe;
+use lariat::{Context, Outcome, Timer};
+
+use crate::answer::{all, only};
+use crate::kit::{Step, converse, everywhere, narrow, serve};
+use crate::site::Site;
+
+const MIB: usize = 1 << 20;
+
+fn pattern(count: usize) -> Vec<u8> {
+    (0..count).map(|at| (at * 197 + (at >> 8) * 31) as u8).collect()
+}
+
+fn sized(path: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn chunked(path: &str, body: &[u8], size: usize) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut bytes = head.into_bytes();
+    for chunk in body.chunks(size) {
+        bytes.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+        bytes.extend_from_slice(chunk);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"0\r\n\r\n");
+    bytes
+}
+
+#[test]
+fn large_bodies_are_streamed_through_unchanged_on_every_driver() {
+    let body = pattern(4 * MIB);
+    everywhere(|driver, told| {
+        let scripts = [sized("/echo", &body), chunked("/echo", &body, 70_001)];
+        let scripts = scripts.map(|bytes| vec![Step::Send(bytes), Step::Finish]).to_vec();
+        for heard in converse(driver, || Http::new(Site), scripts) {
+            let answer = only(&heard);
+            assert_eq!(answer.status, 200);
+            assert!(answer.body == body, "the body has changed on {told}");
+        }
+    });
+}
+
+#[test]
+fn an_upload_without_end_to_a_reader_that_does_not_read_is_bounded() {
+    let mut sim = narrow();
+    let addr = serve(&mut sim, || Http::new(Site));
+    let client = sim.dial(addr);
+    client.stop_reading();
+    client.send(&sized("/echo", &pattern(16 * MIB)));
+    sim.run_for(Duration::from_secs(5)).unwrap();
+    let metrics = sim.metrics();
+    assert!(metrics.held == 1 && metrics.buffered < MIB as u64, "{metrics:?}");
+    // Once the client reads, everything comes.
+    client.resume_reading();
+    sim.run_for(Duration::from_secs(60)).unwrap();
+    assert_eq!(only(&client.take_received()).body.len(), 16 * MIB);
+}
+
+#[test]
+fn a_collected_body_may_be_as_large_as_the_rules_say() {
+    let mut rules = Rules::default();
+    rules.collect_max = 1000;
+    let rules = Arc::new(rules);
+    let ask = |bytes: &[u8]| {
+        let mut probe = Probe::new(Http::with_rules(Site, Arc::clone(&rules)).unwrap());
+        probe.receive(bytes);
+        only(&probe.sent())
+    };
+    assert_eq!(ask(&sized("/", &[b'a'; 1000])).body, b"1000 bytes\n");
+    assert_eq!(ask(&chunked("/", &[b'a'; 1000], 300)).body, b"1000 bytes\n");
+    for bytes in [sized("/", &[b'a'; 1001]), chunked("/", &[b'a'; 1001], 300)] {
+        let answer = ask(&bytes);
+        assert!(answer.status == 413 && answer.closes(), "{answer:?}");
+    }
+}
+
+/// Takes a piece of a body a second.
+struct Slow(Arc<Mutex<Vec<usize>>>);
+
+const AGAIN: Timer = Timer::new(1);
+
+impl Handler for Slow {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        Ok(())
+    }
+
+    fn body(&mut self, cx: &mut Context<'_>, part: &[u8], _: &mut Response) -> Outcome {
+        self.0.lock().unwrap().push(part.len());
+        cx.pause_reading();
+        cx.set_timer(AGAIN, Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn complete(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
+        response.send(cx, Status::OK, &[Header::TEXT], b"done\n");
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer, _: &mut Response) -> Outcome {
+        cx.resume_reading();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_paused_body_waits_and_its_wait_is_not_the_clients_fault() {
+    let parts = Arc::new(Mutex::new(Vec::new()));
+    let mut probe = Probe::new(Http::new(Slow(Arc::clone(&parts))));
+    // Forty chunks, one a second: longer than a body may take at less than its least rate.
+    probe.receive(&chunked("/", &[b'a'; 400], 10));
+    assert_eq!(*parts.lock().unwrap(), [10], "a second piece came during the pause");
+    probe.advance(Duration::from_millis(5500));
+    assert_eq!(parts.lock().unwrap().len(), 6);
+    assert_eq!(probe.sent(), b"");
+    probe.advance(Duration::from_secs(60));
+    assert_eq!(*parts.lock().unwrap(), [10; 40]);
+    assert_eq!(only(&probe.sent()).status, 200);
+    assert!(!probe.is_finished());
+}
+
+#[test]
+fn an_answer_before_the_body_is_read_keeps_the_connection_while_the_rest_is_small() {
+    let mut probe = Probe::new(Http::new(Site));
+    let mut bytes = chunked("/early", &pattern(200_000), 1000);
+    bytes.extend_from_slice(&sized("/", b"abc"));
+    probe.receive(&bytes);
+    let sent = probe.sent();
+    let (answers, rest) = all(&sent);
+    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200]);
+    assert!(rest.is_empty() && answers[1].body == b"3 bytes\n" && !probe.is_finished());
+}
+
+#[test]
+fn chunks_without_end_after_the_answer_are_read_only_so_far() {
+    let mut probe = Probe::new(Http::new(Site));
+    probe.receive(&chunked("/early", &pattern(600_000), 1000));
+    assert_eq!(only(&probe.sent()).body, b"early\n");
+    assert!(probe.is_finished());
+}
+
+#[test]
+fn the_answer_to_a_refused_upload_arrives_on_every_driver() {
+    // B10: what is unread must not turn the close into a reset that eats the answer.
+    let body = pattern(7 * MIB);
+    everywhere(|driver, told| {
+        let script = vec![Step::Send(sized("/", &body))];
+        let heard = converse(driver, || Http::new(Site), vec![script]);
+        let answer = only(&heard[0]);
+        assert!(answer.status == 413 && answer.closes(), "{answer:?} on {told}");
+    });
+}

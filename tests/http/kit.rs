@@ -1,0 +1,188 @@
+//! Conversations with a server, on every driver.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use lariat::blocking::Blocking;
+use lariat::reactor::Reactor;
+use lariat::sim::{Faults, Link, Sim};
+use lariat::{
+    BoxedFactory, CloseReason, Context, Driver, Input, Limits, ListenOptions, Outcome, Protocol,
+    Timer,
+};
+
+/// More than anything here takes on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(20);
+const NEXT: Timer = Timer::new(1);
+
+/// What a client does, in order.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Send(Vec<u8>),
+    /// Lets time pass.
+    Wait(Duration),
+    /// Waits until this has come.
+    Until(&'static [u8]),
+    /// Finishes sending.
+    Finish,
+}
+
+/// Sends everything, finishes, and waits for the end.
+pub(crate) fn says(bytes: &[u8]) -> Vec<Step> {
+    vec![Step::Send(bytes.to_vec()), Step::Finish]
+}
+
+/// As [`says`], in as many pieces as there are bytes.
+pub(crate) fn spells(bytes: &[u8]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for byte in bytes {
+        steps.push(Step::Send(vec![*byte]));
+        steps.push(Step::Wait(Duration::ZERO));
+    }
+    steps.push(Step::Finish);
+    steps
+}
+
+/// Runs `scenario` on every driver.
+#[track_caller]
+pub(crate) fn everywhere(mut scenario: impl FnMut(&mut dyn Driver, &str)) {
+    for (seed, faults) in [(0, Faults::none()), (1, Faults::rough())] {
+        let mut sim = Sim::new(seed);
+        sim.set_faults(faults);
+        scenario(&mut sim, &format!("the simulator with seed {seed}"));
+    }
+    on_sockets(scenario);
+}
+
+/// Runs `scenario` on the drivers with real sockets.
+#[track_caller]
+pub(crate) fn on_sockets(mut scenario: impl FnMut(&mut dyn Driver, &str)) {
+    let mut reactor = Reactor::new().unwrap();
+    watched(&mut reactor, |driver| scenario(driver, "the reactor"));
+    let mut blocking = Blocking::new();
+    watched(&mut blocking, |driver| scenario(driver, "blocking threads"));
+}
+
+/// A defect on real sockets may mean that a run never ends.
+fn watched(driver: &mut dyn Driver, scenario: impl FnOnce(&mut dyn Driver)) {
+    let handle = driver.handle();
+    let (done, watched) = mpsc::channel::<()>();
+    let bitten = Arc::new(AtomicBool::new(false));
+    let bites = Arc::clone(&bitten);
+    let watchdog = std::thread::spawn(move || {
+        if watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            bites.store(true, Ordering::Release);
+            handle.shutdown();
+        }
+    });
+    scenario(driver);
+    drop(done);
+    watchdog.join().unwrap();
+    assert!(!bitten.load(Ordering::Acquire), "the scenario was not over after {PATIENCE:?}");
+}
+
+/// Lets each of `scripts` be played by a client of its own, all at once, against a server of
+/// `make`; gives what each client received.
+pub(crate) fn converse<P: Protocol + Send + 'static>(
+    driver: &mut dyn Driver,
+    make: impl Fn() -> P + Send + Sync + 'static,
+    scripts: Vec<Vec<Step>>,
+) -> Vec<Vec<u8>> {
+    let addr = serve(driver, make);
+    let left = Arc::new(AtomicUsize::new(scripts.len()));
+    let heard: Vec<_> = scripts
+        .into_iter()
+        .map(|script| {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let client = Client {
+                script: script.into(),
+                heard: Arc::clone(&heard),
+                left: Arc::clone(&left),
+            };
+            driver.connect_boxed(addr, Limits::default(), Box::new(client)).unwrap();
+            heard
+        })
+        .collect();
+    driver.run().unwrap();
+    assert_eq!(left.load(Ordering::Acquire), 0, "not all conversations came to their end");
+    heard.into_iter().map(|heard| std::mem::take(&mut *heard.lock().unwrap())).collect()
+}
+
+/// Listens; gives the address.
+pub(crate) fn serve<P: Protocol + Send + 'static>(
+    driver: &mut dyn Driver,
+    make: impl Fn() -> P + Send + Sync + 'static,
+) -> SocketAddr {
+    let factory: BoxedFactory = Box::new(move |_| Some(Box::new(make())));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = driver.listen_boxed(any, ListenOptions::default(), factory).unwrap();
+    driver.addresses(listener)[0]
+}
+
+/// Plays a script. The last of all to end stops the driver.
+struct Client {
+    script: std::collections::VecDeque<Step>,
+    heard: Arc<Mutex<Vec<u8>>>,
+    left: Arc<AtomicUsize>,
+}
+
+impl Client {
+    fn go_on(&mut self, cx: &mut Context<'_>) {
+        while let Some(step) = self.script.front() {
+            match step {
+                Step::Send(bytes) => cx.write(bytes),
+                Step::Finish => cx.shutdown_write(),
+                Step::Wait(time) => {
+                    cx.set_timer(NEXT, *time);
+                    return;
+                }
+                Step::Until(what) => {
+                    let heard = self.heard.lock().unwrap();
+                    if !heard.windows(what.len()).any(|part| part == *what) {
+                        return;
+                    }
+                }
+            }
+            self.script.pop_front();
+        }
+    }
+}
+
+impl Protocol for Client {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.go_on(cx);
+        Ok(())
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        self.heard.lock().unwrap().extend_from_slice(input);
+        input.consume_all();
+        if matches!(self.script.front(), Some(Step::Until(_))) {
+            self.go_on(cx);
+        }
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
+        self.script.pop_front();
+        self.go_on(cx);
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            cx.stop();
+        }
+    }
+}
+
+/// A simulator whose links take in little, so that what is not read soon stays with the sender.
+pub(crate) fn narrow() -> Sim {
+    let mut sim = Sim::new(0);
+    let mut link = Link::default();
+    link.window = 64 * 1024;
+    sim.set_link(link);
+    sim
+}
