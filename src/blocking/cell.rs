@@ -222,11 +222,7 @@ impl Cell {
         }
         let signals = Signals(self.signals.swap(0, Ordering::AcqRel));
         if signals.has(Signal::Stop) {
-            if conn.flags().any(Flags::OPENED) {
-                conn.handle_stopping();
-            } else {
-                conn.begin_close(By::Runtime, CloseKind::Shutdown, None);
-            }
+            conn.handle_shutdown();
         }
         if signals.has(Signal::Abort) {
             conn.want_abort();
@@ -235,10 +231,14 @@ impl Cell {
             conn.handle_linger_cut();
         }
         if signals.has(Signal::End) {
-            conn.handle_reset(By::Runtime, CloseKind::Shutdown);
+            conn.handle_drain_over();
         }
         if signals.has(Signal::Alone) {
-            conn.handle_reset(By::Runtime, CloseKind::Connect(ConnectFailure::Exhausted));
+            // Only a connect that has not succeeded can fail.
+            let opened = conn.flags().any(Flags::OPENED);
+            let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
+            let kind = if opened { CloseKind::Aborted } else { exhausted };
+            conn.handle_reset(By::Runtime, kind);
         }
         signals
     }

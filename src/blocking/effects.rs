@@ -36,26 +36,62 @@ pub(super) struct Later {
     nudges: Vec<Arc<Cell>>,
     connects: Vec<(Arc<Cell>, SocketAddr)>,
     acceptors: Vec<Acceptor>,
+    locals: Vec<Local>,
 }
+
+/// A connect for a protocol that may not leave this thread, and so cannot have one of its own.
+struct Local {
+    id: ConnId,
+    addr: SocketAddr,
+    limits: Arc<Limits>,
+    protocol: Box<dyn Protocol>,
+}
+
+/// Above this capacity the copied bytes of effects are given back after use.
+const BYTES_KEPT: usize = 256 * 1024;
 
 /// Applies what the last callback wished for. It waits for nothing but the locks of others, one at
 /// a time, so that the next callback need not wait long.
 pub(super) fn apply(author: &mut Author<'_>) -> Later {
     let mut later = Later::default();
+    apply_list(author, &mut later, true);
+    // What their `closed` wishes for has lists of its own.
+    for local in mem::take(&mut later.locals) {
+        refuse_local(author, local);
+        apply_list(author, &mut later, false);
+    }
+    later
+}
+
+/// Applies the list as it is now. `locals`: whether a protocol that may not leave this thread is
+/// told why it cannot be connected. Whoever connects anew in that `closed` would do so for ever, and
+/// is dropped untold.
+fn apply_list(author: &mut Author<'_>, later: &mut Later, locals: bool) {
     let mut list = mem::take(&mut author.shared.effects.list);
     let mut bytes = mem::take(&mut author.shared.effects.bytes);
     for effect in list.drain(..) {
         match effect {
             Effect::Write { to, content, caused } => {
-                write_to(author, &mut later, to, content, &bytes, caused);
+                write_to(author, later, to, content, &bytes, caused);
             }
-            Effect::ShutdownWrite(id) => wish(author, &mut later, id, Connection::want_fin),
-            Effect::Close(id) => wish(author, &mut later, id, Connection::want_close),
-            Effect::Abort(id) => wish(author, &mut later, id, Connection::want_abort),
-            Effect::Notify { to, note } => notify(author, &mut later, to, note),
+            Effect::ShutdownWrite(id) => wish(author, later, id, Connection::want_fin),
+            Effect::Close(id) => wish(author, later, id, Connection::want_close),
+            Effect::Abort(id) => wish(author, later, id, Connection::want_abort),
+            Effect::Notify { to, note } => notify(author, later, to, note),
             Effect::Connect { id, addr, limits, protocol } => {
                 let limits = limits.unwrap_or_else(|| Arc::clone(&author.shared.limits));
-                connect(author, &mut later, id, addr, limits, protocol);
+                match protocol {
+                    Boxed::Here(protocol) if locals => {
+                        later.locals.push(Local { id, addr, limits, protocol });
+                    }
+                    Boxed::Here(protocol) => {
+                        author.hub.forget(id);
+                        drop_guarded(protocol);
+                    }
+                    Boxed::Anywhere(protocol) => {
+                        connect(author, later, id, addr, limits, protocol);
+                    }
+                }
             }
             Effect::Listen { id, sockets, limits, factory } => {
                 later.acceptors.extend(listen(author.hub, id, sockets, limits, factory));
@@ -68,12 +104,11 @@ pub(super) fn apply(author: &mut Author<'_>) -> Later {
             }
         }
     }
+    // Nothing above calls a protocol, so that the lists are still empty.
     bytes.clear();
-    // What a local connect's `closed` wished for comes behind.
-    list.append(&mut author.shared.effects.list);
+    bytes.shrink_to(BYTES_KEPT);
     author.shared.effects.list = list;
     author.shared.effects.bytes = bytes;
-    later
 }
 
 impl Later {
@@ -97,10 +132,10 @@ impl Later {
 }
 
 impl Worker {
-    /// Carries out what may block, or begins something new.
-    pub(super) fn carry_out(&mut self, later: Later) {
+    /// Sends what answers input, for its receivers.
+    pub(super) fn drain_others(&mut self, receivers: Vec<Arc<Cell>>) {
         let hub = Arc::clone(&self.hub);
-        for cell in later.begin(&hub) {
+        for cell in receivers {
             self.drain(&cell);
             // `drained`, a FIN that waited and the end are for the receiver's own threads.
             let due = Flags::DRAINED_DUE
@@ -136,6 +171,7 @@ fn wish(
     member.conn.handle_wishes(&mut author.shared.chunks, now, false);
     cell.wake_if_ended(&member);
     drop(member);
+    author.hub.carry_mail(&cell);
     later.nudges.push(cell);
 }
 
@@ -171,6 +207,7 @@ fn write_to(
     }
     let open = member.conn.flags().none(Flags::CONNECTING | Flags::HANDSHAKING);
     drop(member);
+    author.hub.carry_mail(&cell);
     match queued {
         Queued::Refused => {}
         Queued::Waiting if caused && open => later.drains.push(cell),
@@ -211,31 +248,21 @@ fn connect(
     id: ConnId,
     addr: SocketAddr,
     limits: Arc<Limits>,
-    protocol: Boxed,
+    protocol: Box<dyn Protocol + Send>,
 ) {
     // Whoever connects anew in the `closed` of a connect that came too late would do so for ever.
     let late = |cell: &Arc<Cell>| lock(&cell.member).conn.flags().any(Flags::LATE);
     if author.cell.is_some_and(late) {
         author.hub.forget(id);
-        drop_guarded(protocol.here());
+        drop_guarded(protocol);
         return;
     }
-    match protocol {
-        Boxed::Anywhere(protocol) => {
-            later.connects.push((enter_connect(author.hub, id, addr, limits, protocol), addr));
-        }
-        Boxed::Here(protocol) => refuse_local(author, id, addr, limits, protocol),
-    }
+    later.connects.push((enter_connect(author.hub, id, addr, limits, protocol), addr));
 }
 
-/// A protocol that may not leave this thread cannot have one of its own.
-fn refuse_local(
-    author: &mut Author<'_>,
-    id: ConnId,
-    addr: SocketAddr,
-    limits: Arc<Limits>,
-    mut protocol: Box<dyn Protocol>,
-) {
+/// Tells a protocol that may not leave this thread that it cannot be connected.
+fn refuse_local(author: &mut Author<'_>, local: Local) {
+    let Local { id, addr, limits, mut protocol } = local;
     let Author { hub, shared, .. } = author;
     let mut conn = Connection::connecting(id, addr, limits, shared.clock.exact());
     conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Unsupported), None);
@@ -244,6 +271,7 @@ fn refuse_local(
             Called { shared, conn: &mut conn, protocol: &mut *protocol, socket: &NoSocket };
         called.closed(&reason);
         shared.output.clear();
+        shared.metrics.connects += 1;
         shared.metrics.closes.count(reason.kind());
     }
     drop_guarded(protocol);

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::cell::{Cell, Signal};
 use super::counters::Counters;
 use super::system::{self, TcpListener};
-use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::driver::Report;
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -43,8 +42,6 @@ pub(super) struct Hub {
     pub(super) serial: AtomicBool,
     /// Requests of handles that nobody has taken yet.
     posted: AtomicUsize,
-    /// For bytes that handles write.
-    pub(super) chunks: Mutex<ChunkPool>,
     pub(super) watched: Mutex<Option<Watched>>,
 }
 
@@ -69,6 +66,8 @@ pub(super) struct State {
     workers: Vec<Arc<Counters>>,
     pub(super) metrics: Metrics,
     pub(super) keep_running: bool,
+    /// The number of the next closure that a timer runs: ids are given out once.
+    pub(super) next_closure: u64,
     /// Every connection has been told that the driver stops; those to come have to be told as well.
     pub(super) draining: bool,
     pub(super) drain_over: bool,
@@ -152,7 +151,6 @@ impl Hub {
             listeners: Listeners::default(),
             serial: AtomicBool::new(false),
             posted: AtomicUsize::new(0),
-            chunks: Mutex::default(),
             watched: Mutex::default(),
         }
     }
@@ -428,6 +426,13 @@ impl Hub {
         // Under the lock, so that no acceptor is between looking and waiting for room.
         drop(lock(&self.state));
         self.changed.notify_all();
+    }
+
+    pub(super) fn stop_all_listening(&self) {
+        let listeners: Vec<ListenerId> = lock(&self.state).listeners.iter().map(|l| l.id).collect();
+        for id in listeners {
+            self.stop_listening(id);
+        }
     }
 
     pub(super) fn acceptor_started(&self) {

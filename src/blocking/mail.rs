@@ -9,7 +9,7 @@
 use std::sync::{PoisonError, TryLockError};
 
 use super::cell::{Cell, Member, Signal};
-use super::hub::{Hub, lock};
+use super::hub::Hub;
 use super::worker::Worker;
 use crate::buffer::ChunkPool;
 use crate::connection::Flags;
@@ -125,12 +125,12 @@ impl Hub {
                 Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
                 Err(TryLockError::WouldBlock) => return,
             };
-            let mut counted = Metrics::default();
-            let mut chunks = lock(&self.chunks);
+            // Nothing that others wait for may be held: notes and bytes that are dropped with a
+            // queue may ask for something themselves.
+            let (mut counted, mut chunks) = (Metrics::default(), ChunkPool::default());
             let now = self.clock.exact();
             let mut tools = Tools { chunks: &mut chunks, metrics: &mut counted, now };
             let back = tools.take_mail(cell, &mut member, self);
-            drop(chunks);
             cell.wake_if_ended(&member);
             drop(member);
             self.count(|metrics| metrics.add(&counted));

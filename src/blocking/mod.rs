@@ -400,6 +400,8 @@ fn start_thread(
 
 impl Drop for Blocking {
     fn drop(&mut self) {
+        // Handles keep the hub, and must not keep its ports.
+        self.hub.stop_all_listening();
         self.hub.end();
     }
 }

@@ -175,7 +175,15 @@ impl Worker {
         drop(member);
         let closed = Flags::CONNECTING | Flags::PEER_FIN | Flags::FIN_TOLD | Flags::ENDED;
         let Some(socket) = cell.socket.get() else { return };
+        if flags.any(Flags::CONNECTING | Flags::ENDED) {
+            return;
+        }
         if flags.any(closed) || room == 0 {
+            // Nothing can be read any more that would tell of a reset.
+            if let Ok(Some(error)) = socket.take_error() {
+                let mut member = lock(&cell.member);
+                member.conn.handle_read_failed(error, &mut self.shared.chunks);
+            }
             return;
         }
         self.set_timeout(socket, Some(SHORTEST));

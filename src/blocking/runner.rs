@@ -11,7 +11,6 @@ use super::effects::{self, Author};
 use super::hub::{Call, Hub, State, lock};
 use super::system;
 use crate::driver::Report;
-use crate::id::ListenerId;
 use crate::protocol::{Closure, Shared, TimerOwner};
 
 /// How long the end of a run waits for threads that have nothing more to do, or do not come back.
@@ -26,32 +25,40 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn new(hub: &Arc<Hub>) -> Runner {
-        let shared = hub.shared(hub.clock.exact());
+        let mut shared = hub.shared(hub.clock.exact());
+        shared.closures.begin_at(lock(&hub.state).next_closure);
         Runner { hub: Arc::clone(hub), shared, published: hub.add_worker() }
     }
 
     /// Waits until shutdown, or until nothing is left.
     pub(super) fn run(&mut self) -> Report {
         let hub = Arc::clone(&self.hub);
-        self.wait(None, |state, busy| {
-            let idle = state.cells.is_empty() && state.listeners.is_empty() && state.acceptors == 0;
-            hub.is_stopping() || (idle && !busy && !state.keep_running)
-        });
-        if hub.is_stopping() {
-            return self.drain();
+        let idle = |state: &State, busy: bool| {
+            state.cells.is_empty()
+                && state.listeners.is_empty()
+                && state.acceptors == 0
+                && !busy
+                && !state.keep_running
+        };
+        loop {
+            self.wait(None, |state, busy| hub.is_stopping() || idle(state, busy));
+            if hub.is_stopping() {
+                return self.drain();
+            }
+            self.wait_gone(Some(system::now() + LAST_WAIT));
+            // A closure that ran meanwhile may have begun something new.
+            let state = lock(&hub.state);
+            if idle(&state, !state.calls.is_empty() || self.shared.closures.len() > 0) {
+                return Report::default();
+            }
         }
-        self.wait_gone(Some(system::now() + LAST_WAIT));
-        Report::default()
     }
 
     /// Stops accepting, tells every connection, and waits; what is left after the time to drain is
     /// aborted.
     pub(super) fn drain(&mut self) -> Report {
         let hub = Arc::clone(&self.hub);
-        let listeners: Vec<ListenerId> = lock(&hub.state).listeners.iter().map(|l| l.id).collect();
-        for id in listeners {
-            hub.stop_listening(id);
-        }
+        hub.stop_all_listening();
         lock(&hub.state).draining = true;
         hub.signal_all(|cell| cell.signal(Signal::Stop));
         self.wait_empty(system::now().checked_add(hub.limits.drain));
@@ -144,6 +151,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
+        lock(&self.hub.state).next_closure = self.shared.closures.next_number();
         self.publish();
         self.hub.remove_worker(&self.published);
     }

@@ -9,7 +9,7 @@ use super::hub::lock;
 use super::worker::{READ_BUFFER, Role, SHORTEST, Worker, is_timeout};
 use crate::clock::nanos;
 use crate::connection::{Expired, Flags};
-use crate::protocol::{Output, Part};
+use crate::protocol::{Callback, Output, Part};
 use crate::reason::{By, CloseKind, Deadline};
 use crate::socket::retry;
 use crate::sync::MutexGuard;
@@ -35,6 +35,7 @@ impl Worker {
         member: &mut Member,
         output: &Output,
         shown: &[u8],
+        callback: Callback,
     ) -> Option<MutexGuard<'a, ()>> {
         if output.is_empty() {
             return None;
@@ -50,10 +51,16 @@ impl Worker {
         if flags.none(last) && member.conn.sends_directly() {
             if let Ok(writer) = cell.writer.try_lock() {
                 member.writing = true;
+                self.bound_write(cell, member, self.shared.clock.exact());
                 return Some(writer);
             }
         }
         self.queue(member, output, shown);
+        // Another thread is writing: what input causes, input waits for.
+        let caused = callback.answers_input() && member.conn.handle_caused(output.len());
+        if caused && member.conn.handle_held(cell.id) {
+            member.conn.handle_holds(cell.id);
+        }
         None
     }
 
@@ -66,7 +73,9 @@ impl Worker {
                 Part::Shared(bytes) => member.conn.queue_shared(bytes.clone(), tick),
             };
         });
-        member.conn.handle_flushed();
+        if !member.writing {
+            member.conn.handle_flushed();
+        }
     }
 
     /// Sends what a callback wrote, from where it is; `first` is how the first write went, if that
@@ -138,18 +147,22 @@ impl Worker {
     /// write may not come back before this thread has looked at what others ask for.
     pub(super) fn try_drain(&mut self, cell: &Cell) -> Drained {
         let Ok(writer) = cell.writer.try_lock() else { return Drained::Busy };
-        self.drain_locked(cell, writer);
+        self.drain_locked(cell, writer, usize::MAX);
         Drained::Done
     }
 
     /// Writes what is queued for another connection. Whoever calls it blocks: that is the
     /// back-pressure of this driver.
     pub(super) fn drain(&mut self, cell: &Cell) {
-        self.drain_locked(cell, lock(&cell.writer));
+        // What others add meanwhile is not this thread's to wait for.
+        let most = lock(&cell.member).conn.unsent();
+        self.drain_locked(cell, lock(&cell.writer), most);
     }
 
-    /// Writes until nothing is left, or a callback of this thread's connection is due.
-    fn drain_locked(&mut self, cell: &Cell, writer: MutexGuard<'_, ()>) {
+    /// Writes until nothing is left, `most` bytes have gone, or a callback of this thread's
+    /// connection is due.
+    fn drain_locked(&mut self, cell: &Cell, writer: MutexGuard<'_, ()>, most: usize) {
+        let mut gone = 0;
         let mut scratch = mem::take(&mut self.scratch);
         while self.take_output(cell, &mut scratch) {
             let result = self.write_once(cell, &scratch);
@@ -171,7 +184,9 @@ impl Worker {
                 member.conn.handle_write_failed(error, &mut self.shared.chunks);
             }
             member.conn.handle_flushed();
-            if cell.id == self.cell.id && self.is_due(&member, now) {
+            gone += sent;
+            let own = cell.id == self.cell.id;
+            if gone >= most || (own && self.is_due(&member, now)) {
                 break;
             }
         }

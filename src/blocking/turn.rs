@@ -27,6 +27,8 @@ impl Worker {
         let cell = Arc::clone(&self.cell);
         // What came of the last attempt to send, until something else has been done.
         let mut sending = None;
+        // One that is set again without a delay would always be due.
+        let mut timer_ran = false;
         loop {
             self.shared.metrics.turns += 1;
             self.publish();
@@ -54,7 +56,10 @@ impl Worker {
                 sending = Some(self.try_drain(&cell));
             } else if member.applying {
                 return Next::OtherFirst;
+            } else if let (Some(due), true) = (next_due(&member), mem::take(&mut timer_ran)) {
+                self.call_due(member, due);
             } else if let Some((timer, key)) = self.due_timer(&mut member, now) {
+                timer_ran = true;
                 self.call_timer(member, timer, key);
             } else if let Some(due) = next_due(&member) {
                 self.call_due(member, due);
@@ -222,7 +227,7 @@ impl Worker {
         let cell = Arc::clone(&self.cell);
         keep(&mut member.conn, self.shared.effects.has_successor());
         let output = mem::take(&mut self.shared.output);
-        let direct = self.place_output(&cell, &mut member, &output, shown);
+        let direct = self.place_output(&cell, &mut member, &output, shown, callback);
         let dropped = self.apply_successors(&mut member);
         let now = self.shared.clock.exact();
         let stopping = callback == Callback::Stopping;
@@ -231,6 +236,15 @@ impl Worker {
         member.applying = applying;
         let timed = member.timers.next().is_some();
         drop(member);
+        // What it wished for others does not wait for a peer that takes its own bytes slowly.
+        let drains = if applying {
+            let later = effects::apply(&mut self.author());
+            lock(&cell.member).applying = false;
+            self.ring_other();
+            later.begin(&self.hub)
+        } else {
+            Vec::new()
+        };
         if let Some(writer) = direct {
             self.send_directly(&cell, &output, shown, None);
             drop(writer);
@@ -245,12 +259,7 @@ impl Worker {
         } else {
             self.ring_other();
         }
-        if applying {
-            let later = effects::apply(&mut self.author());
-            lock(&cell.member).applying = false;
-            self.ring_other();
-            self.carry_out(later);
-        }
+        self.drain_others(drains);
     }
 
     /// Lets the last of the protocols that a callback wished for take over. Returns what is to be

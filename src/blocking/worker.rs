@@ -120,6 +120,10 @@ impl Worker {
 
     /// Drives the connection's state on, as far as it goes without a callback or output.
     pub(super) fn finish(&mut self, member: &mut Member) {
+        // The only queue that holds a connection here is its own.
+        if !member.conn.poll_released().is_empty() {
+            member.conn.handle_released(self.cell.id);
+        }
         let now = self.shared.clock.exact();
         member.conn.handle_wishes(&mut self.shared.chunks, now, false);
         member.conn.poll_broken_end();
@@ -204,7 +208,9 @@ impl Worker {
         if let (Some(socket), true) = (cell.socket.get(), member.conn.flags().any(Flags::RESET)) {
             system::reset_on_close(socket);
         }
-        log::debug!(target: "lariat::close", "{} {}: {reason}", cell.id, member.conn.peer());
+        let peer = member.conn.peer();
+        // The error in the reason is the user's, also in how it is displayed and dropped.
+        let _ = guarded(|| log::debug!(target: "lariat::close", "{} {peer}: {reason}", cell.id));
         self.call(&mut member, |called| called.closed(&reason));
         self.hub.note_end(cell.id, &reason);
         self.shared.output.clear();
@@ -215,10 +221,12 @@ impl Worker {
             self.shared.metrics.panics += 1;
         }
         let later = effects::apply(&mut self.author());
-        self.carry_out(later);
+        let receivers = later.begin(&self.hub);
+        self.drain_others(receivers);
         self.cut_lingering();
         self.publish();
         self.hub.leave(cell.id, lingered, reason.unsent());
+        drop_guarded(reason);
         self.hub.drop_posts(cell.close_mail());
         cell.ring();
     }

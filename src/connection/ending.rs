@@ -262,6 +262,17 @@ impl Connection {
         self.drop_output(pool);
     }
 
+    /// The driver is being shut down: who is open is told, a connect under way is cancelled.
+    pub(crate) fn handle_shutdown(&mut self) {
+        let open = Flags::OPENED | Flags::OPENED_DUE;
+        if self.flags.any(open) && self.flags.none(Flags::CONNECTING | Flags::HANDSHAKING) {
+            // Who takes over from another protocol is told `opened` first.
+            self.handle_stopping();
+        } else {
+            self.begin_close(By::Runtime, CloseKind::Shutdown, None);
+        }
+    }
+
     /// The time that shutdown leaves is over. What ended it before stays the reason.
     pub(crate) fn handle_drain_over(&mut self) {
         if self.is_lingering() {

@@ -43,7 +43,7 @@ use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::protocol::{Binder, Content, Effect, Listeners, Shared, TimerOwner};
-use crate::reason::{By, CloseKind};
+
 use crate::timer::TimerKey;
 
 pub(crate) use accept::Factory;
@@ -494,14 +494,7 @@ impl<S: System> EventLoop<S> {
         self.shared.timers.arm(deadline, TimerOwner::Drain);
         for id in self.table.ids() {
             let Some(entry) = self.table.get_mut(id) else { continue };
-            let opening = Flags::CONNECTING | Flags::HANDSHAKING;
-            let flags = entry.conn.flags();
-            if flags.any(Flags::OPENED | Flags::OPENED_DUE) && flags.none(opening) {
-                // Who takes over from another protocol is told `opened` first.
-                entry.conn.handle_stopping();
-            } else {
-                entry.conn.begin_close(By::Runtime, CloseKind::Shutdown, None);
-            }
+            entry.conn.handle_shutdown();
             self.finish(id);
         }
     }

@@ -240,6 +240,15 @@ impl Closures {
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
+
+    /// Goes on where the closures of an earlier run ended.
+    pub(crate) fn begin_at(&mut self, number: u64) {
+        self.next = number;
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next
+    }
 }
 
 impl Drop for Closures {

@@ -7,6 +7,7 @@
 mod connecting;
 mod ends;
 mod faults;
+mod found;
 mod kit;
 mod listening;
 mod stopping;

@@ -248,6 +248,16 @@ impl TcpStream {
         Ok(())
     }
 
+    /// A reset that nobody has been told of, once.
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let end = &mut locked(&self.link.ends)[self.side];
+        let untold = end.reset == Reset::Untold;
+        if untold {
+            end.reset = Reset::Told;
+        }
+        Ok(untold.then(|| ErrorKind::ConnectionReset.into()))
+    }
+
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let mut ends = locked(&self.link.ends);
         let end = &mut ends[self.side];
