@@ -174,8 +174,9 @@ impl Worker {
         });
         let Some(consumed) = called else { return };
         let callback = if eof { Callback::Eof } else { Callback::Data };
-        // The output may be a range of the unread bytes, which are given back before it is sent.
-        let copy = unread.as_slice().to_vec();
+        // Where the output is a range of the unread bytes: they are given back before it is sent.
+        let range = self.shared.output.is_range();
+        let copy = if range { unread.as_slice().to_vec() } else { Vec::new() };
         self.settle(member, &copy, callback, move |conn, replaced| {
             if eof && !replaced {
                 conn.handle_eof_shown(unread, consumed);
