@@ -1,5 +1,6 @@
 //! Sockets of the operating system: options, calls that std lacks, and what errors mean.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -95,6 +96,40 @@ impl AcceptError {
     }
 }
 
+/// Accepts that may fail in any second. A released descriptor ends the back-off at once as long as
+/// few have failed; then no sooner than the gap after the last, so that those that are left last
+/// for the whole second: descriptors come and go.
+const FAILURES_MAX: usize = 20;
+const FEW: usize = 5;
+const GAP: u64 = 60 * MILLISECOND;
+const SECOND: u64 = 1000 * MILLISECOND;
+const MILLISECOND: u64 = 1_000_000;
+
+/// When accepts of a driver have lately failed for lack of a descriptor, in nanoseconds of its
+/// clock.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(VecDeque<u64>);
+
+impl Failures {
+    /// One has failed, or may do so now.
+    pub(crate) fn note(&mut self, now: u64) {
+        if self.0.len() == FAILURES_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+    }
+
+    /// When the next may fail.
+    pub(crate) fn next(&self, now: u64) -> u64 {
+        let recent = self.0.iter().filter(|at| at.saturating_add(SECOND) > now).count();
+        match (self.0.front(), self.0.back()) {
+            (Some(oldest), _) if recent == FAILURES_MAX => oldest.saturating_add(SECOND),
+            (_, Some(last)) if recent >= FEW => last.saturating_add(GAP),
+            _ => 0,
+        }
+    }
+}
+
 /// A descriptor kept so that a newcomer can be turned away when none is left.
 #[derive(Debug)]
 pub(crate) struct Reserve(Option<File>);
@@ -145,6 +180,24 @@ mod tests {
         for errno in newcomers {
             assert_eq!(of(errno), AcceptError::Next);
         }
+    }
+
+    #[test]
+    fn a1_at_most_20_accepts_may_fail_in_any_second() {
+        let mut failures = Failures::default();
+        let mut noted = Vec::new();
+        for now in (0..5 * SECOND).step_by(MILLISECOND as usize) {
+            if failures.next(now) <= now {
+                failures.note(now);
+                noted.push(now);
+            }
+        }
+        for (at, first) in noted.iter().enumerate() {
+            let second = noted[at..].iter().take_while(|at| **at < first + SECOND).count();
+            assert!(second <= FAILURES_MAX, "{second} within a second");
+        }
+        // Nor are there much fewer: whoever waits is not left to wait.
+        assert!(noted.len() >= 80, "{}", noted.len());
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::cell::Cell;
 use super::hub::{Hub, Socket, lock};
 use super::system::TcpStream;
 use super::{reading, start_thread};
+use crate::clock::nanos;
 use crate::connection::Connection;
 use crate::error::{Error, Op, Result};
 use crate::guard::{drop_guarded, guarded};
@@ -22,6 +23,8 @@ use crate::sync::thread;
 /// The back-off after a lack of descriptors: from the first to the second, doubling.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// After so long without a failure the lack is over, and the next one begins anew.
+const OVER: u64 = 2 * 1_000_000_000;
 
 /// What a listening thread needs.
 pub(super) struct Acceptor {
@@ -29,6 +32,19 @@ pub(super) struct Acceptor {
     pub(super) socket: Arc<Socket>,
     pub(super) factory: Arc<BoxedFactory>,
     pub(super) limits: Arc<Limits>,
+}
+
+/// A lack of descriptors, as one listening thread knows it.
+#[derive(Default)]
+struct Lack {
+    /// The length of the present back-off; zero when no descriptors are lacking.
+    backoff: Duration,
+    /// When an accept last failed.
+    failed: u64,
+    /// Whether the next accept has been noted as one that may fail.
+    noted: bool,
+    /// How many descriptors of ours had been released when the accept failed.
+    released: u64,
 }
 
 impl Acceptor {
@@ -49,14 +65,14 @@ impl Acceptor {
 
     fn accept_all(&self, hub: &Arc<Hub>, serial: bool) {
         let mut reserve = Reserve::new();
-        let mut backoff = Duration::ZERO;
+        let mut lack = Lack::default();
         while !self.socket.is_stopped() {
             if hub.limits.overload == Overload::Pause {
                 hub.wait_for_room(&self.socket);
             }
-            let accepted = match self.accept(hub) {
+            let accepted = match self.accept() {
                 Err(error) if AcceptError::of(&error) == AcceptError::Exhausted => {
-                    self.accept_exhausted(hub, &mut reserve, &mut backoff, error)
+                    self.accept_exhausted(hub, &mut reserve, &mut lack, error)
                 }
                 other => other,
             };
@@ -65,28 +81,20 @@ impl Acceptor {
             }
             match accepted {
                 Ok((stream, peer)) => {
-                    if !backoff.is_zero() {
-                        log::info!(target: "lariat::accept", "accepting again");
-                        backoff = Duration::ZERO;
-                    }
+                    lack.note_accepting(hub.clock.exact());
                     if hub.claim(&self.socket) {
                         self.admit(hub, stream, peer, serial);
                     } else {
                         hub.count(|metrics| metrics.refused += 1);
                     }
                 }
-                Err(error) => self.handle_failure(hub, &mut backoff, &error),
+                Err(error) => self.handle_failure(hub, &mut lack, &error),
             }
         }
     }
 
-    fn accept(&self, hub: &Hub) -> io::Result<(TcpStream, SocketAddr)> {
-        let accepted = retry(|| self.socket.listener.accept());
-        // The last one fails because it was woken.
-        if accepted.is_err() && !self.socket.is_stopped() {
-            hub.count(|metrics| metrics.accept_errors += 1);
-        }
-        accepted
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        retry(|| self.socket.listener.accept())
     }
 
     /// No descriptor is left, which the system says also when nobody waits. The next newcomer is
@@ -95,17 +103,19 @@ impl Acceptor {
         &self,
         hub: &Hub,
         reserve: &mut Reserve,
-        backoff: &mut Duration,
+        lack: &mut Lack,
         error: io::Error,
     ) -> io::Result<(TcpStream, SocketAddr)> {
         reserve.free();
-        let accepted = self.accept(hub);
+        let accepted = self.accept();
+        // Whatever is released before this serves as the reserve.
+        lack.released = lock(&hub.state).released;
         if reserve.restore() {
             return accepted;
         }
         if accepted.is_ok() {
             hub.count(|metrics| metrics.refused += 1);
-            if backoff.is_zero() {
+            if lack.backoff.is_zero() {
                 log::warn!(target: "lariat::accept", "{error}; a newcomer was turned away");
             }
         }
@@ -116,17 +126,21 @@ impl Acceptor {
 
     /// Waits where the next accept would fail as well: it is tried again when a descriptor of ours
     /// is released, and after a while in any case.
-    fn handle_failure(&self, hub: &Hub, backoff: &mut Duration, error: &io::Error) {
+    fn handle_failure(&self, hub: &Hub, lack: &mut Lack, error: &io::Error) {
+        hub.count(|metrics| metrics.accept_errors += 1);
         match AcceptError::of(error) {
             AcceptError::Empty | AcceptError::Next => {
                 log::debug!(target: "lariat::accept", "{error}");
             }
-            AcceptError::Exhausted | AcceptError::Broken => {
-                if backoff.is_zero() {
+            kind @ (AcceptError::Exhausted | AcceptError::Broken) => {
+                if kind == AcceptError::Broken {
+                    lack.released = lock(&hub.state).released;
+                }
+                if lack.backoff.is_zero() {
                     log::warn!(target: "lariat::accept", "{error}; newcomers have to wait");
                 }
-                *backoff = (*backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
-                hub.wait_for_descriptor(*backoff, &self.socket);
+                lack.backoff = (lack.backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
+                hub.wait_for_descriptor(lack, &self.socket);
             }
         }
     }
@@ -144,6 +158,8 @@ impl Acceptor {
         hub.enter_claimed(&cell);
         if serial {
             reading::run(hub, &cell);
+            drop(cell);
+            hub.note_released();
         } else {
             start_thread(hub, cell, reading::run);
         }
@@ -156,5 +172,50 @@ impl Acceptor {
             hub.count(|metrics| metrics.panics += 1);
             None
         })
+    }
+}
+
+impl Lack {
+    /// An accept has succeeded. Only when none has failed for a while is the lack over: as long as
+    /// descriptors come and go, the back-off keeps its length and the log its peace.
+    fn note_accepting(&mut self, now: u64) {
+        self.noted = false;
+        if !self.backoff.is_zero() && now.saturating_sub(self.failed) >= OVER {
+            log::info!(target: "lariat::accept", "accepting again");
+            self.backoff = Duration::ZERO;
+        }
+    }
+}
+
+impl Hub {
+    /// Waits after a failed accept until a descriptor of ours is released, at most for the
+    /// back-off; longer only when too many accepts have failed lately. What is tried next is noted
+    /// before it can fail: several listeners may wait.
+    fn wait_for_descriptor(&self, lack: &mut Lack, socket: &Socket) {
+        let mut state = lock(&self.state);
+        let mut now = self.clock.exact();
+        if !lack.noted {
+            state.failures.note(now);
+        }
+        lack.failed = now;
+        let until = now.saturating_add(nanos(lack.backoff));
+        while !socket.is_stopped() {
+            let sooner = state.failures.next(now);
+            let next = if state.released == lack.released { sooner.max(until) } else { sooner };
+            if next <= now {
+                break;
+            }
+            let waited = self.changed.wait_timeout(state, Duration::from_nanos(next - now));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            now = self.clock.exact();
+        }
+        state.failures.note(now);
+        lack.noted = true;
+    }
+
+    /// A descriptor has been released, and not by the thread of a connection.
+    pub(super) fn note_released(&self) {
+        lock(&self.state).released += 1;
+        self.changed.notify_all();
     }
 }

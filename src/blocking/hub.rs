@@ -18,6 +18,7 @@ use crate::limits::{DriverLimits, Overload};
 use crate::metrics::Metrics;
 use crate::protocol::{Binder, Bound, Control, ListenOptions, Listeners, Shared, Watched};
 use crate::reason::CloseReason;
+use crate::socket::Failures;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -54,6 +55,10 @@ pub(super) struct State {
     /// Those that linger, the oldest first.
     lingerers: VecDeque<ConnId>,
     pub(super) listeners: Vec<Listening>,
+    /// Descriptors of ours that have been released.
+    pub(super) released: u64,
+    /// The accepts of all listeners.
+    pub(super) failures: Failures,
     /// Threads of acceptors.
     pub(super) acceptors: usize,
     /// Threads of connections, without those that are away in a connect.
@@ -118,7 +123,10 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        lock(&self.0.state).threads -= 1;
+        let mut state = lock(&self.0.state);
+        state.threads -= 1;
+        state.released += 1;
+        drop(state);
         self.0.changed.notify_all();
     }
 }
@@ -392,14 +400,6 @@ impl Hub {
         }
     }
 
-    /// Waits for a descriptor: until something ends, at most for `most`.
-    pub(super) fn wait_for_descriptor(&self, most: Duration, socket: &Socket) {
-        let state = lock(&self.state);
-        if !socket.is_stopped() {
-            drop(self.changed.wait_timeout(state, most));
-        }
-    }
-
     // ---- listeners ---------------------------------------------------------------------------
 
     /// Enters a listener; false when the driver stops, or it was stopped since it was made.
@@ -441,7 +441,7 @@ impl Hub {
 
     pub(super) fn acceptor_ended(&self) {
         lock(&self.state).acceptors -= 1;
-        self.changed.notify_all();
+        self.note_released();
     }
 
     // ---- threads -----------------------------------------------------------------------------

@@ -28,13 +28,6 @@ const MILLISECOND: u64 = 1_000_000;
 /// The back-off after a lack of descriptors: from the first to the second, doubling.
 const BACKOFF_FIRST: u64 = 10 * MILLISECOND;
 const BACKOFF_MAX: u64 = 1000 * MILLISECOND;
-/// Accepts that may fail in any second. A released descriptor ends the back-off at once as long as
-/// few have failed; then no sooner than the gap after the last, so that those that are left last
-/// for the whole second: descriptors come and go.
-const FAILURES_MAX: usize = 20;
-const FEW: usize = 5;
-const GAP: u64 = 60 * MILLISECOND;
-const SECOND: u64 = 1000 * MILLISECOND;
 /// After so long without a failure the lack is over, and the next one begins anew.
 const OVER: u64 = 2 * BACKOFF_MAX;
 
@@ -312,26 +305,12 @@ impl<S: System> EventLoop<S> {
             log::warn!(target: "lariat::accept", "{error}; {meaning}");
         }
         let now = self.shared.clock.exact();
-        if self.failures.len() == FAILURES_MAX {
-            self.failures.pop_front();
-        }
-        self.failures.push_back(now);
+        self.failures.note(now);
         listener.failed = now;
         listener.backoff = (listener.backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
         let until = now.saturating_add(listener.backoff);
         let key = self.shared.timers.arm(until, TimerOwner::Listener(listener.id));
         listener.wait = Wait::Descriptors(key);
-    }
-
-    /// When the next accept may fail.
-    fn next_failure(&self) -> u64 {
-        let now = self.shared.clock.exact();
-        let recent = self.failures.iter().filter(|at| at.saturating_add(SECOND) > now).count();
-        match (self.failures.front(), self.failures.back()) {
-            (Some(oldest), _) if recent == FAILURES_MAX => oldest.saturating_add(SECOND),
-            (_, Some(last)) if recent >= FEW => last.saturating_add(GAP),
-            _ => 0,
-        }
     }
 
     /// An accept has succeeded. Only when none has failed for a while is the lack over: as long as
@@ -355,7 +334,7 @@ impl<S: System> EventLoop<S> {
     pub(super) fn retry_listeners(&mut self) {
         let released = mem::replace(&mut self.released, Released::Nothing);
         let room = self.shared.metrics.open < self.limits.connections_max as u64;
-        let sooner = self.next_failure();
+        let sooner = self.failures.next(self.shared.clock.exact());
         for listener in &mut self.listening {
             match listener.wait {
                 Wait::Room if room => listener.wait = Wait::Newcomers,

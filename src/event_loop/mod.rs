@@ -43,7 +43,7 @@ use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::protocol::{Binder, Content, Effect, Listeners, Shared, TimerOwner};
-
+use crate::socket::Failures;
 use crate::timer::TimerKey;
 
 pub(crate) use accept::Factory;
@@ -85,8 +85,8 @@ pub(crate) struct EventLoop<S: System> {
     /// Whether step 4 has taken the list above, and the listeners that callbacks stopped meanwhile.
     accepting: bool,
     stopped: Vec<ListenerId>,
-    /// When accepts last failed, at most as many as may fail in a second.
-    failures: VecDeque<u64>,
+    /// The accepts of all listeners.
+    failures: Failures,
     next_socket: u32,
     /// Whether another thread, or a handle on this one, has woken the loop.
     woken: bool,
@@ -133,7 +133,7 @@ impl<S: System> EventLoop<S> {
             listening: Vec::new(),
             accepting: false,
             stopped: Vec::new(),
-            failures: VecDeque::new(),
+            failures: Failures::default(),
             next_socket: 0,
             ready: Vec::new(),
             dirty: Vec::new(),
