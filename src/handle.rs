@@ -273,7 +273,33 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// A request that a driver did not take, with what it was to carry. `?` makes an [`Error`] of it.
+/// A request that a driver did not take, with what it was to carry. `?` makes an [`Error`] of it,
+/// in a callback as well as in a function that returns [`Result`]; what it carried is dropped then.
+///
+/// ```
+/// use lariat::{ConnId, Context, Handle, Input, Note, Outcome, Protocol};
+///
+/// /// Tells others of what comes in.
+/// struct Teller {
+///     others: Handle,
+///     to: ConnId,
+/// }
+///
+/// impl Protocol for Teller {
+///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         self.others.notify(self.to, Note::new(input.take_all()))?;
+///         Ok(())
+///     }
+/// }
+///
+/// fn greet(others: &Handle, to: ConnId) -> lariat::Result<()> {
+///     others.notify(to, Note::new("hello"))?;
+///     others.call(|control| control.shutdown())?;
+///     Ok(())
+/// }
+/// ```
+///
+/// The payload of one that matters is taken back:
 ///
 /// ```
 /// use lariat::{ErrorKind, sim::Sim};
@@ -315,11 +341,23 @@ impl<T> fmt::Debug for Refused<T> {
     }
 }
 
-impl<T> std::error::Error for Refused<T> {}
-
 impl<T> From<Refused<T>> for Error {
     fn from(refused: Refused<T>) -> Error {
         refused.error
+    }
+}
+
+// Were it an error itself, `?` in a callback would take only what may be shared between threads,
+// which notes, closures and protocols need not be.
+impl<T> From<Refused<T>> for Box<dyn std::error::Error + Send + Sync> {
+    fn from(refused: Refused<T>) -> Self {
+        Box::new(refused.error)
+    }
+}
+
+impl<T> From<Refused<T>> for Box<dyn std::error::Error> {
+    fn from(refused: Refused<T>) -> Self {
+        Box::new(refused.error)
     }
 }
 
