@@ -76,6 +76,19 @@ pub trait Driver {
 
     /// The driver's counters.
     fn metrics(&self) -> Metrics;
+
+    /// Whether an idle driver goes on running, for handles to give it work \[off\].
+    fn keep_running(&mut self, keep: bool);
+
+    /// Lets SIGINT and SIGTERM shut the driver down; a second signal ends the process at once, with
+    /// the status 130 or 143.
+    ///
+    /// # Errors
+    ///
+    /// The system did not let the signals be taken over;
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator, which has none.
+    #[cfg(feature = "signals")]
+    fn stop_on_signals(&mut self) -> Result<()>;
 }
 
 /// What `run` leaves behind: how shutdown went.

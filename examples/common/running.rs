@@ -4,38 +4,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use lariat::blocking::Blocking;
-use lariat::reactor::Reactor;
 use lariat::{Control, Driver, ListenerId, Metrics};
 
 use super::{Options, Result, ready, summary, tell};
 
-/// A driver, with what the library's `Driver` leaves to each.
-pub(crate) trait Runner: Driver {
-    /// Lets Ctrl-C and SIGTERM drain.
-    fn stop_on_signals(&mut self) -> lariat::Result<()>;
-}
-
-impl Runner for Reactor {
-    fn stop_on_signals(&mut self) -> lariat::Result<()> {
-        #[cfg(feature = "signals")]
-        Reactor::stop_on_signals(self)?;
-        Ok(())
-    }
-}
-
-impl Runner for Blocking {
-    fn stop_on_signals(&mut self) -> lariat::Result<()> {
-        #[cfg(feature = "signals")]
-        Blocking::stop_on_signals(self)?;
-        Ok(())
-    }
-}
-
 /// Says where `driver` listens, runs it until a signal or the end of `--duration`, and says how it
 /// went.
-pub(crate) fn run(driver: &mut impl Runner, listeners: &[ListenerId], options: &Options) -> Result {
+pub(crate) fn run(driver: &mut dyn Driver, listeners: &[ListenerId], options: &Options) -> Result {
     // Only now: until here, Ctrl-C ends the process as it does any other.
+    #[cfg(feature = "signals")]
     driver.stop_on_signals()?;
     for listener in listeners {
         for addr in driver.addresses(*listener) {

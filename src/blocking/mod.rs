@@ -133,9 +133,23 @@ pub fn connect<P: Protocol + Send + 'static>(
     addr: impl IntoAddress,
     protocol: P,
 ) -> Result<(Option<P>, CloseReason)> {
+    connect_with(addr, Limits::default(), protocol)
+}
+
+/// Connects like [`connect`], with limits: the time for a connect to succeed above all.
+///
+/// # Errors
+///
+/// As [`connect`], and [`ErrorKind::InvalidLimits`].
+pub fn connect_with<P: Protocol + Send + 'static>(
+    addr: impl IntoAddress,
+    limits: Limits,
+    protocol: P,
+) -> Result<(Option<P>, CloseReason)> {
+    limits.validate()?;
     let mut driver = Blocking::new();
     client::connect(&addr.into_address(), protocol, |addr, lent| {
-        let id = driver.connect(addr, lent);
+        let id = driver.connect_with(addr, limits.clone(), lent)?;
         *lock(&driver.hub.watched) = Some(Watched { id, reason: None });
         driver.run()?;
         let watched = lock(&driver.hub.watched).take();
@@ -439,6 +453,15 @@ impl Driver for Blocking {
 
     fn metrics(&self) -> Metrics {
         Blocking::metrics(self)
+    }
+
+    fn keep_running(&mut self, keep: bool) {
+        Blocking::keep_running(self, keep);
+    }
+
+    #[cfg(feature = "signals")]
+    fn stop_on_signals(&mut self) -> Result<()> {
+        Blocking::stop_on_signals(self)
     }
 }
 

@@ -113,9 +113,23 @@ pub fn connect<P: Protocol + 'static>(
     addr: impl IntoAddress,
     protocol: P,
 ) -> Result<(Option<P>, CloseReason)> {
+    connect_with(addr, Limits::default(), protocol)
+}
+
+/// Connects like [`connect`], with limits: the time for a connect to succeed above all.
+///
+/// # Errors
+///
+/// As [`connect`], and [`ErrorKind::InvalidLimits`].
+pub fn connect_with<P: Protocol + 'static>(
+    addr: impl IntoAddress,
+    limits: Limits,
+    protocol: P,
+) -> Result<(Option<P>, CloseReason)> {
+    limits.validate()?;
     let mut reactor = Reactor::new()?;
     client::connect(&addr.into_address(), protocol, |addr, lent| {
-        let id = reactor.connect_local(addr, lent);
+        let id = reactor.connect_local_with(addr, limits.clone(), lent)?;
         reactor.inner.shared.watched = Some(Watched { id, reason: None });
         reactor.run()?;
         let watched = reactor.inner.shared.watched.take();
@@ -393,6 +407,15 @@ impl Driver for Reactor {
 
     fn metrics(&self) -> Metrics {
         Reactor::metrics(self)
+    }
+
+    fn keep_running(&mut self, keep: bool) {
+        Reactor::keep_running(self, keep);
+    }
+
+    #[cfg(feature = "signals")]
+    fn stop_on_signals(&mut self) -> Result<()> {
+        Reactor::stop_on_signals(self)
     }
 }
 

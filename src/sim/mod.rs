@@ -420,6 +420,16 @@ impl Driver for Sim {
     fn metrics(&self) -> Metrics {
         Sim::metrics(self)
     }
+
+    fn keep_running(&mut self, keep: bool) {
+        Sim::keep_running(self, keep);
+    }
+
+    #[cfg(feature = "signals")]
+    fn stop_on_signals(&mut self) -> Result<()> {
+        let error = Error::new(crate::error::ErrorKind::Unsupported, Op::Signals);
+        Err(error.with_detail("the simulator has none"))
+    }
 }
 
 impl fmt::Debug for Sim {

@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
+use std::time::Duration;
 
 use lariat::{
-    Address, CloseKind, CloseReason, ConnectFailure, Context, ErrorKind, Input, Outcome, Protocol,
-    Result,
+    Address, CloseKind, CloseReason, ConnectFailure, Context, Deadline, ErrorKind, Input, Limits,
+    Outcome, Protocol, Result,
 };
 
 type Given = Result<(Option<Asking>, CloseReason)>;
@@ -137,4 +138,27 @@ fn a_name_that_stands_for_nothing_is_an_error() {
         assert_eq!(error.kind(), ErrorKind::InvalidAddress);
         assert!(error.to_string().starts_with("cannot connect to nonsense: "), "{error}");
     });
+}
+
+#[test]
+fn a_client_may_have_limits_of_its_own() {
+    let both = |addr: SocketAddr, limits: &Limits| -> [Given; 2] {
+        [
+            lariat::reactor::connect_with(addr, limits.clone(), Asking::default()),
+            lariat::blocking::connect_with(addr, limits.clone(), Asking::default()),
+        ]
+    };
+    // It lets them in and never answers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut limits = Limits::default();
+    limits.idle = Some(Duration::from_millis(50));
+    for given in both(addr, &limits) {
+        let (_, reason) = given.unwrap();
+        assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Idle));
+    }
+    limits.idle = Some(Duration::ZERO);
+    for given in both(addr, &limits) {
+        assert_eq!(given.err().unwrap().kind(), ErrorKind::InvalidLimits);
+    }
 }

@@ -486,6 +486,7 @@ fn of_ten_thousand_posts_and_wakes_none_is_lost() {
 #[test]
 fn of_ten_thousand_rounds_between_two_threads_none_is_lost() {
     fn rounds(driver: &mut dyn Driver) {
+        driver.keep_running(true);
         let handle = driver.handle();
         let (told, tell) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -503,12 +504,8 @@ fn of_ten_thousand_rounds_between_two_threads_none_is_lost() {
         thread.join().unwrap();
         assert_eq!(tell.iter().count(), ROUNDS);
     }
-    let mut reactor = lariat::reactor::Reactor::new().unwrap();
-    reactor.keep_running(true);
-    rounds(&mut reactor);
-    let mut blocking = lariat::blocking::Blocking::new();
-    blocking.keep_running(true);
-    rounds(&mut blocking);
+    rounds(&mut lariat::reactor::Reactor::new().unwrap());
+    rounds(&mut lariat::blocking::Blocking::new());
 }
 
 /// The same with notes to one connection, which answers each.
@@ -552,4 +549,13 @@ fn of_ten_thousand_notes_to_a_connection_none_is_lost() {
     }
     rounds(&mut lariat::reactor::Reactor::new().unwrap());
     rounds(&mut lariat::blocking::Blocking::new());
+}
+
+#[cfg(feature = "signals")]
+#[test]
+fn the_simulator_says_that_it_has_no_signals() {
+    let driver: &mut dyn Driver = &mut lariat::sim::Sim::new(1);
+    let error = driver.stop_on_signals().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(error.to_string(), "cannot take over signals: the simulator has none");
 }
