@@ -41,7 +41,8 @@ pub trait Driver {
     ///
     /// # Errors
     ///
-    /// The address cannot be used, or the options contradict one another.
+    /// The address cannot be used, or the options contradict one another;
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the driver has been shut down.
     fn listen_boxed(
         &mut self,
         addr: SocketAddr,
@@ -81,7 +82,7 @@ pub trait Driver {
     fn keep_running(&mut self, keep: bool);
 
     /// Lets SIGINT and SIGTERM shut the driver down; a second signal ends the process at once, with
-    /// the status 130 or 143.
+    /// the status 130 or 143. The signals stay taken over when the driver is gone.
     ///
     /// # Errors
     ///

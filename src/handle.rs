@@ -19,12 +19,19 @@ use crate::protocol::{Control, Incoming, ListenOptions, Protocol};
 /// Reaches a driver from any thread, and from its own. Nothing here blocks, but for a name that
 /// [`listen`](Handle::listen) has to look up.
 ///
-/// Requests of one thread are carried out in its order. Those that are refused, because
+/// What one thread asks of one connection is carried out in its order, and so are its closures, as
+/// which [`connect`](Handle::connect), [`listen`](Handle::listen) and
+/// [`stop_listening`](Handle::stop_listening) count. On the blocking driver, where each connection
+/// has a thread of its own, requests to different connections, and closures and requests to
+/// connections, may overtake one another; [`shutdown`](Handle::shutdown) and
+/// [`abort`](Handle::abort) may overtake everything on every driver.
+///
+/// Requests that are refused, because
 /// [`DriverLimits::posts_max`](crate::DriverLimits::posts_max) \[1024\] are waiting or the driver
-/// has ended, give back what they were to carry; [`shutdown`](Handle::shutdown) and
-/// [`abort`](Handle::abort) are never refused. A request for a connection that has ended does
-/// nothing and is counted in [`Metrics::stale`](crate::Metrics::stale). What a driver has not
-/// carried out when it ends is dropped.
+/// has ended, give back what they were to carry; `shutdown` and `abort` are never refused. A
+/// request for a connection that has ended does nothing and is counted in
+/// [`Metrics::stale`](crate::Metrics::stale). What a driver has not carried out when it ends is
+/// dropped.
 ///
 /// ```
 /// use std::sync::mpsc;

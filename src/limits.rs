@@ -24,7 +24,7 @@ const MIB: usize = 1024 * KIB;
 pub struct Limits {
     /// Bytes read from one connection in one turn before others have theirs \[256 KiB\]. More than
     /// 256 KiB has no effect: it is the size of the read buffer. A connection that has a turn to
-    /// itself may read four budgets.
+    /// itself may read four budgets. No meaning on blocking threads, which read 64 KiB at a time.
     pub read_budget: usize,
     /// Bytes a protocol may leave unread \[1 MiB, at most 1 GiB\]. A `data` that consumes nothing
     /// while this much is unread ends the connection with
@@ -138,23 +138,24 @@ pub struct DriverLimits {
     pub connections_max: usize,
     /// What happens above `connections_max` \[[`Overload::Pause`]\].
     pub overload: Overload,
-    /// Connections accepted per turn and listener \[64\].
+    /// Connections accepted per turn and listener \[64\]. No meaning on blocking threads.
     pub accepts_max: usize,
     /// Requests from other threads that may wait \[1,024\]; one more is refused. Shutdown and abort
     /// are flags and never refused.
     pub posts_max: usize,
-    /// Timers run per turn \[1,024\].
+    /// Timers run per turn \[1,024\]. No meaning on blocking threads.
     pub timers_max: usize,
     /// Connections that linger after their close \[1,024\]; beyond that the oldest is aborted.
     pub lingering_max: usize,
-    /// Readiness events taken from the system per turn \[1,024\].
+    /// Readiness events taken from the system per turn \[1,024\]. No meaning on blocking threads.
     pub events_max: usize,
     /// Time that shutdown leaves connections to finish before the rest are aborted \[30 s\].
     pub drain: Duration,
-    /// A turn longer than this starts the search for the callback to blame \[100 ms\].
+    /// A turn longer than this starts the search for the callback to blame \[100 ms\]. No meaning
+    /// on blocking threads, where a slow callback keeps no other connection waiting.
     pub slow_callback: Duration,
     /// Time to poll without sleeping before each sleep \[0: off\]. Burns a core for the latency of
-    /// a lone client.
+    /// a lone client. No meaning on blocking threads.
     pub spin: Duration,
 }
 

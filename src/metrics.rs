@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use crate::reason::CloseKind;
 
-/// A snapshot of a driver's counters since its start. Taking one costs a copy of this struct.
+/// A snapshot of a driver's counters since its start. Taking one costs a copy of this struct; on
+/// blocking threads, one for each of them.
+///
+/// On blocking threads there is no loop: `turns` counts how often a thread has looked for what is
+/// due, and `events`, `late_timers`, `wakeups`, `slow_turns`, `slow_callbacks`, `longest_turn` and
+/// `busy` stay 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {

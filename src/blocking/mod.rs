@@ -128,7 +128,9 @@ pub fn serve<P: Protocol + Send + 'static>(
 ///
 /// # Errors
 ///
-/// The name cannot be looked up, or the driver could not start a thread.
+/// The name cannot be looked up; or [`ErrorKind::Stopped`] when the protocol has shut the driver
+/// down, and a callback had not returned when the time to drain was over. A thread that cannot be
+/// started is `Ok`, with [`Connect(Exhausted)`](ConnectFailure::Exhausted).
 pub fn connect<P: Protocol + Send + 'static>(
     addr: impl IntoAddress,
     protocol: P,
@@ -214,7 +216,8 @@ impl Blocking {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on; nothing is left open.
+    /// The address cannot be listened on; nothing is left open. [`ErrorKind::Stopped`] once the
+    /// driver has been shut down.
     pub fn listen<P: Protocol + Send + 'static>(
         &mut self,
         addr: impl IntoAddress,
@@ -337,7 +340,8 @@ impl Blocking {
     }
 
     /// Lets SIGINT and SIGTERM shut the driver down; a second signal ends the process at once, with
-    /// the status 130 or 143.
+    /// the status 130 or 143. When the driver is gone the signals stay taken over, and the thread
+    /// that waits for them stays.
     ///
     /// # Errors
     ///

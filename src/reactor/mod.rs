@@ -203,7 +203,8 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on; nothing is left open.
+    /// The address cannot be listened on; nothing is left open. [`ErrorKind::Stopped`] once the
+    /// reactor has been shut down.
     pub fn listen<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,

@@ -281,7 +281,8 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// The address is in use in this simulator, or is none.
+    /// The address is in use in this simulator, or is none;
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the simulator has been shut down.
     pub fn listen<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,
