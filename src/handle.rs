@@ -23,8 +23,8 @@ use crate::protocol::{Control, Incoming, ListenOptions, Protocol};
 /// which [`connect`](Handle::connect), [`listen`](Handle::listen) and
 /// [`stop_listening`](Handle::stop_listening) count. On the blocking driver, where each connection
 /// has a thread of its own, requests to different connections, and closures and requests to
-/// connections, may overtake one another; [`shutdown`](Handle::shutdown) and
-/// [`abort`](Handle::abort) may overtake everything on every driver.
+/// connections, may overtake one another. [`shutdown`](Handle::shutdown) and
+/// [`abort`](Handle::abort) stand outside of any order.
 ///
 /// Requests that are refused, because
 /// [`DriverLimits::posts_max`](crate::DriverLimits::posts_max) \[1024\] are waiting or the driver

@@ -119,6 +119,13 @@ impl Failures {
         self.0.push_back(now);
     }
 
+    /// The one noted at `noted` has not failed then.
+    pub(crate) fn forget(&mut self, noted: u64) {
+        if let Some(at) = self.0.iter().position(|at| *at == noted) {
+            self.0.remove(at);
+        }
+    }
+
     /// When the next may fail.
     pub(crate) fn next(&self, now: u64) -> u64 {
         let recent = self.0.iter().filter(|at| at.saturating_add(SECOND) > now).count();

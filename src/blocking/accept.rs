@@ -41,8 +41,8 @@ struct Lack {
     backoff: Duration,
     /// When an accept last failed.
     failed: u64,
-    /// Whether the next accept has been noted as one that may fail.
-    noted: bool,
+    /// When an accept was noted as one that may fail, for which the next that fails stands.
+    noted: Option<u64>,
     /// How many descriptors of ours had been released when the accept failed.
     released: u64,
 }
@@ -179,7 +179,6 @@ impl Lack {
     /// An accept has succeeded. Only when none has failed for a while is the lack over: as long as
     /// descriptors come and go, the back-off keeps its length and the log its peace.
     fn note_accepting(&mut self, now: u64) {
-        self.noted = false;
         if !self.backoff.is_zero() && now.saturating_sub(self.failed) >= OVER {
             log::info!(target: "lariat::accept", "accepting again");
             self.backoff = Duration::ZERO;
@@ -194,9 +193,10 @@ impl Hub {
     fn wait_for_descriptor(&self, lack: &mut Lack, socket: &Socket) {
         let mut state = lock(&self.state);
         let mut now = self.clock.exact();
-        if !lack.noted {
-            state.failures.note(now);
+        if let Some(noted) = lack.noted {
+            state.failures.forget(noted);
         }
+        state.failures.note(now);
         lack.failed = now;
         let until = now.saturating_add(nanos(lack.backoff));
         while !socket.is_stopped() {
@@ -210,7 +210,7 @@ impl Hub {
             now = self.clock.exact();
         }
         state.failures.note(now);
-        lack.noted = true;
+        lack.noted = Some(now);
     }
 
     /// A descriptor has been released, and not by the thread of a connection.

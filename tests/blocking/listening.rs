@@ -186,11 +186,11 @@ fn with_many_requests() {
     while let Ok(file) = File::open("/dev/null") {
         taken.push(file);
     }
+    let began = Instant::now();
     for newcomer in &outside {
         newcomer.connect(&addr.into()).unwrap();
     }
     // Each of them wakes whoever waits for a change, and none of them brings a descriptor.
-    let began = Instant::now();
     let mut calls = 0;
     while began.elapsed() < Duration::from_millis(600) {
         let (tell, told) = std::sync::mpsc::channel();
