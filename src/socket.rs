@@ -208,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn a1_an_attempt_that_is_noted_anew_counts_once() {
+        let mut failures = Failures::default();
+        for now in 0..FEW as u64 - 1 {
+            failures.note(now);
+        }
+        for now in 100..200 {
+            failures.forget(now - 1);
+            failures.note(now);
+            assert_eq!(failures.next(now), now + GAP);
+        }
+        assert_eq!(failures.0.len(), FEW);
+    }
+
+    #[test]
     fn accepted_sockets_inherit_nodelay() {
         let addr = "127.0.0.1:0".parse().unwrap();
         let listener = listen(addr, &ListenOptions::default()).unwrap();
