@@ -64,8 +64,8 @@ pub(super) fn apply(author: &mut Author<'_>) -> Later {
 }
 
 /// Applies the list as it is now. `locals`: whether a protocol that may not leave this thread is
-/// told why it cannot be connected. Whoever connects anew in that `closed` would do so for ever, and
-/// is dropped untold.
+/// told why it cannot be connected. Whoever connects anew in that `closed` would do so for ever,
+/// and is dropped untold.
 fn apply_list(author: &mut Author<'_>, later: &mut Later, locals: bool) {
     let mut list = mem::take(&mut author.shared.effects.list);
     let mut bytes = mem::take(&mut author.shared.effects.bytes);
