@@ -84,7 +84,11 @@ impl Handler for Hello {
                 self.tick(cx, response)?;
             }
             ("/" | "/metrics", method) => other_method(cx, response, method, "GET, HEAD, OPTIONS"),
-            ("/stream", method) => other_method(cx, response, method, "GET, OPTIONS"),
+            ("/stream", "HEAD") => {
+                response.start_events(cx);
+                response.finish(cx);
+            }
+            ("/stream", method) => other_method(cx, response, method, "GET, HEAD, OPTIONS"),
             ("*", "OPTIONS") => response.send(cx, Status::NO_CONTENT, &[], b""),
             _ => response.send(cx, Status::NOT_FOUND, &[Header::TEXT], b"There is no such page.\n"),
         }

@@ -9,6 +9,7 @@ mod bodies;
 mod corpus;
 mod deadlines;
 mod exchanges;
+mod found;
 mod kit;
 mod leniencies;
 mod site;

@@ -75,7 +75,12 @@ impl Ask {
         let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n").into_bytes();
         // As a server would look at it.
         let whole = [&head[..], b"\r\n"].concat();
-        if !matches!(head::parse(&whole, true, &mut 0, &DEFAULT), Ok(Some(_))) {
+        let seen = match head::parse(&whole, true, &mut 0, &DEFAULT) {
+            Ok(Some((request, length))) if length == whole.len() => Some(request.target()),
+            _ => None,
+        };
+        // The same target, and not one that brings headers or another request along.
+        if seen != Some(target) {
             return Err(InvalidHeader::new("the target is none for this method"));
         }
         Ok(Ask {

@@ -96,9 +96,15 @@ fn deserves_look(bytes: &[u8], last: bool, looked: &mut u32, rules: &Rules) -> b
 #[cold]
 #[inline(never)]
 fn incomplete<T>(window: &[u8], last: bool, lack: Lack, rules: &Rules) -> Result<Option<T>, Fault> {
+    let whole = window;
+    let empty = window.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let window = &window[empty..];
     // What cannot begin a request at all is answered at once: a TLS client has come to this port.
-    if window.first().is_some_and(|first| !is_token(*first) && !matches!(first, b'\r' | b'\n')) {
+    if window.first().is_some_and(|first| !is_token(*first)) {
         return Err(Fault::bad("this does not begin a request"));
+    }
+    if window.is_empty() && whole.len() == rules.head_max {
+        return Err(Fault::new(Status::HEADERS_TOO_LARGE, "empty lines without end"));
     }
     let line = &window[..window.len().min(rules.line_max)];
     if !line.contains(&b'\n') {
@@ -113,7 +119,7 @@ fn incomplete<T>(window: &[u8], last: bool, lack: Lack, rules: &Rules) -> Result
         Lack::TooMany => Err(Fault::new(Status::HEADERS_TOO_LARGE, "too many headers")),
         Lack::Version => Err(version_fault(window)),
         Lack::Malformed => Err(Fault::bad("a head that cannot be parsed")),
-        Lack::Partial if window.len() == rules.head_max => {
+        Lack::Partial if whole.len() == rules.head_max => {
             Err(Fault::new(Status::HEADERS_TOO_LARGE, "a head that is too long"))
         }
         Lack::Partial if last => Err(Fault::bad("the connection ended within a head")),

@@ -5,8 +5,8 @@ use std::fmt;
 /// A header to send. One that exists is safe to write: its name is a token, its value has no
 /// control byte but the tab, and it is none of those by which messages are told apart.
 ///
-/// `content-length`, `transfer-encoding`, `connection`, `keep-alive`, `te`, `trailer`, `upgrade`
-/// and `date` are written by the library alone.
+/// `host`, `content-length`, `transfer-encoding`, `connection`, `keep-alive`, `te`, `trailer`,
+/// `upgrade` and `date` are written by the library alone.
 ///
 /// ```
 /// use lariat::http::Header;
@@ -37,7 +37,8 @@ macro_rules! usual {
 }
 
 /// Written by the library alone.
-const RESERVED: [&str; 8] = [
+const RESERVED: [&str; 9] = [
+    "host",
     "content-length",
     "transfer-encoding",
     "connection",

@@ -29,6 +29,7 @@ mod scan;
 mod server;
 mod status;
 mod target;
+mod upgrade;
 mod watch;
 
 pub use client::{Ask, Asking, NoReply, Reply};
@@ -36,7 +37,8 @@ pub use event::{Event, InvalidEvent};
 pub use handler::Handler;
 pub use header::{Header, InvalidHeader};
 pub use request::{Length, Request, Version};
-pub use response::{Response, UpgradeRefused};
+pub use response::Response;
 pub use rules::Rules;
 pub use server::Http;
 pub use status::Status;
+pub use upgrade::UpgradeRefused;

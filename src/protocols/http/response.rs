@@ -10,6 +10,7 @@ use super::body::Body;
 use super::header::{Header, is_token};
 use super::request::{Length, Request, Version};
 use super::rules::{DEFAULT, Rules};
+use super::upgrade::UpgradeRefused;
 use crate::date::{DATE_LINE, OK_LINE};
 use crate::protocol::{Context, Protocol};
 
@@ -189,6 +190,9 @@ impl Response {
     /// the whole of it in place of the pieces. Above [`Rules::collect_max`] \[1 MiB\] the request
     /// is answered 413. To be called in [`Handler::request`](super::Handler::request).
     pub fn collect(&mut self) {
+        if self.stage != Stage::Due {
+            return self.misused("collect: the answer has begun");
+        }
         self.facts |= COLLECTS;
     }
 
@@ -197,8 +201,10 @@ impl Response {
         self.facts & COLLECTS != 0
     }
 
-    /// Sends the whole answer: status, headers, `content-length` and `body`. To `HEAD` and with 204
-    /// or 304 the body is left out.
+    /// Sends the whole answer: status, headers, `content-length` and `body`. To `HEAD` and with
+    /// 204, 205 or 304 the body is left out. A body above
+    /// [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] does not fit the queue and ends
+    /// the connection: such are streamed, as the client takes them.
     ///
     /// ```
     /// use lariat::http::{Handler, Header, Request, Response, Status};
@@ -228,7 +234,7 @@ impl Response {
         headers: &[Header<'_>],
         body: impl AsRef<[u8]>,
     ) {
-        let body = body.as_ref();
+        let body = if status == Status::RESET_CONTENT { &[] } else { body.as_ref() };
         if !self.may_begin("send", status) {
             return;
         }
@@ -268,6 +274,7 @@ impl Response {
         if !self.may_begin("start", status) {
             return;
         }
+        self.give_up_held_back();
         let stage = match (self.facts & HTTP10 != 0, self.has_no_body(status)) {
             (_, true) => Stage::Bodiless,
             (true, _) => Stage::UntilClose,
@@ -291,6 +298,7 @@ impl Response {
         if !self.may_begin("start_sized", status) {
             return;
         }
+        self.give_up_held_back();
         self.head(cx, status, headers, Some(length), &[]);
         self.left = length;
         self.stage = if self.has_no_body(status) { Stage::Bodiless } else { Stage::Sized };
@@ -434,6 +442,14 @@ impl Response {
 
     // ---- inside ------------------------------------------------------------------------------
 
+    /// An answer begins before the client was asked for the body that it holds back. It may never
+    /// send that, so that nothing can follow.
+    fn give_up_held_back(&mut self) {
+        if self.facts & EXPECTS != 0 {
+            self.keep_no_longer();
+        }
+    }
+
     /// Asks for the body that the client holds back, unless an answer has begun or bytes of the
     /// body are there.
     pub(super) fn invite_body(&mut self, cx: &mut Context<'_>, here: bool) {
@@ -531,20 +547,6 @@ impl fmt::Debug for Response {
             .finish_non_exhaustive()
     }
 }
-
-/// Why [`Response::upgrade`] did not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpgradeRefused {
-    why: &'static str,
-}
-
-impl fmt::Display for UpgradeRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot upgrade: {}", self.why)
-    }
-}
-
-impl std::error::Error for UpgradeRefused {}
 
 /// Appends the header with the length, and the end of the head.
 #[inline]

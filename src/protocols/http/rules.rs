@@ -59,7 +59,8 @@ pub struct Rules {
     pub keep_alive: Duration,
     /// Time for a body before [`body_rate`](Rules::body_rate) counts \[10 s\].
     pub body_grace: Duration,
-    /// Bytes a second that a body must bring on average after that \[1 KiB\]; else 408. What a
+    /// Bytes a second that a body must bring on average after that \[1 KiB\]; else 408. What came
+    /// faster buys no silence later: whoever has kept the rate is given `body_grace` anew. What a
     /// pause or flow control keeps away is not counted against the client.
     pub body_rate: u32,
     /// Time for a whole body \[off\]; then 408.

@@ -55,7 +55,12 @@ pub struct Http<H> {
     watch: Watch,
     /// Bytes of an incomplete head that were searched for its end.
     looked: u32,
+    /// Empty lines that were skipped since the last request.
+    empty_lines: u8,
 }
+
+/// More empty lines before a request are part of its head, which has a deadline.
+const EMPTY_LINES_MAX: u8 = 16;
 
 /// Why a callback of the handler or the reading of a request ends the connection.
 enum End {
@@ -92,7 +97,13 @@ impl<H: Handler> Http<H> {
     }
 
     fn made(handler: H, rules: Option<Arc<Rules>>) -> Http<H> {
-        Http { handler, response: Response::new(rules), watch: Watch::new(), looked: 0 }
+        Http {
+            handler,
+            response: Response::new(rules),
+            watch: Watch::new(),
+            looked: 0,
+            empty_lines: 0,
+        }
     }
 
     /// Takes as many requests and pieces of bodies as can be taken now.
@@ -110,7 +121,11 @@ impl<H: Handler> Http<H> {
                 if rest.is_empty() {
                     break;
                 }
-                if taken > 0 && (cx.congested() || taken >= self.response.rules().pipeline_max) {
+                self.skip_empty_lines(rest);
+                if rest.is_empty() {
+                    break;
+                }
+                if cx.congested() || taken >= self.response.rules().pipeline_max {
                     self.put_off(cx);
                     break;
                 }
@@ -142,6 +157,22 @@ impl<H: Handler> Http<H> {
         }
     }
 
+    /// Empty lines before a request are no request yet: some clients send one behind a body. Only
+    /// so many, as they must not keep a connection open for ever.
+    #[inline(always)]
+    fn skip_empty_lines(&mut self, rest: &mut &[u8]) {
+        while self.empty_lines < EMPTY_LINES_MAX {
+            let bare = self.response.rules().bare_lf;
+            *rest = match *rest {
+                [b'\r', b'\n', rest @ ..] => rest,
+                [b'\n', rest @ ..] if bare => rest,
+                _ => return,
+            };
+            self.empty_lines += 1;
+            self.looked = 0;
+        }
+    }
+
     /// Takes a head and calls the handler. False when it is not whole.
     #[inline]
     fn take_head(
@@ -154,7 +185,13 @@ impl<H: Handler> Http<H> {
         let Some((request, length)) = found else { return Ok(false) };
         *rest = &rest[length..];
         self.looked = 0;
+        self.empty_lines = 0;
+        self.watch.end_head();
         self.response.begin(&request);
+        if request.method() == "CONNECT" {
+            // There are no tunnels here: what follows is not ours to read as requests.
+            self.response.keep_no_longer();
+        }
         self.handler.request(cx, &request, &mut self.response)?;
         if self.response.body.is_whole() {
             self.end_of_request(cx)?;
@@ -282,6 +319,11 @@ impl<H: Handler> Http<H> {
             Ok(()) => Ok(()),
             Err(end) => self.give_up(cx, end),
         };
+        let answered = self.response.is_finished() && !self.response.is_idle();
+        if answered && !self.response.is_over() && cx.is_paused() {
+            // The pause was for the sake of the answer: the rest of the body is to be read over.
+            cx.resume_reading();
+        }
         let phase = if self.response.is_over() {
             Phase::Own
         } else if self.response.is_idle() {
@@ -333,7 +375,8 @@ impl<H: Handler> Http<H> {
             }
             End::Handler(error) => (Status::INTERNAL_SERVER_ERROR, Err(error)),
         };
-        if self.response.is_idle() || self.response.is_due() {
+        let asked = outcome.is_ok() || self.response.is_due();
+        if asked && (self.response.is_idle() || self.response.is_due()) {
             self.response.refuse(cx, status);
         } else if self.response.ends_with_connection() {
             // An orderly end would say that the answer was whole.
@@ -457,6 +500,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_holds_little() {
-        assert!(size_of::<Http<()>>() <= 104, "{} bytes", size_of::<Http<()>>());
+        assert!(size_of::<Http<()>>() <= 112, "{} bytes", size_of::<Http<()>>());
     }
 }

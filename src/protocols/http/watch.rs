@@ -31,10 +31,14 @@ pub(super) const DEADLINE: Timer = Timer::reserved(0);
 #[derive(Debug)]
 pub(super) struct Watch {
     phase: Phase,
-    /// Milliseconds of the connection's age at which the phase began.
+    /// Milliseconds of the body that lie before `since`.
+    before: u32,
+    /// Milliseconds of the connection's age from which the body's rate counts.
     since: u64,
-    /// Bytes of the body that came in this phase.
+    /// Bytes of the body that came since it began.
     received: u64,
+    /// Those that came before `since`.
+    counted: u64,
 }
 
 /// What a deadline that has passed means.
@@ -48,7 +52,7 @@ pub(super) enum Passed {
 
 impl Watch {
     pub(super) fn new() -> Watch {
-        Watch { phase: Phase::Fresh, since: 0, received: 0 }
+        Watch { phase: Phase::Fresh, before: 0, since: 0, received: 0, counted: 0 }
     }
 
     /// The connection is open.
@@ -67,9 +71,18 @@ impl Watch {
         self.received
     }
 
+    /// A head is whole: the deadline of the next begins with its own first byte.
+    #[inline(always)]
+    pub(super) fn end_head(&mut self) {
+        if self.phase == Phase::Head {
+            self.phase = Phase::Own;
+        }
+    }
+
     /// A body begins: its rate counts from here.
     pub(super) fn begin_body(&mut self) {
         self.received = 0;
+        self.counted = 0;
         if self.phase == Phase::Body {
             // Two bodies in a row: the timer belongs to the first.
             self.phase = Phase::Own;
@@ -96,7 +109,9 @@ impl Watch {
             }
             Phase::Head => cx.set_timer(DEADLINE, rules.head),
             Phase::Body => {
+                self.before = 0;
                 self.since = millis(cx.age());
+                self.counted = self.received;
                 cx.set_timer(DEADLINE, self.body_wait(0, rules));
             }
             Phase::Answer => cx.set_timer(DEADLINE, rules.answer),
@@ -105,12 +120,17 @@ impl Watch {
         cx.set_idle(cx.limits().idle);
     }
 
-    /// How long from now a body may go on, `elapsed` milliseconds after it began.
+    /// Milliseconds for which what has come since `since` is enough.
+    fn earned(&self, rules: &Rules) -> u64 {
+        (self.received - self.counted).saturating_mul(1000) / u64::from(rules.body_rate)
+    }
+
+    /// How long from now a body may go on, `elapsed` milliseconds after `since`.
     fn body_wait(&self, elapsed: u64, rules: &Rules) -> Duration {
-        let earned = self.received.saturating_mul(1000) / u64::from(rules.body_rate);
-        let rate = millis(rules.body_grace).saturating_add(earned);
+        let rate = millis(rules.body_grace).saturating_add(self.earned(rules));
         let total = rules.body_total.map_or(u64::MAX, millis);
-        Duration::from_millis(rate.min(total).saturating_sub(elapsed))
+        let left = total.saturating_sub(u64::from(self.before));
+        Duration::from_millis(rate.min(left).saturating_sub(elapsed))
     }
 
     /// The timer has fired.
@@ -122,10 +142,17 @@ impl Watch {
                 let now = millis(cx.age());
                 let elapsed = now.saturating_sub(self.since);
                 let total = rules.body_total.map_or(u64::MAX, millis);
-                if elapsed < total && (cx.is_paused() || cx.is_held() || cx.unsent() > 0) {
-                    // It is not the client who keeps the body back: its time begins anew.
+                if u64::from(self.before).saturating_add(elapsed) >= total {
+                    return Passed::Body;
+                }
+                // Where it is not the client who keeps the body back, and where it has kept the
+                // rate, its time begins anew: what came fast earlier buys no silence later.
+                let kept_back = cx.is_paused() || cx.is_held() || cx.unsent() > 0;
+                if kept_back || self.earned(rules) >= elapsed {
+                    let before = u64::from(self.before).saturating_add(elapsed);
+                    self.before = u32::try_from(before).unwrap_or(u32::MAX);
                     self.since = now;
-                    self.received = 0;
+                    self.counted = self.received;
                     cx.set_timer(DEADLINE, self.body_wait(0, rules));
                     return Passed::Nothing;
                 }
