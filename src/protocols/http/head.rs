@@ -96,13 +96,14 @@ fn deserves_look(bytes: &[u8], last: bool, looked: &mut u32, rules: &Rules) -> b
 #[cold]
 #[inline(never)]
 fn incomplete<T>(window: &[u8], last: bool, lack: Lack, rules: &Rules) -> Result<Option<T>, Fault> {
+    // What cannot begin a request at all is answered at once: a TLS client has come to this port.
+    // Behind empty lines it waits for the end of its line, as nobody looks before that.
+    if window.first().is_some_and(|first| !is_token(*first) && !matches!(first, b'\r' | b'\n')) {
+        return Err(Fault::bad("this does not begin a request"));
+    }
     let whole = window;
     let empty = window.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let window = &window[empty..];
-    // What cannot begin a request at all is answered at once: a TLS client has come to this port.
-    if window.first().is_some_and(|first| !is_token(*first)) {
-        return Err(Fault::bad("this does not begin a request"));
-    }
     if window.is_empty() && whole.len() == rules.head_max {
         return Err(Fault::new(Status::HEADERS_TOO_LARGE, "empty lines without end"));
     }
