@@ -151,6 +151,12 @@ impl Response {
         self.stage == Stage::Idle
     }
 
+    /// Whether the present request is answered, and not yet read to its end.
+    #[inline(always)]
+    pub(super) fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
     /// Whether the answer ends with the connection.
     pub(super) fn ends_with_connection(&self) -> bool {
         self.stage == Stage::UntilClose
@@ -442,8 +448,7 @@ impl Response {
 
     // ---- inside ------------------------------------------------------------------------------
 
-    /// An answer begins before the client was asked for the body that it holds back. It may never
-    /// send that, so that nothing can follow.
+    /// Before the client was asked for its body: it may never send that, and nothing can follow.
     fn give_up_held_back(&mut self) {
         if self.facts & EXPECTS != 0 {
             self.keep_no_longer();

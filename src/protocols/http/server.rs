@@ -121,8 +121,7 @@ impl<H: Handler> Http<H> {
                 if rest.is_empty() {
                     break;
                 }
-                self.skip_empty_lines(rest);
-                if rest.is_empty() {
+                if matches!(rest.first(), Some(b'\r' | b'\n')) && self.skip_empty_lines(rest) {
                     break;
                 }
                 if cx.congested() || taken >= self.response.rules().pipeline_max {
@@ -158,19 +157,21 @@ impl<H: Handler> Http<H> {
     }
 
     /// Empty lines before a request are no request yet: some clients send one behind a body. Only
-    /// so many, as they must not keep a connection open for ever.
-    #[inline(always)]
-    fn skip_empty_lines(&mut self, rest: &mut &[u8]) {
+    /// so many, as they must not keep a connection open for ever. True when nothing else is there.
+    #[cold]
+    #[inline(never)]
+    fn skip_empty_lines(&mut self, rest: &mut &[u8]) -> bool {
         while self.empty_lines < EMPTY_LINES_MAX {
             let bare = self.response.rules().bare_lf;
             *rest = match *rest {
                 [b'\r', b'\n', rest @ ..] => rest,
                 [b'\n', rest @ ..] if bare => rest,
-                _ => return,
+                _ => break,
             };
             self.empty_lines += 1;
             self.looked = 0;
         }
+        rest.is_empty()
     }
 
     /// Takes a head and calls the handler. False when it is not whole.
@@ -319,8 +320,7 @@ impl<H: Handler> Http<H> {
             Ok(()) => Ok(()),
             Err(end) => self.give_up(cx, end),
         };
-        let answered = self.response.is_finished() && !self.response.is_idle();
-        if answered && !self.response.is_over() && cx.is_paused() {
+        if cx.is_paused() && self.response.is_done() {
             // The pause was for the sake of the answer: the rest of the body is to be read over.
             cx.resume_reading();
         }
