@@ -24,6 +24,9 @@ pub(crate) struct Clock {
     start: Instant,
     next_tick: Instant,
     tick: u64,
+    /// Whether somebody brings the tick up to date.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "`recent` alone asks"))]
+    kept: bool,
     source: Source,
 }
 
@@ -40,6 +43,7 @@ impl Clock {
             start,
             next_tick: start + Duration::from_millis(1),
             tick: 0,
+            kept: true,
             source: Source::System(readings),
         }
     }
@@ -50,8 +54,14 @@ impl Clock {
             start,
             next_tick: start + Duration::from_millis(1),
             tick: 0,
+            kept: true,
             source: Source::Virtual { now, wall_start },
         }
+    }
+
+    /// The same clock, for a driver without turns: nobody brings the tick up to date.
+    pub(crate) fn unkept(self) -> Clock {
+        Clock { kept: false, ..self }
     }
 
     /// Brings the tick up to date: it is `now`.
@@ -73,6 +83,13 @@ impl Clock {
     #[inline]
     pub(crate) fn tick(&self) -> u64 {
         self.tick
+    }
+
+    /// The time, to a millisecond: the tick, where somebody keeps it.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn recent(&self) -> u64 {
+        if self.kept { self.tick } else { self.exact() }
     }
 
     /// The time right now.

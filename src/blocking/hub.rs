@@ -150,7 +150,7 @@ impl Socket {
 impl Hub {
     pub(super) fn new(clock: Clock, limits: DriverLimits) -> Hub {
         Hub {
-            clock,
+            clock: clock.unkept(),
             limits,
             ids: Arc::default(),
             state: Mutex::default(),
@@ -178,10 +178,6 @@ impl Hub {
         let ids = IdSource::Common(Arc::clone(&self.ids));
         let mut shared = Shared::new(self.clock.clone(), ids, seed, binder);
         shared.blame.limit = crate::clock::nanos(self.limits.slow_callback);
-        #[cfg(feature = "http")]
-        {
-            shared.tick_lags = true;
-        }
         let hub = Arc::clone(self);
         shared.totals = Some(Box::new(move || hub.metrics()));
         shared

@@ -10,9 +10,8 @@ impl Context<'_> {
     /// of 200 and a `date` header, to the line break behind it.
     #[inline]
     pub(crate) fn compose(&mut self, write: impl FnOnce(&mut Vec<u8>, &[u8; OK_LINE])) {
-        let Shared { output, clock, date, tick_lags, .. } = &mut *self.shared;
-        let now = if *tick_lags { clock.exact() } else { clock.tick() };
-        let line = date.line(now, clock);
+        let Shared { output, clock, date, .. } = &mut *self.shared;
+        let line = date.line(clock.recent(), clock);
         let count = output.compose(self.shown, |cork| write(cork, line));
         let refused = self.conn.flags().any(Flags::NO_WRITES);
         if refused || !self.conn.check_marks(self.shared.output.len()) {

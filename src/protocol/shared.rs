@@ -55,9 +55,6 @@ pub(crate) struct Shared {
     pub(crate) strict: bool,
     pub(crate) late_write: Option<String>,
     pub(crate) blame: Blame,
-    /// Whether nobody keeps the clock's tick up to date.
-    #[cfg(feature = "http")]
-    pub(crate) tick_lags: bool,
     #[cfg(feature = "http")]
     pub(crate) date: crate::date::DateLine,
     pub(crate) binder: Binder,
@@ -90,8 +87,6 @@ impl Shared {
             strict: false,
             late_write: None,
             blame: Blame::default(),
-            #[cfg(feature = "http")]
-            tick_lags: false,
             #[cfg(feature = "http")]
             date: crate::date::DateLine::default(),
             binder,
