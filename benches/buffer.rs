@@ -74,7 +74,7 @@ impl Bench {
     /// Fills the window, so that whatever comes then waits in the connection's own queue.
     fn block(&mut self) {
         self.client.stop_reading();
-        self.sim.peer(self.id).push(vec![0; 512 * KIB]);
+        self.sim.control().peer(self.id).push(vec![0; 512 * KIB]);
         self.sim.run_for(Duration::ZERO).unwrap();
         assert!(self.sim.metrics().buffered > 0, "the window is full");
     }
@@ -92,7 +92,8 @@ impl Bench {
 
     fn write(&mut self, piece: &Bytes, shared: bool) {
         for _ in 0..MIB / piece.len() {
-            let mut peer = self.sim.peer(self.id);
+            let mut control = self.sim.control();
+            let mut peer = control.peer(self.id);
             if shared { peer.write_bytes(piece.clone()) } else { peer.write(piece) }
         }
     }

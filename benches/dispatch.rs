@@ -79,7 +79,7 @@ fn notified(criterion: &mut Criterion) {
     group.bench_function("notified", |bencher| {
         bencher.iter(|| {
             for id in &ids {
-                sim.peer(*id).notify(Note::new(()));
+                sim.control().peer(*id).notify(Note::new(()));
             }
             turn(&mut sim);
         });

@@ -99,7 +99,7 @@ impl Bench {
         let begun = Instant::now();
         for id in &self.ids {
             self.number += u64::from(EACH);
-            self.sim.peer(*id).notify(Note::new(what(self.number)));
+            self.sim.control().peer(*id).notify(Note::new(what(self.number)));
         }
         // No time passes, so that nothing fires.
         self.sim.turn(Some(Duration::ZERO)).unwrap();

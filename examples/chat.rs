@@ -208,14 +208,14 @@ impl<R: Share> Client<R> {
             return;
         }
         self.room.with(|room| room.leave(cx.id()));
-        if !cx.is_stopping() {
+        if !cx.driver().is_stopping() {
             self.tell_others(cx, format!("* {name} has left{why}\n"));
         }
     }
 
     fn tell_others(&self, cx: &mut Context<'_>, line: String) {
         let others = self.room.with(|room| room.others(cx.id()));
-        cx.push_all(&others, line);
+        cx.driver().push_all(&others, line);
     }
 }
 
@@ -228,7 +228,7 @@ impl<R: Share> Protocol for Client<R> {
 
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         while let Some(end) = input.iter().position(|byte| *byte == b'\n') {
-            let line = input.take(end + 1);
+            let line = input.split_to(end + 1);
             if mem::take(&mut self.skipping) {
                 continue;
             }

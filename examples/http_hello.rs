@@ -76,7 +76,8 @@ impl Handler for Hello {
             // asked for it first.
             ("/echo", _) => self.route = Route::Echo(request.length()),
             ("/metrics", "GET" | "HEAD") => {
-                response.send(cx, Status::OK, &[PROMETHEUS], exposition(&cx.metrics()));
+                let page = exposition(&cx.driver().metrics());
+                response.send(cx, Status::OK, &[PROMETHEUS], page);
             }
             ("/stream", "GET") => {
                 response.start_events(cx);
@@ -147,7 +148,7 @@ impl Hello {
     fn tick(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
         // Whoever does not read gets no more: a producer looks before it writes.
         if let Route::Stream { count } = &mut self.route {
-            if !cx.congested() {
+            if !cx.is_congested() {
                 *count += 1;
                 response.event(cx, Event::new(&count.to_string()).named("tick")?);
             }

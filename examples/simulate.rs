@@ -61,7 +61,7 @@ struct Hasty(Sum);
 
 impl Protocol for Hasty {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        let arrived = input.take_all();
+        let arrived = input.split_all();
         for line in arrived.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             self.0.add(cx, line)?;
         }

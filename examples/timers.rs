@@ -130,7 +130,7 @@ impl Protocol for Reminders {
 
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         while let Some(end) = input.iter().position(|byte| *byte == b'\n') {
-            let line = input.take(end + 1);
+            let line = input.split_to(end + 1);
             let answer = self.command(cx, &String::from_utf8_lossy(&line));
             let answer = answer.unwrap_or_else(|sentence| format!("no: {sentence}"));
             cx.write(format!("{answer}\n").as_bytes());

@@ -93,7 +93,7 @@ impl Handle {
     ///
     /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`].
     pub fn write(&self, id: ConnId, bytes: &[u8]) -> Result<()> {
-        self.push(id, Bytes::copy_from_slice(bytes)).map_err(Error::from)
+        self.write_bytes(id, Bytes::copy_from_slice(bytes)).map_err(Error::from)
     }
 
     /// Queues `bytes` for a connection as [`write`](Handle::write) does, without copying.
@@ -101,7 +101,7 @@ impl Handle {
     /// # Errors
     ///
     /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`], with the bytes.
-    pub fn push(
+    pub fn write_bytes(
         &self,
         id: ConnId,
         bytes: impl Into<Bytes>,
@@ -294,7 +294,7 @@ impl fmt::Debug for Handle {
 ///
 /// impl Protocol for Teller {
 ///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-///         self.others.notify(self.to, Note::new(input.take_all()))?;
+///         self.others.notify(self.to, Note::new(input.split_all()))?;
 ///         Ok(())
 ///     }
 /// }
@@ -544,8 +544,8 @@ mod tests {
     fn what_is_refused_comes_back() {
         let (mailbox, _) = mailbox(1);
         let handle = Handle::new(mailbox.clone());
-        handle.push(id(1), "taken").unwrap();
-        let refused = handle.push(id(1), "not taken").unwrap_err();
+        handle.write_bytes(id(1), "taken").unwrap();
+        let refused = handle.write_bytes(id(1), "not taken").unwrap_err();
         assert_eq!(refused.error().kind(), ErrorKind::Full);
         assert_eq!(refused.into_payload(), "not taken");
         let refused = handle.notify(id(1), Note::new(7u8)).unwrap_err();

@@ -218,7 +218,7 @@ impl Run {
 
     fn id(&mut self) -> Option<lariat::ConnId> {
         let id = self.model.borrow().id?;
-        self.sim.peer(id).is_open().then_some(id)
+        self.sim.control().peer(id).is_open().then_some(id)
     }
 
     fn write_from_outside(&mut self) {
@@ -232,15 +232,15 @@ impl Run {
         let bytes = vec![model::OUTSIDE; count];
         let taken = match how {
             0 => {
-                self.sim.peer(id).push(bytes);
+                self.sim.control().peer(id).push(bytes);
                 true
             }
             1 => {
-                self.sim.peer(id).write(&bytes);
+                self.sim.control().peer(id).write(&bytes);
                 true
             }
             2 => self.sim.handle().write(id, &bytes).is_ok(),
-            _ => self.sim.handle().push(id, bytes).is_ok(),
+            _ => self.sim.handle().write_bytes(id, bytes).is_ok(),
         };
         // Of very many requests, some are refused.
         if !taken {
@@ -253,11 +253,11 @@ impl Run {
         let what = self.model.borrow_mut().script.below(16);
         self.model.borrow_mut().disturbed |= !matches!(what, 0..8);
         match what {
-            0..4 => self.sim.peer(id).notify(Note::new(())),
+            0..4 => self.sim.control().peer(id).notify(Note::new(())),
             4..8 => drop(self.sim.handle().notify(id, Note::new(()))),
-            8 => self.sim.peer(id).close(),
-            9 => self.sim.peer(id).abort(),
-            10 => self.sim.peer(id).shutdown_write(),
+            8 => self.sim.control().peer(id).close(),
+            9 => self.sim.control().peer(id).abort(),
+            10 => self.sim.control().peer(id).shutdown_write(),
             11 => self.sim.handle().shutdown(),
             12 => self.sim.handle().abort(id),
             13 => drop(self.sim.handle().shutdown_write(id)),
@@ -293,7 +293,7 @@ impl Run {
         self.settle();
         if let Some(id) = self.id() {
             // Whoever has paused hears of it by a note.
-            self.sim.peer(id).notify(Note::new(()));
+            self.sim.control().peer(id).notify(Note::new(()));
         }
         self.run_for(Duration::from_secs(1));
         let hears_end = self.client.as_ref().is_some_and(Socket::is_finished);

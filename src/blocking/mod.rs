@@ -108,7 +108,7 @@ pub fn serve<P: Protocol + Send + 'static>(
 ///         Ok(())
 ///     }
 ///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-///         self.answer.extend_from_slice(&input.take_all());
+///         self.answer.extend_from_slice(&input.split_all());
 ///         Ok(())
 ///     }
 /// }

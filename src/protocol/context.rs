@@ -4,20 +4,17 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::listen::{ListenOptions, boxed};
 use super::{
-    Boxed, Callback, Content, Effect, Incoming, Output, Protocol, Shared, Successor, TimerOwner,
+    Boxed, Callback, Content, Control, Effect, Output, Protocol, Shared, Successor, TimerOwner,
 };
-use crate::address::IntoAddress;
 use crate::connection::{Connection, Flags};
 use crate::error::Result;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
-use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::timer::Timer;
 
@@ -76,11 +73,6 @@ impl Context<'_> {
         self.shared.clock.instant()
     }
 
-    /// The date and time right now; virtual in the simulator. It may jump.
-    pub fn wall_clock(&self) -> SystemTime {
-        self.shared.clock.wall()
-    }
-
     /// Time since the connection was accepted, or the connect was asked for.
     pub fn age(&self) -> Duration {
         Duration::from_nanos(self.shared.clock.exact().saturating_sub(self.conn.since()))
@@ -100,16 +92,6 @@ impl Context<'_> {
     /// secrets.
     pub fn random(&mut self) -> u64 {
         self.shared.random.next()
-    }
-
-    /// The driver's counters up to now.
-    pub fn metrics(&self) -> Metrics {
-        self.shared.metrics()
-    }
-
-    /// Whether the driver is being shut down.
-    pub fn is_stopping(&self) -> bool {
-        self.shared.stopping
     }
 
     // ---- output ------------------------------------------------------------------------------
@@ -174,7 +156,7 @@ impl Context<'_> {
 
     /// Whether unsent bytes went above [`Limits::high_mark`] \[64 KiB\] and
     /// [`drained`](Protocol::drained) has not run since: a producer stops here.
-    pub fn congested(&self) -> bool {
+    pub fn is_congested(&self) -> bool {
         self.conn.is_congested()
     }
 
@@ -251,103 +233,44 @@ impl Context<'_> {
 
     /// Another connection of the same driver (or this one).
     pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
-        let own = id == self.conn.id();
-        Peer {
-            id,
-            caused: self.callback.answers_input(),
-            shared: self.shared,
-            own: own.then_some((&mut *self.conn, self.shown)),
-        }
+        let own = (id == self.conn.id()).then_some((&mut *self.conn, self.shown));
+        Peer { id, caused: self.callback.answers_input(), shared: self.shared, own }
     }
 
-    /// Queues `bytes` for each of `ids` without copying and without ever holding this connection. A
-    /// receiver over [`Limits::output_max`] ends with [`OutputFull`](crate::CloseKind::OutputFull).
-    pub fn push_all(&mut self, ids: &[ConnId], bytes: impl Into<Bytes>) {
-        let bytes = bytes.into();
-        for id in ids {
-            self.peer(*id).push(bytes.clone());
-        }
-    }
-
-    /// Connects to `addr`. The id is valid at once: writes queue until the connection opens, and
-    /// closing it cancels. Failure is told to `protocol` by `closed`, in a later turn.
-    ///
-    /// While the driver stops, a connect is cancelled at once. When the `closed` of one that was
-    /// cancelled like this connects anew, that protocol is dropped untold: otherwise a client that
-    /// never gives up would keep the driver from stopping.
+    /// Connects to `addr`, as [`Control::connect`] does.
     pub fn connect(
         &mut self,
         addr: SocketAddr,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
-        self.shared.connect(addr, None, Boxed::Anywhere(Box::new(protocol)))
+        self.driver().connect(addr, protocol)
     }
 
-    /// Connects like [`connect`](Context::connect), with a protocol that may not leave this thread.
-    pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
-        self.shared.connect(addr, None, Boxed::Here(Box::new(protocol)))
-    }
-
-    /// Connects like [`connect`](Context::connect), with limits of its own instead of the default
-    /// ones.
+    /// What can be asked of the driver: other connects, listeners, timers that outlive this
+    /// connection, counters, shutdown.
     ///
-    /// # Errors
+    /// A write through it is a write of this callback's: in `data` and `eof`,
+    /// `cx.driver().peer(id).write(..)` holds the writer as `cx.peer(id).write(..)` does.
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
-    pub fn connect_with(
-        &mut self,
-        addr: SocketAddr,
-        limits: Limits,
-        protocol: impl Protocol + Send + 'static,
-    ) -> Result<ConnId> {
-        limits.validate()?;
-        let protocol = Boxed::Anywhere(Box::new(protocol));
-        Ok(self.shared.connect(addr, Some(Arc::new(limits)), protocol))
-    }
-
-    /// Listens on `addr`, whose socket is open when this returns: [`addresses`](Context::addresses)
-    /// knows the port that 0 stood for. Newcomers are accepted from the next turn on. A name is
-    /// looked up by this thread, which may take a while; an address is not.
+    /// ```
+    /// use lariat::{Context, Input, Outcome, Protocol};
     ///
-    /// # Errors
+    /// /// Shuts the driver down when the peer asks for it.
+    /// struct Admin;
     ///
-    /// The address cannot be listened on, or the driver is being shut down; nothing is left open.
-    pub fn listen<P: Protocol + Send + 'static>(
-        &mut self,
-        addr: impl IntoAddress,
-        factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
-    ) -> Result<ListenerId> {
-        self.listen_with(addr, ListenOptions::default(), factory)
-    }
-
-    /// Listens with options.
-    ///
-    /// # Errors
-    ///
-    /// As [`listen`](Context::listen), and
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
-    pub fn listen_with<P: Protocol + Send + 'static>(
-        &mut self,
-        addr: impl IntoAddress,
-        options: ListenOptions,
-        factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
-    ) -> Result<ListenerId> {
-        self.shared.listen(&addr.into_address(), options, boxed(factory))
-    }
-
-    /// The real addresses of a listener; none once it has stopped.
-    pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
-        self.shared.binder.listeners.addresses(listener)
-    }
-
-    /// Closes a listener: newcomers are refused, its connections stay.
-    pub fn stop_listening(&mut self, listener: ListenerId) {
-        self.shared.stop_listening(listener);
-    }
-
-    /// Shuts the driver down: every connection is told `stopping`.
-    pub fn stop(&mut self) {
-        self.shared.effects.list.push(Effect::Stop);
+    /// impl Protocol for Admin {
+    ///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+    ///         if input.starts_with(b"stop\n") {
+    ///             cx.driver().shutdown();
+    ///         }
+    ///         input.consume_all();
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn driver(&mut self) -> Control<'_> {
+        let answering = self.callback.answers_input();
+        Control::of_callback(self.shared, self.conn, self.shown, answering)
     }
 
     // ---- this connection's rules -------------------------------------------------------------
@@ -492,20 +415,18 @@ impl fmt::Debug for Writer<'_> {
 }
 
 /// Another connection of the same driver. A connection that has ended takes everything and does
-/// nothing with it; that is counted in [`Metrics::stale`].
+/// nothing with it; that is counted in
+/// [`Metrics::stale`](crate::Metrics::stale).
 pub struct Peer<'a> {
-    id: ConnId,
-    caused: bool,
-    shared: &'a mut Shared,
-    own: Option<(&'a mut Connection, &'a [u8])>,
+    pub(super) id: ConnId,
+    /// Whether what is written answers input, so that the writer can be held.
+    pub(super) caused: bool,
+    pub(super) shared: &'a mut Shared,
+    /// The connection and the shown input, if the callback writes to its own connection.
+    pub(super) own: Option<(&'a mut Connection, &'a [u8])>,
 }
 
-impl<'a> Peer<'a> {
-    /// A peer as seen from outside of callbacks.
-    pub(crate) fn outside(shared: &'a mut Shared, id: ConnId) -> Peer<'a> {
-        Peer { id, caused: false, shared, own: None }
-    }
-
+impl Peer<'_> {
     /// Whether the connection exists: its `closed` has not run. It may be closing, when what is
     /// written is dropped and counted.
     pub fn is_open(&self) -> bool {
@@ -570,7 +491,7 @@ impl<'a> Peer<'a> {
 
     /// Sends a note, received by [`Protocol::notified`] in a later turn, not before `opened`.
     /// Beyond [`Limits::notes_max`] \[64\] waiting ones it is dropped and counted in
-    /// [`Metrics::refused_notes`].
+    /// [`Metrics::refused_notes`](crate::Metrics::refused_notes).
     pub fn notify(&mut self, note: Note) {
         self.shared.effects.list.push(Effect::Notify { to: self.id, note });
     }

@@ -11,6 +11,7 @@ use super::listen::boxed;
 use super::{Boxed, Effect, Incoming, ListenOptions, Peer, Protocol, Shared, TimerOwner};
 use crate::address::IntoAddress;
 use crate::clock::nanos;
+use crate::connection::Connection;
 use crate::error::Result;
 use crate::guard::{drop_guarded, guarded};
 use crate::id::{ConnId, ListenerId};
@@ -21,12 +22,16 @@ use crate::timer::TimerKey;
 /// A closure that runs on the driver's thread.
 pub(crate) type Closure = Box<dyn FnOnce(&mut Control<'_>)>;
 
-/// Lent to closures that run on the driver's own thread: those of [`Handle::call`] and those of
-/// [`set_timer`](Control::set_timer).
+/// The driver, for connects, listeners, timers of its own, counters and shutdown.
 ///
-/// What is wished for takes effect when the closure has returned. Nothing here blocks, but for a
-/// name that `listen` has to look up. On the blocking driver closures run one at a time, on the
-/// thread that called [`run`](crate::blocking::Blocking::run).
+/// It is lent to callbacks by [`Context::driver`](crate::Context::driver); to closures that run on
+/// the driver's own thread, those of [`Handle::call`] and of [`set_timer`](Control::set_timer); and
+/// to code outside of `run` by [`Reactor::control`](crate::reactor::Reactor::control) and
+/// [`Sim::control`](crate::sim::Sim::control).
+///
+/// What is asked for takes effect when the callback or closure has returned. Nothing here blocks,
+/// but for a name that `listen` has to look up. On the blocking driver closures run one at a time,
+/// on the thread that called [`run`](crate::blocking::Blocking::run).
 ///
 /// ```
 /// use std::time::Duration;
@@ -49,6 +54,17 @@ pub(crate) type Closure = Box<dyn FnOnce(&mut Control<'_>)>;
 /// [`Handle::call`]: crate::Handle::call
 pub struct Control<'a> {
     shared: &'a mut Shared,
+    /// The callback that asks; None for a closure of the driver and for code outside of `run`.
+    asking: Option<Asking<'a>>,
+}
+
+/// The callback that asks something of the driver.
+struct Asking<'a> {
+    conn: &'a mut Connection,
+    /// The input being shown to it.
+    shown: &'a [u8],
+    /// Whether what it writes answers input.
+    answering: bool,
 }
 
 /// Names a timer of a driver, to cancel it. Never given out twice.
@@ -60,7 +76,17 @@ pub struct TimerId {
 
 impl<'a> Control<'a> {
     pub(crate) fn new(shared: &'a mut Shared) -> Control<'a> {
-        Control { shared }
+        Control { shared, asking: None }
+    }
+
+    /// The driver as a callback sees it.
+    pub(super) fn of_callback(
+        shared: &'a mut Shared,
+        conn: &'a mut Connection,
+        shown: &'a [u8],
+        answering: bool,
+    ) -> Control<'a> {
+        Control { shared, asking: Some(Asking { conn, shown, answering }) }
     }
 
     // ---- time and counters -------------------------------------------------------------------
@@ -93,13 +119,18 @@ impl<'a> Control<'a> {
 
     // ---- connections -------------------------------------------------------------------------
 
-    /// A connection of the driver.
+    /// A connection of the driver. What a callback writes through it is as with
+    /// [`Context::peer`](crate::Context::peer).
     pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
-        Peer::outside(self.shared, id)
+        let caused = self.asking.as_ref().is_some_and(|asking| asking.answering);
+        let own = self.asking.as_mut().filter(|asking| asking.conn.id() == id);
+        let own = own.map(|asking| (&mut *asking.conn, asking.shown));
+        Peer { id, caused, shared: self.shared, own }
     }
 
-    /// Queues `bytes` for each of `ids` without copying. A receiver over [`Limits::output_max`]
-    /// ends with [`OutputFull`](crate::CloseKind::OutputFull).
+    /// Queues `bytes` for each of `ids` without copying and without ever holding the writer. A
+    /// receiver over [`Limits::output_max`] \[8 MiB\] ends with
+    /// [`OutputFull`](crate::CloseKind::OutputFull).
     pub fn push_all(&mut self, ids: &[ConnId], bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         for id in ids {
@@ -107,7 +138,12 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Connects to `addr`, as [`Context::connect`](crate::Context::connect) does.
+    /// Connects to `addr`. The id is valid at once: writes queue until the connection opens, and
+    /// closing it cancels. Failure is told to `protocol` by `closed`, in a later turn.
+    ///
+    /// While the driver stops, a connect is cancelled at once. When the `closed` of one that was
+    /// cancelled like this connects anew, that protocol is dropped untold: otherwise a client that
+    /// never gives up would keep the driver from stopping.
     pub fn connect(
         &mut self,
         addr: SocketAddr,
@@ -155,7 +191,9 @@ impl<'a> Control<'a> {
 
     // ---- listeners ---------------------------------------------------------------------------
 
-    /// Listens on `addr`, as [`Context::listen`](crate::Context::listen) does.
+    /// Listens on `addr`, whose socket is open when this returns: [`addresses`](Control::addresses)
+    /// knows the port that 0 stood for. Newcomers are accepted from the next turn on. A name is
+    /// looked up by this thread, which may take a while; an address is not.
     ///
     /// # Errors
     ///

@@ -67,16 +67,16 @@ impl<'a> Input<'a> {
     ///
     /// When fewer bytes are unread.
     #[track_caller]
-    pub fn take(&mut self, count: usize) -> Bytes {
-        assert!(count <= self.bytes.len(), "took more bytes than are unread");
-        let taken = Bytes::copy_from_slice(&self.bytes[..count]);
+    pub fn split_to(&mut self, count: usize) -> Bytes {
+        assert!(count <= self.bytes.len(), "split off more bytes than are unread");
+        let split = Bytes::copy_from_slice(&self.bytes[..count]);
         self.consume(count);
-        taken
+        split
     }
 
-    /// Consumes everything and returns a copy that can be kept.
-    pub fn take_all(&mut self) -> Bytes {
-        self.take(self.bytes.len())
+    /// Consumes everything and returns a copy of it that can be kept.
+    pub fn split_all(&mut self) -> Bytes {
+        self.split_to(self.bytes.len())
     }
 
     /// Asks that `data` does not run again before `count` bytes are unread, or FIN has come. Holds
@@ -142,14 +142,12 @@ mod tests {
 
     #[test]
     fn consumed_bytes_are_gone_and_the_rest_stays() {
-        // As a callback has it. By value, `Buf::take` would be found before `Input::take`.
-        let mut whole = Input::new(b"abcdef");
-        let input = &mut whole;
+        let mut input = Input::new(b"abcdef");
         input.consume(2);
-        assert_eq!(&**input, b"cdef");
-        assert_eq!(input.take(1), &b"c"[..]);
+        assert_eq!(&*input, b"cdef");
+        assert_eq!(input.split_to(1), &b"c"[..]);
         assert_eq!(input.get_u8(), b'd');
-        assert_eq!(input.take_all(), &b"ef"[..]);
+        assert_eq!(input.split_all(), &b"ef"[..]);
         assert!(input.is_empty());
         input.consume_all();
     }

@@ -20,9 +20,7 @@ use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
-use crate::protocol::{
-    Bound, BoxedFactory, Control, Incoming, ListenOptions, Peer, Protocol, Watched,
-};
+use crate::protocol::{Bound, BoxedFactory, Control, Incoming, ListenOptions, Protocol, Watched};
 use crate::reason::CloseReason;
 
 use mio_system::MioSystem;
@@ -88,7 +86,7 @@ pub fn serve<P: Protocol + 'static>(
 ///         Ok(())
 ///     }
 ///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-///         self.answer.extend_from_slice(&input.take_all());
+///         self.answer.extend_from_slice(&input.split_all());
 ///         Ok(())
 ///     }
 /// }
@@ -129,7 +127,7 @@ pub fn connect_with<P: Protocol + 'static>(
     limits.validate()?;
     let mut reactor = Reactor::new()?;
     client::connect(&addr.into_address(), protocol, |addr, lent| {
-        let id = reactor.connect_local_with(addr, limits.clone(), lent)?;
+        let id = reactor.control().connect_local_with(addr, limits.clone(), lent)?;
         reactor.inner.shared.watched = Some(Watched { id, reason: None });
         reactor.run()?;
         let watched = reactor.inner.shared.watched.take();
@@ -254,11 +252,6 @@ impl Reactor {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
-    /// Closes a listener. Its connections stay.
-    pub fn stop_listening(&mut self, listener: ListenerId) {
-        self.inner.stop_listening(listener);
-    }
-
     /// Connects to `addr`. The id is valid at once: writes to it queue until it opens. A failure is
     /// told to `protocol` by [`closed`](Protocol::closed) alone.
     pub fn connect(
@@ -267,39 +260,6 @@ impl Reactor {
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
         self.control().connect(addr, protocol)
-    }
-
-    /// Connects like [`connect`](Reactor::connect), with a protocol that may not leave this thread.
-    pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
-        self.control().connect_local(addr, protocol)
-    }
-
-    /// Connects like [`connect`](Reactor::connect), with limits.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidLimits`].
-    pub fn connect_with(
-        &mut self,
-        addr: SocketAddr,
-        limits: Limits,
-        protocol: impl Protocol + Send + 'static,
-    ) -> Result<ConnId> {
-        self.control().connect_with(addr, limits, protocol)
-    }
-
-    /// Connects like [`connect_local`](Reactor::connect_local), with limits.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidLimits`].
-    pub fn connect_local_with(
-        &mut self,
-        addr: SocketAddr,
-        limits: Limits,
-        protocol: impl Protocol + 'static,
-    ) -> Result<ConnId> {
-        self.control().connect_local_with(addr, limits, protocol)
     }
 
     /// Runs until [shutdown](Handle::shutdown), or until no listener, no connection and no
@@ -345,11 +305,6 @@ impl Reactor {
         self.inner.metrics()
     }
 
-    /// A connection, from outside of callbacks. What is wished for takes effect in the next turn.
-    pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
-        Peer::outside(&mut self.inner.shared, id)
-    }
-
     /// What a closure on the driver may do, from outside of callbacks: timers of the reactor's own
     /// above all. What is wished for takes effect in the next turn.
     pub fn control(&mut self) -> Control<'_> {
@@ -391,7 +346,7 @@ impl Driver for Reactor {
         limits: Limits,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId> {
-        self.connect_with(addr, limits, protocol)
+        self.control().connect_with(addr, limits, protocol)
     }
 
     fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {

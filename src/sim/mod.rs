@@ -52,7 +52,7 @@ use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
-use crate::protocol::{BoxedFactory, Control, Incoming, ListenOptions, Peer, Protocol};
+use crate::protocol::{BoxedFactory, Control, Incoming, ListenOptions, Protocol};
 
 pub use check::{check, seeds_from_env};
 pub use faults::{Call, Fault, Faults, Link};
@@ -167,7 +167,7 @@ impl Sim {
     /// impl Protocol for Talkative {
     ///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
     ///         cx.close();
-    ///         cx.write(&input.take_all());
+    ///         cx.write(&input.split_all());
     ///         Ok(())
     ///     }
     /// }
@@ -313,11 +313,6 @@ impl Sim {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
-    /// Closes a listener. Its connections stay.
-    pub fn stop_listening(&mut self, listener: ListenerId) {
-        self.inner.stop_listening(listener);
-    }
-
     /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect).
     pub fn connect(
         &mut self,
@@ -325,44 +320,6 @@ impl Sim {
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
         self.control().connect(addr, protocol)
-    }
-
-    /// Connects like [`connect`](Sim::connect), with a protocol that may not leave this thread.
-    pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
-        self.control().connect_local(addr, protocol)
-    }
-
-    /// Connects with limits.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
-    pub fn connect_with(
-        &mut self,
-        addr: SocketAddr,
-        limits: Limits,
-        protocol: impl Protocol + Send + 'static,
-    ) -> Result<ConnId> {
-        self.control().connect_with(addr, limits, protocol)
-    }
-
-    /// Connects like [`connect_local`](Sim::connect_local), with limits.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
-    pub fn connect_local_with(
-        &mut self,
-        addr: SocketAddr,
-        limits: Limits,
-        protocol: impl Protocol + 'static,
-    ) -> Result<ConnId> {
-        self.control().connect_local_with(addr, limits, protocol)
-    }
-
-    /// A connection, from outside of callbacks. What is wished for takes effect in the next turn.
-    pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
-        Peer::outside(&mut self.inner.shared, id)
     }
 
     /// What a closure on the driver may do, from outside of callbacks. What is wished for takes
@@ -403,7 +360,7 @@ impl Driver for Sim {
         limits: Limits,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId> {
-        self.connect_with(addr, limits, protocol)
+        self.control().connect_with(addr, limits, protocol)
     }
 
     fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {

@@ -23,7 +23,7 @@ use crate::timer::Timer;
 /// struct Shout;
 /// impl Protocol for Shout {
 ///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-///         cx.write(&input.take_all().to_ascii_uppercase());
+///         cx.write(&input.split_all().to_ascii_uppercase());
 ///         Ok(())
 ///     }
 /// }
@@ -63,7 +63,7 @@ impl Probe {
         let client = sim.dial(([127, 0, 0, 1], 1).into());
         let mut probe = Probe { sim, client: Some(client), id: ConnId::PLACEHOLDER, reason };
         probe.settle();
-        probe.sim.stop_listening(listener);
+        probe.sim.inner.stop_listening(listener);
         if let Some(id) = *id.borrow() {
             probe.id = id;
         }
@@ -123,7 +123,7 @@ impl Probe {
 
     /// A note arrives.
     pub fn notify(&mut self, note: Note) {
-        self.sim.peer(self.id).notify(note);
+        self.sim.control().peer(self.id).notify(note);
         self.settle();
     }
 

@@ -46,7 +46,7 @@ impl Protocol for Telling {
         assert_eq!(reason.kind(), unsupported);
         cx.peer(self.0).write(b"refused");
         // For ever, if it were told.
-        cx.connect_local("127.0.0.1:1".parse().unwrap(), Telling(self.0));
+        cx.driver().connect_local("127.0.0.1:1".parse().unwrap(), Telling(self.0));
     }
 }
 
@@ -115,7 +115,7 @@ impl Protocol for Busy {
         let mut others = self.0.lock().unwrap().clone();
         others.retain(|other| *other != cx.id());
         cx.write(&vec![7; 8 * MIB]);
-        cx.push_all(&others, "hello");
+        cx.driver().push_all(&others, "hello");
         Ok(())
     }
 }
@@ -201,7 +201,7 @@ struct Stopping(Trail);
 impl Protocol for Stopping {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         input.consume_all();
-        cx.stop();
+        cx.driver().shutdown();
         cx.replace(Watched(Echo, self.0.clone()));
         Ok(())
     }

@@ -150,7 +150,7 @@ impl Protocol for Relay {
     }
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         let target = self.target.lock().unwrap().ok_or("there is no target")?;
-        let bytes = input.take_all();
+        let bytes = input.split_all();
         if self.pushes {
             cx.peer(target).push(Bytes::from(bytes.to_vec()));
         } else {
@@ -255,7 +255,7 @@ fn what_a_handle_pushes_to_a_peer_that_does_not_read_is_bounded_at_once() {
     let (running, trail, target, silent) = push_to_a_silent_one(24 * MIB, |limits| {
         limits.output_max = 32 * MIB;
     });
-    running.handle.push(target, vec![3; 32 * MIB]).unwrap();
+    running.handle.write_bytes(target, vec![3; 32 * MIB]).unwrap();
     trail.wait_for(2, |step| matches!(step, Step::Closed(_)));
     drop(silent);
     let (metrics, _) = running.finish();

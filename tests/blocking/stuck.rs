@@ -44,7 +44,7 @@ fn another_connection_aborts_one_whose_companion_sleeps_in_a_write() {
     let running = start(driver);
     let (silent, other) = (client(addr), client(aborting));
     let id = trail.id();
-    running.handle.push(id, vec![1; MUCH]).unwrap();
+    running.handle.write_bytes(id, vec![1; MUCH]).unwrap();
     (&silent).read_exact(&mut [0]).unwrap();
     running.handle.notify(aborter.id(), Note::new(id)).unwrap();
     assert_eq!(trail.kind(), CloseKind::Aborted);
@@ -105,7 +105,7 @@ fn a_note_arrives_while_the_peer_takes_little_by_little() {
     let running = start(driver);
     let mut slow = client(addr);
     let id = trail.id();
-    running.handle.push(id, vec![2; MUCH]).unwrap();
+    running.handle.write_bytes(id, vec![2; MUCH]).unwrap();
     running.handle.notify(id, Note::new(())).unwrap();
     let (stop, stopped) = mpsc::channel::<()>();
     let reader = thread::spawn(move || {

@@ -62,7 +62,7 @@ fn actor(
                     Ok(())
                 }
                 Stopping => {
-                    cx.stop();
+                    cx.driver().shutdown();
                     Ok(())
                 }
                 _ => Ok(()),
@@ -300,8 +300,8 @@ fn replaces(stage: &mut Stage<'_>, callback: Callback) {
 fn stops_listening(stage: &mut Stage<'_>, callback: Callback) {
     let stop = move |cx: &mut Context<'_>| {
         if let Some(listener) = cx.listener() {
-            cx.stop_listening(listener);
-            cx.stop_listening(listener);
+            cx.driver().stop_listening(listener);
+            cx.driver().stop_listening(listener);
         }
         cx.write(b"w");
         if callback == Eof {
@@ -314,8 +314,8 @@ fn stops_listening(stage: &mut Stage<'_>, callback: Callback) {
 
 fn stops(stage: &mut Stage<'_>, callback: Callback) {
     let stop = move |cx: &mut Context<'_>| {
-        cx.stop();
-        cx.stop();
+        cx.driver().shutdown();
+        cx.driver().shutdown();
         if callback == Stopping {
             cx.close();
         }

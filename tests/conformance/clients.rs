@@ -42,7 +42,7 @@ impl Protocol for Asking {
     }
 
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        self.answer.extend_from_slice(&input.take_all());
+        self.answer.extend_from_slice(&input.split_all());
         match self.mood {
             Mood::Calm => {}
             Mood::Replaced => {

@@ -432,9 +432,9 @@ fn nothing_is_in_clear_on_the_wire_whoever_writes_it() {
         let opened = Arc::clone(&ids);
         assert!(sim.run_until(move |_| opened.lock().unwrap().is_some()).unwrap());
         let id = ids.lock().unwrap().unwrap();
-        sim.peer(id).write(b"secret");
-        sim.peer(id).push(&b"secret"[..]);
-        sim.peer(id).close();
+        sim.control().peer(id).write(b"secret");
+        sim.control().peer(id).push(&b"secret"[..]);
+        sim.control().peer(id).close();
         sim.run().unwrap();
         let wire = socket.take_received();
         let clear = b"secret";
@@ -455,7 +455,7 @@ fn writes_queued_for_a_connect_leave_filtered() {
         sim.set_faults(Faults::rough());
         let acceptor = sim.acceptor("127.0.0.1:0".parse().unwrap()).unwrap();
         let id = sim.connect(acceptor.local_addr(), client(Play::new()));
-        sim.peer(id).write(b"secret");
+        sim.control().peer(id).write(b"secret");
         sim.run_for(Duration::from_millis(500)).unwrap();
         let socket = acceptor.accept().unwrap();
         sim.run_for(Duration::from_millis(500)).unwrap();

@@ -53,7 +53,7 @@ fn requests_for_a_connection_are_carried_out_in_their_order() {
         let id = stage.connect("client", addr, Play::new());
         let handle = stage.driver.handle();
         handle.write(id, b"one ").unwrap();
-        handle.push(id, "two ").unwrap();
+        handle.write_bytes(id, "two ").unwrap();
         handle.write(id, b"three").unwrap();
         handle.shutdown_write(id).unwrap();
         handle.write(id, b"too late").unwrap();
@@ -212,10 +212,10 @@ fn a_callback_listens_and_knows_the_port_at_once() {
             let trace = trace.clone();
             Play::new().opened(move |cx| {
                 let passive = trace.clone();
-                let listener = cx.listen("127.0.0.1:0", move |incoming| {
+                let listener = cx.driver().listen("127.0.0.1:0", move |incoming| {
                     Some(passive.wrap("passive", Last::new(echo(), incoming)))
                 })?;
-                let port = cx.addresses(listener)[0].port();
+                let port = cx.driver().addresses(listener)[0].port();
                 cx.write(&port.to_be_bytes());
                 Ok(())
             })

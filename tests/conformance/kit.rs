@@ -364,7 +364,7 @@ impl<P> Last<P> {
 
     fn stop(&mut self, cx: &mut Context<'_>) {
         if let Some(listener) = self.stops.take() {
-            cx.stop_listening(listener);
+            cx.driver().stop_listening(listener);
         }
     }
 }

@@ -83,9 +83,9 @@ fn drained_follows_every_crossing_of_the_high_mark_exactly_once() {
             let write = |cx: &mut Context<'_>| {
                 // Three writes, one crossing.
                 cx.write(&[b'd'; 8]);
-                assert!(!cx.congested());
+                assert!(!cx.is_congested());
                 cx.write(&[b'd'; 8]);
-                assert!(cx.congested());
+                assert!(cx.is_congested());
                 cx.write(&[b'd'; 8]);
             };
             Play::new()
@@ -94,7 +94,7 @@ fn drained_follows_every_crossing_of_the_high_mark_exactly_once() {
                     Ok(())
                 })
                 .drained(move |cx| {
-                    assert!(!cx.congested());
+                    assert!(!cx.is_congested());
                     assert_eq!(cx.unsent(), 0);
                     left -= 1;
                     if left == 0 {
@@ -121,7 +121,7 @@ fn output_at_the_high_mark_is_not_congested() {
         let addr = stage.serve_with("server", marks(0, 9), || {
             Play::new().opened(|cx| {
                 cx.write(&[b'd'; 9]);
-                assert!(!cx.congested());
+                assert!(!cx.is_congested());
                 Ok(())
             })
         });
@@ -136,7 +136,7 @@ fn a_producer_that_writes_whenever_it_has_drained_sends_everything_in_order() {
     everywhere(|stage| {
         const WHOLE: usize = 600_000;
         fn produce(cx: &mut Context<'_>, next: &mut usize) -> Outcome {
-            while *next < WHOLE && !cx.congested() {
+            while *next < WHOLE && !cx.is_congested() {
                 let chunk: Vec<u8> = (*next..WHOLE.min(*next + 1000)).map(|at| at as u8).collect();
                 *next += chunk.len();
                 cx.write(&chunk);

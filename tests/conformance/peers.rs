@@ -239,7 +239,7 @@ fn b13_a_stale_id_takes_everything_and_does_nothing() {
                 assert!(!cx.peer(old).is_open());
                 cx.peer(old).write(b"ghost");
                 cx.peer(old).push(&b"ghost"[..]);
-                cx.push_all(&[old, old], &b"ghost"[..]);
+                cx.driver().push_all(&[old, old], &b"ghost"[..]);
                 cx.peer(old).notify(Note::new(()));
                 cx.peer(old).shutdown_write();
                 cx.peer(old).close();
@@ -332,6 +332,92 @@ fn a_relay_written_with_peers_carries_everything_both_ways() {
     });
 }
 
+/// Carries much more than a receiver's `output_max` to a client that reads late, and lets
+/// `relayed` write it.
+fn relay_to_a_late_reader(stage: &mut Stage<'_>, relayed: fn(&mut Context<'_>, ConnId, &[u8])) {
+    let whole = if stage.is_real() { 16 << 20 } else { 1500 << 10 };
+    let far: Arc<Mutex<Option<ConnId>>> = Arc::default();
+    let to = Arc::clone(&far);
+    let near = stage.serve("near", move || {
+        let (to, to_end) = (Arc::clone(&to), Arc::clone(&to));
+        Play::new()
+            .data(move |cx, input| {
+                relayed(cx, to.lock().unwrap().unwrap(), input);
+                input.consume_all();
+                Ok(())
+            })
+            .eof(move |cx, _| {
+                cx.peer(to_end.lock().unwrap().unwrap()).close();
+                cx.close();
+                Ok(())
+            })
+    });
+    let mut limits = Limits::default();
+    (limits.high_mark, limits.low_mark, limits.output_max) = (4000, 1000, 1 << 20);
+    let late = stage.serve_with("far", limits, move || {
+        let far = Arc::clone(&far);
+        Play::new().opened(move |cx| {
+            *far.lock().unwrap() = Some(cx.id());
+            let mut limits = Limits::default();
+            limits.output_max = 64 << 20;
+            let writer = Play::new().opened(move |cx| {
+                cx.write_bytes(vec![9; whole]);
+                cx.shutdown_write();
+                Ok(())
+            });
+            cx.driver().connect_with(near, limits, writer)?;
+            Ok(())
+        })
+    });
+    let reader = Play::new()
+        .opened(|cx| {
+            cx.pause_reading();
+            cx.set_timer(LATER, Duration::from_millis(60));
+            Ok(())
+        })
+        .timeout(|cx, _| {
+            cx.resume_reading();
+            Ok(())
+        });
+    stage.connect("reader", late, reader);
+    stage.run();
+    let all = data(&vec![9; whole]);
+    let end = ["opened", "timeout of timer 2", &all, "eof", "closed finished by the peer"];
+    stage.expect("reader", &end);
+}
+
+#[test]
+fn a_write_through_the_driver_holds_its_writer_as_one_to_a_peer_does() {
+    everywhere(|stage| {
+        relay_to_a_late_reader(stage, |cx, to, bytes| cx.driver().peer(to).write(bytes));
+    });
+    everywhere(|stage| {
+        relay_to_a_late_reader(stage, |cx, to, bytes| cx.peer(to).write_bytes(bytes.to_vec()));
+    });
+}
+
+#[test]
+fn a_write_through_the_driver_to_the_own_connection_keeps_its_place() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new().opened(|cx| {
+                let own = cx.id();
+                cx.write(b"one ");
+                cx.driver().peer(own).write(b"two ");
+                cx.write(b"three ");
+                cx.driver().push_all(&[own], &b"four "[..]);
+                cx.write(b"five");
+                cx.close();
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        let all = data(b"one two three four five");
+        stage.expect("client", &["opened", &all, "eof", "closed finished by the peer"]);
+    });
+}
+
 #[test]
 fn a_push_reaches_everybody_and_holds_nobody() {
     everywhere(|stage| {
@@ -344,7 +430,7 @@ fn a_push_reaches_everybody_and_holds_nobody() {
                     let mut ids = ids.lock().unwrap();
                     ids.push(cx.id());
                     if ids.len() == 3 {
-                        cx.push_all(&ids, vec![b'!'; 100_000]);
+                        cx.driver().push_all(&ids, vec![b'!'; 100_000]);
                         for id in ids.iter() {
                             cx.peer(*id).close();
                         }

@@ -13,8 +13,8 @@ const LATER: Timer = Timer::new(2);
 fn stopper() -> Play {
     Play::new().data(|cx, input| {
         input.consume_all();
-        cx.stop();
-        cx.stop();
+        cx.driver().shutdown();
+        cx.driver().shutdown();
         Ok(())
     })
 }
@@ -38,7 +38,7 @@ fn c14_a_protocol_may_finish_its_work_after_stopping() {
         let addr = stage.serve("server", || {
             stopper()
                 .stopping(|cx| {
-                    assert!(cx.is_stopping());
+                    assert!(cx.driver().is_stopping());
                     cx.set_timer(LATER, Duration::from_millis(20));
                     Ok(())
                 })

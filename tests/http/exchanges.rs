@@ -364,7 +364,7 @@ fn a_client_asks_once_and_hears_once_on_every_driver() {
             let asking = ask.then(move |cx, result| {
                 heard.lock().unwrap()[number] += &sentence(&result);
                 if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    cx.stop();
+                    cx.driver().shutdown();
                 }
             });
             driver.connect_boxed(addr, Limits::default(), Box::new(asking)).unwrap();

@@ -173,7 +173,7 @@ impl Protocol for Client {
 
     fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            cx.stop();
+            cx.driver().shutdown();
         }
     }
 }

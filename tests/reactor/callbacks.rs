@@ -117,8 +117,8 @@ impl Actor {
             Action::Replace => {
                 cx.replace(Sink);
             }
-            Action::StopListening => cx.stop_listening(self.listener.get().unwrap()),
-            Action::Stop => cx.stop(),
+            Action::StopListening => cx.driver().stop_listening(self.listener.get().unwrap()),
+            Action::Stop => cx.driver().shutdown(),
             Action::Fail => return Err("on purpose".into()),
             Action::Panic => panic!("on purpose"),
         }
@@ -410,12 +410,12 @@ fn run_returns_by_itself_when_nothing_is_left() {
         }
         fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
             input.consume_all();
-            cx.stop_listening(self.0);
+            cx.driver().stop_listening(self.0);
             cx.close();
             Ok(())
         }
     }
-    reactor.connect_local(addr, Watched(Once(listener), trail.clone()));
+    reactor.control().connect_local(addr, Watched(Once(listener), trail.clone()));
     let report = reactor.run().unwrap();
     assert_eq!((report.drained(), report.aborted()), (0, 0));
     assert_eq!(trail.kind(), CloseKind::Finished);

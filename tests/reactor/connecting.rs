@@ -12,7 +12,7 @@ use crate::common::*;
 
 fn connect(reactor: &mut Reactor, addr: SocketAddr) -> (lariat::ConnId, Trail) {
     let trail = Trail::default();
-    (reactor.connect_local(addr, Watched(Echo, trail.clone())), trail)
+    (reactor.control().connect_local(addr, Watched(Echo, trail.clone())), trail)
 }
 
 /// An address of this machine at which nobody listens.
@@ -24,7 +24,7 @@ fn dead_address() -> SocketAddr {
 fn d1_a_refused_connect_is_told_by_closed_alone() {
     let mut reactor = Reactor::new().unwrap();
     let (id, trail) = connect(&mut reactor, dead_address());
-    reactor.peer(id).write(b"never sent");
+    reactor.control().peer(id).write(b"never sent");
     drive(&mut reactor, |_| trail.is_closed());
     assert_eq!(trail.names(), "closed");
     assert_eq!(trail.kind(), CloseKind::Connect(ConnectFailure::Refused));
@@ -38,20 +38,20 @@ fn what_is_written_before_a_connection_opens_is_sent_when_it_does() {
     let mut reactor = Reactor::new().unwrap();
     let (addr, accepted) = listen_once(&mut reactor, |_| (), Sink);
     let (id, connected) = connect(&mut reactor, addr);
-    reactor.peer(id).write(b"early ");
-    reactor.peer(id).write_bytes(vec![b'b'; 100_000]);
-    reactor.peer(id).write(b" late");
-    reactor.peer(id).close();
+    reactor.control().peer(id).write(b"early ");
+    reactor.control().peer(id).write_bytes(vec![b'b'; 100_000]);
+    reactor.control().peer(id).write(b" late");
+    reactor.control().peer(id).close();
     // A close before it opens cancels, whatever was written.
     drive(&mut reactor, |_| connected.is_closed());
     assert_eq!(connected.names(), "closed");
     assert_eq!(connected.kind(), CloseKind::Connect(ConnectFailure::Cancelled));
 
     let (id, connected) = connect(&mut reactor, addr);
-    reactor.peer(id).write(b"early ");
-    reactor.peer(id).write_bytes(vec![b'b'; 100_000]);
-    reactor.peer(id).write(b" late");
-    reactor.peer(id).shutdown_write();
+    reactor.control().peer(id).write(b"early ");
+    reactor.control().peer(id).write_bytes(vec![b'b'; 100_000]);
+    reactor.control().peer(id).write(b" late");
+    reactor.control().peer(id).shutdown_write();
     drive(&mut reactor, |_| connected.is_closed());
     // The first may have come to the listener before it was cancelled, which then has no second.
     if accepted.data().is_empty() {
@@ -73,7 +73,7 @@ fn a_connect_above_the_limit_gets_an_id_and_then_the_reason() {
     drive(&mut reactor, |reactor| reactor.metrics().open == 2);
     let (_, second) = connect(&mut reactor, addr);
     let (id, third) = connect(&mut reactor, addr);
-    assert!(reactor.peer(id).is_open());
+    assert!(reactor.control().peer(id).is_open());
     drive(&mut reactor, |_| third.is_closed());
     assert_eq!(third.names(), "closed");
     assert_eq!(third.kind(), CloseKind::Connect(ConnectFailure::Limit));
@@ -102,7 +102,7 @@ fn a_connect_that_gets_no_answer_times_out() {
     limits.connect = Duration::from_millis(300);
     let trail = Trail::default();
     let watched = Watched(Echo, trail.clone());
-    reactor.connect_local_with(addr.as_socket().unwrap(), limits, watched).unwrap();
+    reactor.control().connect_local_with(addr.as_socket().unwrap(), limits, watched).unwrap();
     drive(&mut reactor, |_| trail.is_closed());
     assert_eq!(trail.names(), "closed");
     assert_eq!(trail.kind(), CloseKind::TimedOut(Deadline::Connect));

@@ -65,13 +65,13 @@ fn b7_b12_a_half_open_connection_still_sends_and_does_not_spin() {
     assert!(turns < 20, "{turns} turns while nothing happened");
     let id = trail.id().unwrap();
     for _ in 0..3 {
-        reactor.peer(id).write(b"answer");
+        reactor.control().peer(id).write(b"answer");
         let mut answer = [0; 6];
         reactor.turn(Some(Duration::ZERO)).unwrap();
         peer.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"answer");
     }
-    reactor.peer(id).close();
+    reactor.control().peer(id).close();
     drive(&mut reactor, |_| trail.is_closed());
     assert_eq!(trail.kind(), CloseKind::Finished);
     finish(reactor);
@@ -152,7 +152,7 @@ fn b8_both_ends_shut_down_at_once() {
     let mut reactor = Reactor::new().unwrap();
     let (addr, accepted) = listen_once(&mut reactor, |_| (), Farewell);
     let connected = Trail::default();
-    reactor.connect_local(addr, Watched(Farewell, connected.clone()));
+    reactor.control().connect_local(addr, Watched(Farewell, connected.clone()));
     drive(&mut reactor, |_| accepted.is_closed() && connected.is_closed());
     for trail in [accepted, connected] {
         assert_eq!(trail.names(), "opened data eof closed");
@@ -281,7 +281,7 @@ fn a_fin_waits_while_reading_is_paused_and_does_not_spin() {
     let turns = turns_in(&mut reactor, Duration::from_millis(300));
     assert!(turns < 40, "{turns} turns for a timer of 50 ms");
     assert_eq!(trail.names(), "opened timeout");
-    reactor.peer(trail.id().unwrap()).notify(lariat::Note::new(()));
+    reactor.control().peer(trail.id().unwrap()).notify(lariat::Note::new(()));
     drive(&mut reactor, |_| trail.is_closed());
     assert_eq!(trail.names(), "opened timeout notified data eof closed");
     assert_eq!((trail.data().len(), trail.kind()), (1000, CloseKind::Finished));
@@ -433,12 +433,12 @@ fn b13_a_stale_id_does_nothing_to_the_next_owner_of_its_slot() {
     drive(&mut reactor, |_| ids.borrow().len() == 2);
     let old = ids.borrow()[0];
     let before = reactor.metrics().stale;
-    assert!(!reactor.peer(old).is_open());
-    reactor.peer(old).write(b"for nobody");
-    reactor.peer(old).shutdown_write();
-    reactor.peer(old).notify(lariat::Note::new(1));
-    reactor.peer(old).close();
-    reactor.peer(old).abort();
+    assert!(!reactor.control().peer(old).is_open());
+    reactor.control().peer(old).write(b"for nobody");
+    reactor.control().peer(old).shutdown_write();
+    reactor.control().peer(old).notify(lariat::Note::new(1));
+    reactor.control().peer(old).close();
+    reactor.control().peer(old).abort();
     reactor.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!(reactor.metrics().stale - before, 5);
     let handle = reactor.handle();

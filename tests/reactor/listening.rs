@@ -223,7 +223,7 @@ fn a_stopped_listener_refuses_and_its_connections_stay() {
     let (listener, addr) = listen_with(&mut reactor, |_| (), || Echo);
     let mut stream = client(addr);
     drive(&mut reactor, |reactor| reactor.metrics().accepted == 1);
-    reactor.stop_listening(listener);
+    reactor.control().stop_listening(listener);
     reactor.turn(Some(Duration::ZERO)).unwrap();
     assert!(reactor.addresses(listener).is_empty());
     assert!(std::net::TcpStream::connect(addr).is_err());

@@ -94,7 +94,7 @@ impl Streamer {
     }
 
     fn produce(&mut self, cx: &mut Context<'_>) {
-        while self.sent < self.total && !cx.congested() {
+        while self.sent < self.total && !cx.is_congested() {
             self.send(cx, 16 * KIB);
         }
         self.end_when_done(cx);
@@ -148,7 +148,7 @@ fn stream_through_an_echo(answers: bool) {
     let addr = listen(&mut reactor, move || PeakEcho(peak.clone()));
     let trail = Trail::default();
     let streamer = Streamer::new(TOTAL, TOTAL, answers, &at_client);
-    reactor.connect_local(addr, Watched(streamer, trail.clone()));
+    reactor.control().connect_local(addr, Watched(streamer, trail.clone()));
     let mut buffered = 0;
     drive(&mut reactor, |reactor| {
         buffered = buffered.max(reactor.metrics().buffered as usize);
@@ -182,7 +182,7 @@ fn b5_both_ends_stream_twenty_megabytes_at_each_other() {
     let (addr, accepted) = listen_once(&mut reactor, |_| (), server);
     let connected = Trail::default();
     let streamer = Streamer::new(TOTAL, TOTAL, false, &peak);
-    reactor.connect_local(addr, Watched(streamer, connected.clone()));
+    reactor.control().connect_local(addr, Watched(streamer, connected.clone()));
     drive(&mut reactor, |_| accepted.is_closed() && connected.is_closed());
     for trail in [accepted, connected] {
         assert_eq!(trail.kind(), CloseKind::Finished);

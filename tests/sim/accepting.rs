@@ -263,7 +263,7 @@ fn c12_a_failed_registration_refuses_that_connection_alone() {
 
         let trace = Trace::new();
         sim.script(Call::Register, 0, Fault::Error(errno));
-        sim.connect_local(addr, trace.wrap("client", Sink));
+        sim.control().connect_local(addr, trace.wrap("client", Sink));
         sim.run_for(ms(1)).unwrap();
         assert_eq!(
             trace.of("client"),

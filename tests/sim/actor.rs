@@ -171,7 +171,7 @@ impl Actor {
 
     /// Sends of its own stream until it is congested.
     fn produce(&mut self, cx: &mut Context<'_>) {
-        while self.left > 0 && !cx.congested() {
+        while self.left > 0 && !cx.is_congested() {
             let most = self.world.borrow_mut().dice.within(1..9_000);
             let chunk = self.world.borrow().stream(self.end, self.left.min(most));
             self.left -= chunk.len();
@@ -292,7 +292,7 @@ impl Actor {
         let target = world.dice.pick(&targets);
         let kind = Kind::any(&mut world.dice, &[]);
         drop(world);
-        cx.connect_local(target.addr, Actor::client(&self.world, kind, target));
+        cx.driver().connect_local(target.addr, Actor::client(&self.world, kind, target));
     }
 
     fn replace(&self, cx: &mut Context<'_>) {
@@ -318,7 +318,7 @@ impl Protocol for Actor {
             let kind = Kind::RelayEnd(cx.id(), self.end);
             let child = Actor::client(&self.world, kind, target);
             let end = child.end;
-            self.child = Some((cx.connect_local(target.addr, child), end));
+            self.child = Some((cx.driver().connect_local(target.addr, child), end));
         }
         self.produce(cx);
         self.oddity(cx)
@@ -428,7 +428,7 @@ impl Protocol for Actor {
     }
 
     fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
-        if cx.congested() {
+        if cx.is_congested() {
             self.world.borrow_mut().fault(self.end, "drained and congested");
         }
         self.produce(cx);

@@ -22,7 +22,7 @@ struct Streamer {
 
 impl Streamer {
     fn produce(&mut self, cx: &mut Context<'_>) {
-        while self.sent < WHOLE && !cx.congested() {
+        while self.sent < WHOLE && !cx.is_congested() {
             let count = 16_384.min(WHOLE - self.sent);
             cx.write(&stream(self.sent, count));
             self.sent += count;
@@ -83,7 +83,7 @@ fn b5_a_client_that_streams_through_an_echo_gets_everything_back() {
         }
         let addr = serve(&mut sim, || Echo);
         let heard: Count = Rc::default();
-        sim.connect_local(addr, Streamer { sent: 0, heard: Rc::clone(&heard), chatty });
+        sim.control().connect_local(addr, Streamer { sent: 0, heard: Rc::clone(&heard), chatty });
         let peak = peak(&mut sim) as usize;
         assert_eq!(heard.get() as usize, WHOLE, "chatty {chatty}, rough {rough}");
         // Two ends, each with its mark and one read beyond it.
@@ -129,7 +129,7 @@ fn a_producer_on_drained_to_a_fast_reader_leaves_the_others_their_turn() {
     struct Endless;
     impl Endless {
         fn produce(cx: &mut Context<'_>) {
-            while !cx.congested() {
+            while !cx.is_congested() {
                 cx.write(&[3; 30_000]);
             }
         }
@@ -255,8 +255,8 @@ fn held_writers_go_on_when_their_target_closes_resets_or_is_aborted() {
         assert_eq!(sim.metrics().held, 2, "{how}");
         match how {
             0 => reader.reset(),
-            1 => sim.peer(id.get().unwrap()).abort(),
-            2 => sim.peer(id.get().unwrap()).close(),
+            1 => sim.control().peer(id.get().unwrap()).abort(),
+            2 => sim.control().peer(id.get().unwrap()).close(),
             _ => drop(reader),
         }
         sim.run_for(ms(20)).unwrap();

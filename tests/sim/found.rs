@@ -90,12 +90,12 @@ fn a_note_that_panics_when_nobody_takes_it_ends_nobody_else() {
     let mut sim = Sim::new(1);
     let witness = Witness::new(&mut sim);
     let acceptor = sim.acceptor("127.0.0.1:99".parse().unwrap()).unwrap();
-    let id = sim.connect_local("127.0.0.1:99".parse().unwrap(), Sink);
-    sim.peer(id).notify(Note::new(Bomb));
-    sim.peer(id).abort();
+    let id = sim.control().connect_local("127.0.0.1:99".parse().unwrap(), Sink);
+    sim.control().peer(id).notify(Note::new(Bomb));
+    sim.control().peer(id).abort();
     // Nobody listens there: this one ends while the note waits for it to open.
-    let id = sim.connect_local("127.0.0.1:98".parse().unwrap(), Sink);
-    sim.peer(id).notify(Note::new(Bomb));
+    let id = sim.control().connect_local("127.0.0.1:98".parse().unwrap(), Sink);
+    sim.control().peer(id).notify(Note::new(Bomb));
     witness.check(&mut sim);
     assert_eq!(sim.metrics().closes.total(), 2);
     drop(acceptor);
@@ -241,10 +241,11 @@ fn notes_that_wait_behind_a_replacement_reach_the_successor() {
     let told = Log::default();
     let mut sim = Sim::new(1);
     let acceptor = sim.acceptor("127.0.0.1:99".parse().unwrap()).unwrap();
-    let id = sim.connect_local("127.0.0.1:99".parse().unwrap(), First(Rc::clone(&told), None));
+    let id =
+        sim.control().connect_local("127.0.0.1:99".parse().unwrap(), First(Rc::clone(&told), None));
     sim.run_for(ms(5)).unwrap();
     for note in 1..=3_u32 {
-        sim.peer(id).notify(Note::new(note));
+        sim.control().peer(id).notify(Note::new(note));
     }
     sim.run_for(ms(5)).unwrap();
     assert_eq!(*told.borrow(), ["first 1", "opened", "second 2", "second 3"]);

@@ -182,7 +182,9 @@ fn run(seed: u64, traced: bool) -> Ran {
             (target, Kind::any(&mut world.dice, &world.targets), world.limits())
         };
         let actor = Actor::client(&world, kind, target);
-        sim.connect_local_with(target.addr, limits, boxed(trace.as_ref(), actor)).unwrap();
+        sim.control()
+            .connect_local_with(target.addr, limits, boxed(trace.as_ref(), actor))
+            .unwrap();
     }
     let raws = world.borrow_mut().dice.within(0..8);
     let mut raws: Vec<Raw> = (0..raws).map(|_| Raw::dial(&sim, &world)).collect();

@@ -436,13 +436,13 @@ fn a_client_that_connects_anew_in_closed_does_not_keep_a_driver_from_stopping() 
         }
         fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
             add(&self.1, 1);
-            cx.connect_local(self.0, Anew(self.0, Rc::clone(&self.1)));
+            cx.driver().connect_local(self.0, Anew(self.0, Rc::clone(&self.1)));
         }
     }
     let mut sim = Sim::new(11);
     let addr = serve(&mut sim, || Sink);
     let ended: Count = Rc::default();
-    sim.connect_local(addr, Anew(addr, Rc::clone(&ended)));
+    sim.control().connect_local(addr, Anew(addr, Rc::clone(&ended)));
     sim.run_for(ms(10)).unwrap();
     sim.handle().shutdown();
     let over = sim.run_until(|sim| sim.metrics().turns > 1_000).unwrap();

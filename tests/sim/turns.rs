@@ -34,11 +34,11 @@ impl<F: FnMut(&mut Context<'_>, &[ConnId], &[u8])> Protocol for Member<F> {
         Ok(())
     }
     fn notified(&mut self, cx: &mut Context<'_>, _: Note) -> Outcome {
-        self.closed.borrow_mut().push((cx.id(), cx.metrics().turns));
+        self.closed.borrow_mut().push((cx.id(), cx.driver().metrics().turns));
         Ok(())
     }
     fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
-        self.closed.borrow_mut().push((cx.id(), cx.metrics().turns));
+        self.closed.borrow_mut().push((cx.id(), cx.driver().metrics().turns));
     }
 }
 
@@ -74,7 +74,9 @@ fn c1_an_event_for_a_connection_closed_earlier_in_the_batch_reaches_nobody() {
             add(&hears, 1);
             if cx.id() == ids[0] {
                 cx.peer(ids[1]).abort();
-                let new = cx.connect_local("127.0.0.1:99".parse().unwrap(), wrap.wrap("new", Sink));
+                let new = cx
+                    .driver()
+                    .connect_local("127.0.0.1:99".parse().unwrap(), wrap.wrap("new", Sink));
                 // The slot's number is before the dot.
                 let slot = |id: ConnId| id.to_string().split('.').next().unwrap().to_owned();
                 assert_ne!(slot(new), slot(ids[1]), "a slot is not reused within the turn");
@@ -109,8 +111,8 @@ fn c1_a_slot_given_back_in_a_turn_is_not_taken_again_in_it() {
             if cx.id() == ids[0] {
                 cx.peer(ids[1]).abort();
             } else {
-                let new = cx.connect_local("127.0.0.1:1".parse().unwrap(), Sink);
-                connects.borrow_mut().push((new, cx.metrics().turns));
+                let new = cx.driver().connect_local("127.0.0.1:1".parse().unwrap(), Sink);
+                connects.borrow_mut().push((new, cx.driver().metrics().turns));
             }
         }
     });
@@ -139,7 +141,7 @@ fn c1_slots_are_reused_again_and_again_without_a_mistake() {
             self.1.set(self.1.get() + 1);
             if self.0 > 0 {
                 let next = Again(self.0 - 1, Rc::clone(&self.1), cx.id());
-                cx.connect_local("127.0.0.1:1".parse().unwrap(), next);
+                cx.driver().connect_local("127.0.0.1:1".parse().unwrap(), next);
             }
         }
     }
@@ -154,14 +156,14 @@ fn c1_slots_are_reused_again_and_again_without_a_mistake() {
     let _ = watch;
     sim.run_for(ms(1)).unwrap();
     for _ in 0..8 {
-        let id = sim.connect_local(addr, Sink);
+        let id = sim.control().connect_local(addr, Sink);
         let start = Again(rounds, Rc::clone(&ended), id);
-        first.get_or_insert(sim.connect_local(addr, start));
+        first.get_or_insert(sim.control().connect_local(addr, start));
     }
     let all = 8 * (rounds + 1);
     assert!(sim.run_until(|_| ended.get() == all).unwrap());
     assert_eq!(sim.metrics().open, 1);
-    assert!(!sim.peer(first.unwrap()).is_open());
+    assert!(!sim.control().peer(first.unwrap()).is_open());
     drop(client);
 }
 
@@ -175,7 +177,7 @@ fn what_a_callback_causes_for_others_is_told_in_a_later_turn() {
             let asks = Rc::clone(&asks);
             move |cx: &mut Context<'_>, ids: &[ConnId], _: &[u8]| {
                 if cx.id() == ids[0] {
-                    asks.set(cx.metrics().turns);
+                    asks.set(cx.driver().metrics().turns);
                     for id in &ids[1..] {
                         if notes {
                             cx.peer(*id).notify(Note::new(()));
@@ -208,9 +210,9 @@ fn c3_the_rest_of_the_batch_is_served_after_a_stop_inside_a_callback() {
             add(&hears, 1);
             if cx.id() == ids[0] {
                 if let Some(listener) = cx.listener() {
-                    cx.stop_listening(listener);
+                    cx.driver().stop_listening(listener);
                 }
-                cx.stop();
+                cx.driver().shutdown();
             }
         }
     });
@@ -302,7 +304,7 @@ fn c7_a_timer_storm_fires_in_slices_and_input_is_served_between() {
         fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
             assert!(cx.age() >= ms(50));
             add(&self.0, 1);
-            let turn = cx.metrics().turns as usize;
+            let turn = cx.driver().metrics().turns as usize;
             let mut turns = self.1.borrow_mut();
             if turns.len() <= turn {
                 turns.resize(turn + 1, 0);

@@ -21,7 +21,7 @@ pub(super) struct Doer {
 
 /// The simulator's own time.
 fn now(cx: &Context<'_>) -> Duration {
-    cx.wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    cx.driver().wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// What a script may bring a callback to.
@@ -42,13 +42,13 @@ impl Doer {
         model.id = Some(cx.id());
         let stage = self.stage;
         model.tell(|| {
-            format!("{callback} in {stage:?}, {} unsent, congested {}", cx.unsent(), cx.congested())
+            format!("{callback} in {stage:?}, {} unsent, congested {}", cx.unsent(), cx.is_congested())
         });
         model.rule(next.is_some(), |_| format!("{callback} in {stage:?}"));
         self.stage = next.unwrap_or(stage);
         // The congestion of a broken connection ends with it.
         let breaks = model.cut || model.broken || callback == "closed";
-        let settled = !model.congested || cx.congested() || callback == "drained";
+        let settled = !model.congested || cx.is_congested() || callback == "drained";
         model.rule(settled || breaks, |_| {
             format!("{callback}: no longer congested, and drained has not run")
         });
@@ -64,7 +64,7 @@ impl Doer {
     /// Every callback but `closed` ends here.
     fn act(&mut self, cx: &mut Context<'_>, input: Option<&mut Input<'_>>) -> Outcome {
         let end = self.wish(cx, input);
-        self.model.borrow_mut().congested = cx.congested();
+        self.model.borrow_mut().congested = cx.is_congested();
         match end {
             End::Fine => Ok(()),
             End::Error => Err("planned".into()),
@@ -199,7 +199,7 @@ impl Doer {
         if count % 2 == 0 {
             input.consume(count);
         } else {
-            drop(input.take(count));
+            drop(input.split_to(count));
         }
         model.consumed += count;
     }
@@ -291,7 +291,7 @@ impl Protocol for Doer {
         {
             let model = &mut *self.model.borrow_mut();
             model.timers.clear();
-            model.congested = cx.congested();
+            model.congested = cx.is_congested();
         }
         self.enter(cx, "opened", next);
         self.act(cx, None)
@@ -330,7 +330,7 @@ impl Protocol for Doer {
         self.enter(cx, "drained", next);
         {
             let model = &mut *self.model.borrow_mut();
-            model.rule(!cx.congested(), |_| "drained and congested".to_owned());
+            model.rule(!cx.is_congested(), |_| "drained and congested".to_owned());
             let known = model.congested || model.outside > 0;
             model.rule(known, |_| "drained without congestion".to_owned());
         }

@@ -222,7 +222,7 @@ impl Caller {
     }
 
     fn speak(&mut self, cx: &mut Context<'_>) {
-        while self.said < self.count && !cx.congested() {
+        while self.said < self.count && !cx.is_congested() {
             let to = self.count.min(self.said + 2_000);
             let bytes: Vec<u8> = (self.said..to).map(|at| byte_at(self.number, at)).collect();
             cx.write(&bytes);

@@ -53,7 +53,7 @@ impl Relay {
 impl Protocol for Relay {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         let near = cx.id();
-        self.far = Some(cx.connect_local(self.target, Far { near }));
+        self.far = Some(cx.driver().connect_local(self.target, Far { near }));
         Ok(())
     }
 
@@ -125,8 +125,8 @@ impl Protocol for Hub {
                 input.need(frame);
                 break;
             }
-            let bytes = input.take(frame);
-            cx.push_all(&self.members.borrow(), bytes);
+            let bytes = input.split_to(frame);
+            cx.driver().push_all(&self.members.borrow(), bytes);
         }
         Ok(())
     }

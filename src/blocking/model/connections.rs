@@ -31,7 +31,7 @@ impl Protocol for Talk {
     }
 
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        self.back += input.take_all().len();
+        self.back += input.split_all().len();
         if self.back >= 10 {
             cx.close();
         }
@@ -240,7 +240,7 @@ impl Protocol for Meddler {
     }
 
     fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
-        assert!(cx.metrics().connects <= 2);
+        assert!(cx.driver().metrics().connects <= 2);
         self.meddle(cx);
     }
 }
@@ -297,7 +297,7 @@ impl Protocol for First {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         self.note_call();
         while !input.is_empty() {
-            if input.take(1)[0] == b'r' {
+            if input.split_to(1)[0] == b'r' {
                 self.replaced.store(true, Ordering::SeqCst);
                 self.next.take().into_iter().for_each(|next| cx.replace(next).feed_unread());
                 break;
@@ -318,7 +318,7 @@ impl Protocol for First {
 
 impl Protocol for Second {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        if input.take_all().contains(&b'b') {
+        if input.split_all().contains(&b'b') {
             cx.close();
         }
         Ok(())

@@ -198,7 +198,7 @@ fn model_a_write_that_nobody_takes_ends_with_its_connection() {
         let ender = spawn(move || {
             dawdle();
             if pushes {
-                handle.push(id, &b"pushed"[..]).unwrap();
+                handle.write_bytes(id, &b"pushed"[..]).unwrap();
                 dawdle();
             }
             if aborts {

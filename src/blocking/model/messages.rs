@@ -135,7 +135,7 @@ impl Numbering {
 
 impl Protocol for Numbering {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        for _ in input.take_all().iter().take((8 - self.1).into()) {
+        for _ in input.split_all().iter().take((8 - self.1).into()) {
             self.tell(cx);
         }
         Ok(())
@@ -265,7 +265,7 @@ fn model_an_echo_and_pushes_share_a_socket() {
         let pusher = spawn(move || {
             for _ in 0..2 {
                 dawdle();
-                handle.push(id, &b"0123456789"[..]).unwrap();
+                handle.write_bytes(id, &b"0123456789"[..]).unwrap();
             }
         });
         run(&mut driver);
@@ -304,7 +304,7 @@ fn model_a_note_comes_between_writes_that_never_end() {
         let threads = [
             spawn(move || {
                 while !noted.load(Ordering::SeqCst) {
-                    let _ = pusher.push(id, &b"always more than a window"[..]);
+                    let _ = pusher.write_bytes(id, &b"always more than a window"[..]);
                     thread::yield_now();
                 }
             }),
@@ -424,7 +424,7 @@ fn model_pushes_to_a_slow_reader_arrive_in_order() {
                 let handle = driver.handle();
                 spawn(move || {
                     for _ in 0..2 {
-                        handle.push(id, &bytes[..]).unwrap();
+                        handle.write_bytes(id, &bytes[..]).unwrap();
                     }
                 })
             })

@@ -32,7 +32,7 @@ const DEADLINE: Timer = Timer::reserved(2);
 ///         Ok(reply) => println!("{}: {} bytes", reply.status(), reply.body().len()),
 ///         Err(error) => println!("no reply: {error}"),
 ///     }
-///     cx.stop();
+///     cx.driver().shutdown();
 /// });
 /// let mut reactor = Reactor::new()?;
 /// reactor.connect(([127, 0, 0, 1], 8080).into(), protocol);

@@ -311,7 +311,7 @@ impl Response {
     }
 
     /// Writes a part of the body of a started answer. While
-    /// [`congested`](Context::congested), a producer stops until
+    /// [`is_congested`](Context::is_congested), a producer stops until
     /// [`Handler::drained`](super::Handler::drained); what is written from
     /// [`Handler::body`](super::Handler::body) holds its own input back without that.
     pub fn write(&mut self, cx: &mut Context<'_>, bytes: impl AsRef<[u8]>) {
@@ -502,7 +502,7 @@ impl Response {
         length: Option<u64>,
         body: &[u8],
     ) {
-        if cx.is_stopping() {
+        if cx.driver().is_stopping() {
             self.keep_no_longer();
         }
         let facts = self.facts;

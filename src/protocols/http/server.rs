@@ -124,7 +124,7 @@ impl<H: Handler> Http<H> {
                 if matches!(rest.first(), Some(b'\r' | b'\n')) && self.skip_empty_lines(rest) {
                     break;
                 }
-                if cx.congested() || taken >= self.response.rules().pipeline_max {
+                if cx.is_congested() || taken >= self.response.rules().pipeline_max {
                     self.put_off(cx);
                     break;
                 }
@@ -151,7 +151,7 @@ impl<H: Handler> Http<H> {
     #[cold]
     fn put_off(&mut self, cx: &mut Context<'_>) {
         cx.pause_reading();
-        if !cx.congested() {
+        if !cx.is_congested() {
             cx.set_timer(GO_ON, Duration::ZERO);
         }
     }
