@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::connection::{Connection, Consumed, Flags};
+use crate::connection::{Connection, Consumed};
+use crate::filter::Filter;
 use crate::guard::{Panic, guarded};
 use crate::note::Note;
 use crate::protocol::{Callback, Context, Input, Outcome, Protocol, Shared, SocketInfo};
-use crate::reason::{CloseKind, CloseReason};
+use crate::reason::{By, CloseKind, CloseReason};
 use crate::timer::Timer;
 
 /// A connection and its protocol, as a driver lends them for one callback.
@@ -31,7 +32,6 @@ impl Called<'_> {
 
     /// Shows what is left to `eof`.
     pub(crate) fn eof(self, shown: &[u8]) -> Consumed {
-        self.conn.handle_called(Flags::EOF_DUE);
         self.conn.handle_grammar(Callback::Eof);
         let mut input = Input::new(shown);
         self.run::<true>(Callback::Eof, shown, |protocol, cx| protocol.eof(cx, &mut input));
@@ -39,7 +39,6 @@ impl Called<'_> {
     }
 
     pub(crate) fn opened(self) {
-        self.conn.handle_called(Flags::OPENED_DUE);
         self.run_cold(Callback::Opened, &mut |protocol, cx| protocol.opened(cx));
     }
 
@@ -60,7 +59,6 @@ impl Called<'_> {
     }
 
     pub(crate) fn stopping(self) {
-        self.conn.handle_called(Flags::STOPPING_DUE);
         self.run_cold(Callback::Stopping, &mut |protocol, cx| protocol.stopping(cx));
     }
 
@@ -69,6 +67,21 @@ impl Called<'_> {
             protocol.closed(cx, reason);
             Ok(())
         });
+    }
+
+    /// Asks the protocol for a filter, before `opened`. None ends the connection: it panicked.
+    pub(crate) fn filter(self) -> Option<Option<Box<dyn Filter>>> {
+        let Called { shared, conn, protocol, .. } = self;
+        match guarded(|| protocol.filter()) {
+            Ok(filter) => Some(filter),
+            Err(panic) => {
+                shared.metrics.panics += 1;
+                let peer = conn.peer();
+                log::error!(target: "lariat::dispatch", "filter for {peer} panicked: {panic}");
+                conn.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
+                None
+            }
+        }
     }
 
     /// All callbacks but `data` share one copy of [`Called::run`].

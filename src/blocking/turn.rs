@@ -9,7 +9,7 @@ use super::effects;
 use super::hub::lock;
 use super::sending::Drained;
 use super::worker::{Next, Role, Worker};
-use crate::connection::{Connection, Consumed, Expired, Flags};
+use crate::connection::{Connection, Consumed, Due, Expired, Flags, Round};
 use crate::dispatch::Called;
 use crate::guard::drop_guarded;
 use crate::protocol::{Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerOwner};
@@ -56,13 +56,13 @@ impl Worker {
                 sending = Some(self.try_drain(&cell));
             } else if member.applying {
                 return Next::OtherFirst;
-            } else if let (Some(due), true) = (next_due(&member), mem::take(&mut timer_ran)) {
-                self.call_due(member, due);
+            } else if mem::take(&mut timer_ran) && member.conn.has_due() {
+                self.call_due(member);
             } else if let Some((timer, key)) = self.due_timer(&mut member, now) {
                 timer_ran = true;
                 self.call_timer(member, timer, key);
-            } else if let Some(due) = next_due(&member) {
-                self.call_due(member, due);
+            } else if member.conn.has_due() {
+                self.call_due(member);
             } else {
                 let next = self.next(&member, now);
                 drop(member);
@@ -108,7 +108,7 @@ impl Worker {
     pub(super) fn is_due(&self, member: &Member, now: u64) -> bool {
         let timer =
             self.role == Role::Companion && member.timers.next().is_some_and(|at| at <= now);
-        !member.applying && (timer || next_due(member).is_some())
+        !member.applying && (timer || member.conn.has_due())
     }
 
     /// Timers are the companion's: the reading thread has the socket to look after.
@@ -136,34 +136,33 @@ impl Worker {
         }
     }
 
-    fn call_due(&mut self, mut member: MutexGuard<'_, Member>, due: Flags) {
-        let callback = if due == Flags::OPENED_DUE {
-            self.call(&mut member, |called| called.opened());
-            Callback::Opened
-        } else if due == Flags::STOPPING_DUE {
-            self.call(&mut member, |called| called.stopping());
-            Callback::Stopping
-        } else if due == Flags::DRAINED_DUE {
-            if !member.conn.poll_drained() {
-                return;
+    fn call_due(&mut self, mut member: MutexGuard<'_, Member>) {
+        let callback = match member.conn.poll_due(&mut Round::default()) {
+            Some(Due::Opened) => {
+                self.call(&mut member, |called| called.opened());
+                Callback::Opened
             }
-            self.call(&mut member, |called| called.drained());
-            Callback::Drained
-        } else if due == Flags::NOTES_DUE {
-            let Some(note) = member.conn.poll_note() else {
-                return member.conn.handle_called(Flags::NOTES_DUE);
-            };
-            self.call(&mut member, |called| called.notified(note));
-            Callback::Notified
-        } else {
-            return self.call_input(member, due == Flags::EOF_DUE);
+            Some(Due::Stopping) => {
+                self.call(&mut member, |called| called.stopping());
+                Callback::Stopping
+            }
+            Some(Due::Drained) => {
+                self.call(&mut member, |called| called.drained());
+                Callback::Drained
+            }
+            Some(Due::Notified(note)) => {
+                self.call(&mut member, |called| called.notified(note));
+                Callback::Notified
+            }
+            Some(Due::Data) => return self.call_input(member, false),
+            Some(Due::Eof) => return self.call_input(member, true),
+            None => return,
         };
         self.settle(member, &[], callback, |_, _| {});
     }
 
     /// Shows unread input to `data` or `eof`.
     fn call_input(&mut self, mut member: MutexGuard<'_, Member>, eof: bool) {
-        member.conn.handle_called(if eof { Flags::EOF_DUE } else { Flags::DATA_DUE });
         let unread = member.conn.lend_unread();
         let called = self.call(&mut member, |called| {
             if eof {
@@ -293,27 +292,4 @@ impl Worker {
         self.ask_for_filter(member, successor.feed);
         old.map(|old| old as Box<dyn Protocol>)
     }
-}
-
-/// The next callback that is due, in the order of the contract.
-fn next_due(member: &Member) -> Option<Flags> {
-    let flags = member.conn.flags();
-    if flags.any(Flags::CLOSING | Flags::ENDED | Flags::CONNECTING | Flags::HANDSHAKING) {
-        return None;
-    }
-    if flags.any(Flags::OPENED_DUE) {
-        return Some(Flags::OPENED_DUE);
-    }
-    if flags.none(Flags::OPENED) {
-        return None;
-    }
-    for due in [Flags::STOPPING_DUE, Flags::DRAINED_DUE, Flags::NOTES_DUE] {
-        if flags.any(due) {
-            return Some(due);
-        }
-    }
-    if flags.any(Flags::PAUSED | Flags::HELD) {
-        return None;
-    }
-    [Flags::DATA_DUE, Flags::EOF_DUE].into_iter().find(|due| flags.any(*due))
 }

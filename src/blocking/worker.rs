@@ -15,11 +15,10 @@ use super::counters::Counters;
 use super::effects::{self, Author};
 use super::hub::{Hub, lock};
 use super::system;
-use crate::connection::Flags;
+use crate::connection::{Flags, Step, Steps};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
 use crate::protocol::Shared;
-use crate::reason::{By, CloseKind};
 
 /// What a thread reads into. A large one costs each thread its memory only once it is used.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
@@ -103,16 +102,9 @@ impl Worker {
         if member.conn.flags().any(Flags::CONNECTING | Flags::ENDED) {
             return;
         }
-        let Some(protocol) = &mut member.protocol else { return };
-        match guarded(|| protocol.filter()) {
-            Ok(None) => {}
-            Ok(Some(filter)) => {
-                member.conn.handle_filter(filter, feed, &mut self.shared.chunks, now);
-            }
-            Err(panic) => {
-                self.shared.metrics.panics += 1;
-                member.conn.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
-            }
+        let filter = self.call(member, |called| called.filter());
+        if let Some(Some(Some(filter))) = filter {
+            member.conn.handle_filter(filter, feed, &mut self.shared.chunks, now);
         }
     }
 
@@ -125,34 +117,31 @@ impl Worker {
             member.conn.handle_released(self.cell.id);
         }
         let now = self.shared.clock.exact();
-        member.conn.handle_wishes(&mut self.shared.chunks, now, false);
-        member.conn.poll_broken_end();
-        self.finish_sending(member, now);
-        member.conn.poll_finished();
-        member.conn.handle_wishes(&mut self.shared.chunks, now, false);
-        member.conn.poll_broken_end();
+        let mut steps = Steps::beside(member.writing);
+        loop {
+            match member.conn.poll_step(&mut steps, &mut self.shared.chunks, now) {
+                // The threads of the connection see to its output and to its end.
+                Step::Flush | Step::Close => {}
+                Step::Fin => self.send_fin(member, now),
+                Step::Linger => {
+                    member.lingered = true;
+                    self.cut = self.hub.linger(self.cell.id);
+                }
+                Step::Settled => break,
+            }
+        }
         if member.conn.flags().any(Flags::CLOSING | Flags::ENDED) {
             for key in member.conn.take_timers() {
                 member.timers.cancel(key);
             }
         }
-        if member.conn.is_lingering() && member.conn.handle_lingering() {
-            member.lingered = true;
-            self.cut = self.hub.linger(self.cell.id);
-        }
     }
 
-    /// Sends our FIN when it is time. It must not overtake bytes that a thread is about to write.
-    fn finish_sending(&mut self, member: &mut Member, now: u64) {
-        if member.writing || !member.conn.poll_fin(now) {
-            return;
-        }
-        let closing = member.conn.flags().any(Flags::CLOSING);
-        // Both ends have finished then, and the close of the socket says so.
-        let implied = closing && member.conn.flags().any(Flags::PEER_FIN);
+    /// Shuts the socket's write side.
+    fn send_fin(&mut self, member: &mut Member, now: u64) {
         let result = match self.cell.socket.get() {
-            Some(socket) if !implied => socket.shutdown(Shutdown::Write),
-            _ => Ok(()),
+            Some(socket) => socket.shutdown(Shutdown::Write),
+            None => Ok(()),
         };
         member.conn.handle_fin_sent(now);
         if let Err(error) = result {

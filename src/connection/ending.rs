@@ -185,6 +185,7 @@ impl Connection {
     fn stop_callbacks(&mut self) {
         self.flags
             .clear(Flags::DUE | Flags::PAUSED | Flags::HELD | Flags::NEEDY | Flags::CONGESTED);
+        self.flags.clear(Flags::LEFT);
         self.need = 0;
         if let Some(rare) = self.rare.as_mut() {
             // A note is the user's, and so is its drop.
@@ -200,13 +201,18 @@ impl Connection {
         if self.flags.any(Flags::ENDED) {
             return;
         }
-        self.stop_callbacks();
-        self.lose_unread();
-        self.flags.set(Flags::ENDED);
         if kind == CloseKind::Panicked {
             self.flags.set(Flags::RESET);
         }
         self.rare_mut().ending = Some(Ending { by, kind, cause });
+        self.conclude();
+    }
+
+    /// The one door to the end, whose reason is stored: nothing is delivered or sent any more.
+    fn conclude(&mut self) {
+        self.stop_callbacks();
+        self.lose_unread();
+        self.flags.set(Flags::ENDED);
     }
 
     /// The connection has failed at the socket. What the kernel still holds is delivered first,
@@ -218,6 +224,11 @@ impl Connection {
         let undeliverable = Flags::CLOSING | Flags::PAUSED | Flags::CONNECTING;
         if self.flags.any(Flags::HELD) {
             self.flags.clear(Flags::HELD);
+            self.show_again();
+        }
+        if self.flags.any(Flags::LEFT) {
+            // No `drained` will come that it could wait for.
+            self.flags.clear(Flags::LEFT);
             self.show_again();
         }
         let undelivered = self.flags.any(Flags::DATA_DUE)
@@ -280,7 +291,8 @@ impl Connection {
             return self.handle_linger_cut();
         }
         if self.closes_for_cause() {
-            self.flags.set(Flags::ENDED | Flags::RESET);
+            self.flags.set(Flags::RESET);
+            self.conclude();
         } else {
             self.handle_reset(By::Runtime, CloseKind::Shutdown);
         }
@@ -371,7 +383,7 @@ impl Connection {
             self.begin_close(By::Us, CloseKind::Finished, None);
         }
         // The end that closing began with stays.
-        self.flags.set(Flags::ENDED);
+        self.conclude();
         true
     }
 
@@ -385,7 +397,7 @@ impl Connection {
     /// Ends lingering early: room or descriptors are wanted.
     pub(crate) fn handle_linger_cut(&mut self) {
         if self.is_lingering() {
-            self.flags.set(Flags::ENDED);
+            self.conclude();
         }
     }
 
@@ -465,8 +477,7 @@ impl Connection {
     fn close_expired(&mut self, closing: bool, stalled: bool) {
         if self.flags.any(Flags::FIN_SENT) {
             // Everything was sent; the peer has had its time to read it.
-            self.flags.set(Flags::ENDED);
-            return;
+            return self.conclude();
         }
         let deadline = match (closing, stalled) {
             (true, _) => Deadline::Close,
@@ -480,7 +491,7 @@ impl Connection {
             self.end(By::Runtime, CloseKind::TimedOut(deadline), None);
         } else {
             // What began the close says more than that it could not be completed.
-            self.flags.set(Flags::ENDED);
+            self.conclude();
         }
     }
 

@@ -109,6 +109,12 @@ impl Flags {
     pub(crate) const LATE: Flags = Flags(1 << 43);
     /// A late write has been logged.
     pub(crate) const WARNED: Flags = Flags(1 << 41);
+    /// `data` left input while output was congested: it is shown again after `drained`.
+    pub(crate) const LEFT: Flags = Flags(1 << 44);
+
+    /// States in which no callback but `closed` runs.
+    pub(crate) const UNCALLABLE: Flags =
+        Flags(Self::CLOSING.0 | Self::ENDED.0 | Self::CONNECTING.0 | Self::HANDSHAKING.0);
 
     /// Reading goes on when of these `READABLE` alone is set.
     pub(crate) const READ_GATE: Flags = Flags(

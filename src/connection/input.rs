@@ -193,7 +193,10 @@ impl Connection {
         }
         self.need = 0;
         // A pause that was taken back within this very callback shows nothing again.
-        self.flags.clear(Flags::NEEDY | Flags::DATA_DUE);
+        self.flags.clear(Flags::NEEDY | Flags::DATA_DUE | Flags::LEFT);
+        if left > 0 && self.flags.any(Flags::CONGESTED) {
+            self.flags.set(Flags::LEFT);
+        }
         let failed = self.flags.any(Flags::FAILED);
         if need > self.limits.input_max && !failed {
             return self.begin_close(By::Runtime, CloseKind::InputFull, None);
@@ -202,12 +205,14 @@ impl Connection {
             self.need = need as u32;
             self.flags.set(Flags::NEEDY);
         }
-        if left < self.limits.input_max {
+        if left == 0 {
             return;
         }
-        if left < shown {
-            // It moves on, but not fast enough to stop at what one `data` consumed.
+        if left < shown && (need == 0 || left >= self.limits.input_max) {
+            // It moves on: the rest has its turn behind other connections.
             self.flags.set(Flags::DATA_DUE);
+        } else if left < self.limits.input_max {
+            // It waits for more.
         } else if !failed && self.flags.none(Flags::PAUSED | Flags::HELD | Flags::CLOSE_WANTED) {
             self.begin_close(By::Runtime, CloseKind::InputFull, None);
         } else {

@@ -10,6 +10,7 @@ mod ending;
 mod flags;
 mod input;
 mod output;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,8 @@ use crate::timer::{Timer, TimerKey};
 pub(crate) use ending::{Ending, Expired};
 pub(crate) use flags::Flags;
 pub(crate) use input::Consumed;
+pub(crate) use output::{Queued, Written};
+pub(crate) use steps::{Due, Round, Step, Steps};
 
 /// The sans-IO state of one stream.
 pub(crate) struct Connection {
@@ -277,12 +280,7 @@ impl Connection {
         if flags.any(Flags::CONNECTING) {
             return flags.any(Flags::WRITABLE | Flags::FAULTY);
         }
-        let deliverable = flags.none(Flags::PAUSED | Flags::HELD);
-        let callable = flags.any(Flags::DRAINED_DUE | Flags::NOTES_DUE | Flags::STOPPING_DUE)
-            || (flags.any(Flags::DATA_DUE | Flags::EOF_DUE) && deliverable);
-        flags.any(Flags::OPENED_DUE | Flags::FAULTY)
-            || self.has_output()
-            || (callable && flags.any(Flags::OPENED))
+        flags.any(Flags::FAULTY) || self.has_output() || self.has_due()
     }
 
     /// Whether a flush would be of use. Clear bytes wait for a filter that is not open.
@@ -403,17 +401,6 @@ impl Connection {
         }
     }
 
-    /// A callback is about to run: it is no longer due.
-    pub(crate) fn handle_called(&mut self, due: Flags) {
-        self.flags.clear(due);
-        if due.any(Flags::OPENED_DUE) {
-            self.flags.set(Flags::OPENED);
-        }
-        if due.any(Flags::EOF_DUE) {
-            self.flags.set(Flags::EOF_DONE);
-        }
-    }
-
     /// Checks that `callback` may run now.
     pub(crate) fn handle_grammar(&mut self, callback: Callback) {
         self.grammar = self.grammar.after(callback);
@@ -424,19 +411,6 @@ impl Connection {
         if self.flags.none(Flags::CLOSING | Flags::ENDED) {
             self.flags.set(Flags::STOPPING_DUE);
         }
-    }
-
-    pub(crate) fn handle_lingering(&mut self) -> bool {
-        let newly = self.flags.none(Flags::LINGERING);
-        self.flags.set(Flags::LINGERING);
-        newly
-    }
-
-    /// The end is decided; true once.
-    pub(crate) fn handle_counted_out(&mut self) -> bool {
-        let newly = self.flags.none(Flags::COUNTED_OUT);
-        self.flags.set(Flags::COUNTED_OUT);
-        newly
     }
 
     /// The connect was asked for while the driver was stopping.
@@ -476,19 +450,6 @@ impl Connection {
         rare.notes.push_back(note);
         self.flags.set(Flags::NOTES_DUE);
         Ok(())
-    }
-
-    /// Notes are left that could not be told now.
-    pub(crate) fn handle_notes_left(&mut self) {
-        let left = self.rare().is_some_and(|rare| !rare.notes.is_empty());
-        if left && self.flags.none(Flags::CLOSING | Flags::ENDED) {
-            self.flags.set(Flags::NOTES_DUE);
-        }
-    }
-
-    /// The next note that is due. Those that came later wait for the next turn.
-    pub(crate) fn poll_note(&mut self) -> Option<Note> {
-        self.rare.as_mut()?.notes.pop_front()
     }
 
     // ---- timers ------------------------------------------------------------------------------
@@ -569,6 +530,7 @@ impl Connection {
     /// Another protocol takes over: it gets `opened`, then what is unread and a FIN.
     pub(crate) fn handle_replaced(&mut self) {
         self.flags.clear(Flags::DATA_DUE | Flags::EOF_DUE | Flags::NEEDY | Flags::PAUSED);
+        self.flags.clear(Flags::LEFT);
         self.need = 0;
         if self.idle != Idle::AS_LIMITED {
             self.idle = Idle::AS_LIMITED;

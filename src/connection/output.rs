@@ -8,14 +8,74 @@ use bytes::Bytes;
 use super::{Connection, Filtered, Flags};
 use crate::buffer::ChunkPool;
 use crate::filter::Filter;
-use crate::guard::guarded;
+use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
 use crate::reason::{By, CloseKind, FilterFailure};
 
 /// Clear bytes that a filter is given at a time, and wire bytes above which it gets no more.
 const FILTER_STEP: usize = 16 * 1024;
 
+/// Bytes that others have written.
+pub(crate) enum Written<'a> {
+    Copied(&'a [u8]),
+    Shared(Bytes),
+}
+
+impl Written<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Written::Copied(bytes) => bytes.len(),
+            Written::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// What became of bytes that others have written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queued {
+    /// They are queued.
+    Waiting,
+    /// They are queued; input caused them, and it waits until the queue has drained: the writer is
+    /// to be held.
+    Held,
+    /// The connection takes no more writes. They are dropped and counted as refused.
+    Refused,
+    /// They are dropped, and the connection ends because they were too much, or had broken before.
+    Lost,
+}
+
 impl Connection {
+    /// Takes in what others have written; `caused` says whether their input caused it.
+    pub(crate) fn take_queued(
+        &mut self,
+        written: Written<'_>,
+        caused: bool,
+        pool: &mut ChunkPool,
+        tick: u64,
+    ) -> Queued {
+        let count = written.len();
+        if self.flags.any(Flags::NO_WRITES) {
+            self.handle_refused(count);
+            drop_guarded(written);
+            return Queued::Refused;
+        }
+        if !self.check_marks(count) {
+            self.want_overflow();
+            self.lose_output(count);
+            drop_guarded(written);
+            return Queued::Lost;
+        }
+        let queued = match written {
+            Written::Copied(bytes) => self.queue(bytes, pool, tick),
+            Written::Shared(bytes) => self.queue_shared(bytes, tick),
+        };
+        match queued {
+            false => Queued::Lost,
+            true if caused && self.handle_caused(count) => Queued::Held,
+            true => Queued::Waiting,
+        }
+    }
+
     /// Unsent bytes, without those that the running callback has written.
     #[inline(always)]
     pub(crate) fn unsent(&self) -> usize {
@@ -84,6 +144,7 @@ impl Connection {
     /// Queues `bytes` without copying. Returns false as [`Connection::queue`] does.
     pub(crate) fn queue_shared(&mut self, bytes: Bytes, tick: u64) -> bool {
         if !self.takes_output(bytes.len(), tick) {
+            drop_guarded(bytes);
             return false;
         }
         self.rare_mut().queue.push_shared(bytes);
@@ -228,6 +289,10 @@ impl Connection {
         let drained = self.unsent() <= self.limits.low_mark;
         if drained {
             self.flags.clear(Flags::CONGESTED);
+            if self.flags.any(Flags::LEFT) {
+                self.flags.clear(Flags::LEFT);
+                self.show_again();
+            }
         }
         drained
     }

@@ -1,16 +1,14 @@
 //! Effects: what callbacks wished for beyond their own connection, applied in order.
 
 use std::mem;
-use std::sync::Arc;
 
 use super::system::System;
 use super::{EventLoop, Released};
-use crate::connection::Flags;
-use crate::guard::{drop_guarded, guarded};
+use crate::connection::{Flags, Queued, Written};
+use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::note::Note;
 use crate::protocol::{Content, Effect, Protocol, Successor, TimerOwner};
-use crate::reason::{By, CloseKind};
 
 /// Above this capacity the copied bytes of effects are given back after use.
 const BYTES_KEPT: usize = 256 * 1024;
@@ -94,43 +92,35 @@ impl<S: System> EventLoop<S> {
         let tick = self.shared.clock.tick();
         let Some(entry) = self.table.get_mut(to) else {
             self.shared.metrics.stale += 1;
+            drop_guarded(content);
             return;
         };
-        let count = match &content {
-            Content::Copied(range) => range.len(),
-            Content::Shared(bytes) => bytes.len(),
+        let written = match content {
+            Content::Copied(range) => Written::Copied(&bytes[range]),
+            Content::Shared(bytes) => Written::Shared(bytes),
         };
+        let count = written.len();
         if count == 0 {
             return;
         }
-        if entry.conn.flags().any(Flags::NO_WRITES) {
-            self.shared.metrics.refused_bytes += count as u64;
-            entry.conn.handle_refused(count);
-            return;
-        }
-        if !entry.conn.check_marks(count) {
-            entry.conn.want_overflow();
-            entry.conn.lose_output(count);
-            return self.finish(to);
-        }
         entry.conn.borrow_rare(&mut self.shared.rares);
-        let queued = match content {
-            Content::Copied(range) => {
-                entry.conn.queue(&bytes[range], &mut self.shared.chunks, tick)
+        let caused = caused_by.is_some();
+        let queued = entry.conn.take_queued(written, caused, &mut self.shared.chunks, tick);
+        match queued {
+            Queued::Refused => {
+                self.shared.metrics.refused_bytes += count as u64;
+                entry.conn.return_rare(&mut self.shared.rares);
+                return;
             }
-            Content::Shared(bytes) => entry.conn.queue_shared(bytes, tick),
-        };
-        if !queued {
-            return;
-        }
-        if entry.conn.handle_dirty(true) {
-            self.dirty.push(to);
-            self.chores = true;
-        }
-        if let Some(writer) = caused_by {
-            if entry.conn.handle_caused(count) {
-                self.hold(writer, to);
+            Queued::Lost => return self.finish(to),
+            Queued::Waiting | Queued::Held if entry.conn.handle_dirty(true) => {
+                self.dirty.push(to);
+                self.chores = true;
             }
+            Queued::Waiting | Queued::Held => {}
+        }
+        if let (Queued::Held, Some(writer)) = (queued, caused_by) {
+            self.hold(writer, to);
         }
     }
 
@@ -190,24 +180,8 @@ impl<S: System> EventLoop<S> {
         if entry.conn.flags().any(Flags::CONNECTING) {
             return;
         }
-        match guarded(|| entry.protocol.filter()) {
-            Ok(None) => {}
-            Ok(Some(filter)) => {
-                entry.conn.handle_filter(filter, feed, &mut self.shared.chunks, tick);
-            }
-            Err(panic) => {
-                self.shared.metrics.panics += 1;
-                log::error!(target: "lariat::dispatch", "filter panicked: {panic}");
-                entry.conn.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
-            }
-        }
-    }
-
-    /// Cancels the timers of a protocol that can no longer be called.
-    pub(super) fn drop_timers(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        for key in entry.conn.take_timers() {
-            self.shared.timers.cancel(key);
+        if let Some(Some(filter)) = entry.called(&mut self.shared).filter() {
+            entry.conn.handle_filter(filter, feed, &mut self.shared.chunks, tick);
         }
     }
 

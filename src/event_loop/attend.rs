@@ -3,7 +3,7 @@
 use super::EventLoop;
 use super::send::flush;
 use super::system::{Stream, System};
-use crate::connection::{Consumed, Flags};
+use crate::connection::{Consumed, Due, Flags, Round};
 use crate::id::ConnId;
 use crate::protocol::Callback;
 use crate::timer::{Timer, TimerKey};
@@ -36,28 +36,39 @@ impl<S: System> EventLoop<S> {
                 flush(entry, &mut self.shared);
             }
         }
-        self.call_if_due(id, Flags::OPENED_DUE, Self::call_opened);
-        self.call_if_due(id, Flags::STOPPING_DUE, Self::call_stopping);
-        self.call_if_due(id, Flags::DRAINED_DUE, Self::call_drained);
-        self.call_if_due(id, Flags::NOTES_DUE, Self::call_notified);
-        self.call_if_due(id, Flags::DATA_DUE, Self::call_data);
-        self.call_if_due(id, Flags::EOF_DUE, Self::call_eof);
+        let mut round = Round::default();
+        while let Some(entry) = self.table.get_mut(id) {
+            let Some(due) = entry.conn.poll_due(&mut round) else { break };
+            self.call(id, due);
+        }
         self.finish(id);
     }
 
-    /// Runs `call` when `due` is set and the connection may be called.
-    fn call_if_due(&mut self, id: ConnId, due: Flags, call: fn(&mut Self, ConnId)) {
+    /// Runs one callback and what follows from it.
+    fn call(&mut self, id: ConnId, due: Due) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        let flags = entry.conn.flags();
-        let input = due.any(Flags::DATA_DUE | Flags::EOF_DUE);
-        let waits = (input && flags.any(Flags::PAUSED | Flags::HELD))
-            || (due.any(Flags::EOF_DUE) && flags.any(Flags::DATA_DUE))
-            // `opened` comes once and first.
-            || (due.any(Flags::OPENED_DUE) == flags.any(Flags::OPENED))
-            || flags.any(Flags::CLOSING | Flags::ENDED);
-        if flags.any(due) && !waits {
-            call(self, id);
-        }
+        let called = entry.called(&mut self.shared);
+        let callback = match due {
+            Due::Opened => {
+                called.opened();
+                Callback::Opened
+            }
+            Due::Stopping => {
+                called.stopping();
+                Callback::Stopping
+            }
+            Due::Drained => {
+                called.drained();
+                Callback::Drained
+            }
+            Due::Notified(note) => {
+                called.notified(note);
+                Callback::Notified
+            }
+            Due::Data => return self.call_data(id),
+            Due::Eof => return self.call_eof(id),
+        };
+        self.settle_after(id, callback);
     }
 
     /// The system reported an error. Where the next read would not find it, it is asked for.
@@ -73,50 +84,19 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    fn call_opened(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        entry.called(&mut self.shared).opened();
-        self.settle_after(id, Callback::Opened);
-    }
-
-    fn call_stopping(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        entry.called(&mut self.shared).stopping();
-        self.settle_after(id, Callback::Stopping);
-    }
-
+    /// `drained`, right after the callback that congested the output.
     pub(super) fn call_drained(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
         if entry.conn.poll_drained() {
-            entry.called(&mut self.shared).drained();
-            self.settle_after(id, Callback::Drained);
+            self.call(id, Due::Drained);
         } else {
             self.finish(id);
-        }
-    }
-
-    /// Runs the notes that wait now; those that they cause wait for the next turn.
-    fn call_notified(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        entry.conn.handle_called(Flags::NOTES_DUE);
-        let waiting = entry.conn.rare().map_or(0, |rare| rare.notes.len());
-        for _ in 0..waiting {
-            let Some(entry) = self.table.get_mut(id) else { return };
-            if !entry.conn.may_call() {
-                // Another protocol has taken over: the rest is for it, once it has been opened.
-                entry.conn.handle_notes_left();
-                return self.finish(id);
-            }
-            let Some(note) = entry.conn.poll_note() else { return };
-            entry.called(&mut self.shared).notified(note);
-            self.settle_after(id, Callback::Notified);
         }
     }
 
     /// Shows unread input.
     fn call_data(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        entry.conn.handle_called(Flags::DATA_DUE);
         let unread = entry.conn.lend_unread();
         let consumed = entry.called(&mut self.shared).data::<true>(unread.as_slice(), true);
         self.send_own(id, unread.as_slice(), Callback::Data);

@@ -4,9 +4,10 @@ use super::send::flush;
 use super::system::{Stream, System};
 use super::table::Entry;
 use super::{EventLoop, Released};
-use crate::connection::Flags;
+use crate::connection::{Flags, Step, Steps};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
+use crate::protocol::Shared;
 use crate::reason::CloseReason;
 
 impl<S: System> EventLoop<S> {
@@ -20,68 +21,58 @@ impl<S: System> EventLoop<S> {
     #[inline(never)]
     pub(super) fn finish_as(&mut self, id: ConnId, stopping: bool) {
         let tick = self.shared.clock.tick();
-        let Some(entry) = self.table.get_mut(id) else { return };
-        let shared = &mut self.shared;
-        entry.conn.handle_wishes(&mut shared.chunks, tick, stopping);
-        entry.conn.poll_broken_end();
-        let mut fin = entry.conn.poll_fin(tick);
-        if !fin && entry.conn.has_output() {
-            // A filter's last words stand between the output and the FIN.
-            flush(entry, shared);
-            fin = entry.conn.poll_fin(tick);
-        }
-        if fin {
-            // Whoever has the peer's FIN and closes sends its own by closing the socket.
-            let closing = entry.conn.flags().any(Flags::CLOSING);
-            let implied = closing && entry.conn.flags().any(Flags::PEER_FIN);
-            let result = match &mut entry.stream {
-                Some(stream) if !implied => stream.shutdown_write(),
-                _ => Ok(()),
-            };
-            entry.conn.handle_fin_sent(tick);
-            if let Err(error) = result {
-                entry.conn.handle_write_failed(error, &mut shared.chunks);
+        let mut steps = Steps::after(stopping);
+        loop {
+            let Some(entry) = self.table.get_mut(id) else { return };
+            match entry.conn.poll_step(&mut steps, &mut self.shared.chunks, tick) {
+                Step::Flush => flush(entry, &mut self.shared),
+                Step::Fin => send_fin(entry, &mut self.shared),
+                Step::Linger => self.begin_lingering(id),
+                Step::Close => self.close_socket(id),
+                Step::Settled => break,
             }
-        }
-        entry.conn.poll_finished();
-        entry.conn.handle_wishes(&mut shared.chunks, tick, stopping);
-        entry.conn.poll_broken_end();
-        let flags = entry.conn.flags();
-        if flags.any(Flags::CLOSING | Flags::ENDED) {
-            self.finish_ending(id);
         }
         self.release_held(id);
         self.sync_deadline(id);
         if let Some(entry) = self.table.get_mut(id) {
+            if entry.conn.flags().any(Flags::CLOSING | Flags::ENDED) {
+                for key in entry.conn.take_timers() {
+                    self.shared.timers.cancel(key);
+                }
+            }
             entry.conn.account(&mut self.shared.metrics);
             entry.conn.return_rare(&mut self.shared.rares);
         }
         self.list(id);
     }
 
-    /// A connection that is closing or has ended.
-    fn finish_ending(&mut self, id: ConnId) {
-        self.drop_timers(id);
+    /// The connection no longer counts as open; it waits for the peer's FIN within bounds.
+    fn begin_lingering(&mut self, id: ConnId) {
+        self.shared.metrics.open -= 1;
+        self.shared.metrics.lingering += 1;
+        self.note_released(Released::Place);
+        self.lingering.push_back(id);
+        self.bound_lingering();
+    }
+
+    /// The end is decided: the descriptor is free at once, `closed` runs in a later turn.
+    fn close_socket(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        if entry.conn.is_lingering() && entry.conn.handle_lingering() {
-            self.shared.metrics.open -= 1;
-            self.shared.metrics.lingering += 1;
-            self.note_released(Released::Place);
-            self.lingering.push_back(id);
-            self.bound_lingering();
+        entry.conn.put_end_turn(self.shared.metrics.turns);
+        let flags = entry.conn.flags();
+        let gauge = match flags.any(Flags::LINGERING) {
+            true => &mut self.shared.metrics.lingering,
+            false => &mut self.shared.metrics.open,
+        };
+        *gauge -= 1;
+        let Some(mut stream) = entry.stream.take() else {
+            return self.note_released(Released::Place);
+        };
+        if flags.any(Flags::RESET) {
+            stream.reset_on_close();
         }
-        let Some(entry) = self.table.get_mut(id) else { return };
-        if entry.conn.flags().any(Flags::ENDED) {
-            if let Some(mut stream) = entry.stream.take() {
-                if entry.conn.flags().any(Flags::RESET) {
-                    stream.reset_on_close();
-                }
-                drop(stream);
-                self.note_released(Released::Descriptor);
-            }
-            self.count_closed_out(id);
-            self.note_released(Released::Place);
-        }
+        drop(stream);
+        self.note_released(Released::Descriptor);
     }
 
     /// Keeps the number of lingering connections within its bound: the oldest goes first.
@@ -111,20 +102,6 @@ impl<S: System> EventLoop<S> {
             }
         }
         false
-    }
-
-    /// The gauges of open and lingering connections, once per connection.
-    fn count_closed_out(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        if !entry.conn.handle_counted_out() {
-            return;
-        }
-        entry.conn.put_end_turn(self.shared.metrics.turns);
-        if entry.conn.flags().any(Flags::LINGERING) {
-            self.shared.metrics.lingering -= 1;
-        } else {
-            self.shared.metrics.open -= 1;
-        }
     }
 
     /// Connections that waited for this queue go on.
@@ -163,7 +140,6 @@ impl<S: System> EventLoop<S> {
     }
 
     fn remove(&mut self, id: ConnId, reason: &CloseReason) {
-        self.drop_timers(id);
         let Some(mut entry) = self.table.remove(id) else { return };
         if let Some(key) = entry.conn.deadline_key() {
             self.shared.timers.cancel(key);
@@ -178,5 +154,14 @@ impl<S: System> EventLoop<S> {
         if !drop_guarded((conn, stream)) {
             self.shared.metrics.panics += 1;
         }
+    }
+}
+
+/// Shuts the socket's write side. A failure is one of sending.
+fn send_fin<S: System>(entry: &mut Entry<S>, shared: &mut Shared) {
+    let result = entry.stream.as_mut().map_or(Ok(()), Stream::shutdown_write);
+    entry.conn.handle_fin_sent(shared.clock.tick());
+    if let Err(error) = result {
+        entry.conn.handle_write_failed(error, &mut shared.chunks);
     }
 }

@@ -71,8 +71,11 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Unread bytes exist: all of them are shown. What is not consumed is shown again when more has
-    /// arrived, so loop until no full message is left.
+    /// Unread bytes exist: all of them are shown.
+    ///
+    /// What is not consumed stays unread. It is shown again when more arrives; in the next turn if
+    /// this call consumed something and did not ask for more with [`Input::need`]; and after
+    /// [`drained`](Protocol::drained) if it was left while the output was congested.
     ///
     /// # Errors
     ///
@@ -80,7 +83,8 @@ pub trait Protocol {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome;
 
     /// The peer has finished sending; `rest` is what was never consumed, and is lost afterwards.
-    /// The default closes. Runs at most once, and no `data` after it.
+    /// The default closes. Runs at most once, and no `data` after it. Input that was left while the
+    /// output was congested is shown to `data` first.
     ///
     /// # Errors
     ///

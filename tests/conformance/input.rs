@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lariat::{Limits, Timer};
 
-use crate::kit::{Play, data, everywhere, says, says_all};
+use crate::kit::{Play, Stage, data, everywhere, says, says_all};
 
 const LATER: Timer = Timer::new(2);
 
@@ -312,5 +312,72 @@ fn eof_shows_the_rest_and_what_is_left_of_it_is_counted_as_unread() {
         stage.run();
         stage
             .expect("server", &["opened", "eof with 10 bytes left", "closed finished by the peer"]);
+    });
+}
+
+/// Ten requests of a byte come in one segment, to a server that answers while it is not congested.
+fn ask_ten_times(stage: &mut Stage<'_>, finishes: bool) {
+    const ANSWER: usize = 200_000;
+    let addr = stage.serve("server", || {
+        Play::new().data(|cx, input| {
+            while !input.is_empty() && !cx.congested() {
+                input.consume(1);
+                cx.write(&vec![b'a'; ANSWER]);
+            }
+            Ok(())
+        })
+    });
+    let mut seen = 0;
+    let client = Play::new()
+        .opened(move |cx| {
+            cx.write(b"0123456789");
+            if finishes {
+                cx.shutdown_write();
+            }
+            Ok(())
+        })
+        .data(move |cx, input| {
+            seen += input.len();
+            input.consume_all();
+            if seen == 10 * ANSWER {
+                cx.close();
+            }
+            Ok(())
+        });
+    stage.connect("client", addr, client);
+    stage.run();
+    let answers = data(&vec![b'a'; 10 * ANSWER]);
+    stage.check(stage.trace.of("client").contains(&answers), "all ten are answered");
+}
+
+#[test]
+fn b17_pipelined_requests_are_all_answered_by_a_server_that_stops_while_congested() {
+    everywhere(|stage| ask_ten_times(stage, false));
+}
+
+#[test]
+fn b17_pipelined_requests_before_a_fin_are_all_answered_before_eof() {
+    everywhere(|stage| ask_ten_times(stage, true));
+}
+
+#[test]
+fn data_runs_again_until_it_consumes_nothing() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new().data(|_, input| {
+                // One byte for each call, and the last two are left.
+                if input.len() > 2 {
+                    input.consume(1);
+                }
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, says_all(b"12345678"));
+        stage.run();
+        let whole = data(b"123456");
+        stage.expect(
+            "server",
+            &["opened", &whole, "eof with 2 bytes left", "closed finished by the peer"],
+        );
     });
 }

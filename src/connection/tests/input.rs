@@ -22,17 +22,92 @@ fn lengths(rig: &Rig) -> Vec<usize> {
 }
 
 #[test]
-fn what_is_left_unread_is_shown_again_with_what_follows() {
+fn data_runs_again_until_it_consumes_nothing() {
     let mut rig = Rig::accepted(small_limits());
-    rig.plan.extend([keep(2), keep(1)]);
+    rig.plan.extend([keep(4), keep(2), keep(2)]);
     rig.peer_sends(5);
     rig.settle();
-    assert_eq!(lengths(&rig), [5], "nothing new, nothing shown");
+    assert_eq!(lengths(&rig), [5, 4, 2], "the third call consumed nothing");
+    rig.plan.extend([keep(1), keep(1)]);
     rig.peer_sends(3);
     rig.settle();
     rig.peer_sends(1);
     rig.settle();
-    assert_eq!(lengths(&rig), [5, 5, 2]);
+    assert_eq!(lengths(&rig), [5, 4, 2, 5, 1, 2], "what was left is shown with what follows");
+}
+
+#[test]
+fn data_runs_once_in_a_round_and_again_in_the_next() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.extend([keep(2), keep(1)]);
+    rig.peer_sends(3);
+    rig.serve();
+    assert_eq!(lengths(&rig), [3]);
+    rig.serve();
+    assert_eq!(lengths(&rig), [3, 2]);
+    rig.serve();
+    assert_eq!(lengths(&rig), [3, 2, 1]);
+    assert!(!rig.conn.has_work());
+}
+
+#[test]
+fn data_that_asked_for_more_or_paused_does_not_run_again_by_itself() {
+    for answer in [Answer { need: 2, ..keep(2) }, Answer { keep: 2, ..wish(Wish::Pause) }] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.plan.push_back(answer);
+        rig.peer_sends(4);
+        rig.settle();
+        assert_eq!(lengths(&rig), [4]);
+    }
+}
+
+#[test]
+fn input_left_while_output_is_congested_is_shown_after_drained_and_before_eof() {
+    for finishes in [false, true] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.kernel.room = 10;
+        rig.plan.extend([Answer { write: 50, ..keep(2) }, keep(2)]);
+        rig.peer_sends(4);
+        rig.settle();
+        if finishes {
+            rig.peer_finishes();
+            rig.settle();
+        }
+        assert_eq!(lengths(&rig), [4], "held, with {} unsent", rig.conn.unsent());
+        rig.peer_reads(100);
+        rig.settle();
+        use Callback::{Closed, Data, Drained, Eof, Opened};
+        // After `drained` it consumed nothing, uncongested: that ends the series.
+        let expected = [Opened, Data, Drained, Data, Eof, Closed];
+        assert_eq!(rig.calls, expected[..if finishes { 6 } else { 4 }]);
+        assert_eq!(lengths(&rig)[..2], [4, 2]);
+    }
+}
+
+#[test]
+fn input_left_while_congested_is_shown_again_also_when_nothing_holds_the_connection() {
+    let mut rig = Rig::accepted(small_limits());
+    // The socket takes all of it at once: nothing is ever queued.
+    rig.plan.extend([Answer { write: 40, ..keep(1000) }, Answer::default(), keep(1)]);
+    rig.peer_sends(3);
+    rig.peer_finishes();
+    rig.settle();
+    use Callback::{Closed, Data, Drained, Eof, Opened};
+    assert_eq!(rig.calls, [Opened, Data, Drained, Data, Data, Eof, Closed]);
+    assert_eq!(lengths(&rig), [3, 3, 1, 0]);
+}
+
+#[test]
+fn a_connection_that_breaks_shows_what_was_left_while_congested() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.kernel.room = 10;
+    rig.plan.push_back(Answer { write: 50, ..keep(1000) });
+    rig.peer_sends(3);
+    rig.settle();
+    rig.peer_resets();
+    rig.settle();
+    assert_eq!(lengths(&rig), [3, 3]);
+    assert_eq!(rig.kind(), Some(CloseKind::Reset));
 }
 
 #[test]
@@ -100,7 +175,9 @@ fn consuming_nothing_of_input_max_ends_with_input_full_and_one_byte_less_does_no
 #[test]
 fn data_runs_again_while_it_moves_on_and_input_max_is_unread() {
     let mut rig = Rig::accepted(small_limits());
-    rig.plan.extend([keep(96), keep(130), keep(120), keep(110), keep(90)]);
+    // It asks for more each time, which alone would keep the rest back.
+    let asks = |left| Answer { need: 1, ..keep(left) };
+    rig.plan.extend([keep(96), asks(130), asks(120), asks(110), asks(90)]);
     rig.peer_sends(96);
     rig.settle();
     rig.peer_sends(60);
@@ -151,13 +228,13 @@ fn a_pause_taken_back_in_the_same_data_shows_nothing_again() {
         rig.plan.push_back(keep(before));
         rig.peer_sends(3);
         rig.settle();
-        for left in [2, 0] {
-            let wishes = vec![Wish::Pause, Wish::Resume];
-            rig.plan.push_back(Answer { wishes, ..keep(left) });
+        let wishes = vec![Wish::Pause, Wish::Resume];
+        rig.plan.push_back(Answer { wishes, ..keep(1000) });
+        for _ in 0..2 {
             rig.peer_sends(4);
             rig.settle();
         }
-        assert_eq!(lengths(&rig), [3, 4 + before, 6]);
+        assert_eq!(lengths(&rig), [3, 4 + before, 8 + before]);
     }
 }
 
@@ -215,11 +292,11 @@ fn the_next_protocol_is_opened_then_shown_what_is_unread_and_the_fin() {
 #[test]
 fn a_protocol_that_takes_over_in_eof_is_told_of_the_end_anew() {
     let mut rig = Rig::accepted(small_limits());
-    rig.plan.extend([keep(2), Answer { keep: 2, ..wish(Wish::Replace) }]);
+    rig.plan.extend([keep(2), keep(2), Answer { keep: 2, ..wish(Wish::Replace) }]);
     rig.peer_sends(3);
     rig.peer_finishes();
     rig.settle();
     use Callback::{Closed, Data, Eof, Opened};
-    assert_eq!(rig.calls, [Opened, Data, Eof, Opened, Data, Eof, Closed]);
-    assert_eq!(lengths(&rig), [3, 2, 2, 0]);
+    assert_eq!(rig.calls, [Opened, Data, Data, Eof, Opened, Data, Eof, Closed]);
+    assert_eq!(lengths(&rig), [3, 2, 2, 2, 0]);
 }

@@ -172,7 +172,8 @@ fn writes_after_close_and_half_close_are_refused_and_counted() {
 #[test]
 fn the_rare_part_goes_back_when_nothing_is_in_it() {
     let mut rig = blocked();
-    rig.plan.extend([write(20), Answer { keep: 3, ..write(0) }]);
+    let keeps = Answer { keep: 3, ..write(0) };
+    rig.plan.extend([write(20), keeps.clone(), keeps]);
     rig.peer_sends(1);
     rig.settle();
     rig.peer_sends(5);

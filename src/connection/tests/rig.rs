@@ -12,8 +12,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use self::kernel::Kernel;
-use super::super::{Connection, Expired, Flags, RarePool};
+use super::super::{Connection, Expired, Flags, Queued, RarePool, Written};
 use super::toy::{Decoder, Toy, encode};
 use crate::buffer::ChunkPool;
 use crate::grammar::Callback;
@@ -258,25 +260,31 @@ impl Rig {
         if count == 0 {
             return;
         }
-        if self.is(Flags::NO_WRITES) {
-            self.conn.handle_refused(count);
-            self.model.refused += count;
-            return;
-        }
-        if !self.conn.check_marks(count) {
-            self.conn.want_overflow();
-            self.conn.lose_output(count);
-            self.model.lost += count;
-            self.model.overflowed = true;
-            return self.finish(false);
-        }
+        let late = self.is(Flags::NO_WRITES);
+        let broken = self.is(Flags::BROKEN);
         let bytes = self.next_output(count);
+        let written = match shared {
+            true => Written::Shared(Bytes::copy_from_slice(&bytes)),
+            false => Written::Copied(&bytes),
+        };
         self.conn.borrow_rare(&mut self.rares);
-        if !self.queue(&bytes, shared) {
-            return;
+        let tick = self.tick();
+        let queued = self.conn.take_queued(written, by.is_some(), &mut self.chunks, tick);
+        match queued {
+            Queued::Refused => {
+                assert!(late);
+                self.model.refused += count;
+            }
+            Queued::Lost => {
+                self.model.lost += count;
+                self.model.overflowed = self.is(Flags::OVERFLOW);
+                assert!(broken || self.model.overflowed);
+                self.finish(false);
+            }
+            Queued::Waiting | Queued::Held => self.model.written.extend(&bytes),
         }
-        if let Some(writer) = by {
-            if self.conn.handle_caused(count) && !self.holds.contains(&writer) {
+        if let (Queued::Held, Some(writer)) = (queued, by) {
+            if !self.holds.contains(&writer) {
                 self.conn.handle_holds(writer);
                 self.holds.push(writer);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::super::{Consumed, Flags};
+use super::super::super::{Consumed, Flags, Step, Steps};
 use super::super::toy::Decoder;
 use super::{Answer, Failure, Rig, Wish, in_order};
 use crate::grammar::Callback;
@@ -222,32 +222,34 @@ impl Rig {
         }
         let tick = self.tick();
         self.decide_wishes(stopping);
-        self.conn.handle_wishes(&mut self.chunks, tick, stopping);
-        self.conn.poll_broken_end();
-        let mut fin = self.conn.poll_fin(tick);
-        if !fin && self.conn.has_output() {
-            self.flush();
-            fin = self.conn.poll_fin(tick);
-        }
-        if fin {
-            self.send_fin();
-        }
-        if self.conn.poll_finished() && self.model.kind.is_none() {
-            assert!(self.kernel.fin_sent && self.conn.peer_finished());
-            assert!(self.calls.contains(&Callback::Eof), "`eof` never ran");
-            self.model.kind = Some(CloseKind::Finished);
-        }
-        self.conn.handle_wishes(&mut self.chunks, tick, stopping);
-        self.conn.poll_broken_end();
-        if self.is(Flags::ENDED) {
-            self.kernel.closed = true;
-            self.conn.handle_counted_out();
+        let mut steps = Steps::after(stopping);
+        loop {
+            let before = self.conn.flags();
+            let step = self.conn.poll_step(&mut steps, &mut self.chunks, tick);
+            self.decide_finished(before);
+            match step {
+                Step::Flush => self.flush(),
+                Step::Fin => self.send_fin(),
+                Step::Linger => {}
+                Step::Close => self.kernel.closed = true,
+                Step::Settled => break,
+            }
         }
         self.release_holders();
         self.sync_deadline();
         self.conn.account(&mut self.metrics);
         self.conn.return_rare(&mut self.rares);
         self.conn.handle_ready(Flags::NONE);
+    }
+
+    /// Both directions have ended, and nothing else has decided the end.
+    fn decide_finished(&mut self, before: Flags) {
+        let over = self.is(Flags::ENDED) && before.none(Flags::ENDED);
+        if over && self.model.kind.is_none() {
+            assert!(self.kernel.fin_sent && self.conn.peer_finished());
+            assert!(self.calls.contains(&Callback::Eof), "`eof` never ran");
+            self.model.kind = Some(CloseKind::Finished);
+        }
     }
 
     fn send_fin(&mut self) {

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::super::super::{Consumed, Flags};
+use super::super::super::{Consumed, Due, Flags, Round};
 use super::{Model, READ_BUFFER, Rig};
 use crate::grammar::Callback;
 use crate::reason::{By, CloseKind, ConnectFailure, FilterFailure};
@@ -64,7 +64,7 @@ impl Rig {
             self.conn.handle_left(&bytes, consumed);
             self.settle_wishes();
             if self.conn.drains_at_once() {
-                self.call(Callback::Drained);
+                self.call_drained();
             } else {
                 self.finish(false);
             }
@@ -165,31 +165,30 @@ impl Rig {
 
     /// The callbacks that are due.
     pub(in super::super) fn call_due(&mut self) {
-        for callback in [
-            Callback::Opened,
-            Callback::Stopping,
-            Callback::Drained,
-            Callback::Notified,
-            Callback::Data,
-            Callback::Eof,
-        ] {
-            let due = due_flag(callback);
-            let flags = self.conn.flags();
-            let input = due.any(Flags::DATA_DUE | Flags::EOF_DUE);
-            let waits = (input && flags.any(Flags::PAUSED | Flags::HELD))
-                || (due.any(Flags::EOF_DUE) && flags.any(Flags::DATA_DUE))
-                || (due.any(Flags::OPENED_DUE) == flags.any(Flags::OPENED))
-                || flags.any(Flags::CLOSING | Flags::ENDED);
-            if flags.any(due) && !waits {
-                self.call(callback);
-            }
+        let mut round = Round::default();
+        while let Some(due) = self.conn.poll_due(&mut round) {
+            self.call(match due {
+                Due::Opened => Callback::Opened,
+                Due::Stopping => Callback::Stopping,
+                Due::Drained => Callback::Drained,
+                Due::Notified(_) => Callback::Notified,
+                Due::Data => Callback::Data,
+                Due::Eof => Callback::Eof,
+            });
+        }
+    }
+
+    fn call_drained(&mut self) {
+        if self.conn.poll_drained() {
+            self.call(Callback::Drained);
+        } else {
+            self.finish(false);
         }
     }
 
     fn call(&mut self, callback: Callback) {
         match callback {
             Callback::Data => {
-                self.conn.handle_called(Flags::DATA_DUE);
                 let unread = self.conn.lend_unread();
                 let consumed = self.call_with_input(callback, unread.as_slice());
                 self.send_own(callback);
@@ -197,7 +196,6 @@ impl Rig {
                 self.conn.handle_unread_shown(unread, consumed);
             }
             Callback::Eof => {
-                self.conn.handle_called(Flags::EOF_DUE);
                 let unread = self.conn.lend_unread();
                 let consumed = self.call_with_input(callback, unread.as_slice());
                 self.send_own(callback);
@@ -212,29 +210,10 @@ impl Rig {
                     self.conn.handle_eof_shown(unread, consumed);
                 }
             }
-            Callback::Drained => {
-                if !self.conn.poll_drained() {
-                    return self.finish(false);
-                }
-                assert!(self.conn.unsent() <= self.conn.limits().low_mark);
-                self.run(callback, &[]);
-                self.send_own(callback);
-            }
-            Callback::Notified => {
-                self.conn.handle_called(Flags::NOTES_DUE);
-                while let Some(_note) = self.conn.poll_note() {
-                    self.run(callback, &[]);
-                    self.send_own(callback);
-                    self.settle_wishes();
-                    self.finish(false);
-                    if !self.conn.may_call() {
-                        return;
-                    }
-                }
-                return;
-            }
             _ => {
-                self.conn.handle_called(due_flag(callback));
+                if callback == Callback::Drained {
+                    assert!(self.conn.unsent() <= self.conn.limits().low_mark);
+                }
                 self.run(callback, &[]);
                 self.send_own(callback);
             }
@@ -244,17 +223,5 @@ impl Rig {
         }
         self.settle_wishes();
         self.finish(false);
-    }
-}
-
-fn due_flag(callback: Callback) -> Flags {
-    match callback {
-        Callback::Opened => Flags::OPENED_DUE,
-        Callback::Stopping => Flags::STOPPING_DUE,
-        Callback::Drained => Flags::DRAINED_DUE,
-        Callback::Notified => Flags::NOTES_DUE,
-        Callback::Data => Flags::DATA_DUE,
-        Callback::Eof => Flags::EOF_DUE,
-        Callback::Timeout | Callback::Closed => Flags::NONE,
     }
 }
