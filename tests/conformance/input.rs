@@ -320,7 +320,7 @@ fn ask_ten_times(stage: &mut Stage<'_>, finishes: bool) {
     const ANSWER: usize = 200_000;
     let addr = stage.serve("server", || {
         Play::new().data(|cx, input| {
-            while !input.is_empty() && !cx.congested() {
+            while !input.is_empty() && !cx.is_congested() {
                 input.consume(1);
                 cx.write(&vec![b'a'; ANSWER]);
             }
