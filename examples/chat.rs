@@ -364,7 +364,7 @@ fn listen_anywhere(
 ) -> lariat::Result<ListenerId> {
     let room = Arc::clone(room);
     let factory = Box::new(move |_: &_| Some(Box::new(Client::new(&room, rules)) as _));
-    driver.listen_boxed(addr, listening(), factory)
+    driver.listen_boxed(addr.into(), listening(), factory)
 }
 
 fn listening() -> ListenOptions {

@@ -233,7 +233,7 @@ fn prepare(driver: &mut dyn Driver, options: &Options) -> lariat::Result<Vec<Lis
     for addr in options.addrs.iter().flatten() {
         let (clients, verbose) = (clients.clone(), options.verbose);
         let factory = move |_: &_| Some(Box::new(Reminders::new(&clients, verbose)) as _);
-        listeners.push(driver.listen_boxed(*addr, how.clone(), Box::new(factory))?);
+        listeners.push(driver.listen_boxed(addr.into(), how.clone(), Box::new(factory))?);
     }
     let rounds = clients.clone();
     let begin = move |control: &mut Control<'_>| round(control, rounds);

@@ -1,11 +1,13 @@
-//! Where to listen.
+//! Where to listen, and where to connect.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
 
+use crate::endpoint::{Endpoint, UnixName};
 use crate::error::{Error, ErrorKind, Op, Result};
 
-/// An address as it was given: a socket address, or text that stands for one or more.
+/// An address as it is asked for: an endpoint, or text that stands for one or more.
 ///
 /// ```
 /// use lariat::Address;
@@ -15,29 +17,43 @@ use crate::error::{Error, ErrorKind, Op, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
-    /// An IP address and a port.
-    Socket(SocketAddr),
+    /// One endpoint: an IP address and a port above all.
+    Endpoint(Endpoint),
     /// `host:port`, looked up when it is used.
     Name(String),
     /// Several at once: of a lookup that was made before, say.
-    Several(Vec<SocketAddr>),
+    Several(Vec<Endpoint>),
 }
 
 impl Address {
-    /// The socket addresses it stands for. A name is looked up, which may take a while.
-    pub(crate) fn resolve(&self, op: Op) -> Result<Vec<SocketAddr>> {
+    /// Where a driver connects to: the first of several. A name is not looked up, which would keep
+    /// everything else waiting.
+    pub(crate) fn at_once(&self) -> io::Result<Endpoint> {
+        let error = match self {
+            Address::Endpoint(endpoint) => return Ok(*endpoint),
+            Address::Several(endpoints) => match endpoints.first() {
+                Some(first) => return Ok(*first),
+                None => "there is no address to connect to".to_owned(),
+            },
+            Address::Name(name) => format!("{name}: names are not looked up by a running driver"),
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+
+    /// The endpoints it stands for. A name is looked up, which may take a while.
+    pub(crate) fn resolve(&self, op: Op) -> Result<Vec<Endpoint>> {
         let invalid = |detail: String| {
             Error::new(ErrorKind::InvalidAddress, op).with_addr(self).with_detail(detail)
         };
         match self {
-            Address::Socket(addr) => Ok(vec![*addr]),
+            Address::Endpoint(addr) => Ok(vec![*addr]),
             Address::Several(addrs) if addrs.is_empty() => Err(invalid("there is none".into())),
             Address::Several(addrs) => Ok(addrs.clone()),
             Address::Name(name) => {
                 let found = name.to_socket_addrs();
                 let found = found.map_err(|error| invalid(error.to_string()))?;
-                let mut addrs: Vec<SocketAddr> = Vec::new();
-                for addr in found {
+                let mut addrs: Vec<Endpoint> = Vec::new();
+                for addr in found.map(Endpoint::from) {
                     if !addrs.contains(&addr) {
                         addrs.push(addr);
                     }
@@ -55,7 +71,7 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Socket(addr) => addr.fmt(f),
+            Address::Endpoint(addr) => addr.fmt(f),
             Address::Name(name) => name.fmt(f),
             Address::Several(addrs) => f.debug_list().entries(addrs).finish(),
         }
@@ -85,7 +101,7 @@ impl<T: Into<Address>> IntoAddress for T {
 
 impl From<&str> for Address {
     fn from(text: &str) -> Address {
-        text.parse().map_or_else(|_| Address::Name(text.to_owned()), Address::Socket)
+        text.parse::<SocketAddr>().map_or_else(|_| Address::Name(text.to_owned()), Address::from)
     }
 }
 
@@ -107,12 +123,12 @@ impl From<&Address> for Address {
     }
 }
 
-/// Each of these becomes a socket address.
+/// Each of these becomes an endpoint.
 macro_rules! from_socket_address {
     ($($kind:ty),*) => {$(
         impl From<$kind> for Address {
             fn from(addr: $kind) -> Address {
-                Address::Socket(addr.into())
+                Address::Endpoint(SocketAddr::from(addr).into())
             }
         }
     )*};
@@ -128,33 +144,51 @@ from_socket_address!(
     ([u8; 4], u16)
 );
 
-impl From<&[SocketAddr]> for Address {
-    fn from(addrs: &[SocketAddr]) -> Address {
-        Address::Several(addrs.to_vec())
+impl From<Endpoint> for Address {
+    fn from(endpoint: Endpoint) -> Address {
+        Address::Endpoint(endpoint)
     }
 }
 
-impl From<Vec<SocketAddr>> for Address {
-    fn from(addrs: Vec<SocketAddr>) -> Address {
-        Address::Several(addrs)
+impl From<&Endpoint> for Address {
+    fn from(endpoint: &Endpoint) -> Address {
+        Address::Endpoint(*endpoint)
     }
 }
 
-impl<const N: usize> From<[SocketAddr; N]> for Address {
-    fn from(addrs: [SocketAddr; N]) -> Address {
-        Address::Several(addrs.to_vec())
+impl From<UnixName> for Address {
+    fn from(name: UnixName) -> Address {
+        Address::Endpoint(name.into())
     }
 }
 
-impl<const N: usize> From<&[SocketAddr; N]> for Address {
-    fn from(addrs: &[SocketAddr; N]) -> Address {
-        Address::Several(addrs.to_vec())
+impl<T: Copy + Into<Endpoint>> From<&[T]> for Address {
+    fn from(addrs: &[T]) -> Address {
+        Address::Several(addrs.iter().map(|addr| (*addr).into()).collect())
+    }
+}
+
+impl<T: Into<Endpoint>> From<Vec<T>> for Address {
+    fn from(addrs: Vec<T>) -> Address {
+        Address::Several(addrs.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Into<Endpoint>, const N: usize> From<[T; N]> for Address {
+    fn from(addrs: [T; N]) -> Address {
+        Address::Several(addrs.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Copy + Into<Endpoint>, const N: usize> From<&[T; N]> for Address {
+    fn from(addrs: &[T; N]) -> Address {
+        Address::from(&addrs[..])
     }
 }
 
 impl From<&SocketAddr> for Address {
     fn from(addr: &SocketAddr) -> Address {
-        Address::Socket(*addr)
+        Address::from(*addr)
     }
 }
 
@@ -179,7 +213,7 @@ mod tests {
 
     #[test]
     fn every_form_of_an_address_is_taken() {
-        let expected = Address::Socket("127.0.0.1:7000".parse().unwrap());
+        let expected = Address::from(SocketAddr::from(([127, 0, 0, 1], 7000)));
         let forms = [
             "127.0.0.1:7000".into_address(),
             String::from("127.0.0.1:7000").into_address(),
@@ -191,7 +225,7 @@ mod tests {
         assert!(forms.iter().all(|form| *form == expected));
         assert_eq!(("::1", 5).into_address().to_string(), "[::1]:5");
         let one: SocketAddr = "127.0.0.1:7000".parse().unwrap();
-        let several = Address::Several(vec![one, one]);
+        let several = Address::Several(vec![one.into(), one.into()]);
         assert_eq!(vec![one, one].into_address(), several);
         assert_eq!([one, one].into_address(), several);
         assert_eq!((&[one, one]).into_address(), several);

@@ -1,9 +1,9 @@
 //! One outgoing connection whose protocol is given back: what `connect` of a driver is made of.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::address::Address;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::filter::Filter;
 use crate::note::Note;
@@ -16,7 +16,7 @@ use crate::timer::Timer;
 pub(crate) fn connect<P: Protocol>(
     addr: &Address,
     protocol: P,
-    mut run: impl FnMut(SocketAddr, Lent<P>) -> Result<CloseReason>,
+    mut run: impl FnMut(Endpoint, Lent<P>) -> Result<CloseReason>,
 ) -> Result<(Option<P>, CloseReason)> {
     let addrs = addr.resolve(Op::Connect)?;
     let returned = Arc::new(Mutex::new(None));

@@ -1,7 +1,7 @@
 //! What every driver offers, so that a program or a test can be written once for all of them.
 
-use std::net::SocketAddr;
-
+use crate::address::Address;
+use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
@@ -26,9 +26,9 @@ use crate::protocol::{BoxedFactory, ListenOptions, Protocol};
 ///
 /// fn listens(driver: &mut dyn Driver) -> lariat::Result<()> {
 ///     let factory: BoxedFactory = Box::new(|_| Some(Box::new(Echo)));
-///     let addr = "127.0.0.1:0".parse().unwrap();
+///     let addr = "127.0.0.1:0".into();
 ///     let listener = driver.listen_boxed(addr, ListenOptions::default(), factory)?;
-///     assert_ne!(driver.addresses(listener)[0].port(), 0);
+///     assert_ne!(driver.addresses(listener)[0].port(), Some(0));
 ///     Ok(())
 /// }
 ///
@@ -45,25 +45,26 @@ pub trait Driver {
     /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the driver has been shut down.
     fn listen_boxed(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         options: ListenOptions,
         factory: BoxedFactory,
     ) -> Result<ListenerId>;
 
-    /// Connects to `addr`; a failure is told to the protocol by `closed`.
+    /// Connects to `addr`, as [`Control::connect`](crate::Control::connect) does; a failure is told
+    /// to the protocol by `closed`.
     ///
     /// # Errors
     ///
     /// The limits contradict one another.
     fn connect_boxed(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         limits: Limits,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId>;
 
     /// The real addresses of a listener; none once it has stopped.
-    fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr>;
+    fn addresses(&self, listener: ListenerId) -> Vec<Endpoint>;
 
     /// Runs until shutdown, or until nothing is left that could ever happen.
     ///

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -123,7 +122,7 @@ impl Handle {
     ///     }
     /// }
     /// let mut sim = Sim::new(1);
-    /// let addr = "10.0.0.1:80".parse().unwrap();
+    /// let addr = "10.0.0.1:80";
     /// let acceptor = sim.acceptor(addr)?;
     /// let id = sim.connect(addr, Printer);
     /// sim.handle().notify(id, Note::new("from afar".to_owned()))?;
@@ -176,7 +175,7 @@ impl Handle {
     /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`], with the protocol.
     pub fn connect<P: Protocol + Send + 'static>(
         &self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         protocol: P,
     ) -> std::result::Result<(), Refused<P>> {
         self.connect_with(addr, Limits::default(), protocol)
@@ -190,16 +189,17 @@ impl Handle {
     /// protocol.
     pub fn connect_with<P: Protocol + Send + 'static>(
         &self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         limits: Limits,
         protocol: P,
     ) -> std::result::Result<(), Refused<P>> {
         if let Err(error) = limits.validate() {
             return Err(Refused { error, payload: protocol });
         }
+        let addr = addr.into_address();
         self.post(protocol, |protocol| {
             Post::Call(Box::new(move |control| {
-                if let Err(error) = control.connect_with(addr, limits, protocol) {
+                if let Err(error) = control.connect_with(&addr, limits, protocol) {
                     log::error!(target: "lariat::connect", "{addr}: {error}");
                 }
             }))

@@ -63,6 +63,7 @@ mod connection;
 mod date;
 mod dispatch;
 mod driver;
+mod endpoint;
 mod error;
 mod event_loop;
 mod filter;
@@ -88,6 +89,7 @@ mod timer;
 
 pub use address::{Address, IntoAddress};
 pub use driver::{Driver, Report};
+pub use endpoint::{Endpoint, UnixName};
 pub use error::{Error, ErrorKind, Op, Result};
 pub use filter::{Filter, FilterResult, Progress};
 pub use handle::{Handle, Refused};

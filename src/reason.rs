@@ -51,6 +51,8 @@ pub enum ConnectFailure {
     Exhausted,
     /// `close`, `abort` or shutdown came before the connection opened.
     Cancelled,
+    /// The address is a name, which a running driver does not look up, or names nothing.
+    Name,
     /// The driver or platform cannot do it.
     Unsupported,
     /// Anything else: see [`CloseReason::error`].
@@ -228,6 +230,9 @@ impl fmt::Display for CloseKind {
             }
             CloseKind::Connect(ConnectFailure::PermissionDenied) => {
                 "connect failed, permission denied"
+            }
+            CloseKind::Connect(ConnectFailure::Name) => {
+                "connect failed, the name was not looked up"
             }
             CloseKind::Connect(ConnectFailure::Limit) => "connect failed, too many connections",
             CloseKind::Connect(ConnectFailure::Exhausted) => "connect failed, no descriptor left",

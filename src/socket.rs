@@ -3,24 +3,26 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::endpoint::Endpoint;
 use crate::protocol::{ListenOptions, SocketInfo};
 
 impl SocketInfo for TcpStream {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        TcpStream::local_addr(self)
+    fn local_addr(&self) -> io::Result<Endpoint> {
+        TcpStream::local_addr(self).map(Endpoint::from)
     }
 }
 
 /// A listening, nonblocking TCP socket.
 ///
 /// TCP_NODELAY is set here once: accepted sockets inherit it, which saves a call for each.
-pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
+pub(crate) fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<TcpListener> {
+    let addr = addr.need_ip()?;
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(options.v6_only)?;
@@ -167,6 +169,7 @@ fn open_reserve() -> Option<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     #[test]
     fn a1_a2_a3_each_accept_error_is_of_its_kind() {
@@ -223,8 +226,8 @@ mod tests {
 
     #[test]
     fn accepted_sockets_inherit_nodelay() {
-        let addr = "127.0.0.1:0".parse().unwrap();
-        let listener = listen(addr, &ListenOptions::default()).unwrap();
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = listen(addr.into(), &ListenOptions::default()).unwrap();
         listener.set_nonblocking(false).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();

@@ -38,7 +38,7 @@ impl Bench {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reactor = Reactor::new().unwrap();
         let listener = reactor.listen("127.0.0.1:0", move |_| Some(make())).unwrap();
-        let addr = reactor.addresses(listener)[0];
+        let addr = reactor.addresses(listener)[0].socket_addr().unwrap();
         let mut bench = Bench { reactor, addr, clients: Vec::new(), allocated: 0, _alone: alone };
         for _ in 0..clients {
             let client = TcpStream::connect(bench.addr).unwrap();

@@ -35,7 +35,7 @@ impl Server {
         Server::start(|| {
             let mut reactor = Reactor::new().unwrap();
             let listener = reactor.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
-            let addr = reactor.addresses(listener)[0];
+            let addr = reactor.addresses(listener)[0].socket_addr().unwrap();
             (addr, reactor.handle(), move || reactor.run().map(drop).unwrap())
         })
     }
@@ -44,7 +44,7 @@ impl Server {
         Server::start(|| {
             let mut driver = Blocking::new();
             let listener = driver.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
-            let addr = driver.addresses(listener)[0];
+            let addr = driver.addresses(listener)[0].socket_addr().unwrap();
             (addr, driver.handle(), move || driver.run().map(drop).unwrap())
         })
     }

@@ -8,7 +8,6 @@ mod running;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use lariat::{Metrics, Report};
@@ -80,7 +79,7 @@ fn say(line: fmt::Arguments<'_>) -> Result {
 }
 
 /// The one line of standard output: it tells people and scripts where to connect to.
-fn ready(addr: SocketAddr, how: &str) -> Result {
+fn ready(addr: lariat::Endpoint, how: &str) -> Result {
     say(format_args!("listening on {addr} (tcp, {how})"))
 }
 

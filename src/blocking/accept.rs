@@ -1,7 +1,6 @@
 //! A thread per listening socket, which sleeps in `accept`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use super::system::TcpStream;
 use super::{reading, start_thread};
 use crate::clock::nanos;
 use crate::connection::Connection;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Op, Result};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ListenerId;
@@ -93,8 +93,9 @@ impl Acceptor {
         }
     }
 
-    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        retry(|| self.socket.listener.accept())
+    fn accept(&self) -> io::Result<(TcpStream, Endpoint)> {
+        let (stream, peer) = retry(|| self.socket.listener.accept())?;
+        Ok((stream, peer.into()))
     }
 
     /// No descriptor is left, which the system says also when nobody waits. The next newcomer is
@@ -105,7 +106,7 @@ impl Acceptor {
         reserve: &mut Reserve,
         lack: &mut Lack,
         error: io::Error,
-    ) -> io::Result<(TcpStream, SocketAddr)> {
+    ) -> io::Result<(TcpStream, Endpoint)> {
         reserve.free();
         let accepted = self.accept();
         // Whatever is released before this serves as the reserve.
@@ -146,7 +147,7 @@ impl Acceptor {
     }
 
     /// A newcomer, which has a place: the factory decides.
-    fn admit(&self, hub: &Arc<Hub>, stream: TcpStream, peer: SocketAddr, serial: bool) {
+    fn admit(&self, hub: &Arc<Hub>, stream: TcpStream, peer: Endpoint, serial: bool) {
         let Some(protocol) = self.make(hub, peer) else {
             hub.count(|metrics| metrics.refused += 1);
             return hub.unclaim();
@@ -165,7 +166,7 @@ impl Acceptor {
         }
     }
 
-    fn make(&self, hub: &Hub, peer: SocketAddr) -> Option<Box<dyn Protocol + Send>> {
+    fn make(&self, hub: &Hub, peer: Endpoint) -> Option<Box<dyn Protocol + Send>> {
         let incoming = Incoming { peer, listener: self.id };
         guarded(|| (self.factory)(&incoming)).unwrap_or_else(|panic| {
             log::error!(target: "lariat::accept", "a factory panicked: {panic}");

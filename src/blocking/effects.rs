@@ -2,7 +2,6 @@
 //! that called them. No lock is held when an effect begins.
 
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::accept::Acceptor;
@@ -11,8 +10,10 @@ use super::hub::{Hub, Socket, lock};
 use super::mail::{Queued, Tools};
 use super::worker::Worker;
 use super::{enter_connect, run_connect};
+use crate::address::Address;
 use crate::connection::{Connection, Flags};
 use crate::dispatch::Called;
+use crate::endpoint::Endpoint;
 use crate::guard::drop_guarded;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
@@ -34,7 +35,7 @@ pub(super) struct Later {
     /// Receivers of what answers input, which its writer sends itself.
     drains: Vec<Arc<Cell>>,
     nudges: Vec<Arc<Cell>>,
-    connects: Vec<(Arc<Cell>, SocketAddr)>,
+    connects: Vec<(Arc<Cell>, Endpoint)>,
     acceptors: Vec<Acceptor>,
     locals: Vec<Local>,
 }
@@ -42,7 +43,7 @@ pub(super) struct Later {
 /// A connect for a protocol that may not leave this thread, and so cannot have one of its own.
 struct Local {
     id: ConnId,
-    addr: SocketAddr,
+    addr: Address,
     limits: Arc<Limits>,
     protocol: Box<dyn Protocol>,
 }
@@ -246,7 +247,7 @@ fn connect(
     author: &mut Author<'_>,
     later: &mut Later,
     id: ConnId,
-    addr: SocketAddr,
+    addr: Address,
     limits: Arc<Limits>,
     protocol: Box<dyn Protocol + Send>,
 ) {
@@ -257,14 +258,15 @@ fn connect(
         drop_guarded(protocol);
         return;
     }
-    later.connects.push((enter_connect(author.hub, id, addr, limits, protocol), addr));
+    later.connects.push(enter_connect(author.hub, id, &addr, limits, protocol));
 }
 
 /// Tells a protocol that may not leave this thread that it cannot be connected.
 fn refuse_local(author: &mut Author<'_>, local: Local) {
     let Local { id, addr, limits, mut protocol } = local;
     let Author { hub, shared, .. } = author;
-    let mut conn = Connection::connecting(id, addr, limits, shared.clock.exact());
+    let peer = addr.at_once().unwrap_or(Endpoint::Other);
+    let mut conn = Connection::connecting(id, peer, limits, shared.clock.exact());
     conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Unsupported), None);
     if let Some(reason) = conn.poll_closed(shared.clock.exact()) {
         let called =

@@ -167,7 +167,7 @@ impl Hub {
     pub(super) fn binder(&self) -> Binder {
         let bind = |addr, options: &ListenOptions| {
             let listener = system::listen(addr, options)?;
-            Ok(Bound { addr: listener.local_addr()?, socket: Box::new(listener) })
+            Ok(Bound { addr: listener.local_addr()?.into(), socket: Box::new(listener) })
         };
         Binder::new(self.listeners.clone(), Box::new(bind))
     }

@@ -24,15 +24,15 @@ mod model;
 
 use std::fmt;
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::address::IntoAddress;
+use crate::address::{Address, IntoAddress};
 use crate::client;
 use crate::clock::{Clock, Readings};
 use crate::connection::Connection;
 use crate::driver::{Driver, Report};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
@@ -171,7 +171,7 @@ pub struct Blocking {
 /// An outgoing connection that waits for `run`.
 struct Prepared {
     id: ConnId,
-    addr: SocketAddr,
+    addr: Address,
     limits: Arc<Limits>,
     protocol: Box<dyn Protocol + Send>,
 }
@@ -249,7 +249,7 @@ impl Blocking {
     }
 
     /// The real addresses of a listener; none once it has stopped.
-    pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+    pub fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         self.hub.listeners.addresses(listener)
     }
 
@@ -260,13 +260,14 @@ impl Blocking {
     }
 
     /// Connects to `addr`, on a thread of its own, once [`run`](Blocking::run) runs. A failure is
-    /// told to `protocol` by [`closed`](Protocol::closed) alone.
+    /// told to `protocol` by [`closed`](Protocol::closed) alone. Of several addresses the first is
+    /// taken; a name is not looked up, as for [`Control::connect`](crate::Control::connect).
     pub fn connect(
         &mut self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
-        self.prepare_connect(addr, Limits::default(), Box::new(protocol))
+        self.prepare_connect(addr.into_address(), Limits::default(), Box::new(protocol))
     }
 
     /// Connects with limits.
@@ -276,17 +277,17 @@ impl Blocking {
     /// [`ErrorKind::InvalidLimits`].
     pub fn connect_with(
         &mut self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         limits: Limits,
         protocol: impl Protocol + Send + 'static,
     ) -> Result<ConnId> {
         limits.validate()?;
-        Ok(self.prepare_connect(addr, limits, Box::new(protocol)))
+        Ok(self.prepare_connect(addr.into_address(), limits, Box::new(protocol)))
     }
 
     fn prepare_connect(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         limits: Limits,
         protocol: Box<dyn Protocol + Send>,
     ) -> ConnId {
@@ -305,9 +306,9 @@ impl Blocking {
         let hub = &self.hub;
         // All are entered before the first of them runs: their number decides which are too many.
         let connects = mem::take(&mut self.connects).into_iter();
-        let entered: Vec<(Arc<Cell>, SocketAddr)> = connects
+        let entered: Vec<(Arc<Cell>, Endpoint)> = connects
             .map(|Prepared { id, addr, limits, protocol }| {
-                (enter_connect(hub, id, addr, limits, protocol), addr)
+                enter_connect(hub, id, &addr, limits, protocol)
             })
             .collect();
         for (cell, addr) in entered {
@@ -359,26 +360,33 @@ impl Blocking {
 fn enter_connect(
     hub: &Arc<Hub>,
     id: ConnId,
-    addr: SocketAddr,
+    addr: &Address,
     limits: Arc<Limits>,
     protocol: Box<dyn Protocol + Send>,
-) -> Arc<Cell> {
-    let conn = Connection::connecting(id, addr, limits, hub.clock.exact());
+) -> (Arc<Cell>, Endpoint) {
+    let endpoint = addr.at_once();
+    let peer = *endpoint.as_ref().unwrap_or(&Endpoint::Other);
+    let conn = Connection::connecting(id, peer, limits, hub.clock.exact());
     let cell = Cell::new(id, conn, protocol, None);
     hub.count(|metrics| metrics.connects += 1);
     match hub.enter_connect(&cell) {
-        Entered::Welcome => {}
+        Entered::Welcome => {
+            if let Err(error) = endpoint {
+                let name = CloseKind::Connect(ConnectFailure::Name);
+                lock(&cell.member).conn.end(By::Runtime, name, Some(Arc::new(error)));
+            }
+        }
         Entered::TooMany => {
             let limit = CloseKind::Connect(ConnectFailure::Limit);
             lock(&cell.member).conn.end(By::Runtime, limit, None);
         }
         Entered::Late => lock(&cell.member).conn.handle_late(),
     }
-    cell
+    (cell, peer)
 }
 
 /// Starts the thread of an outgoing connection.
-fn run_connect(hub: &Arc<Hub>, cell: Arc<Cell>, addr: SocketAddr) {
+fn run_connect(hub: &Arc<Hub>, cell: Arc<Cell>, addr: Endpoint) {
     let asked = Arc::clone(&cell);
     start_thread(hub, cell, move |hub, cell| reading::run_connect(hub, cell, addr));
     if asked.has_requests() {
@@ -427,7 +435,7 @@ impl Drop for Blocking {
 impl Driver for Blocking {
     fn listen_boxed(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         options: ListenOptions,
         factory: BoxedFactory,
     ) -> Result<ListenerId> {
@@ -436,14 +444,14 @@ impl Driver for Blocking {
 
     fn connect_boxed(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         limits: Limits,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId> {
         self.connect_with(addr, limits, protocol)
     }
 
-    fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+    fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         Blocking::addresses(self, listener)
     }
 

@@ -1,7 +1,6 @@
 //! The first thread of a connection: it connects, reads, and tells `closed`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use super::hub::{Hub, lock};
 use super::system::TcpStream;
 use super::worker::{Next, READ_BUFFER, Role, SHORTEST, Worker, is_timeout};
 use crate::connection::Flags;
+use crate::endpoint::Endpoint;
 use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
 use crate::socket::retry;
 use crate::sync::MutexGuard;
@@ -24,14 +24,14 @@ pub(super) fn run(hub: &Arc<Hub>, cell: &Arc<Cell>) {
 }
 
 /// Connects and runs the connection to its end, on this thread.
-pub(super) fn run_connect(hub: &Arc<Hub>, cell: &Arc<Cell>, addr: SocketAddr) {
+pub(super) fn run_connect(hub: &Arc<Hub>, cell: &Arc<Cell>, addr: Endpoint) {
     let mut worker = Worker::new(hub, cell, Role::Reader);
     worker.connect(addr);
     worker.serve();
 }
 
 impl Worker {
-    fn connect(&mut self, addr: SocketAddr) {
+    fn connect(&mut self, addr: Endpoint) {
         let cell = Arc::clone(&self.cell);
         let mut member = lock(&cell.member);
         self.finish(&mut member);
@@ -43,7 +43,7 @@ impl Worker {
         drop(member);
         // A connect cannot be woken, so that a driver that ends does not wait for this thread.
         self.hub.thread_away();
-        let connected = TcpStream::connect_timeout(&addr, most);
+        let connected = addr.need_ip().and_then(|addr| TcpStream::connect_timeout(&addr, most));
         self.hub.thread_back();
         let mut member = lock(&cell.member);
         member.connecting = false;

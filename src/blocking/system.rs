@@ -11,9 +11,10 @@ pub(super) use real::{TcpListener, TcpStream, listen, now, reset_on_close, wake_
 #[cfg(not(all(test, lariat_model)))]
 mod real {
     use std::io;
-    use std::net::{Shutdown, SocketAddr};
+    use std::net::Shutdown;
     use std::time::{Duration, Instant};
 
+    use crate::endpoint::Endpoint;
     use crate::protocol::ListenOptions;
     use crate::socket;
 
@@ -26,7 +27,7 @@ mod real {
     }
 
     /// Opens a listening socket, which a thread sleeps in.
-    pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
+    pub(crate) fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<TcpListener> {
         let listener = socket::listen(addr, options)?;
         listener.set_nonblocking(false)?;
         Ok(listener)

@@ -15,11 +15,11 @@ mod steps;
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::{SendQueue, Unread};
+use crate::endpoint::{Endpoint, SmallEndpoint};
 use crate::filter::Filter;
 use crate::grammar::{Callback, Grammar};
 use crate::id::{ConnId, ListenerId};
@@ -46,7 +46,7 @@ pub(crate) struct Connection {
     active: u64,
     /// The time of the accept or of the wish to connect.
     since: u64,
-    peer: PeerAddr,
+    peer: SmallEndpoint,
     rare: Option<Box<Rare>>,
     /// The driver's one timer for all built-in deadlines of this connection.
     deadline: Option<TimerKey>,
@@ -78,12 +78,6 @@ impl Idle {
             Idle(millis) => Some(Duration::from_millis(u64::from(millis))),
         }
     }
-}
-
-/// A peer's address: IPv4 in place, the larger ones in a box.
-enum PeerAddr {
-    V4(SocketAddrV4),
-    Boxed(Box<SocketAddr>),
 }
 
 /// What few connections have at a time.
@@ -171,7 +165,7 @@ impl Connection {
     pub(crate) fn accepted(
         id: ConnId,
         listener: ListenerId,
-        peer: SocketAddr,
+        peer: Endpoint,
         limits: Arc<Limits>,
         now: u64,
     ) -> Connection {
@@ -184,7 +178,7 @@ impl Connection {
     /// A connection whose connect is about to begin.
     pub(crate) fn connecting(
         id: ConnId,
-        peer: SocketAddr,
+        peer: Endpoint,
         limits: Arc<Limits>,
         now: u64,
     ) -> Connection {
@@ -194,7 +188,7 @@ impl Connection {
         connection
     }
 
-    fn new(id: ConnId, peer: SocketAddr, limits: Arc<Limits>, now: u64) -> Connection {
+    fn new(id: ConnId, peer: Endpoint, limits: Arc<Limits>, now: u64) -> Connection {
         Connection {
             flags: Flags::NONE,
             id,
@@ -203,10 +197,7 @@ impl Connection {
             bytes_out: 0,
             active: now,
             since: now,
-            peer: match peer {
-                SocketAddr::V4(v4) => PeerAddr::V4(v4),
-                v6 => PeerAddr::Boxed(Box::new(v6)),
-            },
+            peer: peer.into(),
             rare: None,
             deadline: None,
             listener: None,
@@ -231,11 +222,8 @@ impl Connection {
         self.listener
     }
 
-    pub(crate) fn peer(&self) -> SocketAddr {
-        match &self.peer {
-            PeerAddr::V4(v4) => SocketAddr::V4(*v4),
-            PeerAddr::Boxed(addr) => **addr,
-        }
+    pub(crate) fn peer(&self) -> Endpoint {
+        self.peer.get()
     }
 
     pub(crate) fn limits(&self) -> &Arc<Limits> {

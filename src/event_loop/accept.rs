@@ -6,7 +6,6 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::system::{Listener, System};
@@ -14,6 +13,7 @@ use super::table::Entry;
 use super::{EventLoop, Released};
 use crate::address::Address;
 use crate::connection::Connection;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Op, Result};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ListenerId;
@@ -235,7 +235,7 @@ impl<S: System> EventLoop<S> {
     }
 
     /// A newcomer: the factory decides.
-    fn admit(&mut self, listener: &mut Listening<S>, mut stream: S::Stream, peer: SocketAddr) {
+    fn admit(&mut self, listener: &mut Listening<S>, mut stream: S::Stream, peer: Endpoint) {
         let incoming = Incoming { peer, listener: listener.id };
         let protocol = match guarded(|| (listener.factory)(&incoming)) {
             Ok(Some(protocol)) => protocol,

@@ -46,7 +46,7 @@ impl<S: System> EventLoop<S> {
                     self.drop_protocol(protocol.here());
                 }
                 Effect::Connect { id, addr, limits, protocol } => {
-                    self.connect_now(id, addr, limits, protocol.here());
+                    self.connect_now(id, &addr, limits, protocol.here());
                 }
                 Effect::Listen { id, sockets, limits, factory } => {
                     self.adopt_wished(id, sockets, limits, factory);

@@ -1,13 +1,14 @@
 //! Outgoing connections.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::EventLoop;
 use super::system::{Stream, System};
 use super::table::Entry;
+use crate::address::Address;
 use crate::connection::{Connection, Flags};
+use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::limits::Limits;
 use crate::protocol::Protocol;
@@ -18,13 +19,15 @@ impl<S: System> EventLoop<S> {
     pub(super) fn connect_now(
         &mut self,
         id: ConnId,
-        addr: SocketAddr,
+        addr: &Address,
         limits: Option<Arc<Limits>>,
         protocol: Box<dyn Protocol>,
     ) {
         let limits = limits.unwrap_or_else(|| Arc::clone(&self.shared.limits));
         let now = self.shared.clock.exact();
-        let mut conn = Connection::connecting(id, addr, limits, now);
+        let endpoint = addr.at_once();
+        let peer = *endpoint.as_ref().unwrap_or(&Endpoint::Other);
+        let mut conn = Connection::connecting(id, peer, limits, now);
         self.shared.metrics.connects += 1;
         let full = self.shared.metrics.open >= self.limits.connections_max as u64;
         self.shared.metrics.open += 1;
@@ -35,9 +38,13 @@ impl<S: System> EventLoop<S> {
             let limit = CloseKind::Connect(ConnectFailure::Limit);
             conn.end(By::Runtime, limit, None);
         } else {
-            match self.start_connect(addr, id) {
-                Ok(started) => stream = Some(started),
-                Err(error) => fail(&mut conn, error),
+            match endpoint.map(|endpoint| self.start_connect(endpoint, id)) {
+                Ok(Ok(started)) => stream = Some(started),
+                Ok(Err(error)) => fail(&mut conn, error),
+                Err(error) => {
+                    let name = CloseKind::Connect(ConnectFailure::Name);
+                    conn.end(By::Runtime, name, Some(Arc::new(error)));
+                }
             }
         }
         self.table.insert(Entry { conn, stream, protocol });
@@ -51,7 +58,7 @@ impl<S: System> EventLoop<S> {
         self.draining && asks.is_some_and(|entry| entry.conn.flags().any(Flags::LATE))
     }
 
-    fn start_connect(&mut self, addr: SocketAddr, id: ConnId) -> io::Result<S::Stream> {
+    fn start_connect(&mut self, addr: Endpoint, id: ConnId) -> io::Result<S::Stream> {
         let mut stream = match self.system.connect(addr) {
             Err(error) if is_exhausted(&error) && self.cut_oldest_lingering() => {
                 self.system.connect(addr)?

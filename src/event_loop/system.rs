@@ -5,10 +5,10 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::connection::Flags;
+use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::protocol::{Bind, SocketInfo};
 
@@ -44,7 +44,7 @@ pub(crate) trait System {
     fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Self::Listener>;
 
     /// A nonblocking socket whose connect has begun.
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream>;
+    fn connect(&mut self, addr: Endpoint) -> io::Result<Self::Stream>;
 
     fn register_listener(&mut self, listener: &mut Self::Listener, token: u32) -> io::Result<()>;
 
@@ -55,7 +55,7 @@ pub(crate) trait System {
     fn accept_with_reserve(
         &mut self,
         listener: &mut Self::Listener,
-    ) -> io::Result<(Self::Stream, SocketAddr)>;
+    ) -> io::Result<(Self::Stream, Endpoint)>;
 
     /// Takes a descriptor into reserve again, once one is free.
     fn restore_reserve(&mut self);
@@ -80,5 +80,5 @@ pub(crate) trait Stream: SocketInfo {
 pub(crate) trait Listener {
     type Stream;
 
-    fn accept(&mut self) -> io::Result<(Self::Stream, SocketAddr)>;
+    fn accept(&mut self) -> io::Result<(Self::Stream, Endpoint)>;
 }

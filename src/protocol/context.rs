@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,9 @@ use bytes::Bytes;
 use super::{
     Boxed, Callback, Content, Control, Effect, Output, Protocol, Shared, Successor, TimerOwner,
 };
+use crate::address::IntoAddress;
 use crate::connection::{Connection, Flags};
+use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
@@ -20,14 +21,14 @@ use crate::timer::Timer;
 
 /// What can be asked of a socket, whatever the driver.
 pub(crate) trait SocketInfo {
-    fn local_addr(&self) -> io::Result<SocketAddr>;
+    fn local_addr(&self) -> io::Result<Endpoint>;
 }
 
 /// Stands for a socket that has been closed.
 pub(crate) struct NoSocket;
 
 impl SocketInfo for NoSocket {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<Endpoint> {
         Err(io::ErrorKind::NotConnected.into())
     }
 }
@@ -59,12 +60,12 @@ impl Context<'_> {
     }
 
     /// The peer's address.
-    pub fn peer_addr(&self) -> SocketAddr {
+    pub fn peer_addr(&self) -> Endpoint {
         self.conn.peer()
     }
 
     /// The local address, asked from the system; None once the socket is gone.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
+    pub fn local_addr(&self) -> Option<Endpoint> {
         self.socket.local_addr().ok()
     }
 
@@ -240,7 +241,7 @@ impl Context<'_> {
     /// Connects to `addr`, as [`Control::connect`] does.
     pub fn connect(
         &mut self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
         self.driver().connect(addr, protocol)

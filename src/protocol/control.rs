@@ -1,7 +1,6 @@
 //! What code that runs on a driver outside of any connection may do.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +11,7 @@ use super::{Boxed, Effect, Incoming, ListenOptions, Peer, Protocol, Shared, Time
 use crate::address::IntoAddress;
 use crate::clock::nanos;
 use crate::connection::Connection;
+use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::guard::{drop_guarded, guarded};
 use crate::id::{ConnId, ListenerId};
@@ -141,15 +141,19 @@ impl<'a> Control<'a> {
     /// Connects to `addr`. The id is valid at once: writes queue until the connection opens, and
     /// closing it cancels. Failure is told to `protocol` by `closed`, in a later turn.
     ///
+    /// Of several addresses the first is taken. A name is not looked up, since that would keep
+    /// every other connection waiting: the connect fails with
+    /// [`ConnectFailure::Name`](crate::ConnectFailure::Name).
+    ///
     /// While the driver stops, a connect is cancelled at once. When the `closed` of one that was
     /// cancelled like this connects anew, that protocol is dropped untold: otherwise a client that
     /// never gives up would keep the driver from stopping.
     pub fn connect(
         &mut self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
-        self.shared.connect(addr, None, Boxed::Anywhere(Box::new(protocol)))
+        self.shared.connect(addr.into_address(), None, Boxed::Anywhere(Box::new(protocol)))
     }
 
     /// Connects like [`connect`](Control::connect), with limits.
@@ -159,18 +163,22 @@ impl<'a> Control<'a> {
     /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
     pub fn connect_with(
         &mut self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         limits: Limits,
         protocol: impl Protocol + Send + 'static,
     ) -> Result<ConnId> {
         limits.validate()?;
         let protocol = Boxed::Anywhere(Box::new(protocol));
-        Ok(self.shared.connect(addr, Some(Arc::new(limits)), protocol))
+        Ok(self.shared.connect(addr.into_address(), Some(Arc::new(limits)), protocol))
     }
 
     /// Connects like [`connect`](Control::connect), with a protocol that may not leave this thread.
-    pub fn connect_local(&mut self, addr: SocketAddr, protocol: impl Protocol + 'static) -> ConnId {
-        self.shared.connect(addr, None, Boxed::Here(Box::new(protocol)))
+    pub fn connect_local(
+        &mut self,
+        addr: impl IntoAddress,
+        protocol: impl Protocol + 'static,
+    ) -> ConnId {
+        self.shared.connect(addr.into_address(), None, Boxed::Here(Box::new(protocol)))
     }
 
     /// Connects like [`connect_local`](Control::connect_local), with limits.
@@ -180,13 +188,13 @@ impl<'a> Control<'a> {
     /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
     pub fn connect_local_with(
         &mut self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         limits: Limits,
         protocol: impl Protocol + 'static,
     ) -> Result<ConnId> {
         limits.validate()?;
         let protocol = Boxed::Here(Box::new(protocol));
-        Ok(self.shared.connect(addr, Some(Arc::new(limits)), protocol))
+        Ok(self.shared.connect(addr.into_address(), Some(Arc::new(limits)), protocol))
     }
 
     // ---- listeners ---------------------------------------------------------------------------
@@ -222,7 +230,7 @@ impl<'a> Control<'a> {
     }
 
     /// The real addresses of a listener; none once it has stopped.
-    pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+    pub fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         self.shared.binder.listeners.addresses(listener)
     }
 

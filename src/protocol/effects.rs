@@ -1,6 +1,5 @@
 //! What a callback wished for, in the order it did.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use bytes::Bytes;
 
 use super::Protocol;
 use super::listen::{Bound, BoxedFactory};
+use crate::address::Address;
 use crate::guard::drop_guarded;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
@@ -226,7 +226,7 @@ pub(crate) enum Effect {
     },
     Connect {
         id: ConnId,
-        addr: SocketAddr,
+        addr: Address,
         limits: Option<Arc<Limits>>,
         protocol: Boxed,
     },

@@ -3,11 +3,11 @@
 
 use std::any::Any;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Incoming, Protocol};
 use crate::address::Address;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::ListenerId;
 use crate::limits::Limits;
@@ -59,13 +59,13 @@ pub(crate) fn boxed<P: Protocol + Send + 'static>(
 
 /// A socket that listens and that no driver accepts from yet.
 pub(crate) struct Bound {
-    pub(crate) addr: SocketAddr,
+    pub(crate) addr: Endpoint,
     /// Its type is known to the driver that made it, and to nobody above.
     pub(crate) socket: Box<dyn Any>,
 }
 
 /// Opens a listening socket.
-pub(crate) type Bind = Box<dyn Fn(SocketAddr, &ListenOptions) -> io::Result<Bound>>;
+pub(crate) type Bind = Box<dyn Fn(Endpoint, &ListenOptions) -> io::Result<Bound>>;
 
 /// Opens listening sockets for a driver and its callbacks.
 pub(crate) struct Binder {
@@ -121,7 +121,7 @@ pub(crate) struct Listeners(Arc<Mutex<Known>>);
 #[derive(Default)]
 struct Known {
     next: u32,
-    open: Vec<(ListenerId, Vec<SocketAddr>)>,
+    open: Vec<(ListenerId, Vec<Endpoint>)>,
 }
 
 impl Listeners {
@@ -151,7 +151,7 @@ impl Listeners {
     }
 
     /// The addresses of a listener; none once it has stopped.
-    pub(crate) fn addresses(&self, id: ListenerId) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self, id: ListenerId) -> Vec<Endpoint> {
         let known = self.lock();
         let found = known.open.iter().find(|(open, _)| *open == id);
         found.map_or_else(Vec::new, |(_, addresses)| addresses.clone())
@@ -161,10 +161,11 @@ impl Listeners {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
 
     fn binder(refused: &'static [u16], errno: i32) -> Binder {
-        let bind = move |addr: SocketAddr, _: &ListenOptions| {
-            if refused.contains(&addr.port()) {
+        let bind = move |addr: Endpoint, _: &ListenOptions| {
+            if refused.contains(&addr.port().unwrap()) {
                 return Err(io::Error::from_raw_os_error(errno));
             }
             Ok(Bound { addr, socket: Box::new(()) })
@@ -173,7 +174,7 @@ mod tests {
     }
 
     fn several(ports: &[u16]) -> Address {
-        Address::Several(ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect())
+        ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect::<Vec<SocketAddr>>().into()
     }
 
     #[test]

@@ -13,8 +13,7 @@ mod input;
 mod listen;
 mod shared;
 
-use std::net::SocketAddr;
-
+use crate::endpoint::Endpoint;
 use crate::filter::Filter;
 use crate::id::ListenerId;
 use crate::note::Note;
@@ -202,13 +201,13 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Incoming {
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Endpoint,
     pub(crate) listener: ListenerId,
 }
 
 impl Incoming {
     /// The newcomer's address.
-    pub fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> Endpoint {
         self.peer
     }
 

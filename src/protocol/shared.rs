@@ -1,6 +1,5 @@
 //! What all connections of a driver share, lent to each callback.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use crate::address::Address;
 use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::connection::RarePool;
+use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::id::{ConnId, IdSource, ListenerId};
 use crate::limits::Limits;
@@ -106,7 +106,7 @@ impl Shared {
     /// Wishes for an outgoing connection. The id is valid at once.
     pub(crate) fn connect(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         limits: Option<Arc<Limits>>,
         protocol: Boxed,
     ) -> ConnId {
@@ -168,7 +168,7 @@ impl Blame {
         took: u64,
         callback: Callback,
         protocol: &str,
-        peer: SocketAddr,
+        peer: Endpoint,
         metrics: &mut Metrics,
     ) {
         if took > self.limit {

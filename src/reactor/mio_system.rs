@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token as MioToken, Waker};
 
 use crate::connection::Flags;
+use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
 use crate::protocol::{Bind, Bound, SocketInfo};
@@ -158,7 +159,7 @@ impl System for MioSystem {
     fn bind(&self) -> Bind {
         Box::new(|addr, options| {
             let listener = socket::listen(addr, options)?;
-            Ok(Bound { addr: listener.local_addr()?, socket: Box::new(listener) })
+            Ok(Bound { addr: listener.local_addr()?.into(), socket: Box::new(listener) })
         })
     }
 
@@ -167,8 +168,8 @@ impl System for MioSystem {
         Some(TcpListener::from_std(*listener))
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {
-        let stream = mio::net::TcpStream::connect(addr)?;
+    fn connect(&mut self, addr: Endpoint) -> io::Result<TcpStream> {
+        let stream = mio::net::TcpStream::connect(addr.need_ip()?)?;
         stream.set_nodelay(true)?;
         Ok(stream.into())
     }
@@ -186,7 +187,7 @@ impl System for MioSystem {
     fn accept_with_reserve(
         &mut self,
         listener: &mut TcpListener,
-    ) -> io::Result<(TcpStream, SocketAddr)> {
+    ) -> io::Result<(TcpStream, Endpoint)> {
         self.reserve.free();
         Listener::accept(listener)
     }
@@ -239,8 +240,8 @@ impl Stream for TcpStream {
 impl Listener for TcpListener {
     type Stream = TcpStream;
 
-    fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+    fn accept(&mut self) -> io::Result<(TcpStream, Endpoint)> {
         let (stream, peer) = retry(|| TcpListener::accept(self))?;
-        Ok((stream.into(), peer))
+        Ok((stream.into(), peer.into()))
     }
 }

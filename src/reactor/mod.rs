@@ -5,15 +5,16 @@
 mod mio_system;
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::address::IntoAddress;
+use crate::address::{Address, IntoAddress};
 use crate::client;
 use crate::clock::{Clock, Readings};
 use crate::driver::{Driver, Report};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
@@ -136,7 +137,7 @@ pub fn connect_with<P: Protocol + 'static>(
 }
 
 /// The driver ended before the connection did, which a shutdown prevents.
-fn unfinished(addr: SocketAddr) -> Error {
+fn unfinished(addr: Endpoint) -> Error {
     Error::new(ErrorKind::Stopped, Op::Connect).with_addr(addr)
 }
 
@@ -193,7 +194,7 @@ impl Reactor {
     /// # }
     /// let mut reactor = lariat::reactor::Reactor::new()?;
     /// let listener = reactor.listen("127.0.0.1:0", |incoming| {
-    ///     incoming.peer().ip().is_loopback().then(|| Echo)
+    ///     incoming.peer().ip().is_some_and(|ip| ip.is_loopback()).then(|| Echo)
     /// })?;
     /// println!("listening on {}", reactor.addresses(listener)[0]);
     /// # Ok::<(), lariat::Error>(())
@@ -240,7 +241,7 @@ impl Reactor {
         limits.validate()?;
         let failed = |error| Error::from_io(Op::Listen, error);
         listener.set_nonblocking(true).map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?.into();
         let sockets = vec![Bound { addr, socket: Box::new(listener) }];
         let id = self.inner.shared.binder.listeners.enter(&sockets);
         self.inner.adopt(id, sockets, Arc::new(limits), boxed(factory))?;
@@ -248,15 +249,16 @@ impl Reactor {
     }
 
     /// The real addresses of a listener; none once it has stopped.
-    pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+    pub fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
     /// Connects to `addr`. The id is valid at once: writes to it queue until it opens. A failure is
-    /// told to `protocol` by [`closed`](Protocol::closed) alone.
+    /// told to `protocol` by [`closed`](Protocol::closed) alone. Of several addresses the first is
+    /// taken; a name is not looked up, as for [`Control::connect`](crate::Control::connect).
     pub fn connect(
         &mut self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
         self.control().connect(addr, protocol)
@@ -333,7 +335,7 @@ impl Reactor {
 impl Driver for Reactor {
     fn listen_boxed(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         options: ListenOptions,
         factory: BoxedFactory,
     ) -> Result<ListenerId> {
@@ -342,14 +344,14 @@ impl Driver for Reactor {
 
     fn connect_boxed(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         limits: Limits,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId> {
         self.control().connect_with(addr, limits, protocol)
     }
 
-    fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+    fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         Reactor::addresses(self, listener)
     }
 

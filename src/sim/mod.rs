@@ -43,9 +43,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::address::IntoAddress;
+use crate::address::{Address, IntoAddress};
 use crate::clock::{Clock, nanos};
 use crate::driver::{Driver, Report};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
@@ -139,16 +140,24 @@ impl Sim {
     }
 
     /// Connects an end of the test's own to `addr`.
-    pub fn dial(&self, addr: SocketAddr) -> Socket {
-        Socket::dial(&self.network, addr)
+    ///
+    /// # Panics
+    ///
+    /// `addr` is a name or no IP address: the simulator has neither.
+    pub fn dial(&self, addr: impl IntoAddress) -> Socket {
+        match address(addr) {
+            Ok(addr) => Socket::dial(&self.network, addr),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Listens with a socket of the test's own, for protocols that connect.
     ///
     /// # Errors
     ///
-    /// The address is in use.
-    pub fn acceptor(&self, addr: SocketAddr) -> Result<Acceptor> {
+    /// The address is in use, or is a name or no IP address.
+    pub fn acceptor(&self, addr: impl IntoAddress) -> Result<Acceptor> {
+        let addr = address(addr)?;
         let addr = self
             .network
             .borrow_mut()
@@ -309,14 +318,14 @@ impl Sim {
     }
 
     /// The addresses of a listener; none once it has stopped.
-    pub fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+    pub fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
     /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect).
     pub fn connect(
         &mut self,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
         self.control().connect(addr, protocol)
@@ -344,10 +353,17 @@ impl Sim {
     }
 }
 
+/// An address of the made-up network.
+fn address(addr: impl IntoAddress) -> Result<SocketAddr> {
+    let addr = addr.into_address();
+    let endpoint = addr.at_once().and_then(|endpoint| endpoint.need_ip());
+    endpoint.map_err(|error| Error::from_io(Op::Connect, error).with_addr(addr))
+}
+
 impl Driver for Sim {
     fn listen_boxed(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         options: ListenOptions,
         factory: BoxedFactory,
     ) -> Result<ListenerId> {
@@ -356,14 +372,14 @@ impl Driver for Sim {
 
     fn connect_boxed(
         &mut self,
-        addr: SocketAddr,
+        addr: Address,
         limits: Limits,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId> {
         self.control().connect_with(addr, limits, protocol)
     }
 
-    fn addresses(&self, listener: ListenerId) -> Vec<SocketAddr> {
+    fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         Sim::addresses(self, listener)
     }
 

@@ -60,7 +60,7 @@ impl Probe {
         let listener = sim
             .listen("127.0.0.1:1", move |_| watched.take())
             .unwrap_or_else(|error| panic!("a fresh simulator listens: {error}"));
-        let client = sim.dial(([127, 0, 0, 1], 1).into());
+        let client = sim.dial(([127, 0, 0, 1], 1));
         let mut probe = Probe { sim, client: Some(client), id: ConnId::PLACEHOLDER, reason };
         probe.settle();
         probe.sim.inner.stop_listening(listener);

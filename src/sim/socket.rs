@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::network::Raw;
 use super::system::Shared;
+use crate::endpoint::Endpoint;
 
 /// One end of a simulated connection that the test itself holds: a client, or a server's side, that
 /// does exactly what it is told.
@@ -112,13 +113,13 @@ impl Socket {
     }
 
     /// The address of this end.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.network.borrow().endpoints[self.end].local
+    pub fn local_addr(&self) -> Endpoint {
+        self.network.borrow().endpoints[self.end].local.into()
     }
 
     /// The address of the other end.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.network.borrow().endpoints[self.end].remote
+    pub fn peer_addr(&self) -> Endpoint {
+        self.network.borrow().endpoints[self.end].remote.into()
     }
 }
 
@@ -145,8 +146,8 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// The address.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.addr
+    pub fn local_addr(&self) -> Endpoint {
+        self.addr.into()
     }
 
     /// Accepts the next newcomer, if one waits.

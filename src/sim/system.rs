@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::network::{Edge, Network};
 use crate::clock::nanos;
+use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
 use crate::protocol::{Bind, Bound, SocketInfo};
@@ -81,9 +82,10 @@ impl System for SimSystem {
     fn bind(&self) -> Bind {
         let network = Rc::clone(&self.network);
         Box::new(move |addr, options| {
+            let addr = addr.need_ip()?;
             let addr = network.borrow_mut().listen(addr, options.backlog as usize, false)?;
             let listener = SimListener { network: Rc::clone(&network), addr };
-            Ok(Bound { addr, socket: Box::new(listener) })
+            Ok(Bound { addr: addr.into(), socket: Box::new(listener) })
         })
     }
 
@@ -91,7 +93,8 @@ impl System for SimSystem {
         socket.downcast().ok().map(|listener| *listener)
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<SimStream> {
+    fn connect(&mut self, addr: Endpoint) -> io::Result<SimStream> {
+        let addr = addr.need_ip()?;
         let end = retry(|| self.network.borrow_mut().connect(addr))?;
         let local = self.network.borrow().endpoints[end].local;
         Ok(SimStream { network: Rc::clone(&self.network), end, local })
@@ -109,7 +112,7 @@ impl System for SimSystem {
     fn accept_with_reserve(
         &mut self,
         listener: &mut SimListener,
-    ) -> io::Result<(SimStream, SocketAddr)> {
+    ) -> io::Result<(SimStream, Endpoint)> {
         let newcomer = self.network.borrow_mut().take_newcomer(listener.addr);
         newcomer.map(|end| listener.stream(end)).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
@@ -118,8 +121,8 @@ impl System for SimSystem {
 }
 
 impl SocketInfo for SimStream {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
+    fn local_addr(&self) -> io::Result<Endpoint> {
+        Ok(self.local.into())
     }
 }
 
@@ -168,17 +171,17 @@ impl Drop for SimStream {
 impl Listener for SimListener {
     type Stream = SimStream;
 
-    fn accept(&mut self) -> io::Result<(SimStream, SocketAddr)> {
+    fn accept(&mut self) -> io::Result<(SimStream, Endpoint)> {
         let end = retry(|| self.network.borrow_mut().accept(self.addr))?;
         Ok(self.stream(end))
     }
 }
 
 impl SimListener {
-    fn stream(&self, end: usize) -> (SimStream, SocketAddr) {
+    fn stream(&self, end: usize) -> (SimStream, Endpoint) {
         let network = self.network.borrow();
         let (local, remote) = (network.endpoints[end].local, network.endpoints[end].remote);
-        (SimStream { network: Rc::clone(&self.network), end, local }, remote)
+        (SimStream { network: Rc::clone(&self.network), end, local }, remote.into())
     }
 }
 

@@ -46,7 +46,7 @@ impl Protocol for Telling {
         assert_eq!(reason.kind(), unsupported);
         cx.peer(self.0).write(b"refused");
         // For ever, if it were told.
-        cx.driver().connect_local("127.0.0.1:1".parse().unwrap(), Telling(self.0));
+        cx.driver().connect_local("127.0.0.1:1", Telling(self.0));
     }
 }
 
@@ -63,7 +63,7 @@ fn what_a_refused_local_connect_wishes_for_is_done_at_once_and_with_its_own_byte
         .handle
         .call(move |control| {
             control.peer(id).write(b"one ");
-            control.connect_local("127.0.0.1:1".parse().unwrap(), Telling(id));
+            control.connect_local("127.0.0.1:1", Telling(id));
             control.peer(id).write(b"two ");
         })
         .unwrap();
@@ -297,7 +297,7 @@ fn an_error_that_panics_when_it_is_dropped_does_not_end_the_listener() {
     driver.serial(true);
     // Nobody else may keep the reason, and be the one who drops the error.
     let listener = driver.listen("127.0.0.1:0", |_| Some(Throwing)).unwrap();
-    let addr = driver.addresses(listener)[0];
+    let addr = driver.addresses(listener)[0].socket_addr().unwrap();
     let running = start(driver);
     for _ in 0..3 {
         let mut stream = client(addr);

@@ -1,7 +1,7 @@
 //! What the tests share: a driver on a thread of its own, protocols that are watched, and clients.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -147,12 +147,12 @@ pub(crate) fn listen_with<P: Protocol + Send + 'static>(
     let kept = trail.clone();
     let factory = move |_: &lariat::Incoming| Some(Watched(make(), kept.clone()));
     let listener = driver.listen_with("127.0.0.1:0", options, factory).unwrap();
-    (driver.addresses(listener)[0], trail)
+    (driver.addresses(listener)[0].socket_addr().unwrap(), trail)
 }
 
 // ---- clients ------------------------------------------------------------------------------------
 
-pub(crate) fn client(addr: SocketAddr) -> TcpStream {
+pub(crate) fn client(addr: impl ToSocketAddrs) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

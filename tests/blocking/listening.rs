@@ -95,7 +95,7 @@ fn c4_a_factory_refuses_and_a_panicking_one_does_not_end_the_listener() {
             _ => Some(Echo),
         })
         .unwrap();
-    let addr = driver.addresses(listener)[0];
+    let addr = driver.addresses(listener)[0].socket_addr().unwrap();
     let running = start(driver);
     for _ in 0..2 {
         assert_eq!(client(addr).read(&mut [0]).unwrap_or(0), 0);

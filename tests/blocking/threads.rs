@@ -247,7 +247,7 @@ fn c4_panics_in_closed_and_in_the_drop_end_nothing_else() {
     }
     let mut driver = Blocking::new();
     let listener = driver.listen("127.0.0.1:0", |_| Some(Untidy)).unwrap();
-    let addr = driver.addresses(listener)[0];
+    let addr = driver.addresses(listener)[0].socket_addr().unwrap();
     let running = start(driver);
     for _ in 0..5 {
         echo_once(&mut client(addr), b"in order so far");

@@ -107,7 +107,7 @@ fn a_failed_connect_is_no_error_and_the_protocol_comes_back() {
 fn the_first_address_that_answers_is_taken_and_the_others_are_not_told_of() {
     both(|connect| {
         let ((nobody, _kept), (addr, server)) = (deserted(), server());
-        let several = Address::Several(vec![nobody, addr]);
+        let several = Address::Several(vec![nobody.into(), addr.into()]);
         let (asking, reason) = connect(several, Asking::default()).unwrap();
         assert_eq!(reason.kind(), CloseKind::Finished);
         assert_eq!(asking.unwrap().ends, [CloseKind::Finished]);

@@ -10,8 +10,8 @@ use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::sim::{Faults, Sim, Trace};
 use lariat::{
-    CloseReason, ConnId, Context, Driver, DriverLimits, Filter, Input, Limits, ListenOptions,
-    ListenerId, Note, Outcome, Protocol, Report, Timer,
+    CloseReason, ConnId, Context, Driver, DriverLimits, Filter, Input, IntoAddress, Limits,
+    ListenOptions, ListenerId, Note, Outcome, Protocol, Report, Timer,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -131,8 +131,8 @@ impl Stage<'_> {
             Some(Box::new(Last { inner: trace.wrap(&who, play), stops: last }) as _)
         });
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = self.driver.listen_boxed(addr, options, factory).unwrap();
-        self.driver.addresses(listener)[0]
+        let listener = self.driver.listen_boxed(addr.into(), options, factory).unwrap();
+        self.driver.addresses(listener)[0].socket_addr().unwrap()
     }
 
     /// Whether bytes go through the system, whose buffers are large.
@@ -152,19 +152,19 @@ impl Stage<'_> {
         addr
     }
 
-    pub(crate) fn connect(&mut self, who: &str, addr: SocketAddr, play: Play) -> ConnId {
+    pub(crate) fn connect(&mut self, who: &str, addr: impl IntoAddress, play: Play) -> ConnId {
         self.connect_with(who, addr, Limits::default(), play)
     }
 
     pub(crate) fn connect_with(
         &mut self,
         who: &str,
-        addr: SocketAddr,
+        addr: impl IntoAddress,
         limits: Limits,
         play: Play,
     ) -> ConnId {
         let protocol = Box::new(self.trace.wrap(who, play));
-        self.driver.connect_boxed(addr, limits, protocol).unwrap()
+        self.driver.connect_boxed(addr.into_address(), limits, protocol).unwrap()
     }
 
     pub(crate) fn run(&mut self) -> Report {

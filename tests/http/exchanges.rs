@@ -367,7 +367,7 @@ fn a_client_asks_once_and_hears_once_on_every_driver() {
                     cx.driver().shutdown();
                 }
             });
-            driver.connect_boxed(addr, Limits::default(), Box::new(asking)).unwrap();
+            driver.connect_boxed(addr.into(), Limits::default(), Box::new(asking)).unwrap();
         }
         driver.run().unwrap();
         let expected = [

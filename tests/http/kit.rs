@@ -101,7 +101,7 @@ pub(crate) fn converse<P: Protocol + Send + 'static>(
                 heard: Arc::clone(&heard),
                 left: Arc::clone(&left),
             };
-            driver.connect_boxed(addr, Limits::default(), Box::new(client)).unwrap();
+            driver.connect_boxed(addr.into(), Limits::default(), Box::new(client)).unwrap();
             heard
         })
         .collect();
@@ -117,8 +117,8 @@ pub(crate) fn serve<P: Protocol + Send + 'static>(
 ) -> SocketAddr {
     let factory: BoxedFactory = Box::new(move |_| Some(Box::new(make())));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = driver.listen_boxed(any, ListenOptions::default(), factory).unwrap();
-    driver.addresses(listener)[0]
+    let listener = driver.listen_boxed(any.into(), ListenOptions::default(), factory).unwrap();
+    driver.addresses(listener)[0].socket_addr().unwrap()
 }
 
 /// Plays a script. The last of all to end stops the driver.

@@ -197,7 +197,7 @@ fn act_in(at: At, action: Action) {
     let mut watched = Some(Watched(actor, trail.clone()));
     let own = reactor.listen("127.0.0.1:0", move |_| watched.take()).unwrap();
     listener.set(Some(own));
-    addr.set(Some(reactor.addresses(own)[0]));
+    addr.set(Some(reactor.addresses(own)[0].socket_addr().unwrap()));
     let thread = talk(addr.get().unwrap());
 
     let has_run = || trail.count(at.step()) > 0;

@@ -2,7 +2,7 @@
 
 use std::cell::{Ref, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ pub(crate) fn listen<P: Protocol + 'static>(
     mut make: impl FnMut() -> P + 'static,
 ) -> SocketAddr {
     let listener = reactor.listen("127.0.0.1:0", move |_| Some(make())).unwrap();
-    reactor.addresses(listener)[0]
+    reactor.addresses(listener)[0].socket_addr().unwrap()
 }
 
 pub(crate) fn listen_with<P: Protocol + 'static>(
@@ -88,7 +88,7 @@ pub(crate) fn listen_with<P: Protocol + 'static>(
     let mut options = ListenOptions::default();
     change(&mut options.limits);
     let listener = reactor.listen_with("127.0.0.1:0", options, move |_| Some(make())).unwrap();
-    (listener, reactor.addresses(listener)[0])
+    (listener, reactor.addresses(listener)[0].socket_addr().unwrap())
 }
 
 pub(crate) fn reactor_with(change: impl FnOnce(&mut DriverLimits)) -> Reactor {
@@ -141,7 +141,7 @@ impl Pattern {
 
 // ---- clients ------------------------------------------------------------------------------------
 
-pub(crate) fn client(addr: SocketAddr) -> TcpStream {
+pub(crate) fn client(addr: impl ToSocketAddrs) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -358,5 +358,5 @@ pub(crate) fn listen_once<P: Protocol + 'static>(
     change(&mut options.limits);
     let mut watched = Some(Watched(protocol, trail.clone()));
     let listener = reactor.listen_with("127.0.0.1:0", options, move |_| watched.take()).unwrap();
-    (reactor.addresses(listener)[0], trail)
+    (reactor.addresses(listener)[0].socket_addr().unwrap(), trail)
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lariat::sim::{Sim, Socket};
 use lariat::{
-    CloseKind, CloseReason, Context, ErrorKind, Filter, FilterResult, Handle, Input, Note, Outcome,
-    Progress, Protocol, Timer,
+    CloseKind, CloseReason, Context, Endpoint, ErrorKind, Filter, FilterResult, Handle, Input,
+    Note, Outcome, Progress, Protocol, Timer,
 };
 
 use crate::kit::{Count, Echo, Reasons, Sink, add, ms, serve, sim_with};
@@ -89,12 +89,12 @@ impl Witness {
 fn a_note_that_panics_when_nobody_takes_it_ends_nobody_else() {
     let mut sim = Sim::new(1);
     let witness = Witness::new(&mut sim);
-    let acceptor = sim.acceptor("127.0.0.1:99".parse().unwrap()).unwrap();
-    let id = sim.control().connect_local("127.0.0.1:99".parse().unwrap(), Sink);
+    let acceptor = sim.acceptor("127.0.0.1:99").unwrap();
+    let id = sim.control().connect_local("127.0.0.1:99", Sink);
     sim.control().peer(id).notify(Note::new(Bomb));
     sim.control().peer(id).abort();
     // Nobody listens there: this one ends while the note waits for it to open.
-    let id = sim.control().connect_local("127.0.0.1:98".parse().unwrap(), Sink);
+    let id = sim.control().connect_local("127.0.0.1:98", Sink);
     sim.control().peer(id).notify(Note::new(Bomb));
     witness.check(&mut sim);
     assert_eq!(sim.metrics().closes.total(), 2);
@@ -240,9 +240,8 @@ impl Protocol for Second {
 fn notes_that_wait_behind_a_replacement_reach_the_successor() {
     let told = Log::default();
     let mut sim = Sim::new(1);
-    let acceptor = sim.acceptor("127.0.0.1:99".parse().unwrap()).unwrap();
-    let id =
-        sim.control().connect_local("127.0.0.1:99".parse().unwrap(), First(Rc::clone(&told), None));
+    let acceptor = sim.acceptor("127.0.0.1:99").unwrap();
+    let id = sim.control().connect_local("127.0.0.1:99", First(Rc::clone(&told), None));
     sim.run_for(ms(5)).unwrap();
     for note in 1..=3_u32 {
         sim.control().peer(id).notify(Note::new(note));
@@ -291,7 +290,7 @@ fn addrs() -> [SocketAddr; 2] {
 }
 
 /// One comes to the second address, and then a hundred to the first.
-fn crowd(sim: &Sim) -> (SocketAddr, Vec<Socket>) {
+fn crowd(sim: &Sim) -> (Endpoint, Vec<Socket>) {
     let one = sim.dial(addrs()[1]);
     let addr = one.local_addr();
     let others = (0..100).map(|_| sim.dial(addrs()[0]));
@@ -301,7 +300,7 @@ fn crowd(sim: &Sim) -> (SocketAddr, Vec<Socket>) {
 #[test]
 fn two_listeners_take_turns_when_there_is_one_place() {
     let mut sim = sim_with(1, |limits| limits.connections_max = 1);
-    let order: Rc<RefCell<Vec<SocketAddr>>> = Rc::default();
+    let order: Rc<RefCell<Vec<Endpoint>>> = Rc::default();
     for addr in addrs() {
         let order = Rc::clone(&order);
         sim.listen(addr, move |incoming| {
@@ -320,7 +319,7 @@ fn two_listeners_take_turns_when_there_is_one_place() {
 #[test]
 fn two_addresses_of_one_listener_take_turns_within_the_budget() {
     let mut sim = sim_with(1, |limits| limits.accepts_max = 2);
-    let order: Rc<RefCell<Vec<SocketAddr>>> = Rc::default();
+    let order: Rc<RefCell<Vec<Endpoint>>> = Rc::default();
     let shared = Rc::clone(&order);
     sim.listen(&addrs()[..], move |incoming| {
         shared.borrow_mut().push(incoming.peer());

@@ -33,7 +33,7 @@ pub(crate) fn serve_with<P: Protocol + 'static>(
     let mut options = ListenOptions::default();
     change(&mut options.limits);
     let listener = sim.listen_with("127.0.0.1:0", options, move |_| Some(make())).unwrap();
-    sim.addresses(listener)[0]
+    sim.addresses(listener)[0].socket_addr().unwrap()
 }
 
 /// Answers every byte with the same byte.

@@ -63,7 +63,7 @@ fn members<F: FnMut(&mut Context<'_>, &[ConnId], &[u8]) + 'static>(
 #[test]
 fn c1_an_event_for_a_connection_closed_earlier_in_the_batch_reaches_nobody() {
     let mut sim = Sim::new(1);
-    let acceptor = sim.acceptor("127.0.0.1:99".parse().unwrap()).unwrap();
+    let acceptor = sim.acceptor("127.0.0.1:99").unwrap();
     let trace = Trace::new();
     let wrap = trace.clone();
     let heard: Count = Rc::default();
@@ -74,9 +74,7 @@ fn c1_an_event_for_a_connection_closed_earlier_in_the_batch_reaches_nobody() {
             add(&hears, 1);
             if cx.id() == ids[0] {
                 cx.peer(ids[1]).abort();
-                let new = cx
-                    .driver()
-                    .connect_local("127.0.0.1:99".parse().unwrap(), wrap.wrap("new", Sink));
+                let new = cx.driver().connect_local("127.0.0.1:99", wrap.wrap("new", Sink));
                 // The slot's number is before the dot.
                 let slot = |id: ConnId| id.to_string().split('.').next().unwrap().to_owned();
                 assert_ne!(slot(new), slot(ids[1]), "a slot is not reused within the turn");
@@ -111,7 +109,7 @@ fn c1_a_slot_given_back_in_a_turn_is_not_taken_again_in_it() {
             if cx.id() == ids[0] {
                 cx.peer(ids[1]).abort();
             } else {
-                let new = cx.driver().connect_local("127.0.0.1:1".parse().unwrap(), Sink);
+                let new = cx.driver().connect_local("127.0.0.1:1", Sink);
                 connects.borrow_mut().push((new, cx.driver().metrics().turns));
             }
         }
@@ -141,7 +139,7 @@ fn c1_slots_are_reused_again_and_again_without_a_mistake() {
             self.1.set(self.1.get() + 1);
             if self.0 > 0 {
                 let next = Again(self.0 - 1, Rc::clone(&self.1), cx.id());
-                cx.driver().connect_local("127.0.0.1:1".parse().unwrap(), next);
+                cx.driver().connect_local("127.0.0.1:1", next);
             }
         }
     }

@@ -2,10 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::rc::Rc;
 
-use lariat::{CloseKind, CloseReason, ConnId, FilterFailure, Limits};
+use lariat::{CloseKind, CloseReason, ConnId, Endpoint, FilterFailure, Limits};
 
 use crate::dice::Dice;
 
@@ -17,7 +16,7 @@ pub(crate) struct End {
     pub(crate) who: String,
     pub(crate) id: Option<ConnId>,
     /// Its own address and the other end's.
-    pub(crate) addrs: Option<(SocketAddr, SocketAddr)>,
+    pub(crate) addrs: Option<(Endpoint, Endpoint)>,
     pub(crate) opened: u32,
     pub(crate) closed: u32,
     pub(crate) eof: bool,
@@ -46,7 +45,7 @@ pub(crate) struct End {
 /// A listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
-    pub(crate) addr: SocketAddr,
+    pub(crate) addr: Endpoint,
     pub(crate) filtered: bool,
 }
 
@@ -59,7 +58,7 @@ pub(crate) struct World {
     /// Everybody by id, for as long as the run lasts.
     met: BTreeMap<ConnId, usize>,
     /// The addresses of all newcomers.
-    pub(crate) met_at_listeners: BTreeSet<SocketAddr>,
+    pub(crate) met_at_listeners: BTreeSet<Endpoint>,
     /// Who ended last.
     pub(crate) ended: Option<ConnId>,
     /// Whether the run still begins new things.
@@ -152,7 +151,7 @@ impl World {
 
     // ---- the rules ---------------------------------------------------------------------------
 
-    fn by_addr(&self) -> BTreeMap<(SocketAddr, SocketAddr), usize> {
+    fn by_addr(&self) -> BTreeMap<(Endpoint, Endpoint), usize> {
         let known = self.ends.iter().enumerate();
         known.filter_map(|(number, end)| Some((end.addrs?, number))).collect()
     }

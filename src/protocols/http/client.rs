@@ -35,7 +35,7 @@ const DEADLINE: Timer = Timer::reserved(2);
 ///     cx.driver().shutdown();
 /// });
 /// let mut reactor = Reactor::new()?;
-/// reactor.connect(([127, 0, 0, 1], 8080).into(), protocol);
+/// reactor.connect(([127, 0, 0, 1], 8080), protocol);
 /// reactor.run()?;
 /// # Ok::<(), lariat::Error>(())
 /// ```
