@@ -399,7 +399,7 @@ mod tests {
     }
 
     fn received(client: &Socket) -> String {
-        String::from_utf8(client.take_received()).unwrap()
+        String::from_utf8(client.take_received().into_vec()).unwrap()
     }
 
     #[test]

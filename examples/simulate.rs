@@ -11,8 +11,8 @@
 //!    100 days pass: nothing to see
 //! 2. One input of it, cut in every way (every_split):
 //!    the answer depends on how the input is cut (byte by byte: [1, 2, 3, 4, 5, 6])
-//!     whole: finished, 7 bytes: 5\n1205\n
-//!       cut: finished, 10 bytes: 5\n6\n8\n8\n8\n
+//!     whole: finished, "5\n1205\n" before FIN, "" after it
+//!       cut: finished, "5\n6\n8\n8\n8\n" before FIN, "" after it
 //! 3. The days of 1, where one read in 200 returns less than there is:
 //!    seed 54 finds it: the till has 10425, 1272 comes, and it answers "10426\n10698\n"
 //!    to repeat it: LARIAT_SEED=54 cargo run --example simulate
@@ -101,9 +101,8 @@ fn a_day<P: Protocol + Default + 'static>(sim: &mut Sim) -> Result<(), Box<dyn E
         sim.run_for(Duration::from_secs(1))?;
         let answer = client.take_received();
         let expected = format!("{}\n", sum + amount);
-        if answer != expected.as_bytes() {
-            let answer = answer.escape_ascii();
-            let fault = format!("the till has {sum}, {amount} comes, and it answers \"{answer}\"");
+        if answer != expected {
+            let fault = format!("the till has {sum}, {amount} comes, and it answers {answer:?}");
             return Err(fault.into());
         }
         sum += amount;

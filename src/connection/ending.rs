@@ -503,26 +503,37 @@ impl Connection {
             return None;
         }
         self.flags.set(Flags::CLOSED);
-        let peer_finished = self.flags.any(Flags::PEER_FIN);
-        let (bytes_in, bytes_out) = (self.bytes_in, self.bytes_out);
-        let age = Duration::from_nanos(now.saturating_sub(self.since));
-        let rare = self.rare_mut();
-        let Ending { by, kind, cause } = rare.ending.take().unwrap_or(Ending {
-            by: By::Us,
-            kind: CloseKind::Finished,
-            cause: None,
-        });
-        Some(CloseReason {
+        let reason = self.reason(now);
+        // The error is the user's: it is dropped where the reason is, and nowhere else.
+        self.rare_mut().ending = None;
+        Some(reason)
+    }
+
+    /// The reason as soon as it is decided, before `closed` is told. That of a close in order may
+    /// still become that of the deadline which it does not keep.
+    pub(crate) fn decided(&self, now: u64) -> Option<CloseReason> {
+        let decided = self.flags.any(Flags::CLOSING | Flags::BROKEN | Flags::ENDED);
+        decided.then(|| self.reason(now))
+    }
+
+    fn reason(&self, now: u64) -> CloseReason {
+        let rare = self.rare();
+        let ending = rare.and_then(|rare| rare.ending.as_ref());
+        let (by, kind) =
+            ending.map_or((By::Us, CloseKind::Finished), |ending| (ending.by, ending.kind));
+        let (unsent, unread, refused) =
+            rare.map_or((0, 0, 0), |rare| (rare.unsent, rare.unread_lost, rare.refused));
+        CloseReason {
             by,
             kind,
-            cause,
-            unsent: rare.unsent,
-            unread: rare.unread_lost,
-            refused: rare.refused,
-            bytes_in,
-            bytes_out,
-            age,
-            peer_finished,
-        })
+            cause: ending.and_then(|ending| ending.cause.clone()),
+            unsent,
+            unread,
+            refused,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            age: Duration::from_nanos(now.saturating_sub(self.since)),
+            peer_finished: self.flags.any(Flags::PEER_FIN),
+        }
     }
 }

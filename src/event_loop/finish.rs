@@ -133,6 +133,7 @@ impl<S: System> EventLoop<S> {
         let _ = guarded(|| log::debug!(target: "lariat::close", "{id} {peer}: {reason}"));
         entry.called(&mut self.shared).closed(&reason);
         self.shared.note_end(id, &reason);
+        self.system.ended(id, peer, &reason);
         self.shared.output.clear();
         self.apply_effects(Some(id));
         self.remove(id, &reason);

@@ -22,6 +22,7 @@ mod apply;
 mod attend;
 mod connect;
 mod finish;
+mod inspect;
 mod read;
 mod send;
 mod system;

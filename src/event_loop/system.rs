@@ -11,6 +11,7 @@ use crate::connection::Flags;
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::protocol::{Bind, SocketInfo};
+use crate::reason::CloseReason;
 
 /// Takes events.
 pub(crate) trait EventSink {
@@ -59,6 +60,9 @@ pub(crate) trait System {
 
     /// Takes a descriptor into reserve again, once one is free.
     fn restore_reserve(&mut self);
+
+    /// A connection has ended, and its protocol was told why. For the simulator, which keeps it.
+    fn ended(&mut self, _id: ConnId, _peer: Endpoint, _reason: &CloseReason) {}
 }
 
 /// A nonblocking stream socket. EINTR never gets out.

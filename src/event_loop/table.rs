@@ -54,6 +54,10 @@ impl<S: System> Table<S> {
         }
     }
 
+    pub(super) fn get(&self, id: ConnId) -> Option<&Entry<S>> {
+        self.entries.get(id.slot())?.as_ref().filter(|entry| entry.conn.id() == id)
+    }
+
     pub(super) fn insert(&mut self, entry: Entry<S>) {
         let slot = entry.conn.id().slot();
         if slot >= self.entries.len() {

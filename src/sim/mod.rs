@@ -28,11 +28,13 @@
 //! ```
 
 mod check;
+mod ends;
 mod faults;
 mod network;
 mod probe;
 mod socket;
 mod system;
+mod text;
 mod trace;
 
 use std::cell::RefCell;
@@ -59,8 +61,10 @@ pub use check::{check, seeds_from_env};
 pub use faults::{Call, Fault, Faults, Link};
 pub use probe::{Probe, every_split};
 pub use socket::{Acceptor, Socket};
+pub use text::ByteText;
 pub use trace::{Trace, Traced};
 
+use ends::Ends;
 use network::Network;
 use system::{Shared, SimSystem};
 
@@ -99,7 +103,9 @@ impl Sim {
         let wake = Box::new(move || wake.store(true, Ordering::Release));
         let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
         let clock = Clock::virtual_at(Arc::clone(&shown), start, SystemTime::UNIX_EPOCH);
-        let system = SimSystem { network: Rc::clone(&network), start, shown, woken, bound: None };
+        let (network_of_system, ends) = (Rc::clone(&network), Ends::default());
+        let system =
+            SimSystem { network: network_of_system, start, shown, woken, bound: None, ends };
         let inner = EventLoop::new(system, clock, seed, limits, mailbox);
         Sim { seed, network, inner, buffer: read_buffer() }
     }

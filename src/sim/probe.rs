@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Link, Sim, Socket};
+use super::{ByteText, Link, Sim, Socket};
 use crate::filter::Filter;
 use crate::id::ConnId;
 use crate::note::Note;
@@ -112,7 +112,7 @@ impl Probe {
     }
 
     /// What was sent since the last call.
-    pub fn sent(&mut self) -> Vec<u8> {
+    pub fn sent(&mut self) -> ByteText {
         self.client.as_ref().map(Socket::take_received).unwrap_or_default()
     }
 
@@ -133,10 +133,13 @@ impl Probe {
         self.settle();
     }
 
-    /// Why the connection ended, once it has. The protocol may still be sending or lingering:
-    /// [`advance`](Probe::advance) then.
+    /// Why the connection ends, as soon as that is decided. The protocol's `closed` may be still to
+    /// come, as what is queued is sent first and the peer's end is waited for. If that takes too
+    /// long, the reason of a close in order becomes
+    /// [`TimedOut(Close)`](crate::Deadline::Close): [`advance`](Probe::advance) shows it.
     pub fn closed(&self) -> Option<CloseReason> {
-        self.reason.borrow().clone()
+        let told = self.reason.borrow().clone();
+        told.or_else(|| self.sim.inner.decided(self.id))
     }
 
     /// Whether the protocol has finished sending.
@@ -203,15 +206,29 @@ impl<P: Protocol> Protocol for Watched<P> {
 }
 
 /// How a protocol answered one way of cutting its input.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 struct Answer {
-    sent: Vec<u8>,
+    /// What was sent once all input had come, and what only FIN made it send.
+    before_fin: ByteText,
+    after_fin: ByteText,
     kind: Option<CloseKind>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Some(kind) => write!(f, "{kind}")?,
+            None => f.write_str("still open")?,
+        }
+        write!(f, ", {:?} before FIN, {:?} after it", self.before_fin, self.after_fin)
+    }
 }
 
 /// Cuts `bytes` in every way that matters and demands the same answer each time: whole, byte by
 /// byte, in two at every place, and at random places. Each answer is what a fresh protocol of
-/// `factory` sends until, after FIN, its connection has ended, and the kind of its reason.
+/// `factory` sends before FIN, what it sends from there until its connection has ended, and the
+/// kind of its reason. So an answer that is held back until FIN says that no more will come is
+/// found as well.
 ///
 /// A protocol that assumes a message to arrive in one piece passes every test on loopback and fails
 /// this one.
@@ -242,19 +259,21 @@ pub fn every_split<P: Protocol + 'static>(mut factory: impl FnMut() -> P, bytes:
             probe.receive(&bytes[from..cut]);
             from = cut;
         }
+        let before_fin = probe.sent();
         probe.finish();
         // Long enough for lingering and for every built-in deadline of a connection that closes.
         probe.advance(Duration::from_secs(60));
-        Answer { sent: probe.sent(), kind: probe.closed().map(|reason| reason.kind()) }
+        let kind = probe.closed().map(|reason| reason.kind());
+        Answer { before_fin, after_fin: probe.sent(), kind }
     };
     let whole = answer(&[]);
     let mut compare = |name: &str, cuts: &[usize]| {
         let cut = answer(cuts);
         assert!(
             cut == whole,
-            "the answer depends on how the input is cut ({name}: {cuts:?})\n whole: {}\n   cut: {}",
-            show(&whole),
-            show(&cut),
+            "the answer depends on how the input is cut ({name}: {})\n whole: {whole}\n   \
+             cut: {cut}",
+            places_shown(cuts),
         );
     };
     let places: Vec<usize> = (1..bytes.len()).collect();
@@ -269,7 +288,12 @@ pub fn every_split<P: Protocol + 'static>(mut factory: impl FnMut() -> P, bytes:
     }
 }
 
-fn show(answer: &Answer) -> String {
-    let kind = answer.kind.map_or_else(|| "still open".to_owned(), |kind| kind.to_string());
-    format!("{kind}, {} bytes: {}", answer.sent.len(), answer.sent.escape_ascii())
+/// The first of the places where the input was cut.
+fn places_shown(cuts: &[usize]) -> String {
+    match cuts {
+        [first @ .., _] if first.len() >= 16 => {
+            format!("{:?} and {} more", &cuts[..16], cuts.len() - 16)
+        }
+        _ => format!("{cuts:?}"),
+    }
 }

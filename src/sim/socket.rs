@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::ByteText;
 use super::network::Raw;
 use super::system::Shared;
 use crate::endpoint::Endpoint;
@@ -96,10 +97,10 @@ impl Socket {
     }
 
     /// What was read since the last call.
-    pub fn take_received(&self) -> Vec<u8> {
+    pub fn take_received(&self) -> ByteText {
         let mut network = self.network.borrow_mut();
         let raw = network.endpoints[self.end].raw.as_mut();
-        raw.map(|raw| std::mem::take(&mut raw.received)).unwrap_or_default()
+        raw.map(|raw| std::mem::take(&mut raw.received)).unwrap_or_default().into()
     }
 
     /// Whether the other side's FIN has arrived.

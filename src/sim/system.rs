@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::ends::Ends;
 use super::network::{Edge, Network};
 use crate::clock::nanos;
 use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
 use crate::protocol::{Bind, Bound, SocketInfo};
+use crate::reason::CloseReason;
 use crate::socket::retry;
 
 pub(super) type Shared = Rc<RefCell<Network>>;
@@ -26,6 +28,7 @@ pub(super) struct SimSystem {
     pub(super) woken: Arc<AtomicBool>,
     /// The time that no poll goes beyond: the end of `run_for`.
     pub(super) bound: Option<u64>,
+    pub(super) ends: Ends,
 }
 
 pub(super) struct SimStream {
@@ -106,7 +109,9 @@ impl System for SimSystem {
     }
 
     fn register_stream(&mut self, stream: &mut SimStream, id: ConnId) -> io::Result<()> {
-        self.network.borrow_mut().register(stream.end, id)
+        self.network.borrow_mut().register(stream.end, id)?;
+        self.ends.begun(id, stream.local.into());
+        Ok(())
     }
 
     fn accept_with_reserve(
@@ -118,6 +123,10 @@ impl System for SimSystem {
     }
 
     fn restore_reserve(&mut self) {}
+
+    fn ended(&mut self, id: ConnId, peer: Endpoint, reason: &CloseReason) {
+        self.ends.ended(id, peer, reason);
+    }
 }
 
 impl SocketInfo for SimStream {

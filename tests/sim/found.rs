@@ -358,7 +358,7 @@ fn at_the_descriptor_limit_who_lingers_is_cut_for_a_newcomer_only() {
     let lingering = sim.dial(addr);
     lingering.send(b"q");
     sim.run_for(ms(10)).unwrap();
-    assert_eq!((sim.metrics().lingering, lingering.take_received()), (1, b"bye".to_vec()));
+    assert_eq!((sim.metrics().lingering, lingering.take_received()), (1, b"bye"[..].into()));
     // The last descriptor goes to a newcomer; nobody waits behind it.
     let second = sim.dial(addr);
     sim.run_for(ms(100)).unwrap();

@@ -52,7 +52,7 @@ fn ours(bytes: &[u8]) -> Vec<u8> {
     probe.receive(bytes);
     probe.finish();
     probe.advance(Duration::from_secs(20));
-    probe.sent()
+    probe.sent().into_vec()
 }
 
 /// Status and body of each final answer.
