@@ -12,11 +12,16 @@ use crate::guard::drop_guarded;
 const CHUNK: usize = 64 * 1024;
 /// Chunks that wait in a pool, together at most 1 MiB.
 const POOLED_MAX: usize = 16;
+/// Buffers beyond a chunk that wait in a pool, and the largest of them: what a filter makes of one
+/// read needs one.
+const LARGE_MAX: usize = 2;
+const LARGE: usize = 512 * 1024;
 
-/// Emptied chunks, shared by all connections of a loop.
+/// Emptied buffers, shared by all connections of a loop.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkPool {
     chunks: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
 }
 
 impl ChunkPool {
@@ -24,12 +29,22 @@ impl ChunkPool {
         self.chunks.pop().unwrap_or_default()
     }
 
-    fn give(&mut self, mut chunk: Vec<u8>) {
+    /// A buffer for `count` bytes: of any capacity, and empty.
+    fn take_for(&mut self, count: usize) -> Vec<u8> {
+        if count > CHUNK { self.large.pop().unwrap_or_default() } else { self.take() }
+    }
+
+    fn give(&mut self, mut buffer: Vec<u8>) {
         // Small ones too: they are what a relay of small messages needs, and they grow where more
         // is queued.
-        if (1..=CHUNK).contains(&chunk.capacity()) && self.chunks.len() < POOLED_MAX {
-            chunk.clear();
-            self.chunks.push(chunk);
+        let (place, most) = match buffer.capacity() {
+            0 => return,
+            1..=CHUNK => (&mut self.chunks, POOLED_MAX),
+            _ => (&mut self.large, LARGE_MAX),
+        };
+        if place.len() < most && buffer.capacity() <= LARGE {
+            buffer.clear();
+            place.push(buffer);
         }
     }
 }
@@ -154,19 +169,22 @@ impl SendQueue {
     }
 }
 
-/// Input that a protocol has not consumed.
+/// Bytes that lie together, with a cursor at the first: unread input, and what a filter has made
+/// for the wire.
 ///
-/// Consumed bytes are not moved at once: the space before the first unread byte is reclaimed when
-/// it is at least as large as what is unread, so that the cost per byte stays constant.
+/// Consumed bytes are not moved at once: the space before the first byte is reclaimed when it is at
+/// least as large as what is left, so that the cost per byte stays constant and the memory within
+/// twice of what is left. An empty queue owns no buffer: the pool has it.
 #[derive(Debug, Default)]
-pub(crate) struct Unread {
+pub(crate) struct ByteQueue {
     bytes: Vec<u8>,
-    consumed: usize,
+    start: usize,
 }
 
-impl Unread {
+impl ByteQueue {
+    // User code that appends may also have removed bytes.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.consumed
+        self.bytes.len().saturating_sub(self.start)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -174,37 +192,49 @@ impl Unread {
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.consumed..]
+        self.bytes.get(self.start..).unwrap_or_default()
     }
 
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.make_room().extend_from_slice(bytes);
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.start..).unwrap_or_default()
     }
 
-    /// The place where more input is appended.
-    pub(crate) fn make_room(&mut self) -> &mut Vec<u8> {
-        if self.consumed > 0 && self.consumed >= self.len() {
-            self.bytes.drain(..self.consumed);
-            self.consumed = 0;
+    pub(crate) fn push(&mut self, bytes: &[u8], pool: &mut ChunkPool) {
+        if !bytes.is_empty() {
+            self.tail(bytes.len(), pool).extend_from_slice(bytes);
+        }
+    }
+
+    /// The place to which about `more` bytes are appended. [`ByteQueue::trim`] comes after it where
+    /// it may be that nothing was.
+    pub(crate) fn tail(&mut self, more: usize, pool: &mut ChunkPool) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = pool.take_for(more);
+        } else if self.start > 0 && self.start >= self.len() {
+            self.bytes.drain(..self.start.min(self.bytes.len()));
+            self.start = 0;
         }
         &mut self.bytes
     }
 
-    pub(crate) fn consume(&mut self, count: usize) {
-        self.consumed = (self.consumed + count).min(self.bytes.len());
-        if self.consumed == self.bytes.len() {
-            self.clear();
+    pub(crate) fn consume(&mut self, count: usize, pool: &mut ChunkPool) {
+        self.start = (self.start + count).min(self.bytes.len());
+        self.trim(pool);
+    }
+
+    /// Gives the buffer back if nothing is in it.
+    pub(crate) fn trim(&mut self, pool: &mut ChunkPool) {
+        if self.is_empty() {
+            self.clear(pool);
         }
     }
 
-    /// Drops everything. A large allocation is given back.
-    pub(crate) fn clear(&mut self) {
-        self.consumed = 0;
-        if self.bytes.capacity() > CHUNK {
-            self.bytes = Vec::new();
-        } else {
-            self.bytes.clear();
-        }
+    /// Drops everything and says how much it was.
+    pub(crate) fn clear(&mut self, pool: &mut ChunkPool) -> usize {
+        let dropped = self.len();
+        pool.give(std::mem::take(&mut self.bytes));
+        self.start = 0;
+        dropped
     }
 }
 
@@ -251,15 +281,6 @@ mod tests {
     }
 
     #[test]
-    fn unread_gives_a_large_allocation_back_once_consumed() {
-        let mut unread = Unread::default();
-        unread.push(&vec![7; 4 * CHUNK]);
-        unread.consume(4 * CHUNK);
-        assert!(unread.is_empty());
-        assert_eq!(unread.bytes.capacity(), 0);
-    }
-
-    #[test]
     fn a_chunk_grows_by_doubling_and_ends_at_64_kib() {
         let mut pool = ChunkPool::default();
         let mut queue = SendQueue::default();
@@ -294,23 +315,68 @@ mod tests {
 
     #[test]
     fn consumed_bytes_are_moved_over_once_they_are_half() {
-        let mut unread = Unread::default();
-        unread.push(&[7; 100]);
-        unread.consume(49);
-        unread.push(&[8; 10]);
-        assert_eq!((unread.consumed, unread.bytes.len()), (49, 110));
-        unread.consume(6);
-        unread.push(&[9; 10]);
-        assert_eq!((unread.consumed, unread.bytes.len()), (0, 65));
+        let (mut pool, mut queue) = (ChunkPool::default(), ByteQueue::default());
+        queue.push(&[7; 100], &mut pool);
+        queue.consume(49, &mut pool);
+        queue.push(&[8; 10], &mut pool);
+        assert_eq!((queue.start, queue.bytes.len()), (49, 110));
+        queue.consume(6, &mut pool);
+        queue.push(&[9; 10], &mut pool);
+        assert_eq!((queue.start, queue.bytes.len()), (0, 65));
     }
 
     #[test]
-    fn unread_keeps_an_allocation_of_a_chunk() {
-        let mut unread = Unread::default();
-        unread.bytes.reserve_exact(CHUNK);
-        unread.push(b"abc");
-        unread.consume(3);
-        assert_eq!(unread.bytes.capacity(), CHUNK);
+    fn a_queue_that_never_empties_holds_at_most_twice_of_what_is_left() {
+        let (mut pool, mut queue) = (ChunkPool::default(), ByteQueue::default());
+        queue.push(&[1; 5_000], &mut pool);
+        for _ in 0..1_000 {
+            queue.push(&[2; 4_000], &mut pool);
+            queue.consume(4_000, &mut pool);
+            assert_eq!(queue.len(), 5_000);
+        }
+        assert!(queue.bytes.capacity() <= 32_768, "{}", queue.bytes.capacity());
+    }
+
+    #[test]
+    fn an_empty_queue_owns_no_buffer_and_the_pool_keeps_two_large_ones() {
+        let (mut pool, mut queue) = (ChunkPool::default(), ByteQueue::default());
+        queue.push(b"abc", &mut pool);
+        queue.consume(3, &mut pool);
+        assert_eq!((queue.bytes.capacity(), pool.chunks.len()), (0, 1));
+        queue.push(b"", &mut pool);
+        assert_eq!((queue.bytes.capacity(), pool.chunks.len()), (0, 1));
+        queue.tail(1, &mut pool);
+        assert_eq!(pool.chunks.len(), 0);
+        queue.trim(&mut pool);
+        assert_eq!(pool.chunks.len(), 1);
+        for (count, large, chunks) in [(CHUNK, 0, 1), (CHUNK + 1, 1, 1), (LARGE + 1, 1, 1)] {
+            let mut queue = ByteQueue::default();
+            pool.large.clear();
+            queue.push(&vec![7; count], &mut pool);
+            assert_eq!(queue.clear(&mut pool), count);
+            let large = if count > LARGE { 0 } else { large };
+            assert_eq!((pool.large.len(), pool.chunks.len()), (large, chunks), "{count} bytes");
+        }
+        let mut queues: Vec<ByteQueue> = Vec::new();
+        queues.resize_with(3, ByteQueue::default);
+        for queue in &mut queues {
+            queue.push(&vec![7; 2 * CHUNK], &mut pool);
+        }
+        for queue in &mut queues {
+            queue.clear(&mut pool);
+        }
+        assert_eq!(pool.large.len(), LARGE_MAX);
+    }
+
+    #[test]
+    fn bytes_that_were_removed_behind_the_cursor_do_no_harm() {
+        let (mut pool, mut queue) = (ChunkPool::default(), ByteQueue::default());
+        queue.push(&[1; 10], &mut pool);
+        queue.consume(4, &mut pool);
+        queue.tail(0, &mut pool).truncate(2);
+        assert_eq!((queue.len(), queue.as_slice()), (0, &[][..]));
+        queue.tail(3, &mut pool).extend_from_slice(b"xyz");
+        assert_eq!(queue.as_slice(), b"xyz");
     }
 
     proptest! {
@@ -351,22 +417,23 @@ mod tests {
         }
 
         #[test]
-        fn unread_input_agrees_with_a_list(
+        fn a_byte_queue_agrees_with_a_list(
             calls in prop::collection::vec((any::<bool>(), 0usize..5_000), 1..60)
         ) {
-            let mut unread = Unread::default();
+            let (mut pool, mut unread) = (ChunkPool::default(), ByteQueue::default());
             let mut model: Vec<u8> = Vec::new();
             for (number, (push, size)) in calls.into_iter().enumerate() {
                 if push {
                     let bytes = vec![number as u8; size];
-                    unread.push(&bytes);
+                    unread.push(&bytes, &mut pool);
                     model.extend(bytes);
                 } else {
                     let size = size.min(model.len());
-                    unread.consume(size);
+                    unread.consume(size, &mut pool);
                     model.drain(..size);
                 }
                 prop_assert_eq!(unread.as_slice(), &model[..]);
+                prop_assert!(!model.is_empty() || unread.bytes.capacity() == 0);
             }
         }
     }

@@ -169,7 +169,7 @@ impl Worker {
     fn look(&mut self, buffer: &mut [u8]) {
         let cell = Arc::clone(&self.cell);
         let member = lock(&cell.member);
-        let unread = member.conn.rare().map_or(0, |rare| rare.unread.len());
+        let unread = member.conn.queues().map_or(0, |queues| queues.unread.len());
         let room = member.conn.limits().input_max.saturating_sub(unread).min(buffer.len());
         let flags = member.conn.flags();
         drop(member);
@@ -203,7 +203,7 @@ impl Worker {
             }
             Ok(count) => {
                 self.shared.metrics.bytes_in += count as u64;
-                member.conn.handle_wire(&buffer[..count], tick);
+                member.conn.handle_wire(&mut buffer[..count], &mut self.shared.chunks, tick);
             }
             Err(error) if is_timeout(&error) => {}
             Err(error) => {

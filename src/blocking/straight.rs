@@ -34,7 +34,7 @@ impl Worker {
         match result {
             Ok(count) if count > 0 => {
                 self.shared.metrics.bytes_in += count as u64;
-                return self.take_in(cell, socket, member, &buffer[..count]);
+                return self.take_in(cell, socket, member, &mut buffer[..count]);
             }
             // The read side may have been shut by ourselves, to wake this thread: no FIN then.
             _ if member.conn.flags().any(Flags::ENDED) => {}
@@ -54,17 +54,18 @@ impl Worker {
         cell: &Cell,
         socket: &TcpStream,
         mut member: MutexGuard<'_, Member>,
-        shown: &[u8],
+        shown: &mut [u8],
     ) -> bool {
         let count = shown.len();
         if !goes_on(&member.conn) && !shows_now(&member.conn) {
             if member.conn.flags().none(Flags::ENDED) {
                 let now = self.shared.clock.exact();
                 member.conn.handle_read(count, count, now);
-                member.conn.handle_wire(shown, now);
+                member.conn.handle_wire(shown, &mut self.shared.chunks, now);
             }
             return false;
         }
+        let shown = &*shown;
         // A clock reading for each message is worth a tenth of all of it.
         let now = match member.conn.counts_silence() {
             true => self.shared.clock.exact(),
@@ -82,9 +83,9 @@ impl Worker {
         if (consumed.left | consumed.need) == 0 && self.is_straight(&member) {
             return self.answer(cell, socket, member, shown);
         }
-        self.settle(member, shown, Callback::Data, |conn, _| {
+        self.settle(member, shown, Callback::Data, |conn, _, chunks| {
             if (consumed.left | consumed.need) != 0 {
-                conn.handle_left(shown, consumed);
+                conn.handle_left(shown, consumed, chunks);
             }
         });
         false
@@ -106,7 +107,7 @@ impl Worker {
         shown: &[u8],
     ) -> bool {
         let Some(bytes) = self.shared.output.slice(shown) else {
-            self.settle(member, shown, Callback::Data, |_, _| {});
+            self.settle(member, shown, Callback::Data, |_, _, _| {});
             return false;
         };
         if bytes.is_empty() {
@@ -115,7 +116,7 @@ impl Worker {
             return true;
         }
         let Ok(writer) = cell.writer.try_lock() else {
-            self.settle(member, shown, Callback::Data, |_, _| {});
+            self.settle(member, shown, Callback::Data, |_, _, _| {});
             return false;
         };
         member.writing = true;

@@ -9,6 +9,7 @@ use super::effects;
 use super::hub::lock;
 use super::sending::Drained;
 use super::worker::{Next, Role, Worker};
+use crate::buffer::ChunkPool;
 use crate::connection::{Connection, Consumed, Due, Expired, Flags, Round};
 use crate::dispatch::Called;
 use crate::guard::drop_guarded;
@@ -132,7 +133,7 @@ impl Worker {
         if member.conn.may_call() {
             self.shared.metrics.timers += 1;
             self.call(&mut member, |called| called.timeout(timer));
-            self.settle(member, &[], Callback::Timeout, |_, _| {});
+            self.settle(member, &[], Callback::Timeout, |_, _, _| {});
         }
     }
 
@@ -158,7 +159,7 @@ impl Worker {
             Some(Due::Eof) => return self.call_input(member, true),
             None => return,
         };
-        self.settle(member, &[], callback, |_, _| {});
+        self.settle(member, &[], callback, |_, _, _| {});
     }
 
     /// Shows unread input to `data` or `eof`.
@@ -176,13 +177,14 @@ impl Worker {
         // Where the output is a range of the unread bytes: they are given back before it is sent.
         let range = self.shared.output.is_range();
         let copy = if range { unread.as_slice().to_vec() } else { Vec::new() };
-        self.settle(member, &copy, callback, move |conn, replaced| {
+        self.settle(member, &copy, callback, move |conn, replaced, chunks| {
             if eof && !replaced {
-                conn.handle_eof_shown(unread, consumed);
+                conn.handle_eof_shown(unread, consumed, chunks);
             } else if eof {
-                conn.handle_unread_shown(unread, Consumed { need: 0, ..consumed });
+                let consumed = Consumed { need: 0, ..consumed };
+                conn.handle_unread_shown(unread, consumed, chunks);
             } else {
-                conn.handle_unread_shown(unread, consumed);
+                conn.handle_unread_shown(unread, consumed, chunks);
             }
         });
     }
@@ -222,10 +224,11 @@ impl Worker {
         mut member: MutexGuard<'_, Member>,
         shown: &[u8],
         callback: Callback,
-        keep: impl FnOnce(&mut Connection, bool),
+        keep: impl FnOnce(&mut Connection, bool, &mut ChunkPool),
     ) {
         let cell = Arc::clone(&self.cell);
-        keep(&mut member.conn, self.shared.effects.has_successor());
+        let replaced = self.shared.effects.has_successor();
+        keep(&mut member.conn, replaced, &mut self.shared.chunks);
         let output = mem::take(&mut self.shared.output);
         let direct = self.place_output(&cell, &mut member, &output, shown, callback);
         let dropped = self.apply_successors(&mut member);

@@ -113,6 +113,7 @@ impl Worker {
     /// Drives the connection's state on, as far as it goes without a callback or output.
     pub(super) fn finish(&mut self, member: &mut Member) {
         // The only queue that holds a connection here is its own.
+        let _ = member.conn.poll_unheld();
         if !member.conn.poll_released().is_empty() {
             member.conn.handle_released(self.cell.id);
         }

@@ -19,6 +19,23 @@ pub(crate) struct Ending {
     cause: Option<Cause>,
 }
 
+/// What is known of an end: the reason once it is decided, and what was lost on the way.
+#[derive(Default)]
+pub(crate) struct End {
+    ending: Option<Ending>,
+    /// When lingering began, and when a byte last came during it.
+    linger: u64,
+    linger_active: u64,
+    /// The turn in which the end was decided.
+    pub(super) turn: u64,
+    /// Bytes that arrived before the connection broke and were read after it.
+    pub(super) last_words: usize,
+    /// Bytes that were not sent, not consumed, and written too late.
+    pub(super) unsent: u64,
+    pub(super) unread: u64,
+    refused: u64,
+}
+
 impl Ending {
     /// Whether the connection was closed for no other reason than that it was over.
     fn is_in_order(&self) -> bool {
@@ -34,6 +51,22 @@ pub(crate) enum Expired {
 }
 
 impl Connection {
+    pub(super) fn end_mut(&mut self) -> &mut End {
+        self.rare_mut().end.get_or_insert_with(Box::default)
+    }
+
+    fn end_box(&self) -> Option<&End> {
+        self.rare()?.end.as_deref()
+    }
+
+    fn ending(&self) -> Option<&Ending> {
+        self.end_box()?.ending.as_ref()
+    }
+
+    fn take_any_ending(&mut self) -> Option<Ending> {
+        self.rare.as_mut()?.end.as_mut()?.ending.take()
+    }
+
     // ---- wishes ------------------------------------------------------------------------------
 
     pub(crate) fn want_close(&mut self) {
@@ -54,7 +87,7 @@ impl Connection {
 
     /// Counts bytes written too late. True the first time, which is worth a warning.
     pub(crate) fn handle_refused(&mut self, count: usize) -> bool {
-        self.rare_mut().refused += count as u64;
+        self.end_mut().refused += count as u64;
         let first = self.flags.none(Flags::WARNED);
         self.flags.set(Flags::WARNED);
         first
@@ -65,17 +98,14 @@ impl Connection {
     pub(crate) fn handle_failure(&mut self, kind: CloseKind, cause: Cause) {
         self.flags.set(Flags::FAILED);
         if self.flags.none(Flags::CLOSING | Flags::ENDED) {
-            self.rare_mut().ending = Some(Ending { by: By::Us, kind, cause: Some(cause) });
+            self.end_mut().ending = Some(Ending { by: By::Us, kind, cause: Some(cause) });
         }
     }
 
     /// Whether the callback that failed did so by a panic: its own writes are then dropped.
     pub(crate) fn has_panicked(&self) -> bool {
         self.flags.any(Flags::FAILED)
-            && self
-                .rare()
-                .and_then(|rare| rare.ending.as_ref())
-                .is_some_and(|ending| ending.kind == CloseKind::Panicked)
+            && self.ending().is_some_and(|ending| ending.kind == CloseKind::Panicked)
     }
 
     /// Applies what callbacks wished for. `shutdown` tells that the wish to close came from
@@ -124,7 +154,7 @@ impl Connection {
     }
 
     fn apply_failure(&mut self, tick: u64) {
-        let Some(ending) = self.rare_mut().ending.take() else { return };
+        let Some(ending) = self.take_any_ending() else { return };
         if ending.kind == CloseKind::Panicked {
             self.end(ending.by, ending.kind, ending.cause);
         } else {
@@ -140,10 +170,22 @@ impl Connection {
             if rare.phase == u64::MAX {
                 rare.phase = tick;
                 // Where the FIN is gone already, after a half-close, lingering begins here.
-                rare.linger = tick;
-                rare.linger_active = tick;
+                self.note_linger(tick);
             }
         }
+    }
+
+    fn note_linger(&mut self, tick: u64) {
+        let end = self.end_mut();
+        end.linger = tick;
+        end.linger_active = tick;
+    }
+
+    /// Takes no notice of bytes that come while the connection is closing.
+    pub(super) fn discard(&mut self, count: usize, tick: u64) {
+        let end = self.end_mut();
+        end.unread += count as u64;
+        end.linger_active = tick;
     }
 
     /// Begins to close in order: no more callbacks but `closed`; flush, FIN, linger.
@@ -162,23 +204,22 @@ impl Connection {
         }
         if self.flags.any(Flags::BROKEN) {
             // There is nothing left to flush, and what broke the connection stays the reason.
-            let broken = self.rare_mut().ending.take();
+            let broken = self.take_any_ending();
             let ending = broken.unwrap_or(Ending { by, kind, cause });
             return self.end(ending.by, ending.kind, ending.cause);
         }
         self.flags.set(Flags::CLOSING);
         self.stop_callbacks();
         self.lose_unread();
-        let rare = self.rare_mut();
-        rare.ending = Some(Ending { by, kind, cause });
-        rare.phase = u64::MAX;
+        self.end_mut().ending = Some(Ending { by, kind, cause });
+        self.rare_mut().phase = u64::MAX;
     }
 
     pub(super) fn lose_unread(&mut self) {
         self.flags.clear(Flags::UNREAD);
-        if let Some(rare) = self.rare.as_mut() {
-            rare.unread_lost += rare.unread.len() as u64;
-            rare.unread.clear();
+        let unread = self.lend_unread();
+        if !unread.is_empty() {
+            self.end_mut().unread += unread.len() as u64;
         }
     }
 
@@ -187,12 +228,11 @@ impl Connection {
             .clear(Flags::DUE | Flags::PAUSED | Flags::HELD | Flags::NEEDY | Flags::CONGESTED);
         self.flags.clear(Flags::LEFT);
         self.need = 0;
-        if let Some(rare) = self.rare.as_mut() {
+        if let Some(queues) = self.get_queues() {
             // A note is the user's, and so is its drop.
-            for note in rare.notes.drain(..) {
+            for note in queues.notes.drain(..) {
                 drop_guarded(note);
             }
-            rare.holding.clear();
         }
     }
 
@@ -204,7 +244,7 @@ impl Connection {
         if kind == CloseKind::Panicked {
             self.flags.set(Flags::RESET);
         }
-        self.rare_mut().ending = Some(Ending { by, kind, cause });
+        self.end_mut().ending = Some(Ending { by, kind, cause });
         self.conclude();
     }
 
@@ -242,19 +282,16 @@ impl Connection {
         if self.flags.none(Flags::BROKEN) {
             self.flags.set(Flags::BROKEN);
             self.flags.clear(Flags::EOF_DUE | Flags::CONGESTED | Flags::DRAINED_DUE);
-            let failed = self.flags.any(Flags::FAILED);
-            let rare = self.rare_mut();
-            if !failed {
-                rare.ending = Some(Ending { by, kind, cause });
+            if self.flags.none(Flags::FAILED) {
+                self.end_mut().ending = Some(Ending { by, kind, cause });
             }
-            rare.holding.clear();
         }
     }
 
     /// Takes the end that was decided before; one in order only if `in_order` counts as well.
     fn take_ending(&mut self, in_order: bool) -> Option<Ending> {
         let decided = |ending: &mut Ending| in_order || !ending.is_in_order();
-        self.rare.as_mut()?.ending.take_if(decided)
+        self.rare.as_mut()?.end.as_mut()?.ending.take_if(decided)
     }
 
     /// A write failed: what the kernel still holds of the input is read first.
@@ -300,19 +337,18 @@ impl Connection {
 
     /// Whether the connection is closing for a reason of its own.
     fn closes_for_cause(&self) -> bool {
-        let ending = self.rare().and_then(|rare| rare.ending.as_ref());
-        self.flags.any(Flags::CLOSING) && ending.is_some_and(|ending| !ending.is_in_order())
+        self.flags.any(Flags::CLOSING) && self.ending().is_some_and(|ending| !ending.is_in_order())
     }
 
     /// Whether a broken connection has delivered what it could; it then ends with what broke it.
-    pub(crate) fn poll_broken_end(&mut self) -> bool {
+    pub(super) fn poll_broken_end(&mut self) -> bool {
         let over = self.flags.any(Flags::BROKEN)
             && self.flags.none(Flags::ENDED)
             && (self.flags.any(Flags::PAUSED)
                 || (self.flags.none(Flags::DATA_DUE)
                     && (self.flags.any(Flags::PEER_FIN) || self.flags.none(Flags::READABLE))));
         if over {
-            if let Some(Ending { by, kind, cause }) = self.rare_mut().ending.take() {
+            if let Some(Ending { by, kind, cause }) = self.take_any_ending() {
                 self.end(by, kind, cause);
             }
         }
@@ -320,22 +356,22 @@ impl Connection {
     }
 
     fn drop_output(&mut self, pool: &mut ChunkPool) {
-        let Some(rare) = self.rare.as_mut() else { return };
-        let wire = rare.filtered.as_mut().map_or(0, |filtered| {
-            let count = filtered.wire.len() - filtered.sent;
-            filtered.wire = Vec::new();
-            filtered.sent = 0;
-            count
-        });
-        rare.unsent += (rare.queue.clear(pool) + wire) as u64;
-        rare.caused = 0;
+        let mut lost = 0;
+        if let Some(filtered) = self.get_filtered() {
+            lost += filtered.wire.clear(pool);
+        }
+        if let Some(queues) = self.get_queues() {
+            lost += queues.queue.clear(pool);
+            queues.caused = 0;
+        }
+        self.lose_output(lost);
         self.flags.clear(Flags::QUEUED);
     }
 
     // ---- FIN ---------------------------------------------------------------------------------
 
     /// Whether our FIN is to be sent now. Ends the filter's direction first.
-    pub(crate) fn poll_fin(&mut self, tick: u64) -> bool {
+    pub(super) fn poll_fin(&mut self, pool: &mut ChunkPool, tick: u64) -> bool {
         let wanted = self.flags.any(Flags::CLOSING | Flags::FIN_WANTED);
         let hindered = Flags::FIN_SENT | Flags::CONNECTING | Flags::ENDED | Flags::BROKEN;
         if !wanted || self.flags.any(hindered) {
@@ -344,7 +380,7 @@ impl Connection {
         if self.flags.any(Flags::HANDSHAKING) && self.flags.none(Flags::CLOSING) {
             return false;
         }
-        let clear_left = self.rare().map_or(0, |rare| rare.queue.len());
+        let clear_left = self.queues().map_or(0, |queues| queues.queue.len());
         if self.flags.any(Flags::HANDSHAKING) {
             // Clear bytes that wait for a filter that will never open.
             self.lose_queue();
@@ -352,7 +388,7 @@ impl Connection {
             return false;
         }
         if self.flags.any(Flags::FILTERED) && self.flags.none(Flags::FILTER_FINISHED) {
-            self.finish_filter(tick);
+            self.finish_filter(pool, tick);
         }
         if self.unsent() == 0 {
             self.flags.clear(Flags::QUEUED);
@@ -364,14 +400,12 @@ impl Connection {
     pub(crate) fn handle_fin_sent(&mut self, tick: u64) {
         self.flags.set(Flags::FIN_SENT);
         if self.flags.any(Flags::CLOSING) {
-            let rare = self.rare_mut();
-            rare.linger = tick;
-            rare.linger_active = tick;
+            self.note_linger(tick);
         }
     }
 
     /// Whether the connection is over because both directions have ended.
-    pub(crate) fn poll_finished(&mut self) -> bool {
+    pub(super) fn poll_finished(&mut self) -> bool {
         let both = self.flags.any(Flags::FIN_SENT) && self.flags.any(Flags::PEER_FIN);
         if !both || self.flags.any(Flags::ENDED) {
             return false;
@@ -421,15 +455,15 @@ impl Connection {
             }
             if self.flags.any(Flags::CLOSING) {
                 by(rare.phase, limits.close_deadline);
-                if self.flags.any(Flags::FIN_SENT) {
-                    by(rare.linger, limits.linger_total);
-                    by(rare.linger_active, limits.linger_idle);
+                if let (Some(end), true) = (&rare.end, self.flags.any(Flags::FIN_SENT)) {
+                    by(end.linger, limits.linger_total);
+                    by(end.linger_active, limits.linger_idle);
                 }
             } else if self.flags.any(Flags::HANDSHAKING) {
                 by(rare.phase, limits.handshake);
             }
             if self.flags.any(Flags::QUEUED) && self.flags.none(Flags::HANDSHAKING) {
-                by(rare.progress, limits.write_stall);
+                by(self.progress(), limits.write_stall);
             }
         }
         if let Some(idle) = self.idle.under(limits) {
@@ -450,7 +484,7 @@ impl Connection {
             from.saturating_add(nanos(limit)).saturating_add(TICK) <= now
         };
         let timed_out = |deadline| CloseKind::TimedOut(deadline);
-        let (phase, progress) = self.rare().map_or((0, 0), |rare| (rare.phase, rare.progress));
+        let (phase, progress) = (self.rare().map_or(0, |rare| rare.phase), self.progress());
         if self.flags.any(Flags::CONNECTING) {
             self.end(By::Runtime, timed_out(Deadline::Connect), None);
         } else if self.flags.any(Flags::CLOSING) {
@@ -485,9 +519,7 @@ impl Connection {
             _ => return,
         };
         self.flags.set(Flags::RESET);
-        let in_order =
-            self.rare().and_then(|rare| rare.ending.as_ref()).is_none_or(Ending::is_in_order);
-        if in_order {
+        if self.ending().is_none_or(Ending::is_in_order) {
             self.end(By::Runtime, CloseKind::TimedOut(deadline), None);
         } else {
             // What began the close says more than that it could not be completed.
@@ -505,7 +537,7 @@ impl Connection {
         self.flags.set(Flags::CLOSED);
         let reason = self.reason(now);
         // The error is the user's: it is dropped where the reason is, and nowhere else.
-        self.rare_mut().ending = None;
+        self.end_mut().ending = None;
         Some(reason)
     }
 
@@ -517,12 +549,11 @@ impl Connection {
     }
 
     fn reason(&self, now: u64) -> CloseReason {
-        let rare = self.rare();
-        let ending = rare.and_then(|rare| rare.ending.as_ref());
+        let ending = self.ending();
         let (by, kind) =
             ending.map_or((By::Us, CloseKind::Finished), |ending| (ending.by, ending.kind));
         let (unsent, unread, refused) =
-            rare.map_or((0, 0, 0), |rare| (rare.unsent, rare.unread_lost, rare.refused));
+            self.end_box().map_or((0, 0, 0), |end| (end.unsent, end.unread, end.refused));
         CloseReason {
             by,
             kind,

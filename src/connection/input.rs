@@ -1,13 +1,9 @@
 //! Input: from the socket through the filter to what `data` is shown.
 
-use std::sync::Arc;
-
 use super::{Connection, Flags};
-use crate::buffer::Unread;
-use crate::filter::{FilterResult, Progress};
-use crate::guard::{Panic, guarded};
+use crate::buffer::{ByteQueue, ChunkPool};
 use crate::id::ConnId;
-use crate::reason::{By, CloseKind, FilterFailure};
+use crate::reason::{By, CloseKind};
 
 /// What a `data` or `eof` left behind.
 #[derive(Clone, Copy, Debug)]
@@ -51,21 +47,18 @@ impl Connection {
 
     /// Takes bytes from the socket that cannot be shown where they are: they are discarded, pass
     /// the filter, or join what is unread.
-    pub(crate) fn handle_wire(&mut self, bytes: &[u8], tick: u64) {
+    pub(crate) fn handle_wire(&mut self, bytes: &mut [u8], pool: &mut ChunkPool, tick: u64) {
         if self.flags.any(Flags::CLOSING) {
-            let rare = self.rare_mut();
-            rare.unread_lost += bytes.len() as u64;
-            rare.linger_active = tick;
-            return;
+            return self.discard(bytes.len(), tick);
         }
         if self.flags.any(Flags::BROKEN) && !self.takes_last_words(bytes.len()) {
             return;
         }
         if self.flags.any(Flags::FILTERED) {
-            return self.filter_input(bytes, tick);
+            return self.filter_input(bytes, pool, tick);
         }
         self.bytes_in += bytes.len() as u64;
-        self.rare_mut().unread.push(bytes);
+        self.queues_mut().unread.push(bytes, pool);
         self.note_unread();
     }
 
@@ -73,37 +66,22 @@ impl Connection {
     /// bounds it.
     fn takes_last_words(&mut self, count: usize) -> bool {
         let input_max = self.limits.input_max;
-        let rare = self.rare_mut();
-        rare.last_words += count;
-        if rare.last_words > input_max {
-            rare.unread_lost += count as u64;
+        let end = self.end_mut();
+        end.last_words += count;
+        if end.last_words > input_max {
+            end.unread += count as u64;
             self.flags.clear(Flags::READABLE);
             return false;
         }
         true
     }
 
-    pub(super) fn filter_input(&mut self, bytes: &[u8], tick: u64) {
-        let rare = self.rare_mut();
-        let Some(filtered) = rare.filtered.as_mut() else { return };
-        let clear = rare.unread.make_room();
-        let before = clear.len();
-        let result = guarded(|| filtered.filter.receive(bytes, clear, &mut filtered.wire));
-        let gained = clear.len().saturating_sub(before);
-        self.bytes_in += gained as u64;
-        self.note_wire(tick);
-        if gained > 0 {
-            self.note_unread();
-        }
-        self.handle_progress(result, tick);
-    }
-
-    fn note_unread(&mut self) {
+    pub(super) fn note_unread(&mut self) {
         self.flags.set(Flags::UNREAD);
         let need = self.need as usize;
         // What a filter lets through before it is open waits for `opened`, and must not stop the
         // reading that the handshake needs.
-        if self.rare_mut().unread.len() >= need && self.flags.none(Flags::HANDSHAKING) {
+        if self.queues_mut().unread.len() >= need && self.flags.none(Flags::HANDSHAKING) {
             self.flags.set(Flags::DATA_DUE);
         }
     }
@@ -125,21 +103,8 @@ impl Connection {
             self.flags.set(Flags::PEER_FIN);
             return;
         }
-        if self.flags.any(Flags::FILTERED) && self.flags.none(Flags::PEER_FIN) {
-            let rare = self.rare_mut();
-            let Some(filtered) = rare.filtered.as_mut() else { return };
-            match guarded(|| filtered.filter.peer_closed()) {
-                // Before it is open there is nothing that the peer could have finished.
-                Ok(Progress::PeerFinished) if self.flags.none(Flags::HANDSHAKING) => {}
-                Ok(_) => {
-                    self.flags.set(Flags::PEER_FIN);
-                    let truncated = CloseKind::Filter(FilterFailure::Truncated);
-                    return self.break_off(By::Peer, truncated, None);
-                }
-                Err(panic) => {
-                    return self.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
-                }
-            }
+        if self.flags.any(Flags::FILTERED) && self.flags.none(Flags::PEER_FIN) && self.is_cut() {
+            return;
         }
         self.handle_clear_fin();
     }
@@ -160,22 +125,30 @@ impl Connection {
     }
 
     /// Lends the unread input for a callback; [`Connection::handle_unread_shown`] takes it back.
-    pub(crate) fn lend_unread(&mut self) -> Unread {
-        self.rare.as_mut().map(|rare| std::mem::take(&mut rare.unread)).unwrap_or_default()
+    pub(crate) fn lend_unread(&mut self) -> ByteQueue {
+        self.get_queues().map(|queues| std::mem::take(&mut queues.unread)).unwrap_or_default()
     }
 
     /// Takes the lent input back, without what was consumed of it.
-    pub(crate) fn handle_unread_shown(&mut self, mut unread: Unread, consumed: Consumed) {
+    pub(crate) fn handle_unread_shown(
+        &mut self,
+        mut unread: ByteQueue,
+        consumed: Consumed,
+        pool: &mut ChunkPool,
+    ) {
         let shown = unread.len();
-        unread.consume(shown - consumed.left);
-        self.rare_mut().unread = unread;
+        unread.consume(shown - consumed.left, pool);
+        if !unread.is_empty() {
+            self.queues_mut().unread = unread;
+        }
         self.handle_consumed(shown, consumed);
     }
 
     /// Keeps what a direct showing left over.
-    pub(crate) fn handle_left(&mut self, shown: &[u8], consumed: Consumed) {
+    pub(crate) fn handle_left(&mut self, shown: &[u8], consumed: Consumed, pool: &mut ChunkPool) {
         if consumed.left > 0 {
-            self.rare_mut().unread.push(&shown[shown.len() - consumed.left..]);
+            let left = &shown[shown.len() - consumed.left..];
+            self.queues_mut().unread.push(left, pool);
         }
         self.handle_consumed(shown.len(), consumed);
     }
@@ -221,11 +194,16 @@ impl Connection {
     }
 
     /// After `eof`: what is left is lost.
-    pub(crate) fn handle_eof_shown(&mut self, unread: Unread, consumed: Consumed) {
-        let rare = self.rare_mut();
-        rare.unread_lost += consumed.left as u64;
-        rare.unread = unread;
-        rare.unread.clear();
+    pub(crate) fn handle_eof_shown(
+        &mut self,
+        mut unread: ByteQueue,
+        consumed: Consumed,
+        pool: &mut ChunkPool,
+    ) {
+        if consumed.left > 0 {
+            self.end_mut().unread += consumed.left as u64;
+        }
+        unread.clear(pool);
         self.flags.clear(Flags::UNREAD | Flags::NEEDY);
         self.need = 0;
     }
@@ -257,50 +235,39 @@ impl Connection {
         if self.flags.any(Flags::CLOSING | Flags::ENDED | Flags::BROKEN) {
             return false;
         }
-        let rare = self.rare_mut();
-        if rare.holding.contains(&queue) {
+        let holding = &mut self.queues_mut().holding;
+        if holding.contains(&queue) {
             return false;
         }
-        rare.holding.push(queue);
+        holding.push(queue);
         self.flags.set(Flags::HELD);
         true
     }
 
-    /// Flow control: `queue` no longer holds this connection.
-    pub(crate) fn handle_released(&mut self, queue: ConnId) {
-        let Some(rare) = self.rare.as_mut() else { return };
-        rare.holding.retain(|id| *id != queue);
-        if rare.holding.is_empty() && self.flags.any(Flags::HELD) {
-            self.flags.clear(Flags::HELD);
-            self.show_again();
+    /// Flow control: input waits until the connection's own queue has drained.
+    pub(crate) fn hold_itself(&mut self) {
+        let id = self.id;
+        if self.handle_held(id) {
+            self.handle_holds(id);
         }
     }
 
-    // ---- the filter --------------------------------------------------------------------------
+    /// The queues that hold a connection which will not write to them any more: they are to forget
+    /// it.
+    pub(crate) fn poll_unheld(&mut self) -> Vec<ConnId> {
+        if self.flags.none(Flags::CLOSING | Flags::ENDED | Flags::BROKEN) {
+            return Vec::new();
+        }
+        self.get_queues().map(|queues| std::mem::take(&mut queues.holding)).unwrap_or_default()
+    }
 
-    pub(super) fn handle_progress(&mut self, result: Result<FilterResult, Panic>, tick: u64) {
-        match result {
-            Ok(Ok(Progress::Handshaking)) => {}
-            Ok(Ok(progress)) if self.flags.none(Flags::CLOSING | Flags::ENDED) => {
-                if self.flags.any(Flags::HANDSHAKING) {
-                    self.flags.clear(Flags::HANDSHAKING);
-                    self.flags.set(Flags::OPENED_DUE);
-                    self.active = tick;
-                    // What is queued could not leave before.
-                    self.rare_mut().progress = tick;
-                    self.show_again();
-                }
-                if progress == Progress::PeerFinished {
-                    self.handle_clear_fin();
-                }
-            }
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                self.give_up_filter();
-                let failed = CloseKind::Filter(FilterFailure::Failed);
-                self.begin_close(By::Peer, failed, Some(error.into()));
-            }
-            Err(panic) => self.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic))),
+    /// Flow control: `queue` no longer holds this connection.
+    pub(crate) fn handle_released(&mut self, queue: ConnId) {
+        let Some(queues) = self.get_queues() else { return };
+        queues.holding.retain(|id| *id != queue);
+        if queues.holding.is_empty() && self.flags.any(Flags::HELD) {
+            self.flags.clear(Flags::HELD);
+            self.show_again();
         }
     }
 }

@@ -3,36 +3,37 @@
 //! `handle_*` takes in what happened, `want_*` records what the protocol wishes, `poll_*` and the
 //! getters say what a driver has to do. No method does I/O, reads a clock or calls a protocol.
 //!
-//! An idle connection is the fixed part alone. Everything rare (queued output, unread input,
-//! timers, a filter, the end) lies in one box, [`Rare`], that exists only while something is in it.
+//! An idle connection is the fixed part alone. Everything rare (queues, timers, a filter, the end)
+//! lies behind one box, [`Rare`], each in a box of its own that exists only while it is needed.
 
 mod ending;
+mod filtering;
 mod flags;
 mod input;
 mod output;
+mod rare;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod timers;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::buffer::{SendQueue, Unread};
 use crate::endpoint::{Endpoint, SmallEndpoint};
-use crate::filter::Filter;
 use crate::grammar::{Callback, Grammar};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
-use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::reason::{By, CloseKind};
-use crate::timer::{Timer, TimerKey};
+use crate::timer::TimerKey;
 
-pub(crate) use ending::{Ending, Expired};
+pub(crate) use ending::Expired;
 pub(crate) use flags::Flags;
 pub(crate) use input::Consumed;
 pub(crate) use output::{Queued, Written};
+use rare::Rare;
+pub(crate) use rare::RarePool;
 pub(crate) use steps::{Due, Round, Step, Steps};
 
 /// The sans-IO state of one stream.
@@ -76,86 +77,6 @@ impl Idle {
             Idle::AS_LIMITED => limits.idle,
             Idle::OFF => None,
             Idle(millis) => Some(Duration::from_millis(u64::from(millis))),
-        }
-    }
-}
-
-/// What few connections have at a time.
-#[derive(Default)]
-pub(crate) struct Rare {
-    pub(crate) unread: Unread,
-    pub(crate) queue: SendQueue,
-    /// Unsent bytes that input caused, at most what is queued.
-    caused: usize,
-    /// The tick of the last progress in sending.
-    progress: u64,
-    /// When the present phase (connecting, handshake, closing) began.
-    phase: u64,
-    /// When lingering began, and when a byte last came during it.
-    linger: u64,
-    linger_active: u64,
-    /// Bytes that arrived before the connection broke and were read after it.
-    last_words: usize,
-    /// Connections whose queues hold this one.
-    pub(crate) holding: Vec<ConnId>,
-    /// Connections that this one's queue holds.
-    pub(crate) holders: Vec<ConnId>,
-    /// The armed timers by name, sorted.
-    pub(crate) timers: Vec<(Timer, TimerKey)>,
-    pub(crate) notes: VecDeque<Note>,
-    filtered: Option<Filtered>,
-    ending: Option<Ending>,
-    /// The turn in which the end was decided.
-    end_turn: u64,
-    /// What of this connection is in the gauges of the metrics.
-    counted: Counted,
-    unsent: u64,
-    unread_lost: u64,
-    refused: u64,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Counted {
-    buffered: usize,
-    paused: bool,
-    held: bool,
-}
-
-/// A filter and the wire bytes it has made.
-struct Filtered {
-    filter: Box<dyn Filter>,
-    wire: Vec<u8>,
-    sent: usize,
-}
-
-impl Rare {
-    fn is_vacant(&self) -> bool {
-        self.unread.is_empty()
-            && self.queue.is_empty()
-            && self.holding.is_empty()
-            && self.holders.is_empty()
-            && self.timers.is_empty()
-            && self.notes.is_empty()
-            && self.filtered.is_none()
-            && self.ending.is_none()
-            && self.unsent == 0
-            && self.unread_lost == 0
-            && self.refused == 0
-            && self.counted == Counted::default()
-    }
-}
-
-/// Empty rare parts, shared by the connections of a loop so that a short write costs no allocation.
-#[derive(Default)]
-#[expect(clippy::vec_box, reason = "the boxes themselves are what is kept")]
-pub(crate) struct RarePool(Vec<Box<Rare>>);
-
-impl RarePool {
-    const MAX: usize = 64;
-
-    fn give(&mut self, rare: Box<Rare>) {
-        if self.0.len() < RarePool::MAX {
-            self.0.push(rare);
         }
     }
 }
@@ -280,57 +201,6 @@ impl Connection {
             && (flags.none(Flags::HANDSHAKING) || self.wire_len() > 0)
     }
 
-    fn wire_len(&self) -> usize {
-        self.rare().and_then(|rare| rare.filtered.as_ref()).map_or(0, |f| f.wire.len() - f.sent)
-    }
-
-    // ---- the rare part -----------------------------------------------------------------------
-
-    pub(crate) fn rare(&self) -> Option<&Rare> {
-        self.rare.as_deref()
-    }
-
-    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_with(Box::default)
-    }
-
-    /// Takes an empty rare part from the pool, if this connection has none and is about to need it.
-    pub(crate) fn borrow_rare(&mut self, pool: &mut RarePool) {
-        if self.rare.is_none() {
-            self.rare = pool.0.pop();
-        }
-    }
-
-    /// Gives an empty rare part back.
-    pub(crate) fn return_rare(&mut self, pool: &mut RarePool) {
-        let busy = Flags::CLOSING | Flags::ENDED | Flags::CONNECTING | Flags::HANDSHAKING;
-        if self.flags.none(busy) && self.rare.as_ref().is_some_and(|rare| rare.is_vacant()) {
-            if let Some(rare) = self.rare.take() {
-                pool.give(rare);
-            }
-        }
-    }
-
-    /// Brings the gauges of the metrics up to date.
-    pub(crate) fn account(&mut self, metrics: &mut Metrics) {
-        let now = if self.flags.any(Flags::ENDED) {
-            Counted::default()
-        } else {
-            Counted {
-                buffered: self.unsent(),
-                paused: self.flags.any(Flags::PAUSED),
-                held: self.flags.any(Flags::HELD),
-            }
-        };
-        let before = self.rare().map_or_else(Counted::default, |rare| rare.counted);
-        if now != before {
-            metrics.buffered = metrics.buffered - before.buffered as u64 + now.buffered as u64;
-            metrics.paused = metrics.paused - u64::from(before.paused) + u64::from(now.paused);
-            metrics.held = metrics.held - u64::from(before.held) + u64::from(now.held);
-            self.rare_mut().counted = now;
-        }
-    }
-
     // ---- what the driver says ----------------------------------------------------------------
 
     /// Readiness as the system reported it. True when there is work now and the connection has to
@@ -385,7 +255,7 @@ impl Connection {
         self.flags.set(Flags::OPENED_DUE | Flags::WRITABLE);
         self.active = tick;
         if self.flags.any(Flags::QUEUED) {
-            self.rare_mut().progress = tick;
+            self.queues_mut().progress = tick;
         }
     }
 
@@ -409,12 +279,12 @@ impl Connection {
 
     /// The end was decided in this turn of the loop. `closed` waits for a later one.
     pub(crate) fn put_end_turn(&mut self, turn: u64) {
-        self.rare_mut().end_turn = turn;
+        self.end_mut().turn = turn;
     }
 
     /// Whether the end was decided in this turn.
     pub(crate) fn has_ended_in(&self, turn: u64) -> bool {
-        self.rare().is_some_and(|rare| rare.end_turn == turn)
+        self.rare().and_then(|rare| rare.end.as_ref()).is_some_and(|end| end.turn == turn)
     }
 
     /// The system's error was noticed: the next read looks beyond what is there.
@@ -431,51 +301,13 @@ impl Connection {
             return Err(note);
         }
         let most = self.limits.notes_max;
-        let rare = self.rare_mut();
-        if rare.notes.len() >= most {
+        let notes = &mut self.queues_mut().notes;
+        if notes.len() >= most {
             return Err(note);
         }
-        rare.notes.push_back(note);
+        notes.push_back(note);
         self.flags.set(Flags::NOTES_DUE);
         Ok(())
-    }
-
-    // ---- timers ------------------------------------------------------------------------------
-
-    /// Remembers an armed timer and hands back the one it replaces.
-    pub(crate) fn put_timer(&mut self, timer: Timer, key: TimerKey) -> Option<TimerKey> {
-        let timers = &mut self.rare_mut().timers;
-        match timers.binary_search_by_key(&timer, |(name, _)| *name) {
-            Ok(at) => Some(std::mem::replace(&mut timers[at].1, key)),
-            Err(at) => {
-                timers.insert(at, (timer, key));
-                None
-            }
-        }
-    }
-
-    /// Forgets a timer.
-    pub(crate) fn take_timer(&mut self, timer: Timer) -> Option<TimerKey> {
-        let timers = &mut self.rare.as_mut()?.timers;
-        let at = timers.binary_search_by_key(&timer, |(name, _)| *name).ok()?;
-        Some(timers.remove(at).1)
-    }
-
-    /// Forgets all timers.
-    pub(crate) fn take_timers(&mut self) -> Vec<TimerKey> {
-        match self.rare.as_mut() {
-            Some(rare) if !rare.timers.is_empty() => {
-                rare.timers.drain(..).map(|(_, key)| key).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Whether `key` is what `timer` was last set to.
-    pub(crate) fn has_timer(&self, timer: Timer, key: TimerKey) -> bool {
-        let timers = self.rare().map_or(&[][..], |rare| &rare.timers);
-        let found = timers.binary_search_by_key(&timer, |(name, _)| *name);
-        found.is_ok_and(|at| timers[at].1 == key)
     }
 
     pub(crate) fn deadline_key(&self) -> Option<TimerKey> {

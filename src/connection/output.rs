@@ -1,19 +1,13 @@
 //! Output: from what callbacks wrote through the filter to the socket.
 
 use std::io::IoSlice;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Connection, Filtered, Flags};
+use super::{Connection, Flags};
 use crate::buffer::ChunkPool;
-use crate::filter::Filter;
-use crate::guard::{drop_guarded, guarded};
+use crate::guard::drop_guarded;
 use crate::id::ConnId;
-use crate::reason::{By, CloseKind, FilterFailure};
-
-/// Clear bytes that a filter is given at a time, and wire bytes above which it gets no more.
-const FILTER_STEP: usize = 16 * 1024;
 
 /// Bytes that others have written.
 pub(crate) enum Written<'a> {
@@ -82,7 +76,7 @@ impl Connection {
         if self.flags.none(Flags::QUEUED) {
             return 0;
         }
-        self.rare().map_or(0, |rare| rare.queue.len()) + self.wire_len()
+        self.queues().map_or(0, |queues| queues.queue.len()) + self.wire_len()
     }
 
     /// Whether a slice may go to the socket without passing the queue.
@@ -119,7 +113,7 @@ impl Connection {
     pub(crate) fn handle_sent_ahead(&mut self, count: usize, tick: u64) {
         self.handle_sent_at(count, tick);
         if count > 0 && self.flags.any(Flags::QUEUED) {
-            self.rare_mut().progress = tick;
+            self.queues_mut().progress = tick;
         }
     }
 
@@ -128,8 +122,8 @@ impl Connection {
         if self.flags.none(Flags::FILTERED) {
             self.bytes_out += count as u64;
         }
-        let rare = self.rare_mut();
-        rare.unsent = rare.unsent.saturating_sub(count as u64);
+        let end = self.end_mut();
+        end.unsent = end.unsent.saturating_sub(count as u64);
     }
 
     /// Queues a copy of `bytes`. Returns false when they are lost, as the connection has broken.
@@ -137,7 +131,7 @@ impl Connection {
         if !self.takes_output(bytes.len(), tick) {
             return false;
         }
-        self.rare_mut().queue.push(bytes, pool);
+        self.queues_mut().queue.push(bytes, pool);
         true
     }
 
@@ -147,7 +141,7 @@ impl Connection {
             drop_guarded(bytes);
             return false;
         }
-        self.rare_mut().queue.push_shared(bytes);
+        self.queues_mut().queue.push_shared(bytes);
         true
     }
 
@@ -158,7 +152,7 @@ impl Connection {
         }
         if count > 0 && self.flags.none(Flags::QUEUED) {
             self.flags.set(Flags::QUEUED);
-            self.rare_mut().progress = tick;
+            self.queues_mut().progress = tick;
         }
         true
     }
@@ -166,7 +160,7 @@ impl Connection {
     /// Counts bytes that will never be sent.
     pub(crate) fn lose_output(&mut self, count: usize) {
         if count > 0 {
-            self.rare_mut().unsent += count as u64;
+            self.end_mut().unsent += count as u64;
         }
     }
 
@@ -200,58 +194,31 @@ impl Connection {
         if self.flags.any(Flags::FILTERED) {
             self.fill_wire(pool, tick);
         }
-        let Some(rare) = self.rare.as_deref() else { return 0 };
-        match &rare.filtered {
-            None => rare.queue.gather(slices, most),
-            Some(filtered) => {
-                let wire = &filtered.wire[filtered.sent..];
-                let wire = &wire[..wire.len().min(most)];
-                match slices.first_mut() {
-                    Some(first) if !wire.is_empty() => {
-                        *first = IoSlice::new(wire);
-                        1
-                    }
-                    _ => 0,
-                }
+        let Some(filtered) = self.filtered() else {
+            return self.queues().map_or(0, |queues| queues.queue.gather(slices, most));
+        };
+        let wire = filtered.wire.as_slice();
+        let wire = &wire[..wire.len().min(most)];
+        match slices.first_mut() {
+            Some(first) if !wire.is_empty() => {
+                *first = IoSlice::new(wire);
+                1
             }
-        }
-    }
-
-    fn fill_wire(&mut self, pool: &mut ChunkPool, tick: u64) {
-        while self.flags.none(Flags::HANDSHAKING | Flags::ENDED) {
-            let Some(rare) = self.rare.as_mut() else { return };
-            let Some(filtered) = rare.filtered.as_mut() else { return };
-            let front = rare.queue.front();
-            if front.is_empty() || filtered.wire.len() - filtered.sent >= FILTER_STEP {
-                return;
-            }
-            let clear = &front[..front.len().min(FILTER_STEP)];
-            let count = clear.len();
-            let result = guarded(|| filtered.filter.send(clear, &mut filtered.wire));
-            rare.queue.advance(count, pool);
-            self.bytes_out += count as u64;
-            self.note_wire(tick);
-            self.handle_progress(result, tick);
+            _ => 0,
         }
     }
 
     /// `count` bytes of what [`Connection::poll_output`] gave went to the socket.
     pub(crate) fn handle_sent(&mut self, count: usize, pool: &mut ChunkPool, tick: u64) {
         self.active = tick;
-        let Some(rare) = self.rare.as_mut() else { return };
-        rare.progress = tick;
-        match &mut rare.filtered {
-            None => {
-                self.bytes_out += count as u64;
-                rare.queue.advance(count, pool);
-            }
-            Some(filtered) => {
-                filtered.sent += count;
-                if filtered.sent == filtered.wire.len() {
-                    filtered.sent = 0;
-                    filtered.wire.clear();
-                }
-            }
+        let clear = self.flags.none(Flags::FILTERED);
+        let Some(queues) = self.get_queues() else { return };
+        queues.progress = tick;
+        if clear {
+            queues.queue.advance(count, pool);
+            self.bytes_out += count as u64;
+        } else if let Some(filtered) = self.get_filtered() {
+            filtered.wire.consume(count, pool);
         }
     }
 
@@ -263,8 +230,8 @@ impl Connection {
     /// After sending: brings the count of caused bytes and the marks up to date.
     pub(crate) fn handle_flushed(&mut self) {
         let unsent = self.unsent();
-        if let Some(rare) = self.rare.as_mut() {
-            rare.caused = rare.caused.min(unsent);
+        if let Some(queues) = self.get_queues() {
+            queues.caused = queues.caused.min(unsent);
         }
         if unsent == 0 {
             self.flags.clear(Flags::QUEUED);
@@ -306,14 +273,21 @@ impl Connection {
         if unsent == 0 {
             return false;
         }
-        let rare = self.rare_mut();
-        rare.caused = (rare.caused + count).min(unsent);
-        rare.caused > high
+        let queues = self.queues_mut();
+        queues.caused = (queues.caused + count).min(unsent);
+        queues.caused > high
     }
 
     /// This queue holds `writer` from now on.
     pub(crate) fn handle_holds(&mut self, writer: ConnId) {
-        self.rare_mut().holders.push(writer);
+        self.queues_mut().holders.push(writer);
+    }
+
+    /// `writer` has ended: this queue has nothing to release any more.
+    pub(crate) fn handle_writer_gone(&mut self, writer: ConnId) {
+        if let Some(queues) = self.get_queues() {
+            queues.holders.retain(|holder| *holder != writer);
+        }
     }
 
     /// The connections that this queue no longer has a reason to hold.
@@ -321,9 +295,9 @@ impl Connection {
         // Who is closing takes nothing more, so that there is nothing to wait for.
         let over = self.flags.any(Flags::CLOSING | Flags::ENDED | Flags::BROKEN);
         let low = self.limits.low_mark;
-        match self.rare.as_mut() {
-            Some(rare) if !rare.holders.is_empty() && (over || rare.caused <= low) => {
-                std::mem::take(&mut rare.holders)
+        match self.get_queues() {
+            Some(queues) if !queues.holders.is_empty() && (over || queues.caused <= low) => {
+                std::mem::take(&mut queues.holders)
             }
             _ => Vec::new(),
         }
@@ -332,103 +306,10 @@ impl Connection {
     /// Takes the list of [`Connection::poll_released`] back, empty, so that the next hold allocates
     /// nothing.
     pub(crate) fn put_holders(&mut self, holders: Vec<ConnId>) {
-        if let Some(rare) = self.rare.as_mut() {
-            if rare.holders.is_empty() {
-                rare.holders = holders;
+        if let Some(queues) = self.get_queues() {
+            if queues.holders.is_empty() {
+                queues.holders = holders;
             }
-        }
-    }
-
-    // ---- the filter --------------------------------------------------------------------------
-
-    pub(super) fn note_wire(&mut self, tick: u64) {
-        if self.wire_len() == 0 || self.flags.any(Flags::QUEUED) {
-            return;
-        }
-        if self.flags.any(Flags::FIN_SENT) {
-            // A filter may go on answering what it reads; nobody can hear it any more.
-            if let Some(filtered) = self.rare_mut().filtered.as_mut() {
-                filtered.wire.clear();
-                filtered.sent = 0;
-            }
-            return;
-        }
-        self.flags.set(Flags::QUEUED);
-        self.rare_mut().progress = tick;
-    }
-
-    /// Puts a filter under the queues. What an earlier protocol has queued leaves as it is; what
-    /// was queued for a connect is the protocol's own and waits for the handshake.
-    pub(crate) fn handle_filter(
-        &mut self,
-        filter: Box<dyn Filter>,
-        feed: bool,
-        pool: &mut ChunkPool,
-        tick: u64,
-    ) {
-        if self.flags.any(Flags::FILTERED) {
-            let second = CloseKind::Filter(FilterFailure::Second);
-            return self.begin_close(By::Us, second, None);
-        }
-        if self.flags.any(Flags::UNREAD) && !feed {
-            let unread = CloseKind::Filter(FilterFailure::UnreadInput);
-            return self.begin_close(By::Us, unread, None);
-        }
-        let replaced = self.flags.any(Flags::REPLACED);
-        let rare = self.rare_mut();
-        let mut wire = Vec::new();
-        while replaced && !rare.queue.is_empty() {
-            let front = rare.queue.front();
-            let count = front.len();
-            wire.extend_from_slice(front);
-            rare.queue.advance(count, pool);
-        }
-        let unread = std::mem::take(&mut rare.unread);
-        rare.phase = tick;
-        let early = wire.len() as u64;
-        rare.filtered = Some(Filtered { filter, wire, sent: 0 });
-        self.bytes_out += early;
-        self.flags.clear(Flags::UNREAD | Flags::OPENED_DUE | Flags::DATA_DUE);
-        self.flags.set(Flags::FILTERED | Flags::HANDSHAKING);
-        let Some(filtered) = self.rare_mut().filtered.as_mut() else { return };
-        let result = guarded(|| filtered.filter.start(&mut filtered.wire));
-        self.note_wire(tick);
-        self.handle_progress(result, tick);
-        // What is fed to the filter counts as what the filter makes of it.
-        self.bytes_in -= unread.len() as u64;
-        if !unread.is_empty() && self.flags.none(Flags::ENDED | Flags::CLOSING) {
-            self.filter_input(unread.as_slice(), tick);
-        }
-        if self.flags.any(Flags::EOF_DUE) && self.flags.any(Flags::PEER_FIN) {
-            // The FIN had come before the filter: for the filter it is a cut.
-            self.flags.clear(Flags::EOF_DUE | Flags::PEER_FIN);
-            self.handle_fin();
-        }
-    }
-
-    /// The filter has failed: what it has produced is sent, and it is called no more.
-    pub(super) fn give_up_filter(&mut self) {
-        self.flags.set(Flags::FILTER_FINISHED);
-        self.lose_queue();
-    }
-
-    /// Drops the clear bytes that will never pass the filter.
-    pub(super) fn lose_queue(&mut self) {
-        if let Some(rare) = self.rare.as_mut() {
-            rare.unsent += rare.queue.clear(&mut ChunkPool::default()) as u64;
-        }
-        self.handle_flushed();
-    }
-
-    /// Ends the filter's direction once everything clear has passed it.
-    pub(super) fn finish_filter(&mut self, tick: u64) {
-        self.flags.set(Flags::FILTER_FINISHED);
-        let Some(filtered) = self.rare.as_mut().and_then(|rare| rare.filtered.as_mut()) else {
-            return;
-        };
-        match guarded(|| filtered.filter.finish(&mut filtered.wire)) {
-            Ok(()) => self.note_wire(tick),
-            Err(panic) => self.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic))),
         }
     }
 }

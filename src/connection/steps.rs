@@ -165,7 +165,7 @@ impl Connection {
         if self.flags.none(Flags::NOTES_DUE) {
             return None;
         }
-        let notes = &mut self.rare.as_mut()?.notes;
+        let notes = &mut self.get_queues()?.notes;
         let left = round.notes.get_or_insert(notes.len());
         *left = left.checked_sub(1)?;
         let note = notes.pop_front();
@@ -181,7 +181,7 @@ impl Connection {
         loop {
             self.handle_wishes(pool, tick, steps.stopping);
             self.poll_broken_end();
-            if !steps.writing && self.poll_fin(tick) {
+            if !steps.writing && self.poll_fin(pool, tick) {
                 // The close of the socket says the same when the peer's FIN is there already.
                 if self.flags.any(Flags::CLOSING) && self.flags.any(Flags::PEER_FIN) {
                     self.handle_fin_sent(tick);

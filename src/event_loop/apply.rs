@@ -103,7 +103,7 @@ impl<S: System> EventLoop<S> {
         if count == 0 {
             return;
         }
-        entry.conn.borrow_rare(&mut self.shared.rares);
+        entry.conn.borrow_queues(&mut self.shared.rares);
         let caused = caused_by.is_some();
         let queued = entry.conn.take_queued(written, caused, &mut self.shared.chunks, tick);
         match queued {
@@ -149,7 +149,7 @@ impl<S: System> EventLoop<S> {
             drop_guarded(note);
             return;
         };
-        entry.conn.borrow_rare(&mut self.shared.rares);
+        entry.conn.borrow_queues(&mut self.shared.rares);
         if let Err(note) = entry.conn.handle_note(note) {
             self.shared.metrics.refused_notes += 1;
             drop_guarded(note);

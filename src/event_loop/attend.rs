@@ -101,7 +101,7 @@ impl<S: System> EventLoop<S> {
         let consumed = entry.called(&mut self.shared).data::<true>(unread.as_slice(), true);
         self.send_own(id, unread.as_slice(), Callback::Data);
         if let Some(entry) = self.table.get_mut(id) {
-            entry.conn.handle_unread_shown(unread, consumed);
+            entry.conn.handle_unread_shown(unread, consumed, &mut self.shared.chunks);
         }
         self.settle(id);
     }
@@ -114,9 +114,10 @@ impl<S: System> EventLoop<S> {
         let replaced = self.shared.effects.has_successor();
         if let Some(entry) = self.table.get_mut(id) {
             if replaced {
-                entry.conn.handle_unread_shown(unread, Consumed { need: 0, ..consumed });
+                let consumed = Consumed { need: 0, ..consumed };
+                entry.conn.handle_unread_shown(unread, consumed, &mut self.shared.chunks);
             } else {
-                entry.conn.handle_eof_shown(unread, consumed);
+                entry.conn.handle_eof_shown(unread, consumed, &mut self.shared.chunks);
             }
         }
         self.settle(id);

@@ -107,7 +107,14 @@ impl<S: System> EventLoop<S> {
     /// Connections that waited for this queue go on.
     fn release_held(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        if entry.conn.rare().is_none_or(|rare| rare.holders.is_empty()) {
+        for queue in entry.conn.poll_unheld() {
+            if let Some(entry) = self.table.get_mut(queue) {
+                entry.conn.handle_writer_gone(id);
+                entry.conn.return_rare(&mut self.shared.rares);
+            }
+        }
+        let Some(entry) = self.table.get_mut(id) else { return };
+        if entry.conn.queues().is_none_or(|queues| queues.holders.is_empty()) {
             return;
         }
         let mut holders = entry.conn.poll_released();
@@ -115,6 +122,7 @@ impl<S: System> EventLoop<S> {
             if let Some(entry) = self.table.get_mut(holder) {
                 entry.conn.handle_released(id);
                 entry.conn.account(&mut self.shared.metrics);
+                entry.conn.return_rare(&mut self.shared.rares);
                 self.list(holder);
             }
         }

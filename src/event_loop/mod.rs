@@ -446,7 +446,7 @@ impl<S: System> EventLoop<S> {
         let mut timers = self.listening.len() + self.shared.closures.len() + 1;
         for entry in self.table.iter() {
             timers += usize::from(entry.conn.deadline_key().is_some());
-            timers += entry.conn.rare().map_or(0, |rare| rare.timers.len());
+            timers += entry.conn.timers_len();
             let (id, flags) = (entry.conn.id(), entry.conn.flags());
             assert!(
                 !entry.conn.has_work() || flags.any(Flags::LISTED | Flags::DIRTY),

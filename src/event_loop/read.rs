@@ -36,10 +36,10 @@ impl<S: System> EventLoop<S> {
         };
         self.shared.metrics.bytes_in += count as u64;
         let drained = conn.handle_read(count, room, self.shared.clock.tick());
-        let shown = &buffer[..count];
         if !conn.shows_directly() {
-            return self.receive(id, shown);
+            return self.receive(id, &mut buffer[..count]);
         }
+        let shown = &buffer[..count];
         conn.handle_shown(count);
         let shared = &mut self.shared;
         let called = Called { shared, conn, protocol: &mut **protocol, socket: stream.as_info() };
@@ -80,8 +80,8 @@ impl<S: System> EventLoop<S> {
     fn settle_data(&mut self, id: ConnId, shown: &[u8], consumed: Consumed) {
         self.send_own(id, shown, Callback::Data);
         if let Some(entry) = self.table.get_mut(id) {
-            entry.conn.borrow_rare(&mut self.shared.rares);
-            entry.conn.handle_left(shown, consumed);
+            entry.conn.borrow_queues(&mut self.shared.rares);
+            entry.conn.handle_left(shown, consumed, &mut self.shared.chunks);
         }
         if !self.shared.effects.is_empty() {
             self.apply_effects(Some(id));
@@ -112,11 +112,11 @@ impl<S: System> EventLoop<S> {
     }
 
     /// Takes bytes that cannot be shown where they are, and shows what became of them.
-    fn receive(&mut self, id: ConnId, bytes: &[u8]) {
+    fn receive(&mut self, id: ConnId, bytes: &mut [u8]) {
         let tick = self.shared.clock.tick();
         let Some(entry) = self.table.get_mut(id) else { return };
-        entry.conn.borrow_rare(&mut self.shared.rares);
-        entry.conn.handle_wire(bytes, tick);
+        entry.conn.borrow_queues(&mut self.shared.rares);
+        entry.conn.handle_wire(bytes, &mut self.shared.chunks, tick);
         self.attend(id);
     }
 }

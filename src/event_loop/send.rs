@@ -34,6 +34,16 @@ impl<S: System> EventLoop<S> {
                 let result = stream.write(output);
                 self.send_rest(id, shown, result, callback);
             }
+            (Some(output), _) if entry.conn.filters_directly() => {
+                let (chunks, tick) = (&mut self.shared.chunks, self.shared.clock.tick());
+                let given = entry.conn.filter_output(output, chunks, tick);
+                flush(entry, &mut self.shared);
+                if given < self.shared.output.len() {
+                    queue_output(entry, &mut self.shared, shown, given);
+                    flush(entry, &mut self.shared);
+                }
+                self.note_caused(id, callback);
+            }
             _ => {
                 queue_output(entry, &mut self.shared, shown, 0);
                 flush(entry, &mut self.shared);
@@ -85,7 +95,7 @@ impl<S: System> EventLoop<S> {
         let Some(entry) = self.table.get_mut(id) else { return };
         entry.conn.handle_flushed();
         if callback.answers_input() && entry.conn.handle_caused(whole) {
-            self.hold(id, id);
+            entry.conn.hold_itself();
         }
     }
 
@@ -127,7 +137,7 @@ fn queue_output<S: System>(
 ) {
     let tick = shared.clock.tick();
     let Shared { output, chunks, rares, .. } = shared;
-    entry.conn.borrow_rare(rares);
+    entry.conn.borrow_queues(rares);
     output.for_each(shown, |part| match part {
         Part::Copied(bytes) => {
             let skipped = skip.min(bytes.len());

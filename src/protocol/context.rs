@@ -69,6 +69,12 @@ impl Context<'_> {
         self.socket.local_addr().ok()
     }
 
+    /// What the filter under this connection tells of its session, if it is a `T`: who the peer is,
+    /// say. None without a filter.
+    pub fn session<T: 'static>(&self) -> Option<&T> {
+        self.conn.session()?.downcast_ref()
+    }
+
     /// The time right now; virtual in the simulator.
     pub fn now(&self) -> Instant {
         self.shared.clock.instant()

@@ -75,7 +75,12 @@ impl Filter for Toy {
         Ok(self.progress)
     }
 
-    fn receive(&mut self, bytes: &[u8], clear: &mut Vec<u8>, wire: &mut Vec<u8>) -> FilterResult {
+    fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        clear: &mut Vec<u8>,
+        wire: &mut Vec<u8>,
+    ) -> FilterResult {
         if self.progress == Progress::PeerFinished {
             return Ok(self.progress);
         }
@@ -111,7 +116,7 @@ impl Filter for Toy {
         }
     }
 
-    fn peer_closed(&mut self) -> Progress {
-        self.progress
+    fn ends_with_stream(&self) -> bool {
+        self.progress == Progress::PeerFinished
     }
 }

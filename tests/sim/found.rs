@@ -49,7 +49,7 @@ impl Filter for Bomb {
     fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
         Ok(Progress::Open)
     }
-    fn receive(&mut self, wire: &[u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+    fn receive(&mut self, wire: &mut [u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
         clear.extend_from_slice(wire);
         Ok(Progress::Open)
     }
@@ -57,9 +57,8 @@ impl Filter for Bomb {
         wire.extend_from_slice(clear);
         Ok(Progress::Open)
     }
-    fn finish(&mut self, _: &mut Vec<u8>) {}
-    fn peer_closed(&mut self) -> Progress {
-        Progress::PeerFinished
+    fn ends_with_stream(&self) -> bool {
+        true
     }
 }
 

@@ -185,8 +185,8 @@ impl Filter for Early {
         Ok(Progress::Handshaking)
     }
 
-    fn receive(&mut self, bytes: &[u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
-        clear.extend(bytes);
+    fn receive(&mut self, bytes: &mut [u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        clear.extend_from_slice(bytes);
         self.0 += bytes.len();
         Ok(if self.0 < 3 { Progress::Handshaking } else { Progress::Open })
     }
@@ -196,10 +196,8 @@ impl Filter for Early {
         Ok(Progress::Open)
     }
 
-    fn finish(&mut self, _: &mut Vec<u8>) {}
-
-    fn peer_closed(&mut self) -> Progress {
-        Progress::PeerFinished
+    fn ends_with_stream(&self) -> bool {
+        true
     }
 }
 
@@ -213,7 +211,7 @@ fn what_a_filter_lets_through_early_waits_for_opened_and_does_not_stop_the_hands
         assert!(rig.shown.is_empty());
         rig.event(Flags::READABLE);
         assert!(rig.conn.may_read());
-        rig.conn.handle_wire(&[byte], tick);
+        rig.conn.handle_wire(&mut [byte], &mut rig.chunks, tick);
         rig.model.received.push(byte);
         rig.settle();
     }
@@ -228,7 +226,7 @@ impl Filter for Credulous {
         Ok(Progress::Handshaking)
     }
 
-    fn receive(&mut self, _: &[u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+    fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
         Ok(Progress::Handshaking)
     }
 
@@ -236,10 +234,8 @@ impl Filter for Credulous {
         Ok(Progress::Handshaking)
     }
 
-    fn finish(&mut self, _: &mut Vec<u8>) {}
-
-    fn peer_closed(&mut self) -> Progress {
-        Progress::PeerFinished
+    fn ends_with_stream(&self) -> bool {
+        true
     }
 }
 
@@ -257,18 +253,18 @@ fn a_fin_within_the_handshake_is_a_truncation_whatever_the_filter_thinks() {
 }
 
 #[test]
-fn a_filter_is_given_16_kib_at_a_time() {
+fn a_filter_is_given_16_kib_at_a_time_while_less_than_64_kib_are_on_the_wire() {
     let mut limits = small_limits();
     limits.output_max = 100_000;
     let mut rig = Rig::filtered(limits, 0);
     rig.peer_sends_wire(&[HELLO]);
     rig.settle();
-    rig.other_writes(40_000, false, None);
-    assert_eq!((next_wire(&mut rig), rig.conn.bytes_out()), (32_768, 16_384));
-    assert_eq!(next_wire(&mut rig), 32_768, "as long as there is so much on the wire");
+    rig.other_writes(60_000, false, None);
+    assert_eq!((next_wire(&mut rig), rig.conn.bytes_out()), (65_536, 32_768));
+    assert_eq!(next_wire(&mut rig), 65_536, "as long as there is so much on the wire");
     let tick = rig.tick();
-    rig.conn.handle_sent(20_000, &mut rig.chunks, tick);
-    assert_eq!((next_wire(&mut rig), rig.conn.bytes_out()), (12_768 + 32_768, 32_768));
+    rig.conn.handle_sent(1, &mut rig.chunks, tick);
+    assert_eq!((next_wire(&mut rig), rig.conn.bytes_out()), (65_535 + 32_768, 49_152));
 }
 
 /// Bytes that the filter has ready for the socket.

@@ -183,7 +183,7 @@ fn data_runs_again_while_it_moves_on_and_input_max_is_unread() {
     rig.peer_sends(60);
     rig.settle();
     assert_eq!(lengths(&rig), [96, 156, 130, 120, 110]);
-    assert_eq!(rig.conn.rare().unwrap().unread.len(), 90);
+    assert_eq!(rig.conn.queues().unwrap().unread.len(), 90);
 }
 
 #[test]

@@ -267,7 +267,7 @@ impl Rig {
             true => Written::Shared(Bytes::copy_from_slice(&bytes)),
             false => Written::Copied(&bytes),
         };
-        self.conn.borrow_rare(&mut self.rares);
+        self.conn.borrow_queues(&mut self.rares);
         let tick = self.tick();
         let queued = self.conn.take_queued(written, by.is_some(), &mut self.chunks, tick);
         match queued {
@@ -309,7 +309,7 @@ impl Rig {
     }
 
     pub(super) fn note(&mut self) -> bool {
-        self.conn.borrow_rare(&mut self.rares);
+        self.conn.borrow_queues(&mut self.rares);
         let taken = self.conn.handle_note(Note::new(1u8)).is_ok();
         self.conn.handle_ready(Flags::NONE);
         taken

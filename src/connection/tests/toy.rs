@@ -85,7 +85,12 @@ impl Filter for Toy {
         Ok(Progress::Handshaking)
     }
 
-    fn receive(&mut self, bytes: &[u8], clear: &mut Vec<u8>, wire: &mut Vec<u8>) -> FilterResult {
+    fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        clear: &mut Vec<u8>,
+        wire: &mut Vec<u8>,
+    ) -> FilterResult {
         self.check();
         assert!(!self.panics, "the filter panics");
         if let Err(error) = self.decoder.decode(bytes, clear) {
@@ -116,8 +121,8 @@ impl Filter for Toy {
         }
     }
 
-    fn peer_closed(&mut self) -> Progress {
+    fn ends_with_stream(&self) -> bool {
         self.check();
-        self.progress()
+        self.decoder.ended
     }
 }

@@ -144,7 +144,7 @@ impl Rig {
 
     pub(super) fn queue(&mut self, bytes: &[u8], shared: bool) -> bool {
         let tick = self.tick();
-        self.conn.borrow_rare(&mut self.rares);
+        self.conn.borrow_queues(&mut self.rares);
         let taken = if shared {
             self.conn.queue_shared(Bytes::copy_from_slice(bytes), tick)
         } else {
@@ -272,6 +272,11 @@ impl Rig {
     }
 
     fn release_holders(&mut self) {
+        for queue in self.conn.poll_unheld() {
+            if queue == self.conn.id() {
+                self.conn.handle_writer_gone(queue);
+            }
+        }
         let mut released = self.conn.poll_released();
         for holder in released.drain(..) {
             if holder == self.conn.id() {
@@ -418,9 +423,9 @@ impl Rig {
         let (sent, _) = self.sent_clear();
         assert!(model.written.starts_with(&sent), "sent {sent:?} of {:?}", model.written);
         assert_eq!(self.conn.bytes_in(), model.received.len() as u64, "bytes in");
-        let rare = self.conn.rare();
+        let queues = self.conn.queues();
         if flags.none(Flags::CLOSING | Flags::ENDED) {
-            let unread = rare.map_or(&[][..], |rare| rare.unread.as_slice());
+            let unread = queues.map_or(&[][..], |queues| queues.unread.as_slice());
             assert_eq!(unread, &model.received[model.consumed..], "unread");
             assert_eq!(flags.any(Flags::UNREAD), !unread.is_empty());
         }
@@ -432,8 +437,8 @@ impl Rig {
             }
             assert_eq!(flags.any(Flags::QUEUED), unsent > 0, "queued");
         }
-        assert!(rare.map_or(0, |rare| rare.caused) <= unsent, "caused more than is unsent");
-        let held = rare.is_some_and(|rare| !rare.holding.is_empty());
+        assert!(queues.map_or(0, |queues| queues.caused) <= unsent, "caused more than is unsent");
+        let held = queues.is_some_and(|queues| !queues.holding.is_empty());
         assert_eq!(flags.any(Flags::HELD), held, "held");
         let over = flags.any(Flags::CLOSING | Flags::BROKEN | Flags::ENDED);
         assert_eq!(over, model.kind.is_some(), "{:?} with {flags:?}", model.kind);

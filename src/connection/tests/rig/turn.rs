@@ -59,9 +59,9 @@ impl Rig {
                 self.conn.handle_ready(Flags::NONE);
                 return Some(bytes.len());
             }
-            self.conn.borrow_rare(&mut self.rares);
+            self.conn.borrow_queues(&mut self.rares);
             self.decide_consumed(bytes.len(), consumed);
-            self.conn.handle_left(&bytes, consumed);
+            self.conn.handle_left(&bytes, consumed, &mut self.chunks);
             self.settle_wishes();
             if self.conn.drains_at_once() {
                 self.call_drained();
@@ -77,7 +77,7 @@ impl Rig {
 
     /// Bytes that cannot be shown where they are.
     fn wire(&mut self, bytes: &[u8]) {
-        self.conn.borrow_rare(&mut self.rares);
+        self.conn.borrow_queues(&mut self.rares);
         if self.is(Flags::CLOSING) {
             self.model.discarded += bytes.len();
             if let Some((_, heard)) = &mut self.model.linger {
@@ -94,7 +94,7 @@ impl Rig {
             self.model.received.extend(bytes);
         }
         let tick = self.tick();
-        self.conn.handle_wire(bytes, tick);
+        self.conn.handle_wire(&mut bytes.to_vec(), &mut self.chunks, tick);
     }
 
     /// The clear bytes that the filter must make of these.
@@ -193,7 +193,7 @@ impl Rig {
                 let consumed = self.call_with_input(callback, unread.as_slice());
                 self.send_own(callback);
                 self.decide_consumed(unread.len(), consumed);
-                self.conn.handle_unread_shown(unread, consumed);
+                self.conn.handle_unread_shown(unread, consumed, &mut self.chunks);
             }
             Callback::Eof => {
                 let unread = self.conn.lend_unread();
@@ -203,11 +203,11 @@ impl Rig {
                 if replaced {
                     let consumed = Consumed { need: 0, ..consumed };
                     self.decide_consumed(unread.len(), consumed);
-                    self.conn.handle_unread_shown(unread, consumed);
+                    self.conn.handle_unread_shown(unread, consumed, &mut self.chunks);
                 } else {
                     self.model.consumed += consumed.left;
                     self.model.discarded += consumed.left;
-                    self.conn.handle_eof_shown(unread, consumed);
+                    self.conn.handle_eof_shown(unread, consumed, &mut self.chunks);
                 }
             }
             _ => {

@@ -1,0 +1,172 @@
+//! What few connections have at a time, and the boxes of a loop that it lies in.
+
+use std::collections::VecDeque;
+
+use super::ending::End;
+use super::filtering::Filtered;
+use super::timers::Armed;
+use super::{Connection, Flags};
+use crate::buffer::{ByteQueue, SendQueue};
+use crate::id::ConnId;
+use crate::metrics::Metrics;
+use crate::note::Note;
+
+/// What few connections have at a time. Each part that is large is in a box of its own, so that a
+/// connection with a timer, say, does not pay for the queues of one that is busy.
+#[derive(Default)]
+pub(crate) struct Rare {
+    pub(super) queues: Option<Box<Queues>>,
+    pub(super) timers: Armed,
+    pub(super) filtered: Option<Box<Filtered>>,
+    pub(super) end: Option<Box<End>>,
+    /// When the present phase (connecting, handshake, closing) began.
+    pub(super) phase: u64,
+    /// What of this connection is in the gauges of the metrics.
+    counted: Counted,
+}
+
+/// What waits.
+#[derive(Default)]
+pub(crate) struct Queues {
+    pub(crate) unread: ByteQueue,
+    pub(crate) queue: SendQueue,
+    pub(crate) notes: VecDeque<Note>,
+    /// Unsent bytes that input caused, at most what is unsent.
+    pub(crate) caused: usize,
+    /// The tick of the last progress in sending.
+    pub(super) progress: u64,
+    /// Connections whose queues hold this one.
+    pub(crate) holding: Vec<ConnId>,
+    /// Connections that this one's queue holds.
+    pub(crate) holders: Vec<ConnId>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Counted {
+    buffered: usize,
+    paused: bool,
+    held: bool,
+}
+
+impl Queues {
+    fn is_vacant(&self) -> bool {
+        self.unread.is_empty()
+            && self.queue.is_empty()
+            && self.notes.is_empty()
+            && self.holding.is_empty()
+            && self.holders.is_empty()
+    }
+}
+
+impl Rare {
+    fn is_vacant(&self) -> bool {
+        self.queues.is_none()
+            && self.timers.is_empty()
+            && self.filtered.is_none()
+            && self.end.is_none()
+            && self.counted == Counted::default()
+    }
+}
+
+/// Empty boxes, shared by the connections of a loop so that a short write costs no allocation.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "the boxes themselves are what is kept")]
+pub(crate) struct RarePool {
+    rares: Vec<Box<Rare>>,
+    queues: Vec<Box<Queues>>,
+}
+
+impl RarePool {
+    /// Boxes of each kind.
+    const MAX: usize = 64;
+}
+
+impl Connection {
+    pub(crate) fn rare(&self) -> Option<&Rare> {
+        self.rare.as_deref()
+    }
+
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(Box::default)
+    }
+
+    pub(crate) fn queues(&self) -> Option<&Queues> {
+        self.rare()?.queues.as_deref()
+    }
+
+    pub(super) fn get_queues(&mut self) -> Option<&mut Queues> {
+        self.rare.as_mut()?.queues.as_deref_mut()
+    }
+
+    pub(super) fn queues_mut(&mut self) -> &mut Queues {
+        self.rare_mut().queues.get_or_insert_with(Box::default)
+    }
+
+    /// The tick of the last progress in sending.
+    pub(super) fn progress(&self) -> u64 {
+        self.queues().map_or(0, |queues| queues.progress)
+    }
+
+    pub(super) fn filtered(&self) -> Option<&Filtered> {
+        self.rare()?.filtered.as_deref()
+    }
+
+    pub(super) fn get_filtered(&mut self) -> Option<&mut Filtered> {
+        self.rare.as_mut()?.filtered.as_deref_mut()
+    }
+
+    /// Takes an empty box from the pool, if this connection has none and is about to need it.
+    pub(crate) fn borrow_rare(&mut self, pool: &mut RarePool) {
+        if self.rare.is_none() {
+            self.rare = pool.rares.pop();
+        }
+    }
+
+    /// Takes empty queues from the pool, if this connection has none and is about to need them.
+    pub(crate) fn borrow_queues(&mut self, pool: &mut RarePool) {
+        self.borrow_rare(pool);
+        let rare = self.rare_mut();
+        if rare.queues.is_none() {
+            rare.queues = pool.queues.pop();
+        }
+    }
+
+    /// Gives back what is empty, whatever else the connection has.
+    pub(crate) fn return_rare(&mut self, pool: &mut RarePool) {
+        let Some(rare) = self.rare.as_mut() else { return };
+        let unsent = self.flags.any(Flags::QUEUED);
+        if let Some(queues) = rare.queues.take_if(|queues| !unsent && queues.is_vacant()) {
+            if pool.queues.len() < RarePool::MAX {
+                pool.queues.push(queues);
+            }
+        }
+        let busy = Flags::CLOSING | Flags::ENDED | Flags::CONNECTING | Flags::HANDSHAKING;
+        if self.flags.none(busy) && rare.is_vacant() {
+            if let Some(rare) = self.rare.take() {
+                if pool.rares.len() < RarePool::MAX {
+                    pool.rares.push(rare);
+                }
+            }
+        }
+    }
+
+    /// Brings the gauges of the metrics up to date.
+    pub(crate) fn account(&mut self, metrics: &mut Metrics) {
+        let now = if self.flags.any(Flags::ENDED) {
+            Counted::default()
+        } else {
+            Counted {
+                buffered: self.unsent(),
+                paused: self.flags.any(Flags::PAUSED),
+                held: self.flags.any(Flags::HELD),
+            }
+        };
+        let before = self.rare().map_or_else(Counted::default, |rare| rare.counted);
+        if now != before {
+            metrics.buffered = metrics.buffered - before.buffered as u64 + now.buffered as u64;
+            metrics.paused = metrics.paused - u64::from(before.paused) + u64::from(now.paused);
+            metrics.held = metrics.held - u64::from(before.held) + u64::from(now.held);
+            self.rare_mut().counted = now;
+        }
+    }
+}
