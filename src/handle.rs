@@ -1,19 +1,22 @@
 //! The remote of a driver: what other threads may ask of it.
 
-use std::collections::{BTreeSet, VecDeque};
+mod mailbox;
+mod refused;
+
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::address::{Address, IntoAddress};
-use crate::error::{Error, ErrorKind, Op, Result};
-use crate::guard::drop_guarded;
+use crate::error::{Error, Op, Result};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
 use crate::protocol::{Control, Incoming, ListenOptions, Protocol};
+
+pub(crate) use mailbox::{Mail, Mailbox};
+pub use refused::Refused;
 
 /// Reaches a driver from any thread, and from its own. Nothing here blocks, but for a name that
 /// [`listen`](Handle::listen) has to look up.
@@ -90,7 +93,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`].
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped).
     pub fn write(&self, id: ConnId, bytes: &[u8]) -> Result<()> {
         self.write_bytes(id, Bytes::copy_from_slice(bytes)).map_err(Error::from)
     }
@@ -99,7 +102,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`], with the bytes.
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped), with the bytes.
     pub fn write_bytes(
         &self,
         id: ConnId,
@@ -134,8 +137,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`], with the note. Beyond
-    /// [`Limits::notes_max`] \[64\] waiting ones the connection drops it, counted in
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped), with the note.
+    /// Beyond [`Limits::notes_max`] \[64\] waiting ones the connection drops it, counted in
     /// [`Metrics::refused_notes`](crate::Metrics::refused_notes).
     pub fn notify(&self, id: ConnId, note: Note) -> std::result::Result<(), Refused<Note>> {
         self.post(note, |note| Post::Notify { to: id, note })
@@ -146,7 +149,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`].
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped).
     pub fn shutdown_write(&self, id: ConnId) -> Result<()> {
         self.post(id, Post::ShutdownWrite).map_err(Error::from)
     }
@@ -155,7 +158,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`].
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped).
     pub fn close(&self, id: ConnId) -> Result<()> {
         self.post(id, Post::Close).map_err(Error::from)
     }
@@ -172,7 +175,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`], with the protocol.
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped), with the
+    /// protocol.
     pub fn connect<P: Protocol + Send + 'static>(
         &self,
         addr: impl IntoAddress,
@@ -185,7 +189,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`], [`ErrorKind::Full`] or [`ErrorKind::Stopped`], with the
+    /// [`InvalidLimits`](crate::ErrorKind::InvalidLimits),
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped), with the
     /// protocol.
     pub fn connect_with<P: Protocol + Send + 'static>(
         &self,
@@ -213,8 +218,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// The name stands for nothing, or [`ErrorKind::Full`] or [`ErrorKind::Stopped`], with the
-    /// factory.
+    /// The name stands for nothing, or [`Full`](crate::ErrorKind::Full) or
+    /// [`Stopped`](crate::ErrorKind::Stopped), with the factory.
     pub fn listen<P, F>(
         &self,
         addr: impl IntoAddress,
@@ -242,7 +247,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`].
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped).
     pub fn stop_listening(&self, listener: ListenerId) -> Result<()> {
         self.call(move |control| control.stop_listening(listener)).map_err(Error::from)
     }
@@ -252,7 +257,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Full`] or [`ErrorKind::Stopped`], with the closure.
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped), with the
+    /// closure.
     pub fn call<F: FnOnce(&mut Control<'_>) + Send + 'static>(
         &self,
         code: F,
@@ -280,94 +286,6 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// A request that a driver did not take, with what it was to carry. `?` makes an [`Error`] of it,
-/// in a callback as well as in a function that returns [`Result`]; what it carried is dropped then.
-///
-/// ```
-/// use lariat::{ConnId, Context, Handle, Input, Note, Outcome, Protocol};
-///
-/// /// Tells others of what comes in.
-/// struct Teller {
-///     others: Handle,
-///     to: ConnId,
-/// }
-///
-/// impl Protocol for Teller {
-///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-///         self.others.notify(self.to, Note::new(input.split_all()))?;
-///         Ok(())
-///     }
-/// }
-///
-/// fn greet(others: &Handle, to: ConnId) -> lariat::Result<()> {
-///     others.notify(to, Note::new("hello"))?;
-///     others.call(|control| control.shutdown())?;
-///     Ok(())
-/// }
-/// ```
-///
-/// The payload of one that matters is taken back:
-///
-/// ```
-/// use lariat::{ErrorKind, sim::Sim};
-/// let sim = Sim::new(1);
-/// let handle = sim.handle();
-/// drop(sim);
-/// let text = "precious".to_owned();
-/// let refused = handle.call(move |_| println!("{text}")).unwrap_err();
-/// assert_eq!(refused.error().kind(), ErrorKind::Stopped);
-/// let mut elsewhere = Sim::new(2);
-/// refused.into_payload()(&mut elsewhere.control());
-/// ```
-pub struct Refused<T> {
-    error: Error,
-    payload: T,
-}
-
-impl<T> Refused<T> {
-    /// Why.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-
-    /// What the request was to carry.
-    pub fn into_payload(self) -> T {
-        self.payload
-    }
-}
-
-impl<T> fmt::Display for Refused<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl<T> fmt::Debug for Refused<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.error, f)
-    }
-}
-
-impl<T> From<Refused<T>> for Error {
-    fn from(refused: Refused<T>) -> Error {
-        refused.error
-    }
-}
-
-// Were it an error itself, `?` in a callback would take only what may be shared between threads,
-// which notes, closures and protocols need not be.
-impl<T> From<Refused<T>> for Box<dyn std::error::Error + Send + Sync> {
-    fn from(refused: Refused<T>) -> Self {
-        Box::new(refused.error)
-    }
-}
-
-impl<T> From<Refused<T>> for Box<dyn std::error::Error> {
-    fn from(refused: Refused<T>) -> Self {
-        Box::new(refused.error)
-    }
-}
-
 /// A request of another thread.
 pub(crate) enum Post {
     Write { to: ConnId, bytes: Bytes },
@@ -375,226 +293,4 @@ pub(crate) enum Post {
     Close(ConnId),
     Notify { to: ConnId, note: Note },
     Call(Box<dyn FnOnce(&mut Control<'_>) + Send>),
-}
-
-/// Where a loop finds what other threads ask of it.
-///
-/// Many posts make one wake-up: only the first after the loop has looked wakes it.
-pub(crate) struct Mailbox {
-    inside: Mutex<Inside>,
-    posted: AtomicBool,
-    posts_max: usize,
-    wake: Box<dyn Fn() + Send + Sync>,
-}
-
-#[derive(Default)]
-struct Inside {
-    posts: VecDeque<Post>,
-    aborts: BTreeSet<ConnId>,
-    shutdown: bool,
-    ended: bool,
-}
-
-/// What a loop takes out of its mailbox.
-#[derive(Default)]
-pub(crate) struct Mail {
-    pub(crate) posts: VecDeque<Post>,
-    pub(crate) aborts: BTreeSet<ConnId>,
-    pub(crate) shutdown: bool,
-}
-
-impl Mailbox {
-    pub(crate) fn new(posts_max: usize, wake: Box<dyn Fn() + Send + Sync>) -> Mailbox {
-        Mailbox { inside: Mutex::default(), posted: AtomicBool::new(false), posts_max, wake }
-    }
-
-    /// A thread that panicked while it held the lock has left nothing half done.
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake(&self) {
-        if !self.posted.swap(true, Ordering::AcqRel) {
-            (self.wake)();
-        }
-    }
-
-    /// Whether anything was posted since the last look. One load, so that a turn can afford it.
-    #[inline(always)]
-    pub(crate) fn has_mail(&self) -> bool {
-        self.posted.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn take(&self) -> Mail {
-        // The mark goes first: what is posted from here on wakes the loop again.
-        self.posted.store(false, Ordering::Release);
-        let mut inside = self.lock();
-        Mail {
-            posts: std::mem::take(&mut inside.posts),
-            aborts: std::mem::take(&mut inside.aborts),
-            shutdown: std::mem::take(&mut inside.shutdown),
-        }
-    }
-
-    /// From now on nothing is taken.
-    pub(crate) fn end(&self) {
-        let mut inside = self.lock();
-        inside.ended = true;
-        inside.aborts.clear();
-        let posts = std::mem::take(&mut inside.posts);
-        // What they carry is the user's, whose drop may ask something of this very mailbox.
-        drop(inside);
-        for post in posts {
-            drop_guarded(post);
-        }
-    }
-}
-
-impl Remote for Mailbox {
-    fn shutdown(&self) {
-        self.lock().shutdown = true;
-        self.wake();
-    }
-
-    fn post(&self, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
-        let mut inside = self.lock();
-        if inside.ended {
-            return Err(Error::new(ErrorKind::Stopped, Op::Post));
-        }
-        if inside.posts.len() >= self.posts_max {
-            return Err(Error::new(ErrorKind::Full, Op::Post));
-        }
-        inside.posts.extend(make());
-        drop(inside);
-        self.wake();
-        Ok(())
-    }
-
-    fn abort(&self, id: ConnId) {
-        let mut inside = self.lock();
-        if !inside.ended {
-            inside.aborts.insert(id);
-            drop(inside);
-            self.wake();
-        }
-    }
-
-    fn is_ended(&self) -> bool {
-        self.lock().ended
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicUsize;
-
-    fn mailbox(posts_max: usize) -> (Arc<Mailbox>, Arc<AtomicUsize>) {
-        let wakes = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&wakes);
-        let wake = Box::new(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        (Arc::new(Mailbox::new(posts_max, wake)), wakes)
-    }
-
-    fn id(bits: u64) -> ConnId {
-        ConnId::from_bits(1 << 32 | bits).unwrap()
-    }
-
-    fn closes(mail: &Mail) -> Vec<ConnId> {
-        mail.posts
-            .iter()
-            .map(|post| match post {
-                Post::Close(id) => *id,
-                _ => panic!("another post"),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn many_posts_wake_the_loop_once() {
-        let (mailbox, wakes) = mailbox(10);
-        let handle = Handle::new(mailbox.clone());
-        for n in 0..5 {
-            handle.close(id(n)).unwrap();
-        }
-        assert_eq!(wakes.load(Ordering::Relaxed), 1);
-        assert!(mailbox.has_mail());
-        let mail = mailbox.take();
-        assert_eq!(closes(&mail), (0..5).map(id).collect::<Vec<_>>());
-        assert!(!mailbox.has_mail());
-        handle.close(id(9)).unwrap();
-        assert_eq!(wakes.load(Ordering::Relaxed), 2);
-    }
-
-    #[test]
-    fn a_full_mailbox_refuses_posts_but_never_shutdown_or_abort() {
-        let (mailbox, _) = mailbox(1);
-        let handle = Handle::new(mailbox.clone());
-        handle.close(id(1)).unwrap();
-        assert_eq!(handle.close(id(2)).unwrap_err().kind(), ErrorKind::Full);
-        handle.abort(id(3));
-        handle.shutdown();
-        let mail = mailbox.take();
-        assert!(mail.shutdown && mail.aborts.contains(&id(3)) && mail.posts.len() == 1);
-    }
-
-    #[test]
-    fn what_is_refused_comes_back() {
-        let (mailbox, _) = mailbox(1);
-        let handle = Handle::new(mailbox.clone());
-        handle.write_bytes(id(1), "taken").unwrap();
-        let refused = handle.write_bytes(id(1), "not taken").unwrap_err();
-        assert_eq!(refused.error().kind(), ErrorKind::Full);
-        assert_eq!(refused.into_payload(), "not taken");
-        let refused = handle.notify(id(1), Note::new(7u8)).unwrap_err();
-        assert_eq!(refused.into_payload().downcast::<u8>().unwrap(), 7);
-        let text = "moved".to_owned();
-        let refused = handle.call(move |_| drop(text)).unwrap_err();
-        assert_eq!(refused.to_string(), "cannot reach the driver: its queue is full");
-        mailbox.take();
-        handle.call(refused.into_payload()).unwrap();
-    }
-
-    #[test]
-    fn a_post_whose_drop_posts_does_not_hold_up_the_end() {
-        struct Poster(Handle);
-        impl Drop for Poster {
-            fn drop(&mut self) {
-                assert_eq!(self.0.close(id(1)).unwrap_err().kind(), ErrorKind::Stopped);
-            }
-        }
-        let (mailbox, _) = mailbox(1);
-        let handle = Handle::new(mailbox.clone());
-        let poster = Poster(handle.clone());
-        handle.call(move |_| drop(poster)).unwrap();
-        mailbox.end();
-        assert!(handle.is_ended());
-    }
-
-    #[test]
-    fn an_ended_driver_says_so() {
-        let (mailbox, wakes) = mailbox(1);
-        let handle = Handle::new(mailbox.clone());
-        mailbox.end();
-        assert!(handle.is_ended());
-        assert_eq!(handle.close(id(1)).unwrap_err().kind(), ErrorKind::Stopped);
-        handle.abort(id(1));
-        assert_eq!(wakes.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn c5_a_poisoned_lock_does_not_stop_the_handle() {
-        let (mailbox, _) = mailbox(4);
-        let poisoner = mailbox.clone();
-        let result = std::thread::spawn(move || {
-            let _guard = poisoner.inside.lock();
-            panic!("poison");
-        })
-        .join();
-        assert!(result.is_err());
-        Handle::new(mailbox.clone()).close(id(1)).unwrap();
-        assert_eq!(mailbox.take().posts.len(), 1);
-    }
 }

@@ -4,14 +4,16 @@
 //! wish for things: bytes to be written, the connection to be closed, a timer to be set. No
 //! callback runs inside another; wishes take effect when the callback has returned.
 
-#[cfg(feature = "http")]
-mod compose;
 mod context;
 mod control;
 mod effects;
 mod input;
 mod listen;
+mod output;
+mod peer;
+mod replacement;
 mod shared;
+mod writer;
 
 use crate::endpoint::Endpoint;
 use crate::filter::Filter;
@@ -21,15 +23,19 @@ use crate::reason::CloseReason;
 use crate::timer::Timer;
 
 pub(crate) use crate::grammar::Callback;
-pub use context::{Context, Peer, Replacement, Writer};
+pub use context::Context;
 pub(crate) use context::{NoSocket, SocketInfo};
 pub(crate) use control::Closure;
 pub use control::{Control, TimerId};
-pub(crate) use effects::{Boxed, Content, Effect, Effects, Output, Part, Successor};
+pub(crate) use effects::{Boxed, Content, Effect, Effects, Successor};
 pub use input::Input;
 pub(crate) use listen::{Bind, Binder, Bound, Listeners, boxed, stopped};
 pub use listen::{BoxedFactory, ListenOptions};
+pub(crate) use output::{Output, Part};
+pub use peer::Peer;
+pub use replacement::Replacement;
 pub(crate) use shared::{Shared, TimerOwner, Watched};
+pub use writer::Writer;
 
 /// What a callback returns. `?` works on any error, also on a `&str` or a `String`.
 ///

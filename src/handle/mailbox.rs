@@ -1,0 +1,236 @@
+//! Where the requests of other threads wait for a loop.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Post, Remote};
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::guard::drop_guarded;
+use crate::id::ConnId;
+
+/// Where a loop finds what other threads ask of it.
+///
+/// Many posts make one wake-up: only the first after the loop has looked wakes it.
+pub(crate) struct Mailbox {
+    inside: Mutex<Inside>,
+    posted: AtomicBool,
+    posts_max: usize,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Inside {
+    posts: VecDeque<Post>,
+    aborts: BTreeSet<ConnId>,
+    shutdown: bool,
+    ended: bool,
+}
+
+/// What a loop takes out of its mailbox.
+#[derive(Default)]
+pub(crate) struct Mail {
+    pub(crate) posts: VecDeque<Post>,
+    pub(crate) aborts: BTreeSet<ConnId>,
+    pub(crate) shutdown: bool,
+}
+
+impl Mailbox {
+    pub(crate) fn new(posts_max: usize, wake: Box<dyn Fn() + Send + Sync>) -> Mailbox {
+        Mailbox { inside: Mutex::default(), posted: AtomicBool::new(false), posts_max, wake }
+    }
+
+    /// A thread that panicked while it held the lock has left nothing half done.
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        if !self.posted.swap(true, Ordering::AcqRel) {
+            (self.wake)();
+        }
+    }
+
+    /// Whether anything was posted since the last look. One load, so that a turn can afford it.
+    #[inline(always)]
+    pub(crate) fn has_mail(&self) -> bool {
+        self.posted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take(&self) -> Mail {
+        // The mark goes first: what is posted from here on wakes the loop again.
+        self.posted.store(false, Ordering::Release);
+        let mut inside = self.lock();
+        Mail {
+            posts: std::mem::take(&mut inside.posts),
+            aborts: std::mem::take(&mut inside.aborts),
+            shutdown: std::mem::take(&mut inside.shutdown),
+        }
+    }
+
+    /// From now on nothing is taken.
+    pub(crate) fn end(&self) {
+        let mut inside = self.lock();
+        inside.ended = true;
+        inside.aborts.clear();
+        let posts = std::mem::take(&mut inside.posts);
+        // What they carry is the user's, whose drop may ask something of this very mailbox.
+        drop(inside);
+        for post in posts {
+            drop_guarded(post);
+        }
+    }
+}
+
+impl Remote for Mailbox {
+    fn shutdown(&self) {
+        self.lock().shutdown = true;
+        self.wake();
+    }
+
+    fn post(&self, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
+        let mut inside = self.lock();
+        if inside.ended {
+            return Err(Error::new(ErrorKind::Stopped, Op::Post));
+        }
+        if inside.posts.len() >= self.posts_max {
+            return Err(Error::new(ErrorKind::Full, Op::Post));
+        }
+        inside.posts.extend(make());
+        drop(inside);
+        self.wake();
+        Ok(())
+    }
+
+    fn abort(&self, id: ConnId) {
+        let mut inside = self.lock();
+        if !inside.ended {
+            inside.aborts.insert(id);
+            drop(inside);
+            self.wake();
+        }
+    }
+
+    fn is_ended(&self) -> bool {
+        self.lock().ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::handle::Handle;
+    use crate::note::Note;
+
+    fn mailbox(posts_max: usize) -> (Arc<Mailbox>, Arc<AtomicUsize>) {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&wakes);
+        let wake = Box::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        (Arc::new(Mailbox::new(posts_max, wake)), wakes)
+    }
+
+    fn id(bits: u64) -> ConnId {
+        ConnId::from_bits(1 << 32 | bits).unwrap()
+    }
+
+    fn closes(mail: &Mail) -> Vec<ConnId> {
+        mail.posts
+            .iter()
+            .map(|post| match post {
+                Post::Close(id) => *id,
+                _ => panic!("another post"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn many_posts_wake_the_loop_once() {
+        let (mailbox, wakes) = mailbox(10);
+        let handle = Handle::new(mailbox.clone());
+        for n in 0..5 {
+            handle.close(id(n)).unwrap();
+        }
+        assert_eq!(wakes.load(Ordering::Relaxed), 1);
+        assert!(mailbox.has_mail());
+        let mail = mailbox.take();
+        assert_eq!(closes(&mail), (0..5).map(id).collect::<Vec<_>>());
+        assert!(!mailbox.has_mail());
+        handle.close(id(9)).unwrap();
+        assert_eq!(wakes.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_full_mailbox_refuses_posts_but_never_shutdown_or_abort() {
+        let (mailbox, _) = mailbox(1);
+        let handle = Handle::new(mailbox.clone());
+        handle.close(id(1)).unwrap();
+        assert_eq!(handle.close(id(2)).unwrap_err().kind(), ErrorKind::Full);
+        handle.abort(id(3));
+        handle.shutdown();
+        let mail = mailbox.take();
+        assert!(mail.shutdown && mail.aborts.contains(&id(3)) && mail.posts.len() == 1);
+    }
+
+    #[test]
+    fn what_is_refused_comes_back() {
+        let (mailbox, _) = mailbox(1);
+        let handle = Handle::new(mailbox.clone());
+        handle.write_bytes(id(1), "taken").unwrap();
+        let refused = handle.write_bytes(id(1), "not taken").unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::Full);
+        assert_eq!(refused.into_payload(), "not taken");
+        let refused = handle.notify(id(1), Note::new(7u8)).unwrap_err();
+        assert_eq!(refused.into_payload().downcast::<u8>().unwrap(), 7);
+        let text = "moved".to_owned();
+        let refused = handle.call(move |_| drop(text)).unwrap_err();
+        assert_eq!(refused.to_string(), "cannot reach the driver: its queue is full");
+        mailbox.take();
+        handle.call(refused.into_payload()).unwrap();
+    }
+
+    #[test]
+    fn a_post_whose_drop_posts_does_not_hold_up_the_end() {
+        struct Poster(Handle);
+        impl Drop for Poster {
+            fn drop(&mut self) {
+                assert_eq!(self.0.close(id(1)).unwrap_err().kind(), ErrorKind::Stopped);
+            }
+        }
+        let (mailbox, _) = mailbox(1);
+        let handle = Handle::new(mailbox.clone());
+        let poster = Poster(handle.clone());
+        handle.call(move |_| drop(poster)).unwrap();
+        mailbox.end();
+        assert!(handle.is_ended());
+    }
+
+    #[test]
+    fn an_ended_driver_says_so() {
+        let (mailbox, wakes) = mailbox(1);
+        let handle = Handle::new(mailbox.clone());
+        mailbox.end();
+        assert!(handle.is_ended());
+        assert_eq!(handle.close(id(1)).unwrap_err().kind(), ErrorKind::Stopped);
+        handle.abort(id(1));
+        assert_eq!(wakes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn c5_a_poisoned_lock_does_not_stop_the_handle() {
+        let (mailbox, _) = mailbox(4);
+        let poisoner = mailbox.clone();
+        let result = std::thread::spawn(move || {
+            let _guard = poisoner.inside.lock();
+            panic!("poison");
+        })
+        .join();
+        assert!(result.is_err());
+        Handle::new(mailbox.clone()).close(id(1)).unwrap();
+        assert_eq!(mailbox.take().posts.len(), 1);
+    }
+}

@@ -1,0 +1,93 @@
+//! The request that a driver did not take, with its payload.
+
+use std::fmt;
+
+use crate::error::Error;
+
+/// A request that a driver did not take, with what it was to carry. `?` makes an [`Error`] of it,
+/// in a callback as well as in a function that returns [`Result`]; what it carried is dropped then.
+///
+/// ```
+/// use lariat::{ConnId, Context, Handle, Input, Note, Outcome, Protocol};
+///
+/// /// Tells others of what comes in.
+/// struct Teller {
+///     others: Handle,
+///     to: ConnId,
+/// }
+///
+/// impl Protocol for Teller {
+///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+///         self.others.notify(self.to, Note::new(input.split_all()))?;
+///         Ok(())
+///     }
+/// }
+///
+/// fn greet(others: &Handle, to: ConnId) -> lariat::Result<()> {
+///     others.notify(to, Note::new("hello"))?;
+///     others.call(|control| control.shutdown())?;
+///     Ok(())
+/// }
+/// ```
+///
+/// The payload of one that matters is taken back:
+///
+/// ```
+/// use lariat::{ErrorKind, sim::Sim};
+/// let sim = Sim::new(1);
+/// let handle = sim.handle();
+/// drop(sim);
+/// let text = "precious".to_owned();
+/// let refused = handle.call(move |_| println!("{text}")).unwrap_err();
+/// assert_eq!(refused.error().kind(), ErrorKind::Stopped);
+/// let mut elsewhere = Sim::new(2);
+/// refused.into_payload()(&mut elsewhere.control());
+/// ```
+pub struct Refused<T> {
+    pub(super) error: Error,
+    pub(super) payload: T,
+}
+
+impl<T> Refused<T> {
+    /// Why.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// What the request was to carry.
+    pub fn into_payload(self) -> T {
+        self.payload
+    }
+}
+
+impl<T> fmt::Display for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<T> fmt::Debug for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
+}
+
+impl<T> From<Refused<T>> for Error {
+    fn from(refused: Refused<T>) -> Error {
+        refused.error
+    }
+}
+
+// Were it an error itself, `?` in a callback would take only what may be shared between threads,
+// which notes, closures and protocols need not be.
+impl<T> From<Refused<T>> for Box<dyn std::error::Error + Send + Sync> {
+    fn from(refused: Refused<T>) -> Self {
+        Box::new(refused.error)
+    }
+}
+
+impl<T> From<Refused<T>> for Box<dyn std::error::Error> {
+    fn from(refused: Refused<T>) -> Self {
+        Box::new(refused.error)
+    }
+}

@@ -1,0 +1,103 @@
+//! Another connection, as a callback or a closure reaches it.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::writer::{admit, refuse};
+use super::{Content, Effect, Output, Shared};
+use crate::connection::{Connection, Flags};
+use crate::id::ConnId;
+use crate::note::Note;
+
+/// Another connection of the same driver. A connection that has ended takes everything and does
+/// nothing with it; that is counted in
+/// [`Metrics::stale`](crate::Metrics::stale).
+pub struct Peer<'a> {
+    pub(super) id: ConnId,
+    /// Whether what is written answers input, so that the writer can be held.
+    pub(super) caused: bool,
+    pub(super) shared: &'a mut Shared,
+    /// The connection and the shown input, if the callback writes to its own connection.
+    pub(super) own: Option<(&'a mut Connection, &'a [u8])>,
+}
+
+impl Peer<'_> {
+    /// Whether the connection exists: its `closed` has not run. It may be closing, when what is
+    /// written is dropped and counted.
+    pub fn is_open(&self) -> bool {
+        self.shared.ids.is_current(self.id)
+    }
+
+    /// Queues a copy of `bytes`. In `data` and `eof`, a receiver above its high mark holds the
+    /// writer: it is not read until the receiver has drained to its low mark. So a relay is
+    /// bounded.
+    pub fn write(&mut self, bytes: &[u8]) {
+        if self.own.is_some() {
+            return self.write_own(bytes.len(), |output, shown| output.push(bytes, shown));
+        }
+        let content = self.shared.effects.copy(bytes);
+        let write = Effect::Write { to: self.id, content, caused: self.caused };
+        self.shared.effects.list.push(write);
+    }
+
+    /// Queues `bytes` as [`write`](Peer::write) does, without copying.
+    pub fn write_bytes(&mut self, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        if self.own.is_some() {
+            return self.write_own(bytes.len(), |output, shown| output.push_shared(bytes, shown));
+        }
+        let content = Content::Shared(bytes);
+        let write = Effect::Write { to: self.id, content, caused: self.caused };
+        self.shared.effects.list.push(write);
+    }
+
+    /// Queues `bytes` without copying and never holds the writer: for broadcast. A receiver over
+    /// [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] ends with
+    /// [`OutputFull`](crate::CloseKind::OutputFull).
+    pub fn push(&mut self, bytes: impl Into<Bytes>) {
+        self.caused = false;
+        self.write_bytes(bytes);
+    }
+
+    /// A write to the own connection by its id keeps its place among its other writes.
+    fn write_own(&mut self, count: usize, write: impl FnOnce(&mut Output, &[u8])) {
+        let Some((conn, shown)) = &mut self.own else { return };
+        if conn.flags().any(Flags::NO_WRITES) {
+            refuse(self.shared, conn, count);
+        } else if admit(self.shared, conn, count) {
+            write(&mut self.shared.output, shown);
+        }
+    }
+
+    /// Finishes sending on that connection, as
+    /// [`Context::shutdown_write`](crate::Context::shutdown_write) does.
+    pub fn shutdown_write(&mut self) {
+        self.shared.effects.list.push(Effect::ShutdownWrite(self.id));
+    }
+
+    /// Closes that connection in order, as [`Context::close`](crate::Context::close) does. Its
+    /// `closed` runs in a later turn.
+    pub fn close(&mut self) {
+        self.shared.effects.list.push(Effect::Close(self.id));
+    }
+
+    /// Ends that connection at once, as [`Context::abort`](crate::Context::abort) does. Its
+    /// `closed` runs in a later turn.
+    pub fn abort(&mut self) {
+        self.shared.effects.list.push(Effect::Abort(self.id));
+    }
+
+    /// Sends a note, received by [`Protocol::notified`](crate::Protocol::notified) in a later turn,
+    /// not before `opened`. Beyond [`Limits::notes_max`](crate::Limits::notes_max) \[64\] waiting
+    /// ones it is dropped and counted in [`Metrics::refused_notes`](crate::Metrics::refused_notes).
+    pub fn notify(&mut self, note: Note) {
+        self.shared.effects.list.push(Effect::Notify { to: self.id, note });
+    }
+}
+
+impl fmt::Debug for Peer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("id", &self.id).finish_non_exhaustive()
+    }
+}
