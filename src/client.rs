@@ -5,11 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
-use crate::filter::Filter;
-use crate::note::Note;
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::{CloseKind, CloseReason, Deadline};
-use crate::timer::Timer;
 
 /// Connects to the first of the addresses that answers, and runs `protocol` to its end. `run` is
 /// one attempt.
@@ -23,7 +20,7 @@ pub(crate) fn connect<P: Protocol>(
     let mut protocol = Some(protocol);
     for (at, next) in addrs.iter().enumerate() {
         let last = at + 1 == addrs.len();
-        let lent = Lent { protocol, returned: Arc::clone(&returned), last };
+        let lent = Lent { protocol, nobody: Nobody, returned: Arc::clone(&returned), last };
         let reason = run(*next, lent)?;
         protocol = returned.lock().unwrap_or_else(PoisonError::into_inner).take();
         if last || !is_failed_connect(&reason) {
@@ -42,42 +39,37 @@ fn is_failed_connect(reason: &CloseReason) -> bool {
 /// A protocol that panicked is not returned, nor one that another has replaced: it is dropped
 /// without `closed`.
 pub(crate) struct Lent<P> {
-    /// None once it has been returned.
+    /// None once it has been returned, at the end.
     protocol: Option<P>,
+    nobody: Nobody,
     returned: Arc<Mutex<Option<P>>>,
     /// Whether no other address is left to try: then a failed connect is the protocol's to know.
     last: bool,
 }
 
+/// Stands for a protocol that has been returned: nothing is called after `closed`.
+struct Nobody;
+
+impl Protocol for Nobody {
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
 impl<P: Protocol> Lent<P> {
-    fn call(&mut self, call: impl FnOnce(&mut P) -> Outcome) -> Outcome {
-        self.protocol.as_mut().map_or(Ok(()), call)
+    fn inner(&mut self) -> &mut dyn Protocol {
+        match &mut self.protocol {
+            Some(protocol) => protocol,
+            None => &mut self.nobody,
+        }
     }
 }
 
 impl<P: Protocol> Protocol for Lent<P> {
-    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.call(|protocol| protocol.opened(cx))
-    }
-
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        self.call(|protocol| protocol.data(cx, input))
-    }
-
-    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
-        self.call(|protocol| protocol.eof(cx, rest))
-    }
-
-    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.call(|protocol| protocol.drained(cx))
-    }
-
-    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
-        self.call(|protocol| protocol.timeout(cx, timer))
-    }
-
-    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
-        self.call(|protocol| protocol.notified(cx, note))
+    crate::forward_protocol! {
+        self => self.inner();
+        pass: opened data eof drained timeout notified stopping filter;
+        own: closed name;
     }
 
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
@@ -90,15 +82,7 @@ impl<P: Protocol> Protocol for Lent<P> {
         }
     }
 
-    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.call(|protocol| protocol.stopping(cx))
-    }
-
     fn name(&self) -> &str {
-        self.protocol.as_ref().map_or("a protocol that has been returned", Protocol::name)
-    }
-
-    fn filter(&mut self) -> Option<Box<dyn Filter>> {
-        self.protocol.as_mut().and_then(Protocol::filter)
+        self.protocol.as_ref().map_or(self.nobody.name(), Protocol::name)
     }
 }

@@ -105,3 +105,6 @@ pub use protocol::{
 pub use protocols::http;
 pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
 pub use timer::Timer;
+
+#[doc(hidden)]
+pub use protocol::Callbacks;

@@ -362,7 +362,11 @@ impl Tree {
         for file in &files {
             let scan = Scan::new(&file.text);
             if file.module.is_empty() {
-                re_exports = scan.re_exports();
+                re_exports.extend(scan.re_exports());
+            }
+            // An exported macro is a name of the crate's root, wherever it stands.
+            for name in exported_macros(&file.text) {
+                re_exports.insert(name, file.module.clone());
             }
             test_modules.extend(scan.test_modules(&file.module));
         }
@@ -427,6 +431,11 @@ impl Source {
     fn complain(&self, lines: impl IntoIterator<Item = usize>, what: &str) -> Vec<String> {
         lines.into_iter().map(|line| format!("{}:{line}: {what}", self.name)).collect()
     }
+}
+
+fn exported_macros(text: &str) -> impl Iterator<Item = String> {
+    let after = text.split("#[macro_export]\nmacro_rules! ").skip(1);
+    after.filter_map(|after| after.split([' ', '{']).next().map(str::to_owned))
 }
 
 fn module_of(name: &str) -> Vec<String> {

@@ -7,6 +7,7 @@
 mod context;
 mod control;
 mod effects;
+mod forward;
 mod input;
 mod listen;
 mod output;
@@ -28,6 +29,7 @@ pub(crate) use context::{NoSocket, SocketInfo};
 pub(crate) use control::Closure;
 pub use control::{Control, TimerId};
 pub(crate) use effects::{Boxed, Content, Effect, Effects, Successor};
+pub use forward::Callbacks;
 pub use input::Input;
 pub(crate) use listen::{Bind, Binder, Bound, Listeners, boxed, stopped};
 pub use listen::{BoxedFactory, ListenOptions};
@@ -162,44 +164,10 @@ pub trait Protocol {
 }
 
 impl<P: Protocol + ?Sized> Protocol for Box<P> {
-    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        (**self).opened(cx)
-    }
-
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        (**self).data(cx, input)
-    }
-
-    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
-        (**self).eof(cx, rest)
-    }
-
-    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
-        (**self).drained(cx)
-    }
-
-    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
-        (**self).timeout(cx, timer)
-    }
-
-    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
-        (**self).notified(cx, note)
-    }
-
-    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
-        (**self).closed(cx, reason);
-    }
-
-    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
-        (**self).stopping(cx)
-    }
-
-    fn name(&self) -> &str {
-        (**self).name()
-    }
-
-    fn filter(&mut self) -> Option<Box<dyn Filter>> {
-        (**self).filter()
+    crate::forward_protocol! {
+        self => (**self);
+        pass: opened data eof drained timeout notified closed stopping name filter;
+        own:;
     }
 }
 

@@ -6,13 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{ByteText, Link, Sim, Socket};
-use crate::filter::Filter;
 use crate::id::ConnId;
 use crate::note::Note;
-use crate::protocol::{Context, Input, Outcome, Protocol};
+use crate::protocol::{Context, Outcome, Protocol};
 use crate::random::Random;
 use crate::reason::{CloseKind, CloseReason};
-use crate::timer::Timer;
 
 /// Gives one protocol input and time, and shows what it answers.
 ///
@@ -162,46 +160,20 @@ struct Watched<P> {
 }
 
 impl<P: Protocol> Protocol for Watched<P> {
+    crate::forward_protocol! {
+        self => self.protocol;
+        pass: data eof drained timeout notified stopping name filter;
+        own: opened closed;
+    }
+
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         *self.id.borrow_mut() = Some(cx.id());
         self.protocol.opened(cx)
     }
 
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        self.protocol.data(cx, input)
-    }
-
-    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
-        self.protocol.eof(cx, rest)
-    }
-
-    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.protocol.drained(cx)
-    }
-
-    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
-        self.protocol.timeout(cx, timer)
-    }
-
-    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
-        self.protocol.notified(cx, note)
-    }
-
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         *self.reason.borrow_mut() = Some(reason.clone());
         self.protocol.closed(cx, reason);
-    }
-
-    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.protocol.stopping(cx)
-    }
-
-    fn name(&self) -> &str {
-        self.protocol.name()
-    }
-
-    fn filter(&mut self) -> Option<Box<dyn Filter>> {
-        self.protocol.filter()
     }
 }
 

@@ -4,7 +4,6 @@ use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::filter::Filter;
 use crate::note::Note;
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::CloseReason;
@@ -144,6 +143,12 @@ pub struct Traced<P> {
 }
 
 impl<P: Protocol> Protocol for Traced<P> {
+    crate::forward_protocol! {
+        self => self.protocol;
+        pass: name filter;
+        own: opened data eof drained timeout notified closed stopping;
+    }
+
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.trace.other(cx, &self.who, "opened".into());
         self.protocol.opened(cx)
@@ -190,13 +195,5 @@ impl<P: Protocol> Protocol for Traced<P> {
     fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.trace.other(cx, &self.who, "stopping".into());
         self.protocol.stopping(cx)
-    }
-
-    fn name(&self) -> &str {
-        self.protocol.name()
-    }
-
-    fn filter(&mut self) -> Option<Box<dyn Filter>> {
-        self.protocol.filter()
     }
 }

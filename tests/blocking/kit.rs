@@ -332,6 +332,12 @@ impl Trail {
 pub(crate) struct Watched<P>(pub(crate) P, pub(crate) Trail);
 
 impl<P: Protocol> Protocol for Watched<P> {
+    lariat::forward_protocol! {
+        self => self.0;
+        pass: name filter;
+        own: opened data eof drained timeout notified closed stopping;
+    }
+
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         let result = self.0.opened(cx);
         self.1.add(Step::Opened(cx.id()));

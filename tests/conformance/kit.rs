@@ -370,45 +370,19 @@ impl<P> Last<P> {
 }
 
 impl<P: Protocol> Protocol for Last<P> {
+    lariat::forward_protocol! {
+        self => self.inner;
+        pass: data eof drained timeout notified stopping name filter;
+        own: opened closed;
+    }
+
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.stop(cx);
         self.inner.opened(cx)
     }
 
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        self.inner.data(cx, input)
-    }
-
-    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
-        self.inner.eof(cx, rest)
-    }
-
-    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.inner.drained(cx)
-    }
-
-    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
-        self.inner.timeout(cx, timer)
-    }
-
-    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
-        self.inner.notified(cx, note)
-    }
-
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         self.stop(cx);
         self.inner.closed(cx, reason);
-    }
-
-    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.inner.stopping(cx)
-    }
-
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn filter(&mut self) -> Option<Box<dyn Filter>> {
-        self.inner.filter()
     }
 }

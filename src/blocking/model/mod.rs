@@ -210,6 +210,12 @@ fn watch<P>(protocol: P) -> (Watched<P>, Trail) {
 }
 
 impl<P: Protocol> Protocol for Watched<P> {
+    crate::forward_protocol! {
+        self => self.0;
+        pass: name filter;
+        own: opened data eof drained timeout notified closed stopping;
+    }
+
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.1.add(Step::Opened);
         self.0.opened(cx)
