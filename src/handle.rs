@@ -12,6 +12,7 @@ use crate::address::{Address, IntoAddress};
 use crate::error::{Error, Op, Result};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::protocol::{Control, Incoming, ListenOptions, Protocol};
 
@@ -64,6 +65,7 @@ pub(crate) trait Remote: Send + Sync {
     fn post(&self, make: &mut dyn FnMut() -> Option<Post>) -> Result<()>;
     fn abort(&self, id: ConnId);
     fn shutdown(&self);
+    fn metrics(&self) -> Metrics;
     fn is_ended(&self) -> bool;
 }
 
@@ -272,6 +274,33 @@ impl Handle {
     /// calling it again does nothing.
     pub fn shutdown(&self) {
         self.remote.shutdown();
+    }
+
+    /// The driver's counters right now.
+    ///
+    /// A reactor or simulator that runs gives them in its next turn, and this waits for that. One
+    /// that does not run has given them when `run` or `turn` returned. Blocking threads are not
+    /// waited for.
+    ///
+    /// Code that a reactor or simulator calls never waits here, and gets the counters that were
+    /// given last. [`Control::metrics`] has those of its own driver.
+    ///
+    /// ```
+    /// use lariat::reactor::Reactor;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let handle = reactor.handle();
+    /// reactor.keep_running(true);
+    /// let watching = std::thread::spawn(move || {
+    ///     while handle.metrics().turns < 10 {}
+    ///     handle.shutdown();
+    /// });
+    /// reactor.run()?;
+    /// watching.join().unwrap();
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    pub fn metrics(&self) -> Metrics {
+        self.remote.metrics()
     }
 
     /// Whether the driver has ended: nothing asked of it has an effect any more.

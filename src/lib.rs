@@ -106,5 +106,8 @@ pub use protocols::http;
 pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
 pub use timer::Timer;
 
+/// Bytes that are shared instead of copied, of the crate [`bytes`].
+pub use bytes::Bytes;
+
 #[doc(hidden)]
 pub use protocol::Callbacks;

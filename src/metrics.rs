@@ -1,5 +1,6 @@
 //! Counters of a driver.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::reason::CloseKind;
@@ -73,44 +74,103 @@ pub struct Metrics {
     pub closes: Closes,
 }
 
+/// Adds each counter of `$other` to that of `$sum`. One that is named nowhere does not compile.
+macro_rules! sum {
+    ($kind:ident, $sum:ident, $other:ident, rest: $($rest:ident)*, each: $($each:ident)*) => {
+        let $kind { $($rest: _,)* $($each,)* } = $other;
+        $($sum.$each += $each;)*
+    };
+}
+
 impl Metrics {
-    /// Adds the counters of another part of the same driver. Gauges and ages add up as well, but
-    /// for the longest turn.
+    /// Adds the counters of another part of the same driver. Gauges add up as well; of the longest
+    /// turns the longer one counts, and the age stays.
     pub(crate) fn add(&mut self, other: &Metrics) {
-        let longest = self.longest_turn.max(other.longest_turn);
-        let sums: [(&mut u64, u64); 25] = [
-            (&mut self.turns, other.turns),
-            (&mut self.events, other.events),
-            (&mut self.stale, other.stale),
-            (&mut self.reads, other.reads),
-            (&mut self.writes, other.writes),
-            (&mut self.bytes_in, other.bytes_in),
-            (&mut self.bytes_out, other.bytes_out),
-            (&mut self.callbacks, other.callbacks),
-            (&mut self.accepted, other.accepted),
-            (&mut self.refused, other.refused),
-            (&mut self.accept_errors, other.accept_errors),
-            (&mut self.connects, other.connects),
-            (&mut self.open, other.open),
-            (&mut self.lingering, other.lingering),
-            (&mut self.paused, other.paused),
-            (&mut self.held, other.held),
-            (&mut self.buffered, other.buffered),
-            (&mut self.refused_bytes, other.refused_bytes),
-            (&mut self.refused_notes, other.refused_notes),
-            (&mut self.timers, other.timers),
-            (&mut self.late_timers, other.late_timers),
-            (&mut self.wakeups, other.wakeups),
-            (&mut self.panics, other.panics),
-            (&mut self.slow_turns, other.slow_turns),
-            (&mut self.slow_callbacks, other.slow_callbacks),
-        ];
-        for (sum, more) in sums {
-            *sum += more;
-        }
-        self.longest_turn = longest;
+        // Named one by one, so that a new counter cannot be forgotten.
+        sum!(Metrics, self, other, rest: longest_turn busy age closes, each:
+            turns events stale reads writes bytes_in bytes_out callbacks accepted refused
+            accept_errors connects open lingering paused held buffered refused_bytes refused_notes
+            timers late_timers wakeups panics slow_turns slow_callbacks);
+        self.longest_turn = self.longest_turn.max(other.longest_turn);
         self.busy += other.busy;
         self.closes.add(&other.closes);
+    }
+}
+
+/// All counters, a line for each topic:
+///
+/// ```
+/// let metrics = lariat::Metrics::default();
+/// assert_eq!(
+///     metrics.to_string(),
+///     "\
+/// connections: 0 open, 0 lingering, 0 paused, 0 held; 0 accepted, 0 refused, 0 connects
+/// closed: 0
+/// bytes: 0 in by 0 reads, 0 out by 0 writes, 0 unsent
+/// callbacks: 0, of them 0 slow; 0 timers, of them 0 late; 0 panics
+/// turns: 0, of them 0 slow, the longest 0ns; 0 events, 0 wake-ups; busy 0ns of 0ns
+/// lost: 0 bytes and 0 notes refused, 0 requests for ended connections, 0 failed accepts"
+/// );
+/// ```
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Metrics {
+            turns,
+            events,
+            stale,
+            reads,
+            writes,
+            bytes_in,
+            bytes_out,
+            callbacks,
+            accepted,
+            refused,
+            accept_errors,
+            connects,
+            open,
+            lingering,
+            paused,
+            held,
+            buffered,
+            refused_bytes,
+            refused_notes,
+            timers,
+            late_timers,
+            wakeups,
+            panics,
+            slow_turns,
+            slow_callbacks,
+            longest_turn,
+            busy,
+            age,
+            closes,
+        } = self;
+        writeln!(
+            f,
+            "connections: {open} open, {lingering} lingering, {paused} paused, {held} held; \
+             {accepted} accepted, {refused} refused, {connects} connects"
+        )?;
+        writeln!(f, "closed: {closes}")?;
+        writeln!(
+            f,
+            "bytes: {bytes_in} in by {reads} reads, {bytes_out} out by {writes} writes, \
+             {buffered} unsent"
+        )?;
+        writeln!(
+            f,
+            "callbacks: {callbacks}, of them {slow_callbacks} slow; {timers} timers, of them \
+             {late_timers} late; {panics} panics"
+        )?;
+        writeln!(
+            f,
+            "turns: {turns}, of them {slow_turns} slow, the longest {longest_turn:?}; {events} \
+             events, {wakeups} wake-ups; busy {busy:?} of {age:?}"
+        )?;
+        write!(
+            f,
+            "lost: {refused_bytes} bytes and {refused_notes} notes refused, {stale} requests for \
+             ended connections, {accept_errors} failed accepts"
+        )
     }
 }
 
@@ -147,33 +207,45 @@ pub struct Closes {
 impl Closes {
     /// All connections that ended.
     pub fn total(&self) -> u64 {
-        self.finished
-            + self.reset
-            + self.aborted
-            + self.timed_out
-            + self.input_full
-            + self.output_full
-            + self.connect
-            + self.filter
-            + self.protocol
-            + self.panicked
-            + self.shutdown
-            + self.unsupported
+        self.by_kind().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Each counter under its name.
+    fn by_kind(&self) -> [(&'static str, u64); 12] {
+        let Closes {
+            finished,
+            reset,
+            aborted,
+            timed_out,
+            input_full,
+            output_full,
+            connect,
+            filter,
+            protocol,
+            panicked,
+            shutdown,
+            unsupported,
+        } = *self;
+        [
+            ("finished", finished),
+            ("reset", reset),
+            ("aborted", aborted),
+            ("timed out", timed_out),
+            ("input full", input_full),
+            ("output full", output_full),
+            ("failed to connect", connect),
+            ("failed in a filter", filter),
+            ("failed in a protocol", protocol),
+            ("panicked", panicked),
+            ("shut down", shutdown),
+            ("unsupported", unsupported),
+        ]
     }
 
     fn add(&mut self, other: &Closes) {
-        self.finished += other.finished;
-        self.reset += other.reset;
-        self.aborted += other.aborted;
-        self.timed_out += other.timed_out;
-        self.input_full += other.input_full;
-        self.output_full += other.output_full;
-        self.connect += other.connect;
-        self.filter += other.filter;
-        self.protocol += other.protocol;
-        self.panicked += other.panicked;
-        self.shutdown += other.shutdown;
-        self.unsupported += other.unsupported;
+        sum!(Closes, self, other, rest:, each:
+            finished reset aborted timed_out input_full output_full connect filter protocol
+            panicked shutdown unsupported);
     }
 
     pub(crate) fn count(&mut self, kind: CloseKind) {
@@ -194,32 +266,26 @@ impl Closes {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reason::{ConnectFailure, Deadline, FilterFailure};
-
-    #[test]
-    fn each_kind_is_counted_once() {
-        let kinds = [
-            CloseKind::Finished,
-            CloseKind::Reset,
-            CloseKind::Aborted,
-            CloseKind::TimedOut(Deadline::Idle),
-            CloseKind::InputFull,
-            CloseKind::OutputFull,
-            CloseKind::Connect(ConnectFailure::Refused),
-            CloseKind::Filter(FilterFailure::Failed),
-            CloseKind::Protocol,
-            CloseKind::Panicked,
-            CloseKind::Shutdown,
-            CloseKind::Unsupported,
-        ];
-        let mut closes = Closes::default();
-        for (before, kind) in kinds.into_iter().enumerate() {
-            assert_eq!(closes.total(), before as u64);
-            closes.count(kind);
+/// How many ended, and how; what has not occurred is left out.
+///
+/// ```
+/// let mut closes = lariat::Closes::default();
+/// (closes.finished, closes.timed_out) = (40, 2);
+/// assert_eq!(closes.to_string(), "42, of them 40 finished, 2 timed out");
+/// ```
+impl fmt::Display for Closes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.total())?;
+        let mut before = ", of them";
+        for (name, count) in self.by_kind() {
+            if count > 0 {
+                write!(f, "{before} {count} {name}")?;
+                before = ",";
+            }
         }
-        assert_eq!(closes.timed_out, 1);
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

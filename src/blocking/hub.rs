@@ -539,6 +539,10 @@ impl Remote for HubRemote {
         self.0.shutdown();
     }
 
+    fn metrics(&self) -> Metrics {
+        self.0.metrics()
+    }
+
     fn is_ended(&self) -> bool {
         lock(&self.0.state).ended
     }

@@ -153,6 +153,15 @@ impl<S: System> EventLoop<S> {
 
     /// Runs until shutdown, or until nothing is left that could ever happen.
     pub(crate) fn run(&mut self, buffer: &mut [u8]) -> io::Result<Report> {
+        let mailbox = Arc::clone(&self.mailbox);
+        let running = mailbox.run();
+        let result = self.run_turns(buffer);
+        mailbox.give(self.metrics());
+        drop(running);
+        result.map(|()| self.report.clone())
+    }
+
+    fn run_turns(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.apply_outside();
         while !self.is_over() {
             self.run_turn(None, buffer)?;
@@ -160,7 +169,7 @@ impl<S: System> EventLoop<S> {
         if self.draining {
             self.mailbox.end();
         }
-        Ok(self.report.clone())
+        Ok(())
     }
 
     /// Whether nothing is left to run for.
@@ -177,8 +186,13 @@ impl<S: System> EventLoop<S> {
     /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens.
     /// `buffer` is what connections are read into.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) -> io::Result<()> {
+        let mailbox = Arc::clone(&self.mailbox);
+        let running = mailbox.run();
         self.apply_outside();
-        self.run_turn(timeout, buffer)
+        let result = self.run_turn(timeout, buffer);
+        mailbox.give(self.metrics());
+        drop(running);
+        result
     }
 
     #[inline(always)]
@@ -272,7 +286,7 @@ impl<S: System> EventLoop<S> {
     #[cold]
     fn read_mail(&mut self) {
         self.woken = false;
-        let Mail { posts, aborts, shutdown } = self.mailbox.take();
+        let Mail { posts, aborts, shutdown, counters } = self.mailbox.take();
         for post in posts {
             let list = &mut self.shared.effects.list;
             match post {
@@ -296,6 +310,9 @@ impl<S: System> EventLoop<S> {
         }
         if shutdown {
             self.shutdown();
+        }
+        if counters {
+            self.mailbox.give(self.metrics());
         }
     }
 

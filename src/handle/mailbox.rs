@@ -1,19 +1,23 @@
 //! Where the requests of other threads wait for a loop.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Post, Remote};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::drop_guarded;
 use crate::id::ConnId;
+use crate::metrics::Metrics;
 
 /// Where a loop finds what other threads ask of it.
 ///
 /// Many posts make one wake-up: only the first after the loop has looked wakes it.
 pub(crate) struct Mailbox {
     inside: Mutex<Inside>,
+    /// The counters have been given, or the loop has stopped running.
+    given: Condvar,
     posted: AtomicBool,
     posts_max: usize,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -25,6 +29,23 @@ struct Inside {
     aborts: BTreeSet<ConnId>,
     shutdown: bool,
     ended: bool,
+    /// Whether the loop's thread is in the loop, and will look for mail.
+    running: bool,
+    counters: Counters,
+}
+
+/// The counters of the loop, for other threads.
+#[derive(Default)]
+struct Counters {
+    last: Metrics,
+    /// How often the loop has given them.
+    given: u64,
+    asked: bool,
+}
+
+thread_local! {
+    /// Whether this thread is in a loop: two loops that wait for one another would do so for ever.
+    static IN_A_LOOP: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What a loop takes out of its mailbox.
@@ -33,11 +54,28 @@ pub(crate) struct Mail {
     pub(crate) posts: VecDeque<Post>,
     pub(crate) aborts: BTreeSet<ConnId>,
     pub(crate) shutdown: bool,
+    /// Whether a thread waits for the counters.
+    pub(crate) counters: bool,
+}
+
+/// For as long as it lives, the loop's thread is in the loop.
+pub(crate) struct Running<'a> {
+    mailbox: &'a Mailbox,
+    was_in_a_loop: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        IN_A_LOOP.set(self.was_in_a_loop);
+        self.mailbox.lock().running = false;
+        self.mailbox.given.notify_all();
+    }
 }
 
 impl Mailbox {
     pub(crate) fn new(posts_max: usize, wake: Box<dyn Fn() + Send + Sync>) -> Mailbox {
-        Mailbox { inside: Mutex::default(), posted: AtomicBool::new(false), posts_max, wake }
+        let (inside, given) = (Mutex::default(), Condvar::new());
+        Mailbox { inside, given, posted: AtomicBool::new(false), posts_max, wake }
     }
 
     /// A thread that panicked while it held the lock has left nothing half done.
@@ -65,7 +103,23 @@ impl Mailbox {
             posts: std::mem::take(&mut inside.posts),
             aborts: std::mem::take(&mut inside.aborts),
             shutdown: std::mem::take(&mut inside.shutdown),
+            counters: std::mem::take(&mut inside.counters.asked),
         }
+    }
+
+    /// The loop's thread enters the loop. Whoever waits for the counters is woken when it leaves.
+    pub(crate) fn run(&self) -> Running<'_> {
+        self.lock().running = true;
+        Running { mailbox: self, was_in_a_loop: IN_A_LOOP.replace(true) }
+    }
+
+    /// Gives the counters to the threads that wait for them.
+    pub(crate) fn give(&self, metrics: Metrics) {
+        let mut inside = self.lock();
+        inside.counters.last = metrics;
+        inside.counters.given += 1;
+        drop(inside);
+        self.given.notify_all();
     }
 
     /// From now on nothing is taken.
@@ -109,6 +163,19 @@ impl Remote for Mailbox {
             drop(inside);
             self.wake();
         }
+    }
+
+    fn metrics(&self) -> Metrics {
+        let mut inside = self.lock();
+        if inside.running && !IN_A_LOOP.get() {
+            let given = inside.counters.given;
+            inside.counters.asked = true;
+            self.wake();
+            while inside.running && inside.counters.given == given {
+                inside = self.given.wait(inside).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        inside.counters.last.clone()
     }
 
     fn is_ended(&self) -> bool {
@@ -218,6 +285,47 @@ mod tests {
         assert_eq!(handle.close(id(1)).unwrap_err().kind(), ErrorKind::Stopped);
         handle.abort(id(1));
         assert_eq!(wakes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn counters_are_asked_of_a_loop_that_runs_and_of_no_other() {
+        let (mailbox, wakes) = mailbox(1);
+        let handle = Handle::new(mailbox.clone());
+        assert_eq!(handle.metrics().turns, 0);
+        assert_eq!(wakes.load(Ordering::Relaxed), 0, "nobody is there to answer");
+        let running = mailbox.run();
+        assert_eq!(handle.metrics().turns, 0, "a loop does not wait for itself");
+        let asking = |handle: Handle| {
+            let thread = std::thread::spawn(move || handle.metrics().turns);
+            while !mailbox.has_mail() {
+                std::thread::yield_now();
+            }
+            thread
+        };
+        let asked = asking(handle.clone());
+        assert!(mailbox.take().counters && !mailbox.take().counters);
+        let counters = |turns| Metrics { turns, ..Metrics::default() };
+        mailbox.give(counters(1));
+        assert_eq!(asked.join().unwrap(), 1);
+        // A loop that leaves without a look at its mail.
+        let asked = asking(handle.clone());
+        mailbox.give(counters(2));
+        drop(running);
+        assert_eq!(asked.join().unwrap(), 2);
+        assert_eq!(handle.metrics().turns, 2);
+    }
+
+    #[test]
+    fn a_loop_that_panics_leaves_nobody_waiting() {
+        let (mailbox, _) = mailbox(1);
+        let running = mailbox.run();
+        let handle = Handle::new(mailbox.clone());
+        let asked = std::thread::spawn(move || handle.metrics().turns);
+        while !mailbox.has_mail() {
+            std::thread::yield_now();
+        }
+        drop(running);
+        assert_eq!(asked.join().unwrap(), 0);
     }
 
     #[test]

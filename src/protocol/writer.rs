@@ -47,14 +47,30 @@ impl Context<'_> {
         }
     }
 
-    /// An [`io::Write`] for `write!` and serializers. It never blocks; it fails with
+    /// Writes formatted text: what `write!` and `writeln!` call.
+    ///
+    /// ```
+    /// # use lariat::{Context, Outcome};
+    /// fn greet(cx: &mut Context<'_>) -> Outcome {
+    ///     write!(cx, "you are guest {}\r\n", 42)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::BrokenPipe`] where [`write`](Context::write) would drop the bytes.
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        io::Write::write_fmt(&mut self.writer(), text)
+    }
+
+    /// An [`io::Write`] for serializers. It never blocks; it fails with
     /// [`io::ErrorKind::BrokenPipe`] where [`write`](Context::write) would drop.
     ///
     /// ```
-    /// use std::io::Write;
     /// # use lariat::{Context, Outcome};
-    /// fn greet(cx: &mut Context<'_>) -> Outcome {
-    ///     write!(cx.writer(), "you are {}\r\n", 42)?;
+    /// fn greet(cx: &mut Context<'_>, mut page: &[u8]) -> Outcome {
+    ///     std::io::copy(&mut page, &mut cx.writer())?;
     ///     Ok(())
     /// }
     /// ```

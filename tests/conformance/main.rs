@@ -7,6 +7,8 @@
 
 mod callbacks;
 mod clients;
+mod counters;
+mod driver_timers;
 mod ends;
 mod filters;
 mod handles;

@@ -335,3 +335,31 @@ fn b14_an_empty_write_is_nothing() {
         stage.expect("client", &["opened", "eof", "closed finished by the peer"]);
     });
 }
+
+#[test]
+fn formatted_text_keeps_its_place_and_fails_where_a_write_would_be_dropped() {
+    // With the trait in scope, the plain `write` still is the context's own.
+    #[allow(unused_imports)]
+    use std::io::Write;
+
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new().data(|cx, input| {
+                write!(cx, "<{:>3}>", input.len())?;
+                cx.write(input);
+                writeln!(cx, " and {}", "more")?;
+                cx.write_bytes(lariat::Bytes::from_static(b"end"));
+                input.consume_all();
+                cx.close();
+                let error = write!(cx, "{} late", "too").unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, says(b"!"));
+        stage.run();
+        let all = data(b"<  1>! and more\nend");
+        stage.expect("client", &["opened", &all, "eof", "closed finished by the peer"]);
+        stage.check(stage.driver.metrics().refused_bytes > 0, "what came late is counted");
+    });
+}
