@@ -54,6 +54,7 @@
 compile_error!("lariat has not been tested on Windows and does not claim to work there");
 
 mod address;
+mod admission;
 pub mod blocking;
 mod buffer;
 mod client;
@@ -64,6 +65,7 @@ mod date;
 mod dispatch;
 mod driver;
 mod endpoint;
+mod episode;
 mod error;
 mod event_loop;
 mod filter;

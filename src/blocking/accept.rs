@@ -8,23 +8,17 @@ use super::cell::Cell;
 use super::hub::{Hub, Socket, lock};
 use super::system::TcpStream;
 use super::{reading, start_thread};
-use crate::clock::nanos;
+use crate::admission::{AcceptError, Pace, Place};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Op, Result};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ListenerId;
-use crate::limits::{Limits, Overload};
+use crate::limits::Limits;
 use crate::protocol::{BoxedFactory, Incoming, Protocol};
-use crate::socket::{AcceptError, Reserve, retry};
+use crate::socket::{Reserve, retry};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
-
-/// The back-off after a lack of descriptors: from the first to the second, doubling.
-const BACKOFF_FIRST: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// After so long without a failure the lack is over, and the next one begins anew.
-const OVER: u64 = 2 * 1_000_000_000;
 
 /// What a listening thread needs.
 pub(super) struct Acceptor {
@@ -32,19 +26,6 @@ pub(super) struct Acceptor {
     pub(super) socket: Arc<Socket>,
     pub(super) factory: Arc<BoxedFactory>,
     pub(super) limits: Arc<Limits>,
-}
-
-/// A lack of descriptors, as one listening thread knows it.
-#[derive(Default)]
-struct Lack {
-    /// The length of the present back-off; zero when no descriptors are lacking.
-    backoff: Duration,
-    /// When an accept last failed.
-    failed: u64,
-    /// When an accept was noted as one that may fail, for which the next that fails stands.
-    noted: Option<u64>,
-    /// How many descriptors of ours had been released when the accept failed.
-    released: u64,
 }
 
 impl Acceptor {
@@ -65,14 +46,11 @@ impl Acceptor {
 
     fn accept_all(&self, hub: &Arc<Hub>, serial: bool) {
         let mut reserve = Reserve::new();
-        let mut lack = Lack::default();
-        while !self.socket.is_stopped() {
-            if hub.limits.overload == Overload::Pause {
-                hub.wait_for_room(&self.socket);
-            }
+        let mut pace = Pace::default();
+        while hub.wait_to_accept(&self.socket, &mut pace) {
             let accepted = match self.accept() {
                 Err(error) if AcceptError::of(&error) == AcceptError::Exhausted => {
-                    self.accept_exhausted(hub, &mut reserve, &mut lack, error)
+                    self.accept_exhausted(hub, &mut reserve, &mut pace, error)
                 }
                 other => other,
             };
@@ -80,15 +58,11 @@ impl Acceptor {
                 return;
             }
             match accepted {
-                Ok((stream, peer)) => {
-                    lack.note_accepting(hub.clock.exact());
-                    if hub.claim(&self.socket) {
-                        self.admit(hub, stream, peer, serial);
-                    } else {
-                        hub.count(|metrics| metrics.refused += 1);
-                    }
+                Ok((stream, peer)) if hub.claim(&self.socket, &mut pace) => {
+                    self.admit(hub, stream, peer, serial);
                 }
-                Err(error) => self.handle_failure(hub, &mut lack, &error),
+                Ok(_) => hub.count(|metrics| metrics.refused += 1),
+                Err(error) => hub.note_failed(&mut pace, &error),
             }
         }
     }
@@ -98,55 +72,30 @@ impl Acceptor {
         Ok((stream, peer.into()))
     }
 
-    /// No descriptor is left, which the system says also when nobody waits. The next newcomer is
-    /// accepted with the reserve; if there still is no other descriptor then, it is turned away.
+    /// A resource is lacking, which the system says also when no connection waits. The next is
+    /// accepted with the reserve. It is admitted if the reserve can be restored, and else turned
+    /// away.
     fn accept_exhausted(
         &self,
         hub: &Hub,
         reserve: &mut Reserve,
-        lack: &mut Lack,
+        pace: &mut Pace,
         error: io::Error,
     ) -> io::Result<(TcpStream, Endpoint)> {
         reserve.free();
         let accepted = self.accept();
-        // Whatever is released before this serves as the reserve.
-        lack.released = lock(&hub.state).released;
+        lock(&hub.state).admission.note_lack(pace);
         if reserve.restore() {
+            hub.count(|metrics| metrics.accept_errors += u64::from(accepted.is_ok()));
             return accepted;
         }
-        if accepted.is_ok() {
-            hub.count(|metrics| metrics.refused += 1);
-            if lack.backoff.is_zero() {
-                log::warn!(target: "lariat::accept", "{error}; a newcomer was turned away");
-            }
-        }
+        hub.count(|metrics| metrics.refused += u64::from(accepted.is_ok()));
         drop(accepted);
         reserve.restore();
         Err(error)
     }
 
-    /// Waits where the next accept would fail as well: it is tried again when a descriptor of ours
-    /// is released, and after a while in any case.
-    fn handle_failure(&self, hub: &Hub, lack: &mut Lack, error: &io::Error) {
-        hub.count(|metrics| metrics.accept_errors += 1);
-        match AcceptError::of(error) {
-            AcceptError::Empty | AcceptError::Next => {
-                log::debug!(target: "lariat::accept", "{error}");
-            }
-            kind @ (AcceptError::Exhausted | AcceptError::Broken) => {
-                if kind == AcceptError::Broken {
-                    lack.released = lock(&hub.state).released;
-                }
-                if lack.backoff.is_zero() {
-                    log::warn!(target: "lariat::accept", "{error}; newcomers have to wait");
-                }
-                lack.backoff = (lack.backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
-                hub.wait_for_descriptor(lack, &self.socket);
-            }
-        }
-    }
-
-    /// A newcomer, which has a place: the factory decides.
+    /// An accepted connection, which has a place: the factory decides.
     fn admit(&self, hub: &Arc<Hub>, stream: TcpStream, peer: Endpoint, serial: bool) {
         let Some(protocol) = self.make(hub, peer) else {
             hub.count(|metrics| metrics.refused += 1);
@@ -176,47 +125,129 @@ impl Acceptor {
     }
 }
 
-impl Lack {
-    /// An accept has succeeded. Only when none has failed for a while is the lack over: as long as
-    /// descriptors come and go, the back-off keeps its length and the log its peace.
-    fn note_accepting(&mut self, now: u64) {
-        if !self.backoff.is_zero() && now.saturating_sub(self.failed) >= OVER {
-            log::info!(target: "lariat::accept", "accepting again");
-            self.backoff = Duration::ZERO;
-        }
-    }
-}
-
 impl Hub {
-    /// Waits after a failed accept until a descriptor of ours is released, at most for the
-    /// back-off; longer only when too many accepts have failed lately. What is tried next is noted
-    /// before it can fail: several listeners may wait.
-    fn wait_for_descriptor(&self, lack: &mut Lack, socket: &Socket) {
+    /// Waits until `socket` may accept; false when it has stopped.
+    fn wait_to_accept(&self, socket: &Socket, pace: &mut Pace) -> bool {
         let mut state = lock(&self.state);
-        let mut now = self.clock.exact();
-        if let Some(noted) = lack.noted {
-            state.failures.forget(noted);
-        }
-        state.failures.note(now);
-        lack.failed = now;
-        let until = now.saturating_add(nanos(lack.backoff));
         while !socket.is_stopped() {
-            let sooner = state.failures.next(now);
-            let next = if state.released == lack.released { sooner.max(until) } else { sooner };
+            if state.admission.place(state.open) == Place::Wait {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            if !state.admission.may_wait(pace) {
+                return true;
+            }
+            let now = self.clock.exact();
+            let next = state.admission.next_try(pace, now);
             if next <= now {
-                break;
+                state.admission.expect_failure(pace, now);
+                return true;
             }
             let waited = self.changed.wait_timeout(state, Duration::from_nanos(next - now));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            now = self.clock.exact();
         }
-        state.failures.note(now);
-        lack.noted = Some(now);
+        false
+    }
+
+    /// Takes a place for an accepted connection, which counts from now on. False when it has to be
+    /// refused.
+    ///
+    /// Several listeners and outgoing connections compete for places, so that one seen to be free
+    /// before an accept may be taken after it: where connections wait for a place, so does this.
+    fn claim(&self, socket: &Socket, pace: &mut Pace) -> bool {
+        let mut state = lock(&self.state);
+        state.admission.note_accepted(pace, self.clock.exact());
+        loop {
+            match state.admission.place(state.open) {
+                Place::Free => break,
+                Place::Wait if !socket.is_stopped() => {}
+                Place::Wait | Place::Shed => return false,
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.open += 1;
+        true
+    }
+
+    /// Gives a place back.
+    fn unclaim(&self) {
+        lock(&self.state).open -= 1;
+        self.changed.notify_all();
+    }
+
+    fn note_failed(&self, pace: &mut Pace, error: &io::Error) {
+        let mut state = lock(&self.state);
+        state.metrics.accept_errors += 1;
+        state.admission.note_failed(pace, error, self.clock.exact());
     }
 
     /// A descriptor has been released, and not by the thread of a connection.
     pub(super) fn note_released(&self) {
-        lock(&self.state).released += 1;
+        lock(&self.state).admission.note_released();
         self.changed.notify_all();
+    }
+}
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use super::super::hub::Presence;
+    use super::super::system;
+    use super::*;
+    use crate::clock::{Clock, Readings};
+    use crate::limits::DriverLimits;
+    use crate::protocol::ListenOptions;
+
+    fn hub() -> Arc<Hub> {
+        let readings = Readings { monotonic: Instant::now, wall: SystemTime::now };
+        Arc::new(Hub::new(Clock::system(readings), DriverLimits::default()))
+    }
+
+    /// A socket for which nothing is left.
+    fn exhausted(hub: &Hub) -> Pace {
+        let mut pace = Pace::default();
+        lock(&hub.state).admission.note_lack(&mut pace);
+        hub.note_failed(&mut pace, &io::Error::from_raw_os_error(libc::EMFILE));
+        pace
+    }
+
+    fn waits(hub: &Hub, pace: &Pace) -> bool {
+        let now = hub.clock.exact();
+        lock(&hub.state).admission.next_try(pace, now) > 0
+    }
+
+    #[test]
+    fn a1_a_thread_that_ends_releases_a_descriptor() {
+        let hub = hub();
+        let pace = exhausted(&hub);
+        let presence = Presence::new(&hub);
+        assert!(waits(&hub, &pace));
+        drop(presence);
+        assert!(!waits(&hub, &pace));
+    }
+
+    #[test]
+    fn a1_a_listener_that_stops_releases_a_descriptor() {
+        let hub = hub();
+        let pace = exhausted(&hub);
+        hub.acceptor_started();
+        assert!(waits(&hub, &pace));
+        hub.acceptor_ended();
+        assert!(!waits(&hub, &pace));
+    }
+
+    #[test]
+    fn a1_what_is_tried_after_a_pause_counts_before_it_fails() {
+        let hub = hub();
+        let mut paces: Vec<Pace> = (0..4).map(|_| exhausted(&hub)).collect();
+        hub.note_released();
+        assert!(paces.iter().all(|pace| !waits(&hub, pace)));
+        let addr = ([127, 0, 0, 1], 0).into();
+        let socket = Socket::new(system::listen(addr, &ListenOptions::default()).unwrap());
+        assert!(hub.wait_to_accept(&socket, &mut paces[0]));
+        // With the fifth of a second, there is a gap before the next.
+        assert!(waits(&hub, &paces[1]));
     }
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 use super::cell::{Cell, Signal};
 use super::counters::Counters;
 use super::system::{self, TcpListener};
+use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::driver::Report;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::drop_guarded;
 use crate::handle::{Post, Remote};
 use crate::id::{ConnId, IdSource, Ids, ListenerId};
-use crate::limits::{DriverLimits, Overload};
+use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::protocol::{Binder, Bound, Control, ListenOptions, Listeners, Shared, Watched};
 use crate::reason::CloseReason;
-use crate::socket::Failures;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -50,15 +50,12 @@ pub(super) struct Hub {
 pub(super) struct State {
     pub(super) cells: BTreeMap<ConnId, Arc<Cell>>,
     /// Connections that count against the maximum.
-    open: usize,
+    pub(super) open: u64,
     lingering: usize,
     /// Those that linger, the oldest first.
     lingerers: VecDeque<ConnId>,
     pub(super) listeners: Vec<Listening>,
-    /// Descriptors of ours that have been released.
-    pub(super) released: u64,
-    /// The accepts of all listeners.
-    pub(super) failures: Failures,
+    pub(super) admission: Admission,
     /// Threads of acceptors.
     pub(super) acceptors: usize,
     /// Threads of connections, without those that are away in a connect.
@@ -125,7 +122,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
         state.threads -= 1;
-        state.released += 1;
+        state.admission.note_released();
         drop(state);
         self.0.changed.notify_all();
     }
@@ -149,11 +146,12 @@ impl Socket {
 
 impl Hub {
     pub(super) fn new(clock: Clock, limits: DriverLimits) -> Hub {
+        let state = State { admission: Admission::new(&limits), ..State::default() };
         Hub {
             clock: clock.unkept(),
             limits,
             ids: Arc::default(),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             listeners: Listeners::default(),
@@ -196,7 +194,7 @@ impl Hub {
     /// Enters an outgoing connection, also when there are too many.
     pub(super) fn enter_connect(&self, cell: &Arc<Cell>) -> Entered {
         let mut state = lock(&self.state);
-        let full = state.open >= self.limits.connections_max;
+        let full = state.admission.place(state.open) != Place::Free;
         state.open += 1;
         state.cells.insert(cell.id, Arc::clone(cell));
         if let Some(early) = state.early.remove(&cell.id) {
@@ -215,28 +213,6 @@ impl Hub {
         } else {
             Entered::Welcome
         }
-    }
-
-    /// Takes a place for a newcomer, which counts from now on. False when it has to be refused.
-    ///
-    /// Several listeners and outgoing connections compete for places, so that one seen to be free
-    /// before an accept may be taken after it: whoever pauses when it is full waits here once more.
-    pub(super) fn claim(&self, socket: &Socket) -> bool {
-        let mut state = lock(&self.state);
-        while state.open >= self.limits.connections_max {
-            if self.limits.overload != Overload::Pause || socket.is_stopped() {
-                return false;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.open += 1;
-        true
-    }
-
-    /// Gives a place back.
-    pub(super) fn unclaim(&self) {
-        lock(&self.state).open -= 1;
-        self.changed.notify_all();
     }
 
     /// Enters an accepted connection, which has its place.
@@ -388,14 +364,6 @@ impl Hub {
         }
     }
 
-    /// Waits until a newcomer may be accepted, or `socket` has stopped.
-    pub(super) fn wait_for_room(&self, socket: &Socket) {
-        let mut state = lock(&self.state);
-        while state.open >= self.limits.connections_max && !socket.is_stopped() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
     // ---- listeners ---------------------------------------------------------------------------
 
     /// Enters a listener; false when the driver stops, or it was stopped since it was made.
@@ -476,7 +444,7 @@ impl Hub {
         for worker in &state.workers {
             metrics.add(&worker.read());
         }
-        metrics.open = state.open as u64;
+        metrics.open = state.open;
         metrics.lingering = state.lingering as u64;
         metrics.age = Duration::from_nanos(self.clock.exact());
         metrics

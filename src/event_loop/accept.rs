@@ -1,8 +1,8 @@
 //! Listeners: accepting within bounds, and waiting when a bound is reached.
 //!
-//! Edge-triggered readiness tells of a newcomer once. Whenever accepting stops before the queue is
-//! empty (budget, `connections_max`, no descriptor), the listener remembers that it is ready and
-//! the loop comes back by itself.
+//! Edge-triggered readiness tells of a waiting connection once. Whenever accepting stops before the
+//! queue is empty (budget, `connections_max`, no descriptor), the socket remembers that it is ready
+//! and the loop comes back by itself: [`Admission`](crate::admission::Admission) says when.
 
 use std::io;
 use std::mem;
@@ -12,26 +12,18 @@ use super::system::{Listener, System};
 use super::table::Entry;
 use super::{EventLoop, Released};
 use crate::address::Address;
+use crate::admission::{AcceptError, Answer, Pace, Place};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Op, Result};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ListenerId;
-use crate::limits::{Limits, Overload};
+use crate::limits::Limits;
 use crate::protocol::{
     Bound, BoxedFactory, Incoming, ListenOptions, Protocol, TimerOwner, stopped,
 };
-use crate::socket::AcceptError;
-use crate::timer::TimerKey;
 
-const MILLISECOND: u64 = 1_000_000;
-/// The back-off after a lack of descriptors: from the first to the second, doubling.
-const BACKOFF_FIRST: u64 = 10 * MILLISECOND;
-const BACKOFF_MAX: u64 = 1000 * MILLISECOND;
-/// After so long without a failure the lack is over, and the next one begins anew.
-const OVER: u64 = 2 * BACKOFF_MAX;
-
-/// Makes protocols for newcomers.
+/// Makes protocols for accepted connections.
 pub(crate) type Factory = Box<dyn FnMut(&Incoming) -> Option<Box<dyn Protocol>>>;
 
 /// One call of `listen`.
@@ -40,37 +32,16 @@ pub(super) struct Listening<S: System> {
     sockets: Vec<Socket<S>>,
     factory: Factory,
     limits: Arc<Limits>,
-    wait: Wait,
-    /// The length of the present back-off; 0 when no descriptors are lacking.
-    backoff: u64,
-    /// When an accept last failed for lack of a descriptor.
-    failed: u64,
 }
 
 struct Socket<S: System> {
     listener: S::Listener,
     token: u32,
     ready: bool,
+    pace: Pace,
 }
 
-/// What a listener waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    Newcomers,
-    /// `connections_max` is reached.
-    Room,
-    /// Descriptors lack: until this timer, or until one of ours is released.
-    Descriptors(TimerKey),
-}
-
-/// What one attempt to accept came to.
-enum Attempt {
-    Again,
-    Empty,
-    Wait,
-}
-
-/// A newcomer waits at the socket `number`.
+/// A connection waits at the socket `number`.
 pub(super) fn mark_ready<S: System>(listening: &mut [Listening<S>], number: u32) {
     for listener in listening {
         for socket in &mut listener.sockets {
@@ -112,18 +83,10 @@ impl<S: System> EventLoop<S> {
                 self.shared.binder.listeners.remove(id);
                 Error::from_io(Op::Listen, error).with_addr(addr)
             })?;
-            // Newcomers may have come before the registration.
-            sockets.push(Socket { listener, token, ready: true });
+            // Connections may have come before the registration.
+            sockets.push(Socket { listener, token, ready: true, pace: Pace::default() });
         }
-        self.listening.push(Listening {
-            id,
-            sockets,
-            factory,
-            limits,
-            wait: Wait::Newcomers,
-            backoff: 0,
-            failed: 0,
-        });
+        self.listening.push(Listening { id, sockets, factory, limits });
         self.newcomers = true;
         Ok(())
     }
@@ -148,10 +111,45 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    fn look_for_newcomers(&mut self) {
-        self.newcomers = self.listening.iter().any(|listener| {
-            listener.wait == Wait::Newcomers && listener.sockets.iter().any(|socket| socket.ready)
-        });
+    /// Looks whether a socket may accept, and when those may that have to wait.
+    pub(super) fn look_for_newcomers(&mut self) {
+        let mut next = u64::MAX;
+        if self.admission.place(self.shared.metrics.open) != Place::Wait {
+            let sockets = self.listening.iter().flat_map(|listener| &listener.sockets);
+            for socket in sockets.filter(|socket| socket.ready) {
+                next = next.min(self.next_try(&socket.pace));
+            }
+        }
+        self.newcomers = next == 0;
+        self.set_retry(if next == 0 { u64::MAX } else { next });
+    }
+
+    /// When a socket may be tried; 0 when at once.
+    fn next_try(&self, pace: &Pace) -> u64 {
+        if !self.admission.may_wait(pace) {
+            return 0;
+        }
+        let now = self.shared.clock.exact();
+        let next = self.admission.next_try(pace, now);
+        if next <= now { 0 } else { next }
+    }
+
+    fn set_retry(&mut self, at: u64) {
+        match self.retry {
+            Some((_, armed)) if armed == at => return,
+            Some((key, _)) => {
+                self.shared.timers.cancel(key);
+            }
+            None => {}
+        }
+        let arms = at < u64::MAX;
+        self.retry = arms.then(|| (self.shared.timers.arm(at, TimerOwner::Accept), at));
+    }
+
+    /// The timer of the accepts that were put off has fired.
+    pub(super) fn retry_accepts(&mut self) {
+        self.retry = None;
+        self.look_for_newcomers();
     }
 
     // ---- step 4 ------------------------------------------------------------------------------
@@ -161,8 +159,8 @@ impl<S: System> EventLoop<S> {
         // Callbacks may stop listeners meanwhile: they are only marked while the list is away.
         let mut listening = mem::take(&mut self.listening);
         self.accepting = true;
-        // Who comes first changes from turn to turn, so that a place that becomes free, or a
-        // budget, is not always that of the same.
+        // Which socket comes first changes from turn to turn, so that a place that becomes free,
+        // or a budget, is not always that of the same.
         let turn = self.shared.metrics.turns as usize;
         let first = turn % listening.len().max(1);
         let (before, from) = listening.split_at_mut(first);
@@ -170,16 +168,10 @@ impl<S: System> EventLoop<S> {
             let mut budget = self.limits.accepts_max;
             let sockets = listener.sockets.len();
             for at in (0..sockets).map(|at| (at + turn) % sockets) {
-                while listener.sockets[at].ready && budget > 0 {
-                    let stopped = self.draining || self.stopped.contains(&listener.id);
-                    if stopped || listener.wait != Wait::Newcomers {
-                        break;
-                    }
+                while budget > 0 && self.may_accept(listener, at) {
                     budget -= 1;
-                    match self.accept_one(listener, at) {
-                        Attempt::Again => {}
-                        Attempt::Empty => listener.sockets[at].ready = false,
-                        Attempt::Wait => break,
+                    if self.accept_one(listener, at) == Answer::Empty {
+                        listener.sockets[at].ready = false;
                     }
                 }
             }
@@ -196,45 +188,72 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    fn accept_one(&mut self, listener: &mut Listening<S>, at: usize) -> Attempt {
-        let full = self.shared.metrics.open >= self.limits.connections_max as u64;
-        if full && self.limits.overload == Overload::Pause {
-            log::debug!(
-                target: "lariat::accept",
-                "{} connections are open; newcomers wait", self.limits.connections_max,
-            );
-            listener.wait = Wait::Room;
-            return Attempt::Wait;
-        }
-        match listener.sockets[at].listener.accept() {
-            Ok((stream, peer)) => {
-                if listener.backoff > 0 {
-                    self.note_accepting(listener);
-                }
-                if full {
-                    self.shared.metrics.refused += 1;
-                } else {
-                    self.admit(listener, stream, peer);
-                }
-                Attempt::Again
+    fn may_accept(&self, listener: &Listening<S>, at: usize) -> bool {
+        let Socket { ready, pace, .. } = &listener.sockets[at];
+        *ready
+            && !self.draining
+            && !self.stopped.contains(&listener.id)
+            && self.admission.place(self.shared.metrics.open) != Place::Wait
+            && self.next_try(pace) == 0
+    }
+
+    fn accept_one(&mut self, listener: &mut Listening<S>, at: usize) -> Answer {
+        let place = self.admission.place(self.shared.metrics.open);
+        let Socket { listener: socket, pace, .. } = &mut listener.sockets[at];
+        let accepted = match socket.accept() {
+            Err(error) if AcceptError::of(&error) == AcceptError::Exhausted => {
+                self.admission.note_lack(pace);
+                self.accept_exhausted(socket, error)
             }
-            Err(error) => match AcceptError::of(&error) {
-                AcceptError::Empty => Attempt::Empty,
-                AcceptError::Next => {
-                    log::debug!(target: "lariat::accept", "{error}");
-                    self.shared.metrics.accept_errors += 1;
-                    Attempt::Again
+            other => other,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                self.admission.note_accepted(pace, self.shared.clock.tick());
+                if place == Place::Free {
+                    self.admit(listener, stream, peer);
+                } else {
+                    self.shared.metrics.refused += 1;
                 }
-                AcceptError::Exhausted => self.handle_exhausted(listener, at, &error),
-                AcceptError::Broken => {
-                    self.back_off(listener, &error, "this listener cannot accept any more");
-                    Attempt::Wait
-                }
-            },
+                Answer::Again
+            }
+            Err(error) => {
+                let answer = self.admission.note_failed(pace, &error, self.shared.clock.exact());
+                self.shared.metrics.accept_errors += u64::from(answer != Answer::Empty);
+                answer
+            }
         }
     }
 
-    /// A newcomer: the factory decides.
+    /// A resource is lacking. With the reserve one connection is accepted all the same. It is
+    /// admitted if the reserve can be restored, in place of the connection that has lingered for
+    /// longest if there is one; else it is turned away, and the others wait.
+    fn accept_exhausted(
+        &mut self,
+        socket: &mut S::Listener,
+        error: io::Error,
+    ) -> io::Result<(S::Stream, Endpoint)> {
+        let accepted = self.system.accept_with_reserve(socket);
+        let restored = self.system.restore_reserve();
+        match accepted {
+            Ok(_) if restored || self.cut_oldest_lingering() => {
+                self.system.restore_reserve();
+                self.shared.metrics.accept_errors += 1;
+                accepted
+            }
+            Ok(turned_away) => {
+                drop(turned_away);
+                self.system.restore_reserve();
+                self.shared.metrics.refused += 1;
+                Err(error)
+            }
+            // The system looks for a descriptor before it looks for a connection.
+            Err(other) if restored || AcceptError::of(&other) == AcceptError::Empty => Err(other),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// An accepted connection: the factory decides.
     fn admit(&mut self, listener: &mut Listening<S>, mut stream: S::Stream, peer: Endpoint) {
         let incoming = Incoming { peer, listener: listener.id };
         let protocol = match guarded(|| (listener.factory)(&incoming)) {
@@ -268,92 +287,6 @@ impl<S: System> EventLoop<S> {
         self.attend(id);
     }
 
-    /// No descriptor, or no memory. With the reserve one newcomer is accepted all the same: it gets
-    /// the descriptor of the connection that has lingered for longest, or is turned away; the
-    /// others wait.
-    fn handle_exhausted(
-        &mut self,
-        listener: &mut Listening<S>,
-        at: usize,
-        error: &io::Error,
-    ) -> Attempt {
-        match self.system.accept_with_reserve(&mut listener.sockets[at].listener) {
-            // The system looks for a descriptor before it looks for a newcomer.
-            Err(empty) if AcceptError::of(&empty) == AcceptError::Empty => {
-                self.system.restore_reserve();
-                return Attempt::Empty;
-            }
-            Ok((stream, peer)) if self.cut_oldest_lingering() => {
-                self.system.restore_reserve();
-                self.admit(listener, stream, peer);
-                return Attempt::Again;
-            }
-            Ok(turned_away) => {
-                drop(turned_away);
-                self.shared.metrics.refused += 1;
-            }
-            Err(_) => {}
-        }
-        self.system.restore_reserve();
-        self.back_off(listener, error, "newcomers are turned away or wait for a descriptor");
-        Attempt::Wait
-    }
-
-    fn back_off(&mut self, listener: &mut Listening<S>, error: &io::Error, meaning: &str) {
-        self.shared.metrics.accept_errors += 1;
-        if listener.backoff == 0 {
-            log::warn!(target: "lariat::accept", "{error}; {meaning}");
-        }
-        let now = self.shared.clock.exact();
-        self.failures.note(now);
-        listener.failed = now;
-        listener.backoff = (listener.backoff * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX);
-        let until = now.saturating_add(listener.backoff);
-        let key = self.shared.timers.arm(until, TimerOwner::Listener(listener.id));
-        listener.wait = Wait::Descriptors(key);
-    }
-
-    /// An accept has succeeded. Only when none has failed for a while is the lack over: as long as
-    /// descriptors come and go, the back-off keeps its length and the log its peace.
-    fn note_accepting(&self, listener: &mut Listening<S>) {
-        if self.shared.clock.tick().saturating_sub(listener.failed) >= OVER {
-            log::info!(target: "lariat::accept", "accepting again");
-            listener.backoff = 0;
-        }
-    }
-
-    pub(super) fn end_backoff(&mut self, id: ListenerId) {
-        for listener in self.listening.iter_mut().filter(|listener| listener.id == id) {
-            listener.wait = Wait::Newcomers;
-        }
-        self.look_for_newcomers();
-    }
-
-    /// A place or a descriptor was released: whoever waited for one tries again, in this turn's
-    /// successor, which does not sleep.
-    pub(super) fn retry_listeners(&mut self) {
-        let released = mem::replace(&mut self.released, Released::Nothing);
-        let room = self.shared.metrics.open < self.limits.connections_max as u64;
-        let sooner = self.failures.next(self.shared.clock.exact());
-        for listener in &mut self.listening {
-            match listener.wait {
-                Wait::Room if room => listener.wait = Wait::Newcomers,
-                Wait::Descriptors(key) if released == Released::Descriptor => {
-                    if sooner <= self.shared.clock.exact() {
-                        self.shared.timers.cancel(key);
-                        listener.wait = Wait::Newcomers;
-                    } else if self.shared.timers.deadline(key).is_some_and(|at| at > sooner) {
-                        self.shared.timers.cancel(key);
-                        let owner = TimerOwner::Listener(listener.id);
-                        listener.wait = Wait::Descriptors(self.shared.timers.arm(sooner, owner));
-                    }
-                }
-                _ => {}
-            }
-        }
-        self.look_for_newcomers();
-    }
-
     // ---- stopping ----------------------------------------------------------------------------
 
     pub(crate) fn stop_listening(&mut self, id: ListenerId) {
@@ -365,9 +298,6 @@ impl<S: System> EventLoop<S> {
             return;
         };
         let listener = self.listening.remove(at);
-        if let Wait::Descriptors(key) = listener.wait {
-            self.shared.timers.cancel(key);
-        }
         if guarded(move || drop(listener)).is_err() {
             self.shared.metrics.panics += 1;
         }

@@ -7,6 +7,7 @@ use super::EventLoop;
 use super::system::{Stream, System};
 use super::table::Entry;
 use crate::address::Address;
+use crate::admission::Place;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
@@ -29,7 +30,7 @@ impl<S: System> EventLoop<S> {
         let peer = *endpoint.as_ref().unwrap_or(&Endpoint::Other);
         let mut conn = Connection::connecting(id, peer, limits, now);
         self.shared.metrics.connects += 1;
-        let full = self.shared.metrics.open >= self.limits.connections_max as u64;
+        let full = self.admission.place(self.shared.metrics.open) != Place::Free;
         self.shared.metrics.open += 1;
         let mut stream = None;
         if self.draining {

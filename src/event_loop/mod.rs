@@ -34,6 +34,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admission::Admission;
 use crate::clock::{Clock, nanos};
 use crate::connection::{Expired, Flags};
 use crate::driver::Report;
@@ -44,7 +45,6 @@ use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::protocol::{Binder, Content, Effect, Listeners, Shared, TimerOwner};
-use crate::socket::Failures;
 use crate::timer::TimerKey;
 
 pub(crate) use accept::Factory;
@@ -64,11 +64,11 @@ const LONE_BUDGETS: usize = 4;
 /// A timer that fires later than this is counted as late.
 const LATE: u64 = 10 * MILLISECOND;
 
-/// What has become free in a turn, for listeners that wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What has become free, for listeners that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Released {
-    Nothing,
     Place,
+    /// And with it a place.
     Descriptor,
 }
 
@@ -81,13 +81,14 @@ pub(crate) struct EventLoop<S: System> {
     pub(crate) keep_running: bool,
     table: Table<S>,
     listening: Vec<Listening<S>>,
-    /// Whether a listener that waits for nothing else may have newcomers.
+    /// Whether a listener that may accept may have connections waiting.
     newcomers: bool,
     /// Whether step 4 has taken the list above, and the listeners that callbacks stopped meanwhile.
     accepting: bool,
     stopped: Vec<ListenerId>,
-    /// The accepts of all listeners.
-    failures: Failures,
+    admission: Admission,
+    /// The timer of the accepts that were put off, and when it is due.
+    retry: Option<(TimerKey, u64)>,
     next_socket: u32,
     /// Whether another thread, or a handle on this one, has woken the loop.
     woken: bool,
@@ -103,8 +104,6 @@ pub(crate) struct EventLoop<S: System> {
     due: Vec<(TimerOwner, TimerKey, u64)>,
     /// Whether the turn has to run timers, to send for others, or to give something back.
     chores: bool,
-    /// What was released in this turn: a place, or with it a descriptor.
-    released: Released,
     draining: bool,
     drain_over: bool,
     report: Report,
@@ -124,6 +123,7 @@ impl<S: System> EventLoop<S> {
         let binder = Binder::new(Listeners::default(), system.bind());
         let mut shared = Shared::new(clock, IdSource::Own(Ids::default()), seed, binder);
         shared.blame.limit = nanos(limits.slow_callback);
+        let admission = Admission::new(&limits);
         EventLoop {
             system,
             shared,
@@ -134,7 +134,8 @@ impl<S: System> EventLoop<S> {
             listening: Vec::new(),
             accepting: false,
             stopped: Vec::new(),
-            failures: Failures::default(),
+            admission,
+            retry: None,
             next_socket: 0,
             ready: Vec::new(),
             dirty: Vec::new(),
@@ -144,7 +145,6 @@ impl<S: System> EventLoop<S> {
             newcomers: false,
             woken: false,
             chores: false,
-            released: Released::Nothing,
             draining: false,
             drain_over: false,
             report: Report::default(),
@@ -224,7 +224,7 @@ impl<S: System> EventLoop<S> {
         self.run_due();
         self.send_dirty();
         self.deliver_notes();
-        self.retry_listeners();
+        self.look_for_newcomers();
         self.shared.ids.end_turn();
         if self.draining && self.table.len() == 0 {
             self.mailbox.end();
@@ -408,7 +408,7 @@ impl<S: System> EventLoop<S> {
             match owner {
                 TimerOwner::Protocol(id, timer) => self.fire(id, timer, key),
                 TimerOwner::Deadline(id) => self.check_deadline(id, key),
-                TimerOwner::Listener(id) => self.end_backoff(id),
+                TimerOwner::Accept => self.retry_accepts(),
                 TimerOwner::Drain => self.end_drain(),
                 TimerOwner::Closure(number) => {
                     self.shared.run_timer(number);
@@ -459,8 +459,8 @@ impl<S: System> EventLoop<S> {
         if self.table.len() > 32 {
             return;
         }
-        // One of each listener's and of each closure's, and the end of the drain.
-        let mut timers = self.listening.len() + self.shared.closures.len() + 1;
+        // One of each closure's, the end of the drain, and the accepts that were put off.
+        let mut timers = self.shared.closures.len() + 2;
         for entry in self.table.iter() {
             timers += usize::from(entry.conn.deadline_key().is_some());
             timers += entry.conn.timers_len();
@@ -528,9 +528,11 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Something has become free: whoever waits for it tries again.
+    /// Something has become free: listeners that wait for it try again.
     fn note_released(&mut self, what: Released) {
-        self.released = self.released.max(what);
+        if what == Released::Descriptor {
+            self.admission.note_released();
+        }
         self.chores = true;
     }
 

@@ -52,14 +52,14 @@ pub(crate) trait System {
     /// Registers both directions, once and for all.
     fn register_stream(&mut self, stream: &mut Self::Stream, id: ConnId) -> io::Result<()>;
 
-    /// Accepts with a descriptor that is kept in reserve for the moment when none is left.
+    /// Accepts with the descriptor that is kept in reserve for the moment when none is left.
     fn accept_with_reserve(
         &mut self,
         listener: &mut Self::Listener,
     ) -> io::Result<(Self::Stream, Endpoint)>;
 
-    /// Takes a descriptor into reserve again, once one is free.
-    fn restore_reserve(&mut self);
+    /// Takes a descriptor into reserve again; false when none is free.
+    fn restore_reserve(&mut self) -> bool;
 
     /// A connection has ended, and its protocol was told why. For the simulator, which keeps it.
     fn ended(&mut self, _id: ConnId, _peer: Endpoint, _reason: &CloseReason) {}

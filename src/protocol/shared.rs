@@ -26,8 +26,8 @@ pub(crate) enum TimerOwner {
     Protocol(ConnId, Timer),
     /// The built-in deadlines of a connection.
     Deadline(ConnId),
-    /// The back-off of a listener.
-    Listener(ListenerId),
+    /// An accept that was put off.
+    Accept,
     /// The end of draining.
     Drain,
     /// A closure of the driver's, by its number.

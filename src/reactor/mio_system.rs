@@ -192,8 +192,8 @@ impl System for MioSystem {
         Listener::accept(listener)
     }
 
-    fn restore_reserve(&mut self) {
-        self.reserve.restore();
+    fn restore_reserve(&mut self) -> bool {
+        self.reserve.restore()
     }
 }
 

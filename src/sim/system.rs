@@ -118,11 +118,13 @@ impl System for SimSystem {
         &mut self,
         listener: &mut SimListener,
     ) -> io::Result<(SimStream, Endpoint)> {
-        let newcomer = self.network.borrow_mut().take_newcomer(listener.addr);
-        newcomer.map(|end| listener.stream(end)).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        let end = retry(|| self.network.borrow_mut().accept(listener.addr, 1))?;
+        Ok(listener.stream(end))
     }
 
-    fn restore_reserve(&mut self) {}
+    fn restore_reserve(&mut self) -> bool {
+        self.network.borrow().has_descriptor()
+    }
 
     fn ended(&mut self, id: ConnId, peer: Endpoint, reason: &CloseReason) {
         self.ends.ended(id, peer, reason);
@@ -181,7 +183,7 @@ impl Listener for SimListener {
     type Stream = SimStream;
 
     fn accept(&mut self) -> io::Result<(SimStream, Endpoint)> {
-        let end = retry(|| self.network.borrow_mut().accept(self.addr))?;
+        let end = retry(|| self.network.borrow_mut().accept(self.addr, 0))?;
         Ok(self.stream(end))
     }
 }

@@ -43,6 +43,10 @@ fn a1_the_back_off_doubles_from_10_ms_to_1_s() {
     let mut sim = Sim::new(1);
     sim.set_descriptors_max(1);
     let addr = serve(&mut sim, || Echo);
+    // What was released before mends nothing.
+    drop(sim.dial(addr));
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(sim.metrics().closes.finished, 1);
     // The reserve sheds one newcomer at each attempt, so that more must wait.
     let _clients: Vec<Socket> = (0..100).map(|_| sim.dial(addr)).collect();
     let mut failures = Vec::new();
@@ -184,19 +188,68 @@ fn a2_errors_of_one_newcomer_do_not_concern_the_next() {
     assert_eq!(sim.metrics().accept_errors, 7, "all but EINTR are counted");
 }
 
+const RESOURCES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+
 #[test]
 fn a3_a_lack_of_memory_pauses_the_listener_like_a_lack_of_descriptors() {
-    for errno in [libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EMFILE] {
+    for errno in RESOURCES {
         let mut sim = Sim::new(1);
         let addr = serve(&mut sim, || Echo);
         sim.run_for(ms(1)).unwrap();
+        // The first accept, and the one with the reserve.
         sim.script(Call::Accept, 0, Fault::Error(errno));
+        sim.script(Call::Accept, 1, Fault::Error(errno));
         let (first, second) = (sim.dial(addr), sim.dial(addr));
+        sim.run_for(ms(9)).unwrap();
+        assert_eq!((sim.metrics().open, sim.metrics().accept_errors), (0, 1));
+        sim.run_for(ms(3)).unwrap();
+        assert!(echoes(&mut sim, &first) && echoes(&mut sim, &second), "served after 10 ms");
+        assert_eq!(sim.metrics().refused, 0);
+    }
+}
+
+#[test]
+fn a8_a_lack_that_is_over_at_once_turns_no_connection_away_and_pauses_nothing() {
+    for errno in RESOURCES {
+        let mut sim = Sim::new(1);
+        let addr = serve(&mut sim, || Echo);
         sim.run_for(ms(1)).unwrap();
-        assert_eq!(sim.metrics().open, 0);
-        sim.run_for(ms(10)).unwrap();
-        assert!(!echoes(&mut sim, &first), "the first was shed");
-        assert!(echoes(&mut sim, &second), "the second is served after 10 ms");
+        for nth in 0..100 {
+            sim.script(Call::Accept, 2 * nth, Fault::Error(errno));
+        }
+        let clients: Vec<Socket> = (0..20).map(|_| sim.dial(addr)).collect();
+        sim.run_for(ms(1)).unwrap();
+        assert_eq!((sim.metrics().open, sim.metrics().refused), (20, 0));
+        assert!(clients.iter().all(|client| echoes(&mut sim, client)));
+        assert_eq!(sim.metrics().accept_errors, 20);
+    }
+}
+
+#[test]
+fn a9_accepts_that_always_fail_are_few_after_the_64th_and_the_listener_recovers() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let mut sim = sim_with(1, |limits| limits.accepts_max = 5);
+        let addr = serve(&mut sim, || Echo);
+        let other = serve(&mut sim, || Echo);
+        sim.run_for(ms(1)).unwrap();
+        for nth in 0..64 + 7 {
+            sim.script(Call::Accept, nth, Fault::Error(errno));
+        }
+        let client = sim.dial(addr);
+        for (after, errors) in [(2, 64), (11, 65), (21, 66), (41, 67), (81, 68), (161, 69)] {
+            sim.run_for(ms(after)).unwrap();
+            assert_eq!(sim.metrics().accept_errors, errors);
+        }
+        let turns = sim.metrics().turns;
+        sim.run_for(ms(300)).unwrap();
+        assert!(sim.metrics().turns - turns < 5, "a listener that pauses does not spin");
+        sim.run_for(ms(700)).unwrap();
+        assert_eq!(sim.metrics().accept_errors, 71);
+        let elsewhere = sim.dial(other);
+        assert!(echoes(&mut sim, &elsewhere), "another listener is not concerned");
+        assert!(!echoes(&mut sim, &client));
+        sim.run_for(ms(1000)).unwrap();
+        assert_eq!(client.take_received(), b"?", "the same connection, without another");
     }
 }
 
@@ -231,6 +284,44 @@ fn a6_the_listener_comes_back_by_itself_when_room_is_made() {
     sim.run_for(ms(2)).unwrap();
     assert!(echoes(&mut sim, &third), "no new client was needed");
     drop(second);
+}
+
+/// Answers with a word and closes, and so lingers until its peer has finished too.
+struct Brief;
+impl Protocol for Brief {
+    fn data(&mut self, cx: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        cx.write(b"bye");
+        cx.close();
+        Ok(())
+    }
+}
+
+#[test]
+fn a6_a_connection_that_lingers_gives_its_place_back_at_once() {
+    let mut sim = sim_with(1, |limits| limits.connections_max = 1);
+    let addr = serve(&mut sim, || Brief);
+    let clients: Vec<Socket> = (0..3).map(|_| sim.dial(addr)).collect();
+    for (at, client) in clients.iter().enumerate() {
+        client.send(b"!");
+        sim.run_for(ms(1)).unwrap();
+        assert_eq!(client.take_received(), b"bye");
+        assert_eq!(sim.metrics().lingering, at as u64 + 1);
+    }
+}
+
+#[test]
+fn a6_the_loop_does_not_wait_while_connections_are_left_over() {
+    let mut sim = sim_with(1, |limits| limits.accepts_max = 1);
+    // Refused at once: nothing of them is registered, so that no event of theirs ends a wait.
+    let listener = sim.listen("127.0.0.1:0", |_| None::<Echo>).unwrap();
+    let addr = sim.addresses(listener)[0];
+    let _clients: Vec<Socket> = (0..5).map(|_| sim.dial(addr)).collect();
+    sim.run_until(|sim| sim.metrics().refused == 1).unwrap();
+    let began = sim.now();
+    for refused in 2..=5 {
+        sim.turn(Some(ms(1000))).unwrap();
+        assert_eq!((sim.metrics().refused, sim.now()), (refused, began));
+    }
 }
 
 #[test]

@@ -211,11 +211,12 @@ impl Network {
         }
     }
 
-    /// The accept of a driver, with everything that can go wrong.
-    pub(super) fn accept(&mut self, addr: SocketAddr) -> io::Result<usize> {
+    /// The accept of a driver, with everything that can go wrong, and with so many descriptors in
+    /// reserve.
+    pub(super) fn accept(&mut self, addr: SocketAddr, reserve: usize) -> io::Result<usize> {
         self.fault(Call::Accept)?;
         // As Linux does: the descriptor is looked for before the newcomer.
-        if self.descriptors >= self.descriptors_max {
+        if self.descriptors >= self.descriptors_max.saturating_add(reserve) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         let waiting = self.listeners.get(&addr).is_some_and(|l| !l.backlog.is_empty());
@@ -238,6 +239,11 @@ impl Network {
             return Err(io::Error::from_raw_os_error(errno));
         }
         self.take_newcomer(addr).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Whether a descriptor is left for the reserve.
+    pub(super) fn has_descriptor(&self) -> bool {
+        self.descriptors <= self.descriptors_max
     }
 
     pub(super) fn take_newcomer(&mut self, addr: SocketAddr) -> Option<usize> {

@@ -1,0 +1,7 @@
+//! What needs a process of its own: system calls that fail, networks, signals, the log.
+//!
+//! Each test runs this binary again, for itself alone, on both drivers with real sockets. Where the
+//! machine does not allow what a test needs, the test says so and does nothing.
+
+mod accepting;
+mod kit;
