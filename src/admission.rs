@@ -177,7 +177,7 @@ impl Admission {
                 if let Some(earlier) = self.faults.note(now) {
                     log::warn!(
                         target: "lariat::accept",
-                        "{ROW_MAX} accepts in a row have failed: {error}; the listener pauses{earlier}",
+                        "{error} {ROW_MAX} times in a row; the listener pauses{earlier}",
                     );
                 }
             }

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use lariat::Overload;
 use lariat::blocking::Blocking;
+use lariat::{Context, Input, Limits, Outcome, Overload, Protocol};
 use socket2::{Domain, Socket, Type};
 
 use crate::kit::*;
@@ -82,6 +83,85 @@ fn above_the_limit_a_shedding_listener_turns_newcomers_away() {
     drop(inside);
     let (metrics, _) = running.finish();
     assert_eq!((metrics.accepted, metrics.refused), (2, 3));
+}
+
+#[test]
+fn a6_a_connection_that_lingers_gives_its_place_back_at_once() {
+    /// Answers with a word and closes, and so lingers until its peer has finished too.
+    struct Brief;
+    impl Protocol for Brief {
+        fn data(&mut self, cx: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            cx.write(b"bye");
+            cx.close();
+            Ok(())
+        }
+    }
+    let mut driver = driver_with(|limits| limits.connections_max = 1);
+    // Lingering alone never ends here.
+    let forever = |limits: &mut Limits| {
+        limits.linger_idle = Duration::MAX;
+        limits.linger_total = Duration::MAX;
+        limits.close_deadline = Duration::MAX;
+    };
+    let (addr, _) = listen_with(&mut driver, forever, || Brief);
+    let running = start(driver);
+    let mut clients: Vec<_> = (0..3).map(|_| client(addr)).collect();
+    for stream in &mut clients {
+        stream.write_all(b"!").unwrap();
+        stream.read_exact(&mut [0; 3]).unwrap();
+    }
+    drop(clients);
+    running.finish();
+}
+
+#[test]
+fn a6_a_refused_connection_gives_its_place_to_one_that_waits_for_it() {
+    let mut driver = driver_with(|limits| limits.connections_max = 1);
+    // The place is taken while the factory thinks.
+    let (think, thinks) = mpsc::channel::<()>();
+    let thinks = Mutex::new(thinks);
+    let refusing = driver
+        .listen("127.0.0.1:0", move |_| {
+            let _ = thinks.lock().unwrap().recv();
+            None::<Echo>
+        })
+        .unwrap();
+    let refusing = driver.addresses(refusing)[0].socket_addr().unwrap();
+    let (addr, _) = listen(&mut driver, || Echo);
+    let running = start_alone(driver);
+    until(|| acceptors_asleep() == 2, "both accept");
+    let mut refused = client(refusing);
+    until(|| waiting(refusing) == 0 && acceptors_asleep() == 2, "the factory thinks");
+    let mut stream = client(addr);
+    // Its listener has accepted it, and sleeps until there is a place.
+    until(|| waiting(addr) == 0 && acceptors_asleep() == 2, "it is accepted");
+    drop(think);
+    echo_once(&mut stream, b"in");
+    assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0);
+    drop(stream);
+    running.finish();
+}
+
+/// Accepting threads of this process that sleep.
+fn acceptors_asleep() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")));
+    stats
+        .filter(|stat| stat.as_ref().is_ok_and(|s| s.contains("(lariat l") && s.contains(") S ")))
+        .count()
+}
+
+/// Connections that the kernel holds until they are accepted at `addr`.
+fn waiting(addr: SocketAddr) -> u32 {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", addr.port());
+    let listening = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        words.next().is_some_and(|local| local.ends_with(&port)) && words.nth(1) == Some("0A")
+    };
+    let line = sockets.lines().find(listening).unwrap();
+    let queues = line.split_whitespace().nth(4).unwrap();
+    u32::from_str_radix(queues.split(':').nth(1).unwrap(), 16).unwrap()
 }
 
 #[test]
@@ -180,6 +260,9 @@ fn with_many_requests() {
     let running = start(driver);
     let outside: Vec<Socket> =
         (0..10).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
+    // What was released before mends nothing.
+    echo_once(&mut client(addr), b"in and out");
+    until(|| threads().len() == 1, "it is gone");
     let mut inside = client(addr);
     echo_once(&mut inside, b"in");
     let mut taken = Vec::new();
@@ -193,12 +276,12 @@ fn with_many_requests() {
     // Each of them wakes whoever waits for a change, and none of them brings a descriptor.
     let mut calls = 0;
     while began.elapsed() < Duration::from_millis(600) {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = mpsc::channel();
         running.handle.call(move |_| tell.send(()).unwrap()).unwrap();
         told.recv().unwrap();
         calls += 1;
     }
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = mpsc::channel();
     running.handle.call(move |control| tell.send(control.metrics()).unwrap()).unwrap();
     let metrics = told.recv().unwrap();
     // The back-off alone allows one at 0, 10, 30, 70, 150, 310 and 630 ms; time that the machine

@@ -1,11 +1,11 @@
 //! Accepting: within the budget and the limit, never forgetting who waits, and refusing politely.
 
 use std::cell::Cell;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lariat::reactor::Reactor;
 use lariat::{ErrorKind, Limits, Op, Overload};
@@ -117,6 +117,53 @@ fn lingering_connections_do_not_count_against_the_limit() {
     assert!(reactor.metrics().lingering <= 3);
     drop(clients);
     settle(&mut reactor);
+    finish(reactor);
+}
+
+#[test]
+fn a6_a_connection_that_lingers_gives_its_place_back_at_once() {
+    let mut reactor = reactor_with(|limits| limits.connections_max = 1);
+    // Lingering alone never ends here.
+    let forever = |limits: &mut Limits| {
+        limits.linger_idle = Duration::MAX;
+        limits.linger_total = Duration::MAX;
+        limits.close_deadline = Duration::MAX;
+    };
+    let (_, addr) = listen_with(&mut reactor, forever, || Brief);
+    let mut clients: Vec<_> = (0..3).map(|_| client(addr)).collect();
+    for at in 0..3 {
+        clients[at].write_all(b"!").unwrap();
+        drive(&mut reactor, |reactor| reactor.metrics().lingering == at as u64 + 1);
+        assert_eq!(clients[at].read(&mut [0; 9]).unwrap(), 3);
+    }
+    settle_all(&mut reactor, 3, clients);
+    finish(reactor);
+}
+
+/// Answers with a word and closes, and so lingers until its peer has finished too.
+struct Brief;
+impl lariat::Protocol for Brief {
+    fn data(&mut self, cx: &mut lariat::Context<'_>, _: &mut lariat::Input<'_>) -> lariat::Outcome {
+        cx.write(b"bye");
+        cx.close();
+        Ok(())
+    }
+}
+
+#[test]
+fn a6_the_loop_does_not_wait_while_connections_are_left_over() {
+    let mut reactor = reactor_with(|limits| limits.accepts_max = 1);
+    // Refused at once: nothing of them is registered, so that no event of theirs ends a wait.
+    let listener = reactor.listen("127.0.0.1:0", |_| None::<Echo>).unwrap();
+    let addr = reactor.addresses(listener)[0];
+    let clients: Vec<_> = (0..5).map(|_| client(addr)).collect();
+    let began = Instant::now();
+    for refused in 1..=5 {
+        reactor.turn(Some(PATIENCE)).unwrap();
+        assert_eq!(reactor.metrics().refused, refused);
+    }
+    assert!(began.elapsed() < PATIENCE, "the loop has slept");
+    drop(clients);
     finish(reactor);
 }
 

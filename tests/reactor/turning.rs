@@ -1,15 +1,17 @@
 //! Turns: what a slow one is blamed on, spinning instead of sleeping, and life in another loop.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lariat::reactor::Reactor;
-use lariat::{Context, DriverLimits, Input, Outcome, Protocol};
+use lariat::{ConnId, Context, DriverLimits, Input, Outcome, Protocol};
 use mio::unix::SourceFd;
 
-use crate::common::{PATIENCE, drive, finish, join, listen};
+use crate::common::{PATIENCE, drive, finish, join, listen, listen_with};
 
 /// Answers each byte after it has kept everybody waiting.
 struct Slow(Duration);
@@ -94,4 +96,44 @@ fn another_loop_can_wait_for_the_reactor() {
     client.join().unwrap();
     drive(&mut reactor, |reactor| reactor.metrics().closes.total() == 1);
     finish(reactor);
+}
+
+#[test]
+fn a_handle_wakes_an_idle_loop_whatever_it_asks() {
+    let mut reactor = Reactor::new().unwrap();
+    let ids = Rc::new(RefCell::new(Vec::new()));
+    let opened = Rc::clone(&ids);
+    let make = move || Opens(Rc::clone(&opened));
+    let (listener, addr) = listen_with(&mut reactor, |_| (), make);
+    let streams: Vec<_> = (0..2).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    drive(&mut reactor, |reactor| reactor.metrics().accepted == 2);
+    // That they can be written to is an event too.
+    drive(&mut reactor, |reactor| reactor.metrics().events >= 3);
+    let (handle, ids) = (reactor.handle(), ids.take());
+    let began = Instant::now();
+    handle.abort(ids[0]);
+    reactor.turn(Some(PATIENCE)).unwrap();
+    assert_eq!(reactor.metrics().open, 1);
+    handle.close(ids[1]).unwrap();
+    reactor.turn(Some(PATIENCE)).unwrap();
+    assert_eq!(reactor.metrics().open, 0);
+    handle.shutdown();
+    reactor.turn(Some(PATIENCE)).unwrap();
+    assert!(reactor.addresses(listener).is_empty());
+    assert!(began.elapsed() < PATIENCE, "the loop has slept");
+    drop(streams);
+    finish(reactor);
+}
+
+/// Tells its id.
+struct Opens(Rc<RefCell<Vec<ConnId>>>);
+
+impl Protocol for Opens {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.0.borrow_mut().push(cx.id());
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
 }

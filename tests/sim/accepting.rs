@@ -44,7 +44,9 @@ fn a1_the_back_off_doubles_from_10_ms_to_1_s() {
     sim.set_descriptors_max(1);
     let addr = serve(&mut sim, || Echo);
     // What was released before mends nothing.
-    drop(sim.dial(addr));
+    let first = sim.dial(addr);
+    sim.run_for(ms(10)).unwrap();
+    drop(first);
     sim.run_for(ms(10)).unwrap();
     assert_eq!(sim.metrics().closes.finished, 1);
     // The reserve sheds one newcomer at each attempt, so that more must wait.
