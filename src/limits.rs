@@ -3,6 +3,8 @@
 //! All are on by default, all can be printed with `{:?}`, and a combination that cannot work is
 //! refused with an [`Error`] where it is handed over.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -226,6 +228,30 @@ impl DriverLimits {
             return fault("slow_callback must be longer than zero");
         }
         Ok(())
+    }
+}
+
+/// The largest [`Limits::output_max`] that any connection of a driver has had: more bytes for one
+/// connection can never be kept.
+#[derive(Clone, Debug)]
+pub(crate) struct OutputMax(Arc<AtomicUsize>);
+
+impl Default for OutputMax {
+    fn default() -> OutputMax {
+        OutputMax(Arc::new(AtomicUsize::new(Limits::default().output_max)))
+    }
+}
+
+impl OutputMax {
+    /// A connection has these limits from now on.
+    pub(crate) fn note(&self, limits: &Limits) {
+        if self.get() < limits.output_max {
+            self.0.fetch_max(limits.output_max, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -103,6 +103,7 @@ impl Acceptor {
         };
         let id = lock(&hub.ids).reserve();
         let limits = Arc::clone(&self.limits);
+        hub.outputs.note(&limits);
         let conn = Connection::accepted(id, self.id, peer, limits, hub.clock.exact());
         let cell = Cell::new(id, conn, protocol, Some(stream));
         hub.enter_claimed(&cell);

@@ -11,7 +11,7 @@ use super::mail::{Queued, Tools};
 use super::worker::Worker;
 use super::{enter_connect, run_connect};
 use crate::address::Address;
-use crate::connection::{Connection, Flags};
+use crate::connection::{Connection, Flags, Written};
 use crate::dispatch::Called;
 use crate::endpoint::Endpoint;
 use crate::guard::drop_guarded;
@@ -48,9 +48,6 @@ struct Local {
     protocol: Box<dyn Protocol>,
 }
 
-/// Above this capacity the copied bytes of effects are given back after use.
-const BYTES_KEPT: usize = 256 * 1024;
-
 /// Applies what the last callback wished for. It waits for nothing but the locks of others, one at
 /// a time, so that the next callback need not wait long.
 pub(super) fn apply(author: &mut Author<'_>) -> Later {
@@ -68,12 +65,18 @@ pub(super) fn apply(author: &mut Author<'_>) -> Later {
 /// told why it cannot be connected. Whoever connects anew in that `closed` would do so for ever,
 /// and is dropped untold.
 fn apply_list(author: &mut Author<'_>, later: &mut Later, locals: bool) {
-    let mut list = mem::take(&mut author.shared.effects.list);
-    let mut bytes = mem::take(&mut author.shared.effects.bytes);
+    let (mut list, bytes) = author.shared.effects.take();
     for effect in list.drain(..) {
         match effect {
             Effect::Write { to, content, caused } => {
-                write_to(author, later, to, content, &bytes, caused);
+                let written = match content {
+                    // Copied before the lock was given up.
+                    Content::Shown(range) => Written::TooMany(range.len()),
+                    Content::Copied(range) => Written::Copied(&bytes[range]),
+                    Content::Shared(bytes) => Written::Shared(bytes),
+                    Content::TooMany(count) => Written::TooMany(count),
+                };
+                write_to(author, later, to, written, caused);
             }
             Effect::ShutdownWrite(id) => wish(author, later, id, Connection::want_fin),
             Effect::Close(id) => wish(author, later, id, Connection::want_close),
@@ -106,10 +109,7 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, locals: bool) {
         }
     }
     // Nothing above calls a protocol, so that the lists are still empty.
-    bytes.clear();
-    bytes.shrink_to(BYTES_KEPT);
-    author.shared.effects.list = list;
-    author.shared.effects.bytes = bytes;
+    author.shared.effects.put_back((list, bytes));
 }
 
 impl Later {
@@ -191,8 +191,7 @@ fn write_to(
     author: &mut Author<'_>,
     later: &mut Later,
     to: ConnId,
-    content: Content,
-    bytes: &[u8],
+    written: Written<'_>,
     caused: bool,
 ) {
     let Some(cell) = author.hub.cell(to) else {
@@ -202,7 +201,7 @@ fn write_to(
     let mut member = lock(&cell.member);
     let Shared { chunks, metrics, clock, .. } = &mut *author.shared;
     let now = clock.exact();
-    let queued = Tools { chunks, metrics, now }.queue(&mut member, content, bytes);
+    let queued = Tools { chunks, metrics, now }.queue(&mut member, written);
     if queued == Queued::TooMuch {
         cell.wake_if_ended(&member);
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::drop_guarded;
 use crate::handle::{Post, Remote};
 use crate::id::{ConnId, IdSource, Ids, ListenerId};
-use crate::limits::DriverLimits;
+use crate::limits::{DriverLimits, OutputMax};
 use crate::metrics::Metrics;
 use crate::protocol::{Binder, Bound, Control, ListenOptions, Listeners, Shared, Watched};
 use crate::reason::CloseReason;
@@ -32,6 +32,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Hub {
     pub(super) clock: Clock,
     pub(super) limits: DriverLimits,
+    pub(super) outputs: OutputMax,
     pub(super) ids: Arc<Mutex<Ids>>,
     pub(super) state: Mutex<State>,
     /// Anything in the state has changed that somebody may wait for.
@@ -150,6 +151,7 @@ impl Hub {
         Hub {
             clock: clock.unkept(),
             limits,
+            outputs: OutputMax::default(),
             ids: Arc::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -175,6 +177,7 @@ impl Hub {
         let binder = self.binder();
         let ids = IdSource::Common(Arc::clone(&self.ids));
         let mut shared = Shared::new(self.clock.clone(), ids, seed, binder);
+        shared.outputs = self.outputs.clone();
         shared.blame.limit = crate::clock::nanos(self.limits.slow_callback);
         let hub = Arc::clone(self);
         shared.totals = Some(Box::new(move || hub.metrics()));

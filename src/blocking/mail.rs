@@ -12,12 +12,11 @@ use super::cell::{Cell, Member, Signal};
 use super::hub::Hub;
 use super::worker::Worker;
 use crate::buffer::ChunkPool;
-use crate::connection::Flags;
+use crate::connection::{self, Written};
 use crate::guard::drop_guarded;
 use crate::handle::Post;
 use crate::metrics::Metrics;
 use crate::note::Note;
-use crate::protocol::Content;
 use crate::sync::atomic::{Ordering, fence};
 
 /// What it takes to change a connection for somebody else.
@@ -38,30 +37,22 @@ pub(super) enum Queued {
 
 impl Tools<'_> {
     /// Queues bytes for a connection.
-    pub(super) fn queue(&mut self, member: &mut Member, content: Content, bytes: &[u8]) -> Queued {
-        let count = match &content {
-            Content::Copied(range) => range.len(),
-            Content::Shared(bytes) => bytes.len(),
-        };
+    pub(super) fn queue(&mut self, member: &mut Member, written: Written<'_>) -> Queued {
+        let count = written.len();
         if count == 0 {
             return Queued::Refused;
         }
-        if member.conn.flags().any(Flags::NO_WRITES) {
-            self.metrics.refused_bytes += count as u64;
-            member.conn.handle_refused(count);
-            return Queued::Refused;
+        match member.conn.take_queued(written, false, self.chunks, self.now) {
+            connection::Queued::Refused => {
+                self.metrics.refused_bytes += count as u64;
+                Queued::Refused
+            }
+            connection::Queued::Lost => {
+                member.conn.handle_wishes(self.chunks, self.now, false);
+                Queued::TooMuch
+            }
+            connection::Queued::Waiting | connection::Queued::Held => Queued::Waiting,
         }
-        if !member.conn.check_marks(count) {
-            member.conn.want_overflow();
-            member.conn.lose_output(count);
-            member.conn.handle_wishes(self.chunks, self.now, false);
-            return Queued::TooMuch;
-        }
-        match content {
-            Content::Copied(range) => member.conn.queue(&bytes[range], self.chunks, self.now),
-            Content::Shared(bytes) => member.conn.queue_shared(bytes, self.now),
-        };
-        Queued::Waiting
     }
 
     /// Carries out what has come by mail. Gives back the notes that were too many: their drop is
@@ -73,7 +64,7 @@ impl Tools<'_> {
         for post in mail {
             match post {
                 Post::Write { bytes, .. } => {
-                    self.queue(member, Content::Shared(bytes), &[]);
+                    self.queue(member, Written::Shared(bytes));
                 }
                 Post::ShutdownWrite(_) => member.conn.want_fin(),
                 Post::Close(_) => member.conn.want_close(),

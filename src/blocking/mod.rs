@@ -366,6 +366,7 @@ fn enter_connect(
 ) -> (Arc<Cell>, Endpoint) {
     let endpoint = addr.at_once();
     let peer = *endpoint.as_ref().unwrap_or(&Endpoint::Other);
+    hub.outputs.note(&limits);
     let conn = Connection::connecting(id, peer, limits, hub.clock.exact());
     let cell = Cell::new(id, conn, protocol, None);
     hub.count(|metrics| metrics.connects += 1);

@@ -175,6 +175,7 @@ impl Worker {
         let Some(consumed) = called else { return };
         let callback = if eof { Callback::Eof } else { Callback::Data };
         // Where the output is a range of the unread bytes: they are given back before it is sent.
+        self.shared.effects.copy_shown(unread.as_slice());
         let range = self.shared.output.is_range();
         let copy = if range { unread.as_slice().to_vec() } else { Vec::new() };
         self.settle(member, &copy, callback, move |conn, replaced, chunks| {
@@ -229,6 +230,7 @@ impl Worker {
         let cell = Arc::clone(&self.cell);
         let replaced = self.shared.effects.has_successor();
         keep(&mut member.conn, replaced, &mut self.shared.chunks);
+        self.shared.effects.copy_shown(shown);
         let output = mem::take(&mut self.shared.output);
         let direct = self.place_output(&cell, &mut member, &output, shown, callback);
         let dropped = self.apply_successors(&mut member);

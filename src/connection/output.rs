@@ -13,6 +13,8 @@ use crate::id::ConnId;
 pub(crate) enum Written<'a> {
     Copied(&'a [u8]),
     Shared(Bytes),
+    /// More than the connection may have unsent.
+    TooMany(usize),
 }
 
 impl Written<'_> {
@@ -20,6 +22,7 @@ impl Written<'_> {
         match self {
             Written::Copied(bytes) => bytes.len(),
             Written::Shared(bytes) => bytes.len(),
+            Written::TooMany(count) => *count,
         }
     }
 }
@@ -53,15 +56,16 @@ impl Connection {
             drop_guarded(written);
             return Queued::Refused;
         }
-        if !self.check_marks(count) {
-            self.want_overflow();
-            self.lose_output(count);
-            drop_guarded(written);
-            return Queued::Lost;
-        }
+        let fits = !matches!(written, Written::TooMany(_)) && self.check_marks(count);
         let queued = match written {
-            Written::Copied(bytes) => self.queue(bytes, pool, tick),
-            Written::Shared(bytes) => self.queue_shared(bytes, tick),
+            Written::Copied(bytes) if fits => self.queue(bytes, pool, tick),
+            Written::Shared(bytes) if fits => self.queue_shared(bytes, tick),
+            _ => {
+                self.want_overflow();
+                self.lose_output(count);
+                drop_guarded(written);
+                false
+            }
         };
         match queued {
             false => Queued::Lost,

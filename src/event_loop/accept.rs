@@ -279,6 +279,7 @@ impl<S: System> EventLoop<S> {
         }
         let now = self.shared.clock.tick();
         let limits = Arc::clone(&listener.limits);
+        self.shared.outputs.note(&limits);
         let conn = Connection::accepted(id, listener.id, peer, limits, now);
         self.table.insert(Entry { conn, stream: Some(stream), protocol });
         self.shared.metrics.accepted += 1;

@@ -10,31 +10,33 @@ use crate::id::ConnId;
 use crate::note::Note;
 use crate::protocol::{Content, Effect, Protocol, Successor, TimerOwner};
 
-/// Above this capacity the copied bytes of effects are given back after use.
-const BYTES_KEPT: usize = 256 * 1024;
-
 impl<S: System> EventLoop<S> {
     /// Step 1: what code outside of callbacks wished for.
     #[cold]
     pub(super) fn apply_outside(&mut self) {
         if !self.shared.effects.is_empty() {
-            self.apply_effects(None);
+            self.apply_driver_effects();
             self.send_dirty();
             self.deliver_notes();
         }
     }
 
-    /// Applies the effects that the callback of `by` left behind.
+    /// Applies the effects that the callback of `by` left behind, to which `shown` was shown.
+    /// Returns the protocol that is to take over.
     #[inline(never)]
-    pub(super) fn apply_effects(&mut self, by: Option<ConnId>) {
-        let mut list = mem::take(&mut self.shared.effects.list);
-        let mut bytes = mem::take(&mut self.shared.effects.bytes);
+    pub(super) fn apply_effects(&mut self, by: Option<ConnId>, shown: &[u8]) -> Option<Successor> {
+        let (mut list, bytes) = self.shared.effects.take();
         let mut successor = None;
         for effect in list.drain(..) {
             match effect {
                 Effect::Write { to, content, caused } => {
-                    let holder = by.filter(|_| caused);
-                    self.write_to(to, content, &bytes, holder);
+                    let written = match content {
+                        Content::Shown(range) => Written::Copied(&shown[range]),
+                        Content::Copied(range) => Written::Copied(&bytes[range]),
+                        Content::Shared(bytes) => Written::Shared(bytes),
+                        Content::TooMany(count) => Written::TooMany(count),
+                    };
+                    self.write_to(to, written, by.filter(|_| caused));
                 }
                 Effect::ShutdownWrite(id) => self.wish(id, |conn| conn.want_fin()),
                 Effect::Close(id) => self.close(id),
@@ -61,11 +63,19 @@ impl<S: System> EventLoop<S> {
             }
         }
         // Nothing above calls user code, so the lists are still empty.
-        bytes.clear();
-        bytes.shrink_to(BYTES_KEPT);
-        self.shared.effects.list = list;
-        self.shared.effects.bytes = bytes;
-        if let (Some(successor), Some(id)) = (successor, by) {
+        self.shared.effects.put_back((list, bytes));
+        successor
+    }
+
+    /// Applies the effects of code that belongs to no connection.
+    pub(super) fn apply_driver_effects(&mut self) {
+        let successor = self.apply_effects(None, &[]);
+        debug_assert!(successor.is_none(), "only a connection's protocol can be replaced");
+    }
+
+    /// Lets the protocol take over that a callback asked for, if it did.
+    pub(super) fn succeed(&mut self, id: ConnId, successor: Option<Successor>) {
+        if let Some(successor) = successor {
             self.replace(id, successor);
         }
     }
@@ -88,16 +98,12 @@ impl<S: System> EventLoop<S> {
         self.wish(id, |conn| conn.want_abort());
     }
 
-    fn write_to(&mut self, to: ConnId, content: Content, bytes: &[u8], caused_by: Option<ConnId>) {
+    fn write_to(&mut self, to: ConnId, written: Written<'_>, caused_by: Option<ConnId>) {
         let tick = self.shared.clock.tick();
         let Some(entry) = self.table.get_mut(to) else {
             self.shared.metrics.stale += 1;
-            drop_guarded(content);
+            drop_guarded(written);
             return;
-        };
-        let written = match content {
-            Content::Copied(range) => Written::Copied(&bytes[range]),
-            Content::Shared(bytes) => Written::Shared(bytes),
         };
         let count = written.len();
         if count == 0 {

@@ -100,10 +100,12 @@ impl<S: System> EventLoop<S> {
         let unread = entry.conn.lend_unread();
         let consumed = entry.called(&mut self.shared).data::<true>(unread.as_slice(), true);
         self.send_own(id, unread.as_slice(), Callback::Data);
+        let successor = self.apply_effects(Some(id), unread.as_slice());
         if let Some(entry) = self.table.get_mut(id) {
             entry.conn.handle_unread_shown(unread, consumed, &mut self.shared.chunks);
         }
-        self.settle(id);
+        self.succeed(id, successor);
+        self.finish(id);
     }
 
     fn call_eof(&mut self, id: ConnId) {
@@ -111,16 +113,18 @@ impl<S: System> EventLoop<S> {
         let unread = entry.conn.lend_unread();
         let consumed = entry.called(&mut self.shared).eof(unread.as_slice());
         self.send_own(id, unread.as_slice(), Callback::Eof);
-        let replaced = self.shared.effects.has_successor();
+        let successor = self.apply_effects(Some(id), unread.as_slice());
         if let Some(entry) = self.table.get_mut(id) {
-            if replaced {
+            let chunks = &mut self.shared.chunks;
+            if successor.is_some() {
                 let consumed = Consumed { need: 0, ..consumed };
-                entry.conn.handle_unread_shown(unread, consumed, &mut self.shared.chunks);
+                entry.conn.handle_unread_shown(unread, consumed, chunks);
             } else {
-                entry.conn.handle_eof_shown(unread, consumed, &mut self.shared.chunks);
+                entry.conn.handle_eof_shown(unread, consumed, chunks);
             }
         }
-        self.settle(id);
+        self.succeed(id, successor);
+        self.finish(id);
     }
 
     /// A timer of a protocol is due. It may have been cancelled or set anew since it was taken out.
@@ -146,13 +150,9 @@ impl<S: System> EventLoop<S> {
             // Before the effects: one of them may finish this connection for another reason.
             self.finish_as(id, true);
         }
-        self.settle(id);
-    }
-
-    /// After a callback whose own output has been sent: everything else it wished for.
-    pub(super) fn settle(&mut self, id: ConnId) {
         if !self.shared.effects.is_empty() {
-            self.apply_effects(Some(id));
+            let successor = self.apply_effects(Some(id), &[]);
+            self.succeed(id, successor);
         }
         self.finish(id);
     }

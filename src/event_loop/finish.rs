@@ -143,7 +143,8 @@ impl<S: System> EventLoop<S> {
         self.shared.note_end(id, &reason);
         self.system.ended(id, peer, &reason);
         self.shared.output.clear();
-        self.apply_effects(Some(id));
+        let successor = self.apply_effects(Some(id), &[]);
+        drop_guarded(successor.map(|successor| successor.protocol.here()));
         self.remove(id, &reason);
         drop_guarded(reason);
     }

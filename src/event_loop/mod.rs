@@ -298,13 +298,13 @@ impl<S: System> EventLoop<S> {
                 Post::Close(id) => list.push(Effect::Close(id)),
                 Post::Notify { to, note } => list.push(Effect::Notify { to, note }),
                 Post::Call(closure) => {
-                    self.apply_effects(None);
+                    self.apply_driver_effects();
                     self.shared.run_closure(closure);
-                    self.apply_effects(None);
+                    self.apply_driver_effects();
                 }
             }
         }
-        self.apply_effects(None);
+        self.apply_driver_effects();
         for id in aborts {
             self.abort(id);
         }
@@ -412,7 +412,7 @@ impl<S: System> EventLoop<S> {
                 TimerOwner::Drain => self.end_drain(),
                 TimerOwner::Closure(number) => {
                     self.shared.run_timer(number);
-                    self.apply_effects(None);
+                    self.apply_driver_effects();
                 }
             }
         }

@@ -84,7 +84,8 @@ impl<S: System> EventLoop<S> {
             entry.conn.handle_left(shown, consumed, &mut self.shared.chunks);
         }
         if !self.shared.effects.is_empty() {
-            self.apply_effects(Some(id));
+            let successor = self.apply_effects(Some(id), shown);
+            self.succeed(id, successor);
         }
         // A large echo that the socket took at once: waiting for the next turn to say `drained`
         // would cost it a poll. What `drained` writes in turn does wait.

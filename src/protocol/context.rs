@@ -182,8 +182,9 @@ impl Context<'_> {
 
     /// Another connection of the same driver (or this one).
     pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
-        let own = (id == self.conn.id()).then_some((&mut *self.conn, self.shown));
-        Peer { id, caused: self.callback.answers_input(), shared: self.shared, own }
+        let own = (id == self.conn.id()).then_some(&mut *self.conn);
+        let caused = self.callback.answers_input();
+        Peer { id, caused, shared: self.shared, shown: self.shown, own }
     }
 
     /// Connects to `addr`, as [`Control::connect`] does.
@@ -243,6 +244,7 @@ impl Context<'_> {
     /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits): the old ones stay.
     pub fn set_limits(&mut self, limits: Limits) -> Result<()> {
         limits.validate()?;
+        self.shared.outputs.note(&limits);
         self.conn.put_limits(Arc::new(limits));
         Ok(())
     }

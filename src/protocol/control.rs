@@ -123,9 +123,10 @@ impl<'a> Control<'a> {
     /// [`Context::peer`](crate::Context::peer).
     pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
         let caused = self.asking.as_ref().is_some_and(|asking| asking.answering);
+        let shown = self.asking.as_ref().map_or(&[][..], |asking| asking.shown);
         let own = self.asking.as_mut().filter(|asking| asking.conn.id() == id);
-        let own = own.map(|asking| (&mut *asking.conn, asking.shown));
-        Peer { id, caused, shared: self.shared, own }
+        let own = own.map(|asking| &mut *asking.conn);
+        Peer { id, caused, shared: self.shared, shown, own }
     }
 
     /// Queues `bytes` for each of `ids` without copying and without ever holding the writer. A

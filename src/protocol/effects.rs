@@ -1,5 +1,7 @@
-//! What a callback wished for beyond its own output, in the order it did.
+//! What a callback asked for beyond its own connection, in the order it did.
 
+use std::collections::BTreeMap;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -7,17 +9,36 @@ use bytes::Bytes;
 
 use super::Protocol;
 use super::listen::{Bound, BoxedFactory};
+use super::output::place_in;
 use crate::address::Address;
+use crate::guard::drop_guarded;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
 
+/// Above this capacity the copied bytes are given back after use.
+const BYTES_KEPT: usize = 256 * 1024;
+
 /// Bytes for another connection.
 #[derive(Debug)]
 pub(crate) enum Content {
+    /// A range of the input that is shown.
+    Shown(Range<usize>),
     /// A range of [`Effects::bytes`].
     Copied(Range<usize>),
     Shared(Bytes),
+    /// So many that they are more than the receiver may have unsent: they are not kept.
+    TooMany(usize),
+}
+
+impl Content {
+    fn len(&self) -> usize {
+        match self {
+            Content::Shown(range) | Content::Copied(range) => range.len(),
+            Content::Shared(bytes) => bytes.len(),
+            Content::TooMany(count) => *count,
+        }
+    }
 }
 
 /// A protocol on its way to a connection: some may go to another thread, some may not.
@@ -75,13 +96,19 @@ pub(crate) struct Successor {
     pub(crate) feed: bool,
 }
 
-/// The wishes of one callback, or of code outside of callbacks, in order.
+/// What one callback asked for beyond its own connection, or code outside of callbacks, in order.
 #[derive(Default)]
 pub(crate) struct Effects {
     pub(crate) list: Vec<Effect>,
     /// The bytes that the list's writes have copied.
     pub(crate) bytes: Vec<u8>,
+    /// Bytes of all writes in the list, and for each receiver once they are many.
+    written: usize,
+    sums: BTreeMap<ConnId, usize>,
 }
+
+/// Effects on their way: the list and the bytes that its writes have copied.
+pub(crate) type Taken = (Vec<Effect>, Vec<u8>);
 
 impl Effects {
     #[inline(always)]
@@ -101,7 +128,7 @@ impl Effects {
             return Vec::new();
         }
         let mut successors = Vec::new();
-        for effect in std::mem::take(&mut self.list) {
+        for effect in mem::take(&mut self.list) {
             match effect {
                 Effect::Replace(successor) => successors.push(successor),
                 other => self.list.push(other),
@@ -110,9 +137,148 @@ impl Effects {
         successors
     }
 
-    pub(crate) fn copy(&mut self, bytes: &[u8]) -> Content {
-        let from = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        Content::Copied(from..self.bytes.len())
+    /// Adds a write of `bytes`, which may lie in `shown`. No connection may have more than `most`
+    /// bytes unsent.
+    pub(crate) fn write(
+        &mut self,
+        to: ConnId,
+        bytes: &[u8],
+        shown: &[u8],
+        caused: bool,
+        most: usize,
+    ) {
+        let content = if !self.admits(to, bytes.len(), most) {
+            Content::TooMany(bytes.len())
+        } else if let Some(at) = place_in(bytes, shown) {
+            Content::Shown(at..at + bytes.len())
+        } else {
+            let from = self.bytes.len();
+            self.bytes.extend_from_slice(bytes);
+            Content::Copied(from..self.bytes.len())
+        };
+        self.list.push(Effect::Write { to, content, caused });
+    }
+
+    /// Adds a write of shared bytes.
+    pub(crate) fn write_shared(&mut self, to: ConnId, bytes: Bytes, caused: bool, most: usize) {
+        let content = if self.admits(to, bytes.len(), most) {
+            Content::Shared(bytes)
+        } else {
+            let count = bytes.len();
+            drop_guarded(bytes);
+            Content::TooMany(count)
+        };
+        self.list.push(Effect::Write { to, content, caused });
+    }
+
+    /// Whether `count` more bytes for `to` may be kept. The sums for each receiver are made when
+    /// the whole list has more than a single one may take: hardly ever.
+    fn admits(&mut self, to: ConnId, count: usize, most: usize) -> bool {
+        self.written = self.written.saturating_add(count);
+        if self.written <= most {
+            return true;
+        }
+        if self.sums.is_empty() {
+            for effect in &self.list {
+                if let Effect::Write { to, content, .. } = effect {
+                    *self.sums.entry(*to).or_default() += content.len();
+                }
+            }
+        }
+        let sum = self.sums.entry(to).or_default();
+        let fits = count <= most.saturating_sub(*sum);
+        *sum = sum.saturating_add(count);
+        fits
+    }
+
+    /// Copies the ranges of `shown` that are to be written, for a driver that shows something else
+    /// before they are.
+    pub(crate) fn copy_shown(&mut self, shown: &[u8]) {
+        for effect in &mut self.list {
+            if let Effect::Write { content, .. } = effect {
+                if let Content::Shown(range) = content {
+                    let from = self.bytes.len();
+                    self.bytes.extend_from_slice(&shown[range.clone()]);
+                    *content = Content::Copied(from..self.bytes.len());
+                }
+            }
+        }
+    }
+
+    /// Takes everything out, to be applied; [`Effects::put_back`] takes the allocations back.
+    pub(crate) fn take(&mut self) -> Taken {
+        self.written = 0;
+        self.sums.clear();
+        (mem::take(&mut self.list), mem::take(&mut self.bytes))
+    }
+
+    pub(crate) fn put_back(&mut self, (list, mut bytes): Taken) {
+        bytes.clear();
+        bytes.shrink_to(BYTES_KEPT);
+        self.list = list;
+        self.bytes = bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Ids;
+
+    #[test]
+    fn writes_for_one_connection_are_kept_up_to_what_it_may_have_unsent() {
+        let mut ids = Ids::default();
+        let (one, two) = (ids.reserve(), ids.reserve());
+        let mut effects = Effects::default();
+        for (to, count) in [(one, 60), (two, 60), (one, 40), (one, 1), (two, 41), (two, 40)] {
+            effects.write(to, &vec![7; count], b"", true, 100);
+        }
+        let kept: Vec<bool> = effects
+            .list
+            .iter()
+            .map(|effect| match effect {
+                Effect::Write { content, .. } => !matches!(content, Content::TooMany(_)),
+                _ => false,
+            })
+            .collect();
+        assert_eq!(kept, [true, true, true, false, false, false]);
+        assert_eq!(effects.bytes.len(), 160);
+        effects.take();
+        effects.write_shared(one, Bytes::from_static(&[1; 100]), true, 100);
+        effects.write_shared(one, Bytes::from_static(&[1; 1]), true, 100);
+        assert!(matches!(&effects.list[0], Effect::Write { content: Content::Shared(_), .. }));
+        assert!(matches!(&effects.list[1], Effect::Write { content: Content::TooMany(1), .. }));
+    }
+
+    #[test]
+    fn a_slice_of_what_is_shown_is_not_copied_until_it_has_to_be() {
+        let to = Ids::default().reserve();
+        let shown = b"one two".to_vec();
+        let mut effects = Effects::default();
+        effects.write(to, &shown[4..], &shown, true, 100);
+        effects.write(to, b"three", &shown, true, 100);
+        assert_eq!(effects.bytes, b"three");
+        effects.copy_shown(&shown);
+        assert_eq!(effects.bytes, b"threetwo");
+        let ranges: Vec<_> = effects
+            .list
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Write { content: Content::Copied(range), .. } => Some(range.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ranges, [5..8, 0..5]);
+    }
+
+    #[test]
+    fn the_bytes_of_many_writes_are_given_back() {
+        let to = Ids::default().reserve();
+        let mut effects = Effects::default();
+        effects.write(to, &vec![0; 4 * BYTES_KEPT], b"", false, usize::MAX);
+        let (mut list, bytes) = effects.take();
+        list.clear();
+        effects.put_back((list, bytes));
+        assert!(effects.bytes.capacity() <= BYTES_KEPT && effects.is_empty());
     }
 }

@@ -33,7 +33,7 @@ pub(crate) enum Part<'a> {
 
 /// Where `bytes` lie in `shown`: two address comparisons tell.
 #[inline(always)]
-fn place_in(bytes: &[u8], shown: &[u8]) -> Option<usize> {
+pub(super) fn place_in(bytes: &[u8], shown: &[u8]) -> Option<usize> {
     let at = (bytes.as_ptr() as usize).wrapping_sub(shown.as_ptr() as usize);
     (at <= shown.len() && bytes.len() <= shown.len() - at).then_some(at)
 }

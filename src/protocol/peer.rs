@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::writer::{admit, refuse};
-use super::{Content, Effect, Output, Shared};
+use super::{Effect, Output, Shared};
 use crate::connection::{Connection, Flags};
 use crate::id::ConnId;
 use crate::note::Note;
@@ -18,8 +18,10 @@ pub struct Peer<'a> {
     /// Whether what is written answers input, so that the writer can be held.
     pub(super) caused: bool,
     pub(super) shared: &'a mut Shared,
-    /// The connection and the shown input, if the callback writes to its own connection.
-    pub(super) own: Option<(&'a mut Connection, &'a [u8])>,
+    /// The input that is shown: slices of it need no copy until they are queued.
+    pub(super) shown: &'a [u8],
+    /// The connection, if the callback writes to its own.
+    pub(super) own: Option<&'a mut Connection>,
 }
 
 impl Peer<'_> {
@@ -36,9 +38,8 @@ impl Peer<'_> {
         if self.own.is_some() {
             return self.write_own(bytes.len(), |output, shown| output.push(bytes, shown));
         }
-        let content = self.shared.effects.copy(bytes);
-        let write = Effect::Write { to: self.id, content, caused: self.caused };
-        self.shared.effects.list.push(write);
+        let Shared { effects, outputs, .. } = &mut *self.shared;
+        effects.write(self.id, bytes, self.shown, self.caused, outputs.get());
     }
 
     /// Queues `bytes` as [`write`](Peer::write) does, without copying.
@@ -47,9 +48,8 @@ impl Peer<'_> {
         if self.own.is_some() {
             return self.write_own(bytes.len(), |output, shown| output.push_shared(bytes, shown));
         }
-        let content = Content::Shared(bytes);
-        let write = Effect::Write { to: self.id, content, caused: self.caused };
-        self.shared.effects.list.push(write);
+        let Shared { effects, outputs, .. } = &mut *self.shared;
+        effects.write_shared(self.id, bytes, self.caused, outputs.get());
     }
 
     /// Queues `bytes` without copying and never holds the writer: for broadcast. A receiver over
@@ -62,11 +62,11 @@ impl Peer<'_> {
 
     /// A write to the own connection by its id keeps its place among its other writes.
     fn write_own(&mut self, count: usize, write: impl FnOnce(&mut Output, &[u8])) {
-        let Some((conn, shown)) = &mut self.own else { return };
+        let Some(conn) = &mut self.own else { return };
         if conn.flags().any(Flags::NO_WRITES) {
             refuse(self.shared, conn, count);
         } else if admit(self.shared, conn, count) {
-            write(&mut self.shared.output, shown);
+            write(&mut self.shared.output, self.shown);
         }
     }
 

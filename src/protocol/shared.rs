@@ -13,7 +13,7 @@ use crate::connection::RarePool;
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::id::{ConnId, IdSource, ListenerId};
-use crate::limits::Limits;
+use crate::limits::{Limits, OutputMax};
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::reason::CloseReason;
@@ -41,6 +41,7 @@ pub(crate) enum TimerOwner {
 pub(crate) struct Shared {
     pub(crate) output: Output,
     pub(crate) effects: Effects,
+    pub(crate) outputs: OutputMax,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) ids: IdSource,
@@ -75,6 +76,7 @@ impl Shared {
         Shared {
             output: Output::default(),
             effects: Effects::default(),
+            outputs: OutputMax::default(),
             clock,
             metrics: Metrics::default(),
             ids,
@@ -110,6 +112,10 @@ impl Shared {
         limits: Option<Arc<Limits>>,
         protocol: Boxed,
     ) -> ConnId {
+        if let Some(limits) = &limits {
+            // What is written to it before it exists is bounded by these.
+            self.outputs.note(limits);
+        }
         let id = self.ids.reserve();
         self.effects.list.push(Effect::Connect { id, addr, limits, protocol });
         id

@@ -369,6 +369,7 @@ impl Rig {
         let toy = Toy::new(self.chatter, panics);
         let tick = self.tick();
         self.conn.handle_filter(Box::new(toy), feed, &mut self.chunks, tick);
+        self.note_answers(flags);
     }
 
     // ---- time --------------------------------------------------------------------------------

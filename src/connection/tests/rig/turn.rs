@@ -94,7 +94,17 @@ impl Rig {
             self.model.received.extend(bytes);
         }
         let tick = self.tick();
+        let before = self.conn.flags();
         self.conn.handle_wire(&mut bytes.to_vec(), &mut self.chunks, tick);
+        self.note_answers(before);
+    }
+
+    /// What a filter has answered by itself may be too much.
+    pub(super) fn note_answers(&mut self, before: Flags) {
+        if self.is(Flags::OVERFLOW) && before.none(Flags::OVERFLOW) {
+            assert!(self.conn.unsent() > self.conn.limits().output_max && self.chatter > 0);
+            self.model.overflowed = true;
+        }
     }
 
     /// The clear bytes that the filter must make of these.
