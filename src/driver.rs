@@ -5,9 +5,9 @@ use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
-use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::protocol::{BoxedFactory, ListenOptions, Protocol};
+use crate::options::{ConnectOptions, ListenOptions};
+use crate::protocol::{BoxedFactory, Protocol};
 
 /// A driver: what moves bytes and time for protocols. Object-safe; its bounds are the strictest of
 /// all drivers, whose own methods are looser.
@@ -55,11 +55,11 @@ pub trait Driver {
     ///
     /// # Errors
     ///
-    /// The limits contradict one another.
+    /// The options cannot work: see [`ConnectOptions`].
     fn connect_boxed(
         &mut self,
         addr: Address,
-        limits: Limits,
+        options: ConnectOptions,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId>;
 

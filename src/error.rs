@@ -38,7 +38,7 @@ pub enum ErrorKind {
     AddressUnavailable,
     /// The text is not an address, or names none.
     InvalidAddress,
-    /// The limits or options cannot work together.
+    /// The limits or options cannot work together, or the system rejects an option.
     InvalidLimits,
     /// The system does not permit it.
     PermissionDenied,
@@ -93,6 +93,9 @@ impl Error {
 
     pub(crate) fn from_io(op: Op, source: io::Error) -> Error {
         let mut error = Error::new(kind_of(&source), op);
+        if is_rejected(&source) {
+            error.0.detail = Some(source.to_string());
+        }
         error.0.source = Some(source);
         error
     }
@@ -214,7 +217,39 @@ impl From<Error> for io::Error {
     }
 }
 
+/// An option of a socket that the system rejects.
+#[derive(Debug)]
+struct Rejected {
+    option: &'static str,
+    error: io::Error,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the system rejects the option {}: {}", self.option, self.error)
+    }
+}
+
+impl std::error::Error for Rejected {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// What turns the system's error into one that names the option it is about.
+pub(crate) fn rejected(option: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), Rejected { option, error })
+}
+
+/// Whether an error is about an option: see [`rejected`].
+pub(crate) fn is_rejected(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Rejected>())
+}
+
 fn kind_of(error: &io::Error) -> ErrorKind {
+    if is_rejected(error) {
+        return ErrorKind::InvalidLimits;
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse => ErrorKind::AddressInUse,
         io::ErrorKind::AddrNotAvailable => ErrorKind::AddressUnavailable,

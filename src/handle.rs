@@ -11,10 +11,10 @@ use bytes::Bytes;
 use crate::address::{Address, IntoAddress};
 use crate::error::{Error, Op, Result};
 use crate::id::{ConnId, ListenerId};
-use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::note::Note;
-use crate::protocol::{Control, Incoming, ListenOptions, Protocol};
+use crate::options::{ConnectOptions, ListenOptions};
+use crate::protocol::{Control, Incoming, Protocol};
 
 pub(crate) use mailbox::{Mail, Mailbox};
 pub use refused::Refused;
@@ -91,7 +91,8 @@ impl Handle {
     // ---- one connection ----------------------------------------------------------------------
 
     /// Queues a copy of `bytes` for a connection. It never waits: a receiver over
-    /// [`Limits::output_max`] ends with [`OutputFull`](crate::CloseKind::OutputFull).
+    /// [`Limits::output_max`](crate::Limits::output_max) ends with
+    /// [`OutputFull`](crate::CloseKind::OutputFull).
     ///
     /// # Errors
     ///
@@ -140,7 +141,8 @@ impl Handle {
     /// # Errors
     ///
     /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped), with the note.
-    /// Beyond [`Limits::notes_max`] \[64\] waiting ones the connection drops it, counted in
+    /// Beyond [`Limits::notes_max`](crate::Limits::notes_max) \[64\] waiting ones the connection
+    /// drops it, counted in
     /// [`Metrics::refused_notes`](crate::Metrics::refused_notes).
     pub fn notify(&self, id: ConnId, note: Note) -> std::result::Result<(), Refused<Note>> {
         self.post(note, |note| Post::Notify { to: id, note })
@@ -184,10 +186,10 @@ impl Handle {
         addr: impl IntoAddress,
         protocol: P,
     ) -> std::result::Result<(), Refused<P>> {
-        self.connect_with(addr, Limits::default(), protocol)
+        self.connect_with(addr, ConnectOptions::default(), protocol)
     }
 
-    /// Connects with limits.
+    /// Connects with options.
     ///
     /// # Errors
     ///
@@ -197,16 +199,16 @@ impl Handle {
     pub fn connect_with<P: Protocol + Send + 'static>(
         &self,
         addr: impl IntoAddress,
-        limits: Limits,
+        options: ConnectOptions,
         protocol: P,
     ) -> std::result::Result<(), Refused<P>> {
-        if let Err(error) = limits.validate() {
+        if let Err(error) = options.validate() {
             return Err(Refused { error, payload: protocol });
         }
         let addr = addr.into_address();
         self.post(protocol, |protocol| {
             Post::Call(Box::new(move |control| {
-                if let Err(error) = control.connect_with(&addr, limits, protocol) {
+                if let Err(error) = control.connect_with(&addr, options, protocol) {
                     log::error!(target: "lariat::connect", "{addr}: {error}");
                 }
             }))

@@ -30,7 +30,7 @@
 //! | running it | [`reactor::serve`], [`reactor::Reactor`] |
 //! | the same on threads | [`blocking::serve`], [`blocking::Blocking`] |
 //! | testing it | [`sim::Probe`], [`sim::every_split`], [`sim::Sim`], [`sim::check`] |
-//! | bounds | [`Limits`], [`DriverLimits`], [`ListenOptions`] |
+//! | bounds | [`Limits`], [`DriverLimits`], [`ListenOptions`], [`ConnectOptions`] |
 //! | why a connection ended | [`CloseReason`], [`CloseKind`] |
 //! | other threads | [`Handle`], [`Control`] |
 //! | a client in a line | [`reactor::connect`], [`blocking::connect`] |
@@ -76,6 +76,7 @@ mod id;
 mod limits;
 mod metrics;
 mod note;
+mod options;
 mod protocol;
 #[cfg(feature = "http")]
 mod protocols;
@@ -99,9 +100,10 @@ pub use id::{ConnId, ListenerId};
 pub use limits::{DriverLimits, Limits, Overload};
 pub use metrics::{Closes, Metrics};
 pub use note::Note;
+pub use options::{ConnectOptions, Keepalive, ListenOptions};
 pub use protocol::{
-    BoxedFactory, Context, Control, Incoming, Input, ListenOptions, Outcome, Peer, Protocol,
-    Replacement, TimerId, Writer,
+    BoxedFactory, Context, Control, Incoming, Input, Outcome, Peer, Protocol, Replacement, TimerId,
+    Writer,
 };
 #[cfg(feature = "http")]
 pub use protocols::http;

@@ -6,6 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::is_rejected;
+
 /// Who ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum By {
@@ -51,6 +53,9 @@ pub enum ConnectFailure {
     Exhausted,
     /// `close`, `abort` or shutdown came before the connection opened.
     Cancelled,
+    /// The system rejects one of the [`ConnectOptions`](crate::ConnectOptions):
+    /// [`CloseReason::error`] names it.
+    Options,
     /// The address is a name, which a running driver does not look up, or names nothing.
     Name,
     /// The driver or platform cannot do it.
@@ -231,6 +236,7 @@ impl fmt::Display for CloseKind {
             CloseKind::Connect(ConnectFailure::PermissionDenied) => {
                 "connect failed, permission denied"
             }
+            CloseKind::Connect(ConnectFailure::Options) => "connect failed, an option was rejected",
             CloseKind::Connect(ConnectFailure::Name) => {
                 "connect failed, the name was not looked up"
             }
@@ -264,6 +270,9 @@ impl ConnectFailure {
 
     /// What a failed `connect` means.
     pub(crate) fn of(error: &io::Error) -> ConnectFailure {
+        if is_rejected(error) {
+            return ConnectFailure::Options;
+        }
         match error.kind() {
             io::ErrorKind::ConnectionRefused => ConnectFailure::Refused,
             io::ErrorKind::HostUnreachable

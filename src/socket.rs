@@ -1,40 +1,31 @@
 //! Sockets of the operating system: options, calls that std lacks, and what errors mean.
 
+mod opening;
+#[cfg(test)]
+pub(crate) mod read_back;
+
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use crate::endpoint::Endpoint;
-use crate::protocol::{ListenOptions, SocketInfo};
+use crate::protocol::SocketInfo;
+
+pub(crate) use opening::{connect, listen, start_connect};
 
 impl SocketInfo for TcpStream {
     fn local_addr(&self) -> io::Result<Endpoint> {
         TcpStream::local_addr(self).map(Endpoint::from)
     }
-}
 
-/// A listening, nonblocking TCP socket.
-///
-/// TCP_NODELAY is set here once: accepted sockets inherit it, which saves a call for each.
-pub(crate) fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<TcpListener> {
-    let addr = addr.need_ip()?;
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(options.v6_only)?;
+    #[cfg(test)]
+    fn stream(&self) -> Option<&TcpStream> {
+        Some(self)
     }
-    socket.set_reuse_address(true)?;
-    if options.reuse_port {
-        socket.set_reuse_port(true)?;
-    }
-    socket.set_tcp_nodelay(options.nodelay)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
 }
 
 /// Sends several slices with one call. `write_vectored` of std is `writev`, which raises SIGPIPE.
@@ -96,17 +87,6 @@ fn open_reserve() -> Option<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
-
-    #[test]
-    fn accepted_sockets_inherit_nodelay() {
-        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = listen(addr.into(), &ListenOptions::default()).unwrap();
-        listener.set_nonblocking(false).unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        assert!(accepted.nodelay().unwrap());
-    }
 
     #[test]
     fn retry_hides_interruptions_and_nothing_else() {

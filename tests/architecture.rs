@@ -25,7 +25,7 @@ const LAYERS: [Layer; 8] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
         modules: &["id", "error", "limits", "buffer", "timer", "filter", "reason", "clock",
             "metrics", "note", "random", "date", "guard", "grammar",
-            "address", "endpoint", "sync", "admission", "episode"] },
+            "address", "endpoint", "options", "sync", "admission", "episode"] },
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
         modules: &["connection"] },
     /* 2 */ Layer { what: "the contract with the user", sees: &[0, 1, 2],

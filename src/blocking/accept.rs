@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, Readings};
     use crate::limits::DriverLimits;
-    use crate::protocol::ListenOptions;
+    use crate::options::ListenOptions;
 
     fn hub() -> Arc<Hub> {
         let readings = Readings { monotonic: Instant::now, wall: SystemTime::now };

@@ -10,7 +10,6 @@ use super::hub::{Hub, Socket, lock};
 use super::mail::{Queued, Tools};
 use super::worker::Worker;
 use super::{enter_connect, run_connect};
-use crate::address::Address;
 use crate::connection::{Connection, Flags, Written};
 use crate::dispatch::Called;
 use crate::endpoint::Endpoint;
@@ -18,7 +17,10 @@ use crate::guard::drop_guarded;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
-use crate::protocol::{Bound, Boxed, BoxedFactory, Content, Effect, NoSocket, Protocol, Shared};
+use crate::options::Dial;
+use crate::protocol::{
+    Bound, Boxed, BoxedFactory, Content, Effect, NoSocket, Outgoing, Protocol, Shared,
+};
 use crate::reason::{By, CloseKind, ConnectFailure};
 
 /// Whose wishes these are: a callback's of a connection, or a closure's.
@@ -35,18 +37,13 @@ pub(super) struct Later {
     /// Receivers of what answers input, which its writer sends itself.
     drains: Vec<Arc<Cell>>,
     nudges: Vec<Arc<Cell>>,
-    connects: Vec<(Arc<Cell>, Endpoint)>,
+    connects: Vec<(Arc<Cell>, Dial)>,
     acceptors: Vec<Acceptor>,
     locals: Vec<Local>,
 }
 
 /// A connect for a protocol that may not leave this thread, and so cannot have one of its own.
-struct Local {
-    id: ConnId,
-    addr: Address,
-    limits: Arc<Limits>,
-    protocol: Box<dyn Protocol>,
-}
+type Local = Outgoing<Box<dyn Protocol>>;
 
 /// Applies what the last callback wished for. It waits for nothing but the locks of others, one at
 /// a time, so that the next callback need not wait long.
@@ -82,18 +79,19 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, locals: bool) {
             Effect::Close(id) => wish(author, later, id, Connection::want_close),
             Effect::Abort(id) => wish(author, later, id, Connection::want_abort),
             Effect::Notify { to, note } => notify(author, later, to, note),
-            Effect::Connect { id, addr, limits, protocol } => {
-                let limits = limits.unwrap_or_else(|| Arc::clone(&author.shared.limits));
+            Effect::Connect(outgoing) => {
+                let Outgoing { id, addr, limits, options, protocol } = *outgoing;
                 match protocol {
                     Boxed::Here(protocol) if locals => {
-                        later.locals.push(Local { id, addr, limits, protocol });
+                        later.locals.push(Local { id, addr, limits, options, protocol });
                     }
                     Boxed::Here(protocol) => {
                         author.hub.forget(id);
                         drop_guarded(protocol);
                     }
                     Boxed::Anywhere(protocol) => {
-                        connect(author, later, id, addr, limits, protocol);
+                        let outgoing = Outgoing { id, addr, limits, options, protocol };
+                        connect(author, later, outgoing);
                     }
                 }
             }
@@ -122,8 +120,8 @@ impl Later {
                 hub.stop_listening(id);
             }
         }
-        for (cell, addr) in self.connects {
-            run_connect(hub, cell, addr);
+        for (cell, dial) in self.connects {
+            run_connect(hub, cell, dial);
         }
         for cell in self.nudges {
             cell.nudge(hub);
@@ -245,26 +243,23 @@ pub(super) fn listen(
 fn connect(
     author: &mut Author<'_>,
     later: &mut Later,
-    id: ConnId,
-    addr: Address,
-    limits: Arc<Limits>,
-    protocol: Box<dyn Protocol + Send>,
+    outgoing: Outgoing<Box<dyn Protocol + Send>>,
 ) {
     // Whoever connects anew in the `closed` of a connect that came too late would do so for ever.
     let late = |cell: &Arc<Cell>| lock(&cell.member).conn.flags().any(Flags::LATE);
     if author.cell.is_some_and(late) {
-        author.hub.forget(id);
-        drop_guarded(protocol);
+        author.hub.forget(outgoing.id);
+        drop_guarded(outgoing.protocol);
         return;
     }
-    later.connects.push(enter_connect(author.hub, id, &addr, limits, protocol));
+    later.connects.push(enter_connect(author.hub, outgoing));
 }
 
 /// Tells a protocol that may not leave this thread that it cannot be connected.
 fn refuse_local(author: &mut Author<'_>, local: Local) {
-    let Local { id, addr, limits, mut protocol } = local;
+    let peer = local.dial().map_or(Endpoint::Other, |dial| dial.to);
+    let Local { id, limits, mut protocol, .. } = local;
     let Author { hub, shared, .. } = author;
-    let peer = addr.at_once().unwrap_or(Endpoint::Other);
     let mut conn = Connection::connecting(id, peer, limits, shared.clock.exact());
     conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Unsupported), None);
     if let Some(reason) = conn.poll_closed(shared.clock.exact()) {

@@ -36,9 +36,10 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
-use crate::limits::{DriverLimits, Limits};
+use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
-use crate::protocol::{BoxedFactory, Incoming, ListenOptions, Protocol, Watched, boxed, stopped};
+use crate::options::{ConnectOptions, Dial, ListenOptions};
+use crate::protocol::{BoxedFactory, Incoming, Outgoing, Protocol, Watched, boxed, stopped};
 use crate::reason::{By, CloseKind, CloseReason, ConnectFailure};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, thread};
@@ -135,23 +136,23 @@ pub fn connect<P: Protocol + Send + 'static>(
     addr: impl IntoAddress,
     protocol: P,
 ) -> Result<(Option<P>, CloseReason)> {
-    connect_with(addr, Limits::default(), protocol)
+    connect_with(addr, ConnectOptions::default(), protocol)
 }
 
-/// Connects like [`connect`], with limits: the time for a connect to succeed above all.
+/// Connects like [`connect`], with options: the time for a connect to succeed above all.
 ///
 /// # Errors
 ///
 /// As [`connect`], and [`ErrorKind::InvalidLimits`].
 pub fn connect_with<P: Protocol + Send + 'static>(
     addr: impl IntoAddress,
-    limits: Limits,
+    options: ConnectOptions,
     protocol: P,
 ) -> Result<(Option<P>, CloseReason)> {
-    limits.validate()?;
+    options.validate()?;
     let mut driver = Blocking::new();
     client::connect(&addr.into_address(), protocol, |addr, lent| {
-        let id = driver.connect_with(addr, limits.clone(), lent)?;
+        let id = driver.connect_with(addr, options.clone(), lent)?;
         *lock(&driver.hub.watched) = Some(Watched { id, reason: None });
         driver.run()?;
         let watched = lock(&driver.hub.watched).take();
@@ -165,15 +166,7 @@ pub struct Blocking {
     hub: Arc<Hub>,
     /// What waits for `run`.
     acceptors: Vec<Acceptor>,
-    connects: Vec<Prepared>,
-}
-
-/// An outgoing connection that waits for `run`.
-struct Prepared {
-    id: ConnId,
-    addr: Address,
-    limits: Arc<Limits>,
-    protocol: Box<dyn Protocol + Send>,
+    connects: Vec<Outgoing<Box<dyn Protocol + Send>>>,
 }
 
 impl Default for Blocking {
@@ -267,10 +260,10 @@ impl Blocking {
         addr: impl IntoAddress,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
-        self.prepare_connect(addr.into_address(), Limits::default(), Box::new(protocol))
+        self.prepare_connect(addr.into_address(), &ConnectOptions::default(), Box::new(protocol))
     }
 
-    /// Connects with limits.
+    /// Connects with options.
     ///
     /// # Errors
     ///
@@ -278,21 +271,23 @@ impl Blocking {
     pub fn connect_with(
         &mut self,
         addr: impl IntoAddress,
-        limits: Limits,
+        options: ConnectOptions,
         protocol: impl Protocol + Send + 'static,
     ) -> Result<ConnId> {
-        limits.validate()?;
-        Ok(self.prepare_connect(addr.into_address(), limits, Box::new(protocol)))
+        options.validate()?;
+        Ok(self.prepare_connect(addr.into_address(), &options, Box::new(protocol)))
     }
 
     fn prepare_connect(
         &mut self,
         addr: Address,
-        limits: Limits,
+        options: &ConnectOptions,
         protocol: Box<dyn Protocol + Send>,
     ) -> ConnId {
         let id = lock(&self.hub.ids).reserve();
-        self.connects.push(Prepared { id, addr, limits: Arc::new(limits), protocol });
+        let limits = Arc::new(options.limits.clone());
+        let options = options.socket();
+        self.connects.push(Outgoing { id, addr, limits, options, protocol });
         id
     }
 
@@ -306,13 +301,10 @@ impl Blocking {
         let hub = &self.hub;
         // All are entered before the first of them runs: their number decides which are too many.
         let connects = mem::take(&mut self.connects).into_iter();
-        let entered: Vec<(Arc<Cell>, Endpoint)> = connects
-            .map(|Prepared { id, addr, limits, protocol }| {
-                enter_connect(hub, id, &addr, limits, protocol)
-            })
-            .collect();
-        for (cell, addr) in entered {
-            run_connect(hub, cell, addr);
+        let entered: Vec<(Arc<Cell>, Dial)> =
+            connects.map(|outgoing| enter_connect(hub, outgoing)).collect();
+        for (cell, dial) in entered {
+            run_connect(hub, cell, dial);
         }
         let mut runner = Runner::new(&self.hub);
         for acceptor in self.acceptors.drain(..) {
@@ -359,20 +351,18 @@ impl Blocking {
 /// Enters an outgoing connection; its thread is started by [`run_connect`].
 fn enter_connect(
     hub: &Arc<Hub>,
-    id: ConnId,
-    addr: &Address,
-    limits: Arc<Limits>,
-    protocol: Box<dyn Protocol + Send>,
-) -> (Arc<Cell>, Endpoint) {
-    let endpoint = addr.at_once();
-    let peer = *endpoint.as_ref().unwrap_or(&Endpoint::Other);
+    outgoing: Outgoing<Box<dyn Protocol + Send>>,
+) -> (Arc<Cell>, Dial) {
+    let dial = outgoing.dial();
+    let Outgoing { id, limits, options, protocol, .. } = outgoing;
+    let peer = dial.as_ref().map_or(Endpoint::Other, |dial| dial.to);
     hub.outputs.note(&limits);
     let conn = Connection::connecting(id, peer, limits, hub.clock.exact());
     let cell = Cell::new(id, conn, protocol, None);
     hub.count(|metrics| metrics.connects += 1);
     match hub.enter_connect(&cell) {
         Entered::Welcome => {
-            if let Err(error) = endpoint {
+            if let Err(error) = dial {
                 let name = CloseKind::Connect(ConnectFailure::Name);
                 lock(&cell.member).conn.end(By::Runtime, name, Some(Arc::new(error)));
             }
@@ -383,13 +373,13 @@ fn enter_connect(
         }
         Entered::Late => lock(&cell.member).conn.handle_late(),
     }
-    (cell, peer)
+    (cell, Dial { to: peer, options })
 }
 
 /// Starts the thread of an outgoing connection.
-fn run_connect(hub: &Arc<Hub>, cell: Arc<Cell>, addr: Endpoint) {
+fn run_connect(hub: &Arc<Hub>, cell: Arc<Cell>, dial: Dial) {
     let asked = Arc::clone(&cell);
-    start_thread(hub, cell, move |hub, cell| reading::run_connect(hub, cell, addr));
+    start_thread(hub, cell, move |hub, cell| reading::run_connect(hub, cell, &dial));
     if asked.has_requests() {
         // They came before the connection did.
         asked.nudge(hub);
@@ -446,10 +436,10 @@ impl Driver for Blocking {
     fn connect_boxed(
         &mut self,
         addr: Address,
-        limits: Limits,
+        options: ConnectOptions,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId> {
-        self.connect_with(addr, limits, protocol)
+        self.connect_with(addr, options, protocol)
     }
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
@@ -481,5 +471,28 @@ impl Driver for Blocking {
 impl fmt::Debug for Blocking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blocking").field("metrics", &self.metrics()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::*;
+    use crate::socket::read_back;
+
+    #[test]
+    fn every_option_of_a_socket_is_read_back() {
+        read_back::every_option_is_read_back(Blocking::new);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_option_that_the_system_rejects_is_named() {
+        read_back::what_the_system_rejects_is_named(Blocking::new);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_connect_leaves_from_the_address_it_is_bound_to() {
+        read_back::a_connect_leaves_from_the_address_it_is_bound_to(Blocking::new);
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::cell::{Cell, Member};
 use super::hub::{Hub, lock};
-use super::system::TcpStream;
+use super::system::{self, TcpStream};
 use super::worker::{Next, READ_BUFFER, Role, SHORTEST, Worker, is_timeout};
 use crate::connection::Flags;
-use crate::endpoint::Endpoint;
+use crate::options::Dial;
 use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
 use crate::socket::retry;
 use crate::sync::MutexGuard;
@@ -24,14 +24,14 @@ pub(super) fn run(hub: &Arc<Hub>, cell: &Arc<Cell>) {
 }
 
 /// Connects and runs the connection to its end, on this thread.
-pub(super) fn run_connect(hub: &Arc<Hub>, cell: &Arc<Cell>, addr: Endpoint) {
+pub(super) fn run_connect(hub: &Arc<Hub>, cell: &Arc<Cell>, dial: &Dial) {
     let mut worker = Worker::new(hub, cell, Role::Reader);
-    worker.connect(addr);
+    worker.connect(dial);
     worker.serve();
 }
 
 impl Worker {
-    fn connect(&mut self, addr: Endpoint) {
+    fn connect(&mut self, dial: &Dial) {
         let cell = Arc::clone(&self.cell);
         let mut member = lock(&cell.member);
         self.finish(&mut member);
@@ -43,7 +43,7 @@ impl Worker {
         drop(member);
         // A connect cannot be woken, so that a driver that ends does not wait for this thread.
         self.hub.thread_away();
-        let connected = addr.need_ip().and_then(|addr| TcpStream::connect_timeout(&addr, most));
+        let connected = system::connect(dial, most);
         self.hub.thread_back();
         let mut member = lock(&cell.member);
         member.connecting = false;
@@ -55,9 +55,6 @@ impl Worker {
         }
         match connected {
             Ok(socket) => {
-                if let Err(error) = socket.set_nodelay(true) {
-                    log::debug!(target: "lariat::blocking", "{addr}: {error}");
-                }
                 let _ = cell.socket.set(socket);
                 member.conn.handle_connected(self.shared.clock.exact());
             }

@@ -3,10 +3,10 @@
 
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::net::{
-    TcpListener, TcpStream, listen, now, reset_on_close, wake_accept,
+    TcpListener, TcpStream, connect, listen, now, reset_on_close, wake_accept,
 };
 #[cfg(not(all(test, lariat_model)))]
-pub(super) use real::{TcpListener, TcpStream, listen, now, reset_on_close, wake_accept};
+pub(super) use real::{TcpListener, TcpStream, connect, listen, now, reset_on_close, wake_accept};
 
 #[cfg(not(all(test, lariat_model)))]
 mod real {
@@ -15,10 +15,10 @@ mod real {
     use std::time::{Duration, Instant};
 
     use crate::endpoint::Endpoint;
-    use crate::protocol::ListenOptions;
+    use crate::options::ListenOptions;
     use crate::socket;
 
-    pub(crate) use crate::socket::reset_on_close;
+    pub(crate) use crate::socket::{connect, reset_on_close};
     pub(crate) use std::net::{TcpListener, TcpStream};
 
     #[inline(always)]
@@ -28,7 +28,7 @@ mod real {
 
     /// Opens a listening socket, which a thread sleeps in.
     pub(crate) fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<TcpListener> {
-        let listener = socket::listen(addr, options)?;
+        let listener = socket::listen(addr.need_ip()?, options)?;
         listener.set_nonblocking(false)?;
         Ok(listener)
     }

@@ -19,9 +19,8 @@ use crate::error::{Error, Op, Result};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ListenerId;
 use crate::limits::Limits;
-use crate::protocol::{
-    Bound, BoxedFactory, Incoming, ListenOptions, Protocol, TimerOwner, stopped,
-};
+use crate::options::ListenOptions;
+use crate::protocol::{Bound, BoxedFactory, Incoming, Protocol, TimerOwner, stopped};
 
 /// Makes protocols for accepted connections.
 pub(crate) type Factory = Box<dyn FnMut(&Incoming) -> Option<Box<dyn Protocol>>>;

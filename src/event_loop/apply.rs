@@ -8,7 +8,7 @@ use crate::connection::{Flags, Queued, Written};
 use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::note::Note;
-use crate::protocol::{Content, Effect, Protocol, Successor, TimerOwner};
+use crate::protocol::{Boxed, Content, Effect, Protocol, Successor, TimerOwner};
 
 impl<S: System> EventLoop<S> {
     /// Step 1: what code outside of callbacks wished for.
@@ -42,14 +42,12 @@ impl<S: System> EventLoop<S> {
                 Effect::Close(id) => self.close(id),
                 Effect::Abort(id) => self.abort(id),
                 Effect::Notify { to, note } => self.notify(to, note),
-                Effect::Connect { id, protocol, .. } if self.is_hopeless(by) => {
-                    self.shared.ids.release(id);
+                Effect::Connect(outgoing) if self.is_hopeless(by) => {
+                    self.shared.ids.release(outgoing.id);
                     self.note_released(Released::Place);
-                    self.drop_protocol(protocol.here());
+                    self.drop_protocol(outgoing.protocol.here());
                 }
-                Effect::Connect { id, addr, limits, protocol } => {
-                    self.connect_now(id, &addr, limits, protocol.here());
-                }
+                Effect::Connect(outgoing) => self.connect_now(outgoing.map(Boxed::here)),
                 Effect::Listen { id, sockets, limits, factory } => {
                     self.adopt_wished(id, sockets, limits, factory);
                 }

@@ -6,28 +6,21 @@ use std::sync::Arc;
 use super::EventLoop;
 use super::system::{Stream, System};
 use super::table::Entry;
-use crate::address::Address;
 use crate::admission::Place;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
-use crate::limits::Limits;
-use crate::protocol::Protocol;
+use crate::options::Dial;
+use crate::protocol::{Outgoing, Protocol};
 use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
 
 impl<S: System> EventLoop<S> {
     /// Begins a connect. Whatever goes wrong is told by `closed`, in a later turn.
-    pub(super) fn connect_now(
-        &mut self,
-        id: ConnId,
-        addr: &Address,
-        limits: Option<Arc<Limits>>,
-        protocol: Box<dyn Protocol>,
-    ) {
-        let limits = limits.unwrap_or_else(|| Arc::clone(&self.shared.limits));
+    pub(super) fn connect_now(&mut self, outgoing: Outgoing<Box<dyn Protocol>>) {
+        let dial = outgoing.dial();
+        let peer = dial.as_ref().map_or(Endpoint::Other, |dial| dial.to);
+        let Outgoing { id, limits, protocol, .. } = outgoing;
         let now = self.shared.clock.exact();
-        let endpoint = addr.at_once();
-        let peer = *endpoint.as_ref().unwrap_or(&Endpoint::Other);
         let mut conn = Connection::connecting(id, peer, limits, now);
         self.shared.metrics.connects += 1;
         let full = self.admission.place(self.shared.metrics.open) != Place::Free;
@@ -39,7 +32,7 @@ impl<S: System> EventLoop<S> {
             let limit = CloseKind::Connect(ConnectFailure::Limit);
             conn.end(By::Runtime, limit, None);
         } else {
-            match endpoint.map(|endpoint| self.start_connect(endpoint, id)) {
+            match dial.map(|dial| self.start_connect(&dial, id)) {
                 Ok(Ok(started)) => stream = Some(started),
                 Ok(Err(error)) => fail(&mut conn, error),
                 Err(error) => {
@@ -59,10 +52,10 @@ impl<S: System> EventLoop<S> {
         self.draining && asks.is_some_and(|entry| entry.conn.flags().any(Flags::LATE))
     }
 
-    fn start_connect(&mut self, addr: Endpoint, id: ConnId) -> io::Result<S::Stream> {
-        let mut stream = match self.system.connect(addr) {
+    fn start_connect(&mut self, dial: &Dial, id: ConnId) -> io::Result<S::Stream> {
+        let mut stream = match self.system.connect(dial) {
             Err(error) if is_exhausted(&error) && self.cut_oldest_lingering() => {
-                self.system.connect(addr)?
+                self.system.connect(dial)?
             }
             other => other?,
         };

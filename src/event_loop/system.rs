@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::connection::Flags;
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
+use crate::options::Dial;
 use crate::protocol::{Bind, SocketInfo};
 use crate::reason::CloseReason;
 
@@ -45,7 +46,7 @@ pub(crate) trait System {
     fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Self::Listener>;
 
     /// A nonblocking socket whose connect has begun.
-    fn connect(&mut self, addr: Endpoint) -> io::Result<Self::Stream>;
+    fn connect(&mut self, dial: &Dial) -> io::Result<Self::Stream>;
 
     fn register_listener(&mut self, listener: &mut Self::Listener, token: u32) -> io::Result<()>;
 

@@ -17,6 +17,12 @@ use crate::timer::Timer;
 /// What can be asked of a socket, whatever the driver.
 pub(crate) trait SocketInfo {
     fn local_addr(&self) -> io::Result<Endpoint>;
+
+    /// The socket itself, if it is the system's.
+    #[cfg(test)]
+    fn stream(&self) -> Option<&std::net::TcpStream> {
+        None
+    }
 }
 
 /// Stands for a socket that has been closed.

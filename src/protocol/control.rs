@@ -1,13 +1,12 @@
 //! What code that runs on a driver outside of any connection may do.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use super::listen::boxed;
-use super::{Boxed, Effect, Incoming, ListenOptions, Peer, Protocol, Shared, TimerOwner};
+use super::{Boxed, Effect, Incoming, Peer, Protocol, Shared, TimerOwner};
 use crate::address::IntoAddress;
 use crate::clock::nanos;
 use crate::connection::Connection;
@@ -15,8 +14,8 @@ use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::guard::{drop_guarded, guarded};
 use crate::id::{ConnId, ListenerId};
-use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::options::{ConnectOptions, ListenOptions};
 use crate::timer::TimerKey;
 
 /// A closure that runs on the driver's thread.
@@ -130,7 +129,7 @@ impl<'a> Control<'a> {
     }
 
     /// Queues `bytes` for each of `ids` without copying and without ever holding the writer. A
-    /// receiver over [`Limits::output_max`] \[8 MiB\] ends with
+    /// receiver over [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] ends with
     /// [`OutputFull`](crate::CloseKind::OutputFull).
     pub fn push_all(&mut self, ids: &[ConnId], bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
@@ -157,7 +156,7 @@ impl<'a> Control<'a> {
         self.shared.connect(addr.into_address(), None, Boxed::Anywhere(Box::new(protocol)))
     }
 
-    /// Connects like [`connect`](Control::connect), with limits.
+    /// Connects like [`connect`](Control::connect), with options.
     ///
     /// # Errors
     ///
@@ -165,12 +164,12 @@ impl<'a> Control<'a> {
     pub fn connect_with(
         &mut self,
         addr: impl IntoAddress,
-        limits: Limits,
+        options: ConnectOptions,
         protocol: impl Protocol + Send + 'static,
     ) -> Result<ConnId> {
-        limits.validate()?;
+        options.validate()?;
         let protocol = Boxed::Anywhere(Box::new(protocol));
-        Ok(self.shared.connect(addr.into_address(), Some(Arc::new(limits)), protocol))
+        Ok(self.shared.connect(addr.into_address(), Some(options), protocol))
     }
 
     /// Connects like [`connect`](Control::connect), with a protocol that may not leave this thread.
@@ -182,7 +181,7 @@ impl<'a> Control<'a> {
         self.shared.connect(addr.into_address(), None, Boxed::Here(Box::new(protocol)))
     }
 
-    /// Connects like [`connect_local`](Control::connect_local), with limits.
+    /// Connects like [`connect_local`](Control::connect_local), with options.
     ///
     /// # Errors
     ///
@@ -190,12 +189,12 @@ impl<'a> Control<'a> {
     pub fn connect_local_with(
         &mut self,
         addr: impl IntoAddress,
-        limits: Limits,
+        options: ConnectOptions,
         protocol: impl Protocol + 'static,
     ) -> Result<ConnId> {
-        limits.validate()?;
+        options.validate()?;
         let protocol = Boxed::Here(Box::new(protocol));
-        Ok(self.shared.connect(addr.into_address(), Some(Arc::new(limits)), protocol))
+        Ok(self.shared.connect(addr.into_address(), Some(options), protocol))
     }
 
     // ---- listeners ---------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 //! What a callback asked for beyond its own connection, in the order it did.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::guard::drop_guarded;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
+use crate::options::{Dial, SocketOptions};
 
 /// Above this capacity the copied bytes are given back after use.
 const BYTES_KEPT: usize = 256 * 1024;
@@ -71,12 +73,8 @@ pub(crate) enum Effect {
         to: ConnId,
         note: Note,
     },
-    Connect {
-        id: ConnId,
-        addr: Address,
-        limits: Option<Arc<Limits>>,
-        protocol: Boxed,
-    },
+    /// In a box: writes to others are what has to be small.
+    Connect(Box<Outgoing<Boxed>>),
     Listen {
         id: ListenerId,
         sockets: Vec<Bound>,
@@ -87,6 +85,28 @@ pub(crate) enum Effect {
     Stop,
     /// The own connection's, applied after all others; the last one counts.
     Replace(Successor),
+}
+
+/// A connect that has been asked for.
+pub(crate) struct Outgoing<P> {
+    pub(crate) id: ConnId,
+    pub(crate) addr: Address,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) options: SocketOptions,
+    pub(crate) protocol: P,
+}
+
+impl<P> Outgoing<P> {
+    /// The call, unless there is no address to call with.
+    pub(crate) fn dial(&self) -> io::Result<Dial> {
+        self.addr.at_once().map(|to| Dial { to, options: self.options })
+    }
+
+    /// The same connect for the protocol in another form.
+    pub(crate) fn map<Q>(self, change: impl FnOnce(P) -> Q) -> Outgoing<Q> {
+        let Outgoing { id, addr, limits, options, protocol } = self;
+        Outgoing { id, addr, limits, options, protocol: change(protocol) }
+    }
 }
 
 /// The protocol that is to take over.

@@ -10,45 +10,10 @@ use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::ListenerId;
-use crate::limits::Limits;
+use crate::options::ListenOptions;
 
 /// A factory as every driver can take it: called for each newcomer, None refuses.
 pub type BoxedFactory = Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>> + Send + Sync>;
-
-/// How to listen.
-///
-/// ```
-/// use std::time::Duration;
-/// let mut options = lariat::ListenOptions::default();
-/// options.limits.idle = Some(Duration::from_secs(60));
-/// options.backlog = 128;
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ListenOptions {
-    /// The limits of each accepted connection.
-    pub limits: Limits,
-    /// Connections that wait in the kernel to be accepted \[1024\].
-    pub backlog: u32,
-    /// SO_REUSEPORT: several sockets share one port \[off\].
-    pub reuse_port: bool,
-    /// TCP_NODELAY: small writes leave at once \[on\].
-    pub nodelay: bool,
-    /// For IPv6 addresses, whether IPv4 is left to another socket \[on\].
-    pub v6_only: bool,
-}
-
-impl Default for ListenOptions {
-    fn default() -> ListenOptions {
-        ListenOptions {
-            limits: Limits::default(),
-            backlog: 1024,
-            reuse_port: false,
-            nodelay: true,
-            v6_only: true,
-        }
-    }
-}
 
 /// Boxes a factory for [`Binder::listen`]'s sockets.
 pub(crate) fn boxed<P: Protocol + Send + 'static>(
@@ -85,7 +50,7 @@ impl Binder {
         addr: &Address,
         options: &ListenOptions,
     ) -> Result<(ListenerId, Vec<Bound>)> {
-        options.limits.validate()?;
+        options.validate()?;
         let addrs = addr.resolve(Op::Listen)?;
         let mut sockets = Vec::new();
         let mut failed = None;

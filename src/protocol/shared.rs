@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::control::Closures;
-use super::listen::{Binder, BoxedFactory, ListenOptions, stopped};
-use super::{Boxed, Callback, Effect, Effects, Output};
+use super::listen::{Binder, BoxedFactory, stopped};
+use super::{Boxed, Callback, Effect, Effects, Outgoing, Output};
 use crate::address::Address;
 use crate::buffer::ChunkPool;
 use crate::clock::Clock;
@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::id::{ConnId, IdSource, ListenerId};
 use crate::limits::{Limits, OutputMax};
 use crate::metrics::Metrics;
+use crate::options::{ConnectOptions, ListenOptions, SocketOptions};
 use crate::random::Random;
 use crate::reason::CloseReason;
 use crate::timer::{Timer, Timers};
@@ -109,15 +110,20 @@ impl Shared {
     pub(crate) fn connect(
         &mut self,
         addr: Address,
-        limits: Option<Arc<Limits>>,
+        options: Option<ConnectOptions>,
         protocol: Boxed,
     ) -> ConnId {
-        if let Some(limits) = &limits {
-            // What is written to it before it exists is bounded by these.
-            self.outputs.note(limits);
-        }
         let id = self.ids.reserve();
-        self.effects.list.push(Effect::Connect { id, addr, limits, protocol });
+        let (limits, options) = match options {
+            None => (Arc::clone(&self.limits), SocketOptions::default()),
+            Some(options) => {
+                // What is written to it before it exists is bounded by these.
+                self.outputs.note(&options.limits);
+                (Arc::new(options.limits.clone()), options.socket())
+            }
+        };
+        let outgoing = Outgoing { id, addr, limits, options, protocol };
+        self.effects.list.push(Effect::Connect(Box::new(outgoing)));
         id
     }
 

@@ -20,6 +20,7 @@ use crate::connection::Flags;
 use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
+use crate::options::Dial;
 use crate::protocol::{Bind, Bound, SocketInfo};
 use crate::socket::{self, Reserve, retry};
 
@@ -158,7 +159,7 @@ impl System for MioSystem {
 
     fn bind(&self) -> Bind {
         Box::new(|addr, options| {
-            let listener = socket::listen(addr, options)?;
+            let listener = socket::listen(addr.need_ip()?, options)?;
             Ok(Bound { addr: listener.local_addr()?.into(), socket: Box::new(listener) })
         })
     }
@@ -168,10 +169,8 @@ impl System for MioSystem {
         Some(TcpListener::from_std(*listener))
     }
 
-    fn connect(&mut self, addr: Endpoint) -> io::Result<TcpStream> {
-        let stream = mio::net::TcpStream::connect(addr.need_ip()?)?;
-        stream.set_nodelay(true)?;
-        Ok(stream.into())
+    fn connect(&mut self, dial: &Dial) -> io::Result<TcpStream> {
+        socket::start_connect(dial)
     }
 
     fn register_listener(&mut self, listener: &mut TcpListener, token: u32) -> io::Result<()> {

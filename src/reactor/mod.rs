@@ -21,7 +21,8 @@ use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
-use crate::protocol::{Bound, BoxedFactory, Control, Incoming, ListenOptions, Protocol, Watched};
+use crate::options::{ConnectOptions, ListenOptions};
+use crate::protocol::{Bound, BoxedFactory, Control, Incoming, Protocol, Watched};
 use crate::reason::CloseReason;
 
 use mio_system::MioSystem;
@@ -112,23 +113,23 @@ pub fn connect<P: Protocol + 'static>(
     addr: impl IntoAddress,
     protocol: P,
 ) -> Result<(Option<P>, CloseReason)> {
-    connect_with(addr, Limits::default(), protocol)
+    connect_with(addr, ConnectOptions::default(), protocol)
 }
 
-/// Connects like [`connect`], with limits: the time for a connect to succeed above all.
+/// Connects like [`connect`], with options: the time for a connect to succeed above all.
 ///
 /// # Errors
 ///
 /// As [`connect`], and [`ErrorKind::InvalidLimits`].
 pub fn connect_with<P: Protocol + 'static>(
     addr: impl IntoAddress,
-    limits: Limits,
+    options: ConnectOptions,
     protocol: P,
 ) -> Result<(Option<P>, CloseReason)> {
-    limits.validate()?;
+    options.validate()?;
     let mut reactor = Reactor::new()?;
     client::connect(&addr.into_address(), protocol, |addr, lent| {
-        let id = reactor.control().connect_local_with(addr, limits.clone(), lent)?;
+        let id = reactor.control().connect_local_with(addr, options.clone(), lent)?;
         reactor.inner.shared.watched = Some(Watched { id, reason: None });
         reactor.run()?;
         let watched = reactor.inner.shared.watched.take();
@@ -345,10 +346,10 @@ impl Driver for Reactor {
     fn connect_boxed(
         &mut self,
         addr: Address,
-        limits: Limits,
+        options: ConnectOptions,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId> {
-        self.control().connect_with(addr, limits, protocol)
+        self.control().connect_with(addr, options, protocol)
     }
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
@@ -404,11 +405,28 @@ fn seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::read_back;
 
     /// With the timer of an idle deadline, the figure is 200 bytes in all.
     #[test]
     fn a_connection_takes_at_most_136_bytes_of_the_table() {
         let size = EventLoop::<MioSystem>::ENTRY_SIZE;
         assert!(size <= 136, "{size} bytes: what is rare belongs into the rare part");
+    }
+    #[test]
+    fn every_option_of_a_socket_is_read_back() {
+        read_back::every_option_is_read_back(|| Reactor::new().unwrap());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_option_that_the_system_rejects_is_named() {
+        read_back::what_the_system_rejects_is_named(|| Reactor::new().unwrap());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_connect_leaves_from_the_address_it_is_bound_to() {
+        read_back::a_connect_leaves_from_the_address_it_is_bound_to(|| Reactor::new().unwrap());
     }
 }

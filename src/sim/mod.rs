@@ -53,9 +53,10 @@ use crate::error::{Error, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
-use crate::limits::{DriverLimits, Limits};
+use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
-use crate::protocol::{BoxedFactory, Control, Incoming, ListenOptions, Protocol};
+use crate::options::{ConnectOptions, ListenOptions};
+use crate::protocol::{BoxedFactory, Control, Incoming, Protocol};
 
 pub use check::{check, seeds_from_env};
 pub use faults::{Call, Fault, Faults, Link};
@@ -379,10 +380,10 @@ impl Driver for Sim {
     fn connect_boxed(
         &mut self,
         addr: Address,
-        limits: Limits,
+        options: ConnectOptions,
         protocol: Box<dyn Protocol + Send>,
     ) -> Result<ConnId> {
-        self.control().connect_with(addr, limits, protocol)
+        self.control().connect_with(addr, options, protocol)
     }
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {

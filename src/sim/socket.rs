@@ -42,7 +42,7 @@ pub struct Socket {
 
 impl Socket {
     pub(super) fn dial(network: &Shared, addr: SocketAddr) -> Socket {
-        let end = network.borrow_mut().start_connect(addr, Some(Raw::default()));
+        let end = network.borrow_mut().start_connect(addr, None, Some(Raw::default()));
         Socket { network: Rc::clone(network), end }
     }
 

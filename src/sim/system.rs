@@ -15,6 +15,7 @@ use crate::clock::nanos;
 use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
+use crate::options::Dial;
 use crate::protocol::{Bind, Bound, SocketInfo};
 use crate::reason::CloseReason;
 use crate::socket::retry;
@@ -96,9 +97,10 @@ impl System for SimSystem {
         socket.downcast().ok().map(|listener| *listener)
     }
 
-    fn connect(&mut self, addr: Endpoint) -> io::Result<SimStream> {
-        let addr = addr.need_ip()?;
-        let end = retry(|| self.network.borrow_mut().connect(addr))?;
+    fn connect(&mut self, dial: &Dial) -> io::Result<SimStream> {
+        let addr = dial.to.need_ip()?;
+        let from = dial.options.bind.map(|from| from.need_ip()).transpose()?;
+        let end = retry(|| self.network.borrow_mut().connect(addr, from))?;
         let local = self.network.borrow().endpoints[end].local;
         Ok(SimStream { network: Rc::clone(&self.network), end, local })
     }

@@ -144,8 +144,8 @@ fn a_name_that_stands_for_nothing_is_an_error() {
 fn a_client_may_have_limits_of_its_own() {
     let both = |addr: SocketAddr, limits: &Limits| -> [Given; 2] {
         [
-            lariat::reactor::connect_with(addr, limits.clone(), Asking::default()),
-            lariat::blocking::connect_with(addr, limits.clone(), Asking::default()),
+            lariat::reactor::connect_with(addr, limits.clone().into(), Asking::default()),
+            lariat::blocking::connect_with(addr, limits.clone().into(), Asking::default()),
         ]
     };
     // It lets them in and never answers.

@@ -463,7 +463,8 @@ fn of_ten_thousand_notes_to_a_connection_none_is_lost() {
         let addr = driver.addresses(listener)[0];
         let (told, answered) = std::sync::mpsc::channel();
         let limits = lariat::Limits::default();
-        let id = driver.connect_boxed(addr.into(), limits, Box::new(Answering(told))).unwrap();
+        let id =
+            driver.connect_boxed(addr.into(), limits.into(), Box::new(Answering(told))).unwrap();
         let handle = driver.handle();
         let thread = std::thread::spawn(move || {
             let patience = Duration::from_secs(60);

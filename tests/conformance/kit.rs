@@ -164,7 +164,7 @@ impl Stage<'_> {
         play: Play,
     ) -> ConnId {
         let protocol = Box::new(self.trace.wrap(who, play));
-        self.driver.connect_boxed(addr.into_address(), limits, protocol).unwrap()
+        self.driver.connect_boxed(addr.into_address(), limits.into(), protocol).unwrap()
     }
 
     pub(crate) fn run(&mut self) -> Report {

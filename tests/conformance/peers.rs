@@ -365,7 +365,7 @@ fn relay_to_a_late_reader(stage: &mut Stage<'_>, relayed: fn(&mut Context<'_>, C
                 cx.shutdown_write();
                 Ok(())
             });
-            cx.driver().connect_with(near, limits, writer)?;
+            cx.driver().connect_with(near, limits.into(), writer)?;
             Ok(())
         })
     });

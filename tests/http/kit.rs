@@ -9,8 +9,8 @@ use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::sim::{Faults, Link, Sim};
 use lariat::{
-    BoxedFactory, CloseReason, Context, Driver, Input, Limits, ListenOptions, Outcome, Protocol,
-    Timer,
+    BoxedFactory, CloseReason, ConnectOptions, Context, Driver, Input, ListenOptions, Outcome,
+    Protocol, Timer,
 };
 
 /// More than anything here takes on a machine that does much else.
@@ -101,7 +101,7 @@ pub(crate) fn converse<P: Protocol + Send + 'static>(
                 heard: Arc::clone(&heard),
                 left: Arc::clone(&left),
             };
-            driver.connect_boxed(addr.into(), Limits::default(), Box::new(client)).unwrap();
+            driver.connect_boxed(addr.into(), ConnectOptions::default(), Box::new(client)).unwrap();
             heard
         })
         .collect();

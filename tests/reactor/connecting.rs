@@ -102,7 +102,10 @@ fn a_connect_that_gets_no_answer_times_out() {
     limits.connect = Duration::from_millis(300);
     let trail = Trail::default();
     let watched = Watched(Echo, trail.clone());
-    reactor.control().connect_local_with(addr.as_socket().unwrap(), limits, watched).unwrap();
+    reactor
+        .control()
+        .connect_local_with(addr.as_socket().unwrap(), limits.into(), watched)
+        .unwrap();
     drive(&mut reactor, |_| trail.is_closed());
     assert_eq!(trail.names(), "closed");
     assert_eq!(trail.kind(), CloseKind::TimedOut(Deadline::Connect));

@@ -183,7 +183,7 @@ fn run(seed: u64, traced: bool) -> Ran {
         };
         let actor = Actor::client(&world, kind, target);
         sim.control()
-            .connect_local_with(target.addr, limits, boxed(trace.as_ref(), actor))
+            .connect_local_with(target.addr, limits.into(), boxed(trace.as_ref(), actor))
             .unwrap();
     }
     let raws = world.borrow_mut().dice.within(0..8);

@@ -300,7 +300,7 @@ struct Peers {
 impl Peers {
     fn start(serve: impl Fn(TcpStream) + Send + 'static) -> (Peers, SocketAddr) {
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        let listener = Arc::new(net::listen(any, &crate::ListenOptions::default()).unwrap());
+        let listener = Arc::new(net::listen(any.into(), &crate::ListenOptions::default()).unwrap());
         let addr = listener.local_addr().unwrap();
         let accepting = Arc::clone(&listener);
         let thread = spawn(move || {

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
-use crate::protocol::{ListenOptions, SocketInfo};
+use crate::endpoint::Endpoint;
+use crate::options::{Dial, ListenOptions};
+use crate::protocol::SocketInfo;
 use crate::sync::model;
 
 /// Bytes that an end has room for.
@@ -85,7 +87,7 @@ pub(crate) struct TcpListener {
     addr: SocketAddr,
 }
 
-pub(crate) fn listen(_: SocketAddr, _: &ListenOptions) -> io::Result<TcpListener> {
+pub(crate) fn listen(_: Endpoint, _: &ListenOptions) -> io::Result<TcpListener> {
     let desk = Arc::new(Desk { queue: Mutex::default(), changed: Condvar::default() });
     let addr = enter(Place::Desk(Arc::clone(&desk)));
     Ok(TcpListener { desk, addr })
@@ -200,6 +202,10 @@ pub(crate) struct TcpStream {
     write_timeout: Plain<Option<Duration>>,
 }
 
+pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&dial.to.need_ip()?, timeout)
+}
+
 impl TcpStream {
     pub(crate) fn connect_timeout(addr: &SocketAddr, _: Duration) -> io::Result<TcpStream> {
         for _ in 0..model::roll(4) {
@@ -232,10 +238,6 @@ impl TcpStream {
             }
             None => Err(ErrorKind::ConnectionRefused.into()),
         }
-    }
-
-    pub(crate) fn set_nodelay(&self, _: bool) -> io::Result<()> {
-        Ok(())
     }
 
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -385,7 +387,7 @@ impl Drop for TcpStream {
 }
 
 impl SocketInfo for TcpStream {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
+    fn local_addr(&self) -> io::Result<Endpoint> {
+        Ok(self.local.into())
     }
 }

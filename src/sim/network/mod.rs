@@ -255,13 +255,17 @@ impl Network {
     // ---- connecting --------------------------------------------------------------------------
 
     /// The connect of a driver.
-    pub(super) fn connect(&mut self, addr: SocketAddr) -> io::Result<usize> {
+    pub(super) fn connect(
+        &mut self,
+        addr: SocketAddr,
+        from: Option<SocketAddr>,
+    ) -> io::Result<usize> {
         self.fault(Call::Connect)?;
         if self.descriptors >= self.descriptors_max {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         let failure = self.random.chance(self.faults.connect_errors);
-        let end = self.start_connect(addr, None);
+        let end = self.start_connect(addr, from, None);
         self.count(end);
         if failure {
             let errno = match self.random.below(3) {
@@ -277,10 +281,19 @@ impl Network {
         Ok(end)
     }
 
-    /// Begins a connect, for the driver or for a test's own end.
-    pub(super) fn start_connect(&mut self, remote: SocketAddr, raw: Option<Raw>) -> usize {
+    /// Begins a connect, for the driver or for a test's own end. A local address is taken as it is
+    /// given; another may have it already.
+    pub(super) fn start_connect(
+        &mut self,
+        remote: SocketAddr,
+        from: Option<SocketAddr>,
+        raw: Option<Raw>,
+    ) -> usize {
         let ip = if remote.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { remote.ip() };
-        let local = SocketAddr::new(ip, self.free_port());
+        let mut local = from.unwrap_or_else(|| SocketAddr::new(ip, 0));
+        if local.port() == 0 {
+            local.set_port(self.free_port());
+        }
         let latency = nanos(self.link.latency);
         let end = self.add(local, remote, Progress::Connecting, raw);
         let at = self.now + latency + self.delay();

@@ -1,0 +1,301 @@
+//! How to connect and how to listen: the limits of the connections, and the options of the sockets.
+
+use std::time::Duration;
+
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::limits::Limits;
+
+/// How to listen. Accepted connections have the listener's limits and options.
+///
+/// ```
+/// use std::time::Duration;
+/// use lariat::{Keepalive, ListenOptions};
+///
+/// let mut options = ListenOptions::default();
+/// options.limits.idle = Some(Duration::from_secs(60));
+/// options.backlog = 128;
+/// options.keepalive = Some(Keepalive::default());
+/// ```
+///
+/// The simulator looks at `limits` and `backlog` alone: the others have no meaning there.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListenOptions {
+    /// The limits of each accepted connection.
+    pub limits: Limits,
+    /// Connections that wait in the kernel to be accepted \[1024\]. The system may have a maximum
+    /// of its own (`net.core.somaxconn` on Linux), which it does not tell.
+    pub backlog: u32,
+    /// SO_REUSEPORT: several sockets share one port \[off\].
+    pub reuse_port: bool,
+    /// For IPv6 addresses, whether IPv4 is left to another socket \[on\]. Off, a listener on `[::]`
+    /// serves both, and an IPv4 peer has its IPv4 address.
+    pub v6_only: bool,
+    /// TCP_NODELAY: small writes leave at once \[on\].
+    pub nodelay: bool,
+    /// SO_KEEPALIVE: the system asks a silent peer whether it is still there \[off\].
+    pub keepalive: Option<Keepalive>,
+    /// SO_SNDBUF, in bytes: what the kernel keeps of the output \[the system's choice\]. The system
+    /// changes it within bounds of its own: Linux doubles it, and silently caps it
+    /// (`net.core.wmem_max`).
+    pub send_buffer: Option<usize>,
+    /// SO_RCVBUF, in bytes: what the kernel keeps of the input \[the system's choice\]. The system
+    /// changes it as it does the other.
+    pub receive_buffer: Option<usize>,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions {
+            limits: Limits::default(),
+            backlog: 1024,
+            reuse_port: false,
+            v6_only: true,
+            nodelay: true,
+            keepalive: None,
+            send_buffer: None,
+            receive_buffer: None,
+        }
+    }
+}
+
+impl From<Limits> for ListenOptions {
+    fn from(limits: Limits) -> ListenOptions {
+        ListenOptions { limits, ..ListenOptions::default() }
+    }
+}
+
+impl ListenOptions {
+    /// What accepted sockets have.
+    pub(crate) fn socket(&self) -> SocketOptions {
+        SocketOptions {
+            bind: None,
+            nodelay: self.nodelay,
+            keepalive: self.keepalive,
+            send_buffer: self.send_buffer,
+            receive_buffer: self.receive_buffer,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.limits.validate()?;
+        self.socket().validate()
+    }
+}
+
+/// How to connect.
+///
+/// ```
+/// use std::time::Duration;
+/// use lariat::ConnectOptions;
+///
+/// let mut options = ConnectOptions::default();
+/// options.limits.connect = Duration::from_secs(3);
+/// options.bind = Some(([127, 0, 0, 2], 0).into());
+/// ```
+///
+/// The simulator looks at `limits` and `bind` alone: the others have no meaning there.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectOptions {
+    /// The limits of the connection.
+    pub limits: Limits,
+    /// The local address to connect from \[the system's choice\]. Port 0 takes a free one; another
+    /// port is taken also while an earlier connection from it still waits in the system to be
+    /// forgotten (SO_REUSEADDR).
+    pub bind: Option<Endpoint>,
+    /// TCP_NODELAY: small writes leave at once \[on\].
+    pub nodelay: bool,
+    /// SO_KEEPALIVE: the system asks a silent peer whether it is still there \[off\].
+    pub keepalive: Option<Keepalive>,
+    /// SO_SNDBUF, in bytes \[the system's choice\]; see [`ListenOptions::send_buffer`].
+    pub send_buffer: Option<usize>,
+    /// SO_RCVBUF, in bytes \[the system's choice\]; see [`ListenOptions::receive_buffer`].
+    pub receive_buffer: Option<usize>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions {
+            limits: Limits::default(),
+            bind: None,
+            nodelay: true,
+            keepalive: None,
+            send_buffer: None,
+            receive_buffer: None,
+        }
+    }
+}
+
+impl From<Limits> for ConnectOptions {
+    fn from(limits: Limits) -> ConnectOptions {
+        ConnectOptions { limits, ..ConnectOptions::default() }
+    }
+}
+
+impl ConnectOptions {
+    /// What the socket has.
+    pub(crate) fn socket(&self) -> SocketOptions {
+        SocketOptions {
+            bind: self.bind,
+            nodelay: self.nodelay,
+            keepalive: self.keepalive,
+            send_buffer: self.send_buffer,
+            receive_buffer: self.receive_buffer,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.limits.validate()?;
+        self.socket().validate()
+    }
+}
+
+/// How the system asks a silent peer whether it is still there, for connections that may be idle
+/// for long.
+///
+/// By default a peer that has vanished is found out after two minutes of silence:
+///
+/// ```
+/// let keepalive = lariat::Keepalive::default();
+/// assert_eq!((keepalive.idle.as_secs(), keepalive.interval.as_secs()), (60, 10));
+/// assert_eq!(keepalive.count, 6);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Keepalive {
+    /// The silence before the first probe \[60 s\], in whole seconds, at least one; a fraction is
+    /// dropped. Linux takes at most 32,767 s.
+    pub idle: Duration,
+    /// The time between two probes \[10 s\], in whole seconds, at least one. Linux takes at most
+    /// 32,767 s.
+    pub interval: Duration,
+    /// Probes without an answer after which the connection is broken \[6\]. Linux takes at most
+    /// 127.
+    pub count: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Keepalive {
+        Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 }
+    }
+}
+
+/// The options of one stream's socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketOptions {
+    pub(crate) bind: Option<Endpoint>,
+    pub(crate) nodelay: bool,
+    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) send_buffer: Option<usize>,
+    pub(crate) receive_buffer: Option<usize>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> SocketOptions {
+        ConnectOptions::default().socket()
+    }
+}
+
+impl SocketOptions {
+    /// What no system takes, and what one might take for something else.
+    fn validate(&self) -> Result<()> {
+        let fault =
+            |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
+        if let Some(Keepalive { idle, interval, count }) = self.keepalive {
+            if idle < Duration::from_secs(1) {
+                return fault("keepalive.idle must be at least a second");
+            }
+            if interval < Duration::from_secs(1) {
+                return fault("keepalive.interval must be at least a second");
+            }
+            if count == 0 {
+                return fault("keepalive.count must be at least 1");
+            }
+        }
+        let fits = |size: Option<usize>| size.is_none_or(|s| s > 0 && i32::try_from(s).is_ok());
+        if !fits(self.send_buffer) {
+            return fault("send_buffer must be at least 1 byte and less than 2 GiB");
+        }
+        if !fits(self.receive_buffer) {
+            return fault("receive_buffer must be at least 1 byte and less than 2 GiB");
+        }
+        Ok(())
+    }
+}
+
+/// A connect as it is asked of the system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dial {
+    pub(crate) to: Endpoint,
+    pub(crate) options: SocketOptions,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What both kinds of options say of one change of what they have in common.
+    fn judged(change: impl Fn(&mut SocketOptions)) -> [Option<String>; 2] {
+        let mut socket = SocketOptions::default();
+        change(&mut socket);
+        let SocketOptions { keepalive, send_buffer, receive_buffer, .. } = socket;
+        let default = ConnectOptions::default();
+        let connect = ConnectOptions { keepalive, send_buffer, receive_buffer, ..default };
+        let default = ListenOptions::default();
+        let listen = ListenOptions { keepalive, send_buffer, receive_buffer, ..default };
+        [connect.validate(), listen.validate()].map(|result| {
+            let error = result.err()?;
+            assert_eq!(error.kind(), ErrorKind::InvalidLimits);
+            Some(error.to_string())
+        })
+    }
+
+    fn keepalive(idle: u64, interval: u64, count: u32) -> Keepalive {
+        let (idle, interval) = (Duration::from_millis(idle), Duration::from_millis(interval));
+        Keepalive { idle, interval, count }
+    }
+
+    #[test]
+    fn a_value_that_no_system_takes_is_an_error_that_names_the_option() {
+        let most = i32::MAX as usize;
+        type Change = Box<dyn Fn(&mut SocketOptions)>;
+        let cases: [(Change, &str); 7] = [
+            (Box::new(|s| s.keepalive = Some(keepalive(999, 1000, 1))), "keepalive.idle"),
+            (Box::new(|s| s.keepalive = Some(keepalive(1000, 999, 1))), "keepalive.interval"),
+            (Box::new(|s| s.keepalive = Some(keepalive(1000, 1000, 0))), "keepalive.count"),
+            (Box::new(|s| s.send_buffer = Some(0)), "send_buffer"),
+            (Box::new(move |s| s.send_buffer = Some(most + 1)), "send_buffer"),
+            (Box::new(|s| s.receive_buffer = Some(0)), "receive_buffer"),
+            (Box::new(move |s| s.receive_buffer = Some(most + 1)), "receive_buffer"),
+        ];
+        for (change, option) in cases {
+            for sentence in judged(change) {
+                let sentence = sentence.unwrap();
+                assert!(sentence.starts_with(&format!("these limits cannot work: {option} ")));
+            }
+        }
+        assert_eq!(judged(|s| s.keepalive = Some(keepalive(1000, 1000, 1))), [None, None]);
+        assert_eq!(judged(|s| s.send_buffer = Some(1)), [None, None]);
+        assert_eq!(judged(|s| s.receive_buffer = Some(most)), [None, None]);
+    }
+
+    #[test]
+    fn options_of_limits_have_those_limits_and_nothing_else_changed() {
+        let mut limits = Limits::default();
+        limits.notes_max = 3;
+        let connect = ConnectOptions::from(limits.clone());
+        assert_eq!((connect.limits.notes_max, connect.nodelay), (3, true));
+        let listen = ListenOptions::from(limits);
+        assert_eq!((listen.limits.notes_max, listen.backlog, listen.v6_only), (3, 1024, true));
+        assert!(
+            ListenOptions::from(Limits { read_budget: 0, ..Limits::default() }).validate().is_err()
+        );
+        assert!(
+            ConnectOptions::from(Limits { read_budget: 0, ..Limits::default() })
+                .validate()
+                .is_err()
+        );
+    }
+}

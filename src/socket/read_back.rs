@@ -1,0 +1,207 @@
+//! The options of real sockets as the system tells them, for tests of the drivers that have some.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::driver::Driver;
+use crate::endpoint::Endpoint;
+use crate::error::ErrorKind;
+use crate::options::{ConnectOptions, Keepalive, ListenOptions};
+use crate::protocol::{Context, Input, Outcome, Protocol};
+use crate::reason::{CloseKind, CloseReason, ConnectFailure};
+
+/// Every option of streams on `make`'s drivers, accepted and outgoing.
+pub(crate) fn every_option_is_read_back<D: Driver>(make: impl Fn() -> D) {
+    let ends = |listen, connect| ends(&mut make(), listen, connect);
+    let (listen, connect) = (ListenOptions::default(), ConnectOptions::default());
+    let (accepted, outgoing) = ends(listen.clone(), connect.clone());
+    assert!(accepted.nodelay && outgoing.nodelay, "on by default");
+    assert_eq!((accepted.keepalive, outgoing.keepalive), (None, None), "off by default");
+
+    let without = ListenOptions { nodelay: false, ..listen.clone() };
+    let (accepted, outgoing) = ends(without, connect.clone());
+    assert_eq!((accepted.nodelay, outgoing.nodelay), (false, true));
+    let without = ConnectOptions { nodelay: false, ..connect.clone() };
+    let (accepted, outgoing) = ends(listen.clone(), without);
+    assert_eq!((accepted.nodelay, outgoing.nodelay), (true, false));
+
+    // The least that is taken, and a mixture.
+    let least = keepalive(1, 1, 1);
+    let other = keepalive(70, 7, 3);
+    let (accepted, outgoing) = ends(
+        ListenOptions { keepalive: Some(least), ..listen.clone() },
+        ConnectOptions { keepalive: Some(other), ..connect.clone() },
+    );
+    assert_eq!((accepted.keepalive, outgoing.keepalive), (Some(least), Some(other)));
+
+    let (accepted, outgoing) = ends(
+        ListenOptions { send_buffer: Some(20_000), receive_buffer: Some(30_000), ..listen },
+        ConnectOptions { send_buffer: Some(40_000), receive_buffer: Some(50_000), ..connect },
+    );
+    // Linux doubles what it is given, for its own bookkeeping.
+    let factor = if cfg!(target_os = "linux") { 2 } else { 1 };
+    assert_eq!(accepted.buffers, (20_000 * factor, 30_000 * factor));
+    assert_eq!(outgoing.buffers, (40_000 * factor, 50_000 * factor));
+}
+
+/// The bounds that Linux has for keepalive: at them, and one above.
+#[cfg(target_os = "linux")]
+pub(crate) fn what_the_system_rejects_is_named<D: Driver>(make: impl Fn() -> D) {
+    let most = keepalive(32_767, 32_767, 127);
+    let (listen, connect) = (ListenOptions::default(), ConnectOptions::default());
+    let (accepted, outgoing) = ends(
+        &mut make(),
+        ListenOptions { keepalive: Some(most), ..listen.clone() },
+        ConnectOptions { keepalive: Some(most), ..connect.clone() },
+    );
+    assert_eq!((accepted.keepalive, outgoing.keepalive), (Some(most), Some(most)));
+
+    let too_much = [
+        (keepalive(32_768, 1, 1), "keepalive.idle"),
+        (keepalive(1, 32_768, 1), "keepalive.interval"),
+        (keepalive(1, 1, 128), "keepalive.count"),
+    ];
+    for (keepalive, option) in too_much {
+        let mut driver = make();
+        let options = ListenOptions { keepalive: Some(keepalive), ..listen.clone() };
+        let error = driver.listen_boxed(any(), options, Box::new(|_| None)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidLimits);
+        let sentence = format!("the system rejects the option {option}: Invalid argument");
+        let whole = format!("cannot listen on 127.0.0.1:0: {sentence}");
+        assert!(error.to_string().starts_with(&whole), "{error}");
+
+        let (told, hears) = channel();
+        let options = ConnectOptions { keepalive: Some(keepalive), ..connect.clone() };
+        driver.connect_boxed(([127, 0, 0, 1], 9).into(), options, Box::new(Ending(told))).unwrap();
+        driver.run().unwrap();
+        let (kind, error) = hears.recv().unwrap();
+        assert_eq!(kind, CloseKind::Connect(ConnectFailure::Options));
+        assert!(error.starts_with(&sentence), "{error}");
+    }
+}
+
+/// The local address of outgoing connections.
+#[cfg(target_os = "linux")]
+pub(crate) fn a_connect_leaves_from_the_address_it_is_bound_to<D: Driver>(make: impl Fn() -> D) {
+    let from = |from: Endpoint| {
+        let connect = ConnectOptions { bind: Some(from), ..ConnectOptions::default() };
+        let (accepted, outgoing) = ends(&mut make(), ListenOptions::default(), connect);
+        assert_eq!(outgoing.local, accepted.peer);
+        outgoing.local
+    };
+    let free = from(([127, 0, 0, 2], 0).into());
+    assert_eq!(free.ip(), Some([127, 0, 0, 2].into()));
+    let named = ([127, 0, 0, 3], free.port().unwrap()).into();
+    assert_eq!(from(named), named);
+    // The earlier connection still waits in the system to be forgotten: the client closed first.
+    assert_eq!(from(named), named);
+
+    let (told, hears) = channel();
+    let mut driver = make();
+    // An address of documents, which no machine has.
+    let bind = Some(([192, 0, 2, 1], 0).into());
+    let options = ConnectOptions { bind, ..ConnectOptions::default() };
+    driver.connect_boxed(([127, 0, 0, 1], 9).into(), options, Box::new(Ending(told))).unwrap();
+    driver.run().unwrap();
+    let (kind, error) = hears.recv().unwrap();
+    assert_eq!(kind, CloseKind::Connect(ConnectFailure::AddressUnavailable));
+    assert!(error.starts_with("cannot connect from 192.0.2.1:0: "), "{error}");
+}
+
+fn keepalive(idle: u64, interval: u64, count: u32) -> Keepalive {
+    let (idle, interval) = (Duration::from_secs(idle), Duration::from_secs(interval));
+    let mut keepalive = Keepalive::default();
+    (keepalive.idle, keepalive.interval, keepalive.count) = (idle, interval, count);
+    keepalive
+}
+
+fn any() -> crate::address::Address {
+    SocketAddr::from(([127, 0, 0, 1], 0)).into()
+}
+
+/// What one end of a connection is told of its socket.
+#[derive(Debug)]
+struct Told {
+    nodelay: bool,
+    keepalive: Option<Keepalive>,
+    /// Of the output, of the input.
+    buffers: (usize, usize),
+    local: Endpoint,
+    peer: Endpoint,
+}
+
+impl Told {
+    fn of(stream: &TcpStream) -> Told {
+        let socket = SockRef::from(stream);
+        let keepalive = socket.keepalive().unwrap().then(|| {
+            let mut keepalive = Keepalive::default();
+            keepalive.idle = socket.tcp_keepalive_time().unwrap();
+            keepalive.interval = socket.tcp_keepalive_interval().unwrap();
+            keepalive.count = socket.tcp_keepalive_retries().unwrap();
+            keepalive
+        });
+        Told {
+            nodelay: socket.tcp_nodelay().unwrap(),
+            keepalive,
+            buffers: (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap()),
+            local: stream.local_addr().unwrap().into(),
+            peer: stream.peer_addr().unwrap().into(),
+        }
+    }
+}
+
+/// One connection; what its accepted and its outgoing end are told.
+#[track_caller]
+fn ends(driver: &mut dyn Driver, listen: ListenOptions, connect: ConnectOptions) -> (Told, Told) {
+    let (accepted, hears_accepted) = channel();
+    let factory = Box::new(move |_: &_| Some(Box::new(Telling(accepted.clone())) as _));
+    let listener = driver.listen_boxed(any(), listen, factory).unwrap();
+    let addr = driver.addresses(listener)[0].into();
+    let (outgoing, hears_outgoing) = channel();
+    driver.connect_boxed(addr, connect, Box::new(Telling(outgoing))).unwrap();
+    driver.run().unwrap();
+    (hears_accepted.recv().unwrap(), hears_outgoing.recv().unwrap())
+}
+
+/// Tells of its socket. The outgoing end closes first, and none is left to wait for if it fails.
+struct Telling(Sender<Told>);
+
+impl Protocol for Telling {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.0.send(Told::of(cx.socket.stream().unwrap()))?;
+        match cx.listener() {
+            Some(listener) => cx.driver().stop_listening(listener),
+            None => cx.close(),
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        if let CloseKind::Connect(_) = reason.kind() {
+            cx.driver().shutdown();
+        }
+    }
+}
+
+/// Tells of its end.
+#[cfg(target_os = "linux")]
+struct Ending(Sender<(CloseKind, String)>);
+
+#[cfg(target_os = "linux")]
+impl Protocol for Ending {
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_>, reason: &CloseReason) {
+        let error = reason.error().map(ToString::to_string).unwrap_or_default();
+        self.0.send((reason.kind(), error)).unwrap();
+    }
+}
