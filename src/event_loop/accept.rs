@@ -287,6 +287,15 @@ impl<S: System> EventLoop<S> {
         self.attend(id);
     }
 
+    /// A listener to which the loop would not come back although it could accept.
+    pub(super) fn forgotten_listener(&self) -> Option<String> {
+        let place = self.admission.place(self.shared.metrics.open) != Place::Wait;
+        let ready = |listener: &&Listening<S>| listener.sockets.iter().any(|socket| socket.ready);
+        let listener = self.listening.iter().find(ready)?;
+        let lost = place && (self.newcomers || self.retry.is_none());
+        lost.then(|| format!("{} could accept and nobody tries", listener.id))
+    }
+
     // ---- stopping ----------------------------------------------------------------------------
 
     pub(crate) fn stop_listening(&mut self, id: ListenerId) {

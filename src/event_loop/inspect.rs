@@ -2,9 +2,13 @@
 
 use super::EventLoop;
 use super::system::System;
+use crate::connection::Flags;
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::reason::CloseReason;
+
+/// Connections up to which all are looked at before each wait.
+const FEW: usize = 32;
 
 impl<S: System> EventLoop<S> {
     /// Why the connection ends, if that is decided and `closed` has not been told yet.
@@ -17,5 +21,49 @@ impl<S: System> EventLoop<S> {
         let now = self.shared.clock.exact();
         let conns = self.table.iter().map(|entry| &entry.conn);
         conns.map(|conn| (conn.id(), conn.peer(), conn.decided(now))).collect()
+    }
+
+    /// What waits although the loop is about to sleep, so that nothing would wake it: a sentence
+    /// about the first such thing. Of many connections `all` looks at each one.
+    ///
+    /// Taken between turns, once what was asked for outside of callbacks has been applied.
+    pub(crate) fn forgotten(&self, all: bool) -> Option<String> {
+        if !self.notes.is_empty() {
+            return Some(format!("{} notes have not been delivered", self.notes.len()));
+        }
+        if !self.due.is_empty() {
+            return Some(format!("{} timers were taken out and have not run", self.due.len()));
+        }
+        for (list, what) in [(&self.ready, "has something to do"), (&self.dirty, "has output")] {
+            if let Some(id) = list.first() {
+                return Some(format!("{id} {what} and is in a list that nobody looks at"));
+            }
+        }
+        if let Some(forgotten) = self.forgotten_listener() {
+            return Some(forgotten);
+        }
+        if self.table.len() > FEW && !all {
+            return None;
+        }
+        // No list holds anything, so whoever has work or believes to be in one is lost.
+        let lost = |flags: Flags| flags.any(Flags::LISTED | Flags::DIRTY);
+        let mut conns = self.table.iter().map(|entry| &entry.conn);
+        let conn = conns.find(|conn| conn.has_work() || lost(conn.flags()))?;
+        Some(format!("{} has something to do and is in no list: {:?}", conn.id(), conn.flags()))
+    }
+
+    /// Marks a connection as listed although no list has it, as a defect might.
+    #[cfg(test)]
+    pub(crate) fn lose_lists(&mut self, id: ConnId) {
+        self.list(id);
+        if let Some(entry) = self.table.get_mut(id) {
+            entry.conn.handle_ready(Flags::READABLE);
+        }
+        self.ready.clear();
+    }
+
+    /// Applies what was asked for outside of callbacks, as the next turn would.
+    pub(crate) fn settle_outside(&mut self) {
+        self.apply_outside();
     }
 }

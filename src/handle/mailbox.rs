@@ -122,6 +122,18 @@ impl Mailbox {
         self.given.notify_all();
     }
 
+    /// What waits for the loop to look, in words.
+    pub(crate) fn waiting(&self) -> Option<String> {
+        let inside = self.lock();
+        let Inside { posts, aborts, shutdown, ended, counters, .. } = &*inside;
+        let counts =
+            [posts.len(), aborts.len(), usize::from(*shutdown), usize::from(counters.asked)];
+        let [posts, aborts, shutdown, asked] = counts;
+        (!ended && counts != [0; 4]).then(|| {
+            format!("{posts} posts, {aborts} aborts, {shutdown} shutdown, {asked} questions wait")
+        })
+    }
+
     /// From now on nothing is taken.
     pub(crate) fn end(&self) {
         let mut inside = self.lock();

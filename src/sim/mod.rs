@@ -36,6 +36,7 @@ mod socket;
 mod system;
 mod text;
 mod trace;
+mod wakes;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -68,6 +69,7 @@ pub use trace::{Trace, Traced};
 use ends::Ends;
 use network::Network;
 use system::{Shared, SimSystem};
+use wakes::{GRACE, Watch};
 
 /// The deterministic simulator. It has the reactor's methods, and those that move time and the
 /// network.
@@ -76,6 +78,8 @@ pub struct Sim {
     network: Shared,
     inner: EventLoop<SimSystem>,
     buffer: Box<[u8]>,
+    /// Milliseconds that another thread has between its post and its wake-up.
+    grace: u32,
 }
 
 impl Sim {
@@ -104,11 +108,17 @@ impl Sim {
         let wake = Box::new(move || wake.store(true, Ordering::Release));
         let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
         let clock = Clock::virtual_at(Arc::clone(&shown), start, SystemTime::UNIX_EPOCH);
-        let (network_of_system, ends) = (Rc::clone(&network), Ends::default());
-        let system =
-            SimSystem { network: network_of_system, start, shown, woken, bound: None, ends };
+        let system = SimSystem {
+            network: Rc::clone(&network),
+            start,
+            shown,
+            woken,
+            bound: None,
+            ends: Ends::default(),
+            watch: Watch::default(),
+        };
         let inner = EventLoop::new(system, clock, seed, limits, mailbox);
-        Sim { seed, network, inner, buffer: read_buffer() }
+        Sim { seed, network, inner, buffer: read_buffer(), grace: GRACE }
     }
 
     /// The seed.
@@ -210,7 +220,8 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// A script made the wait for events fail.
+    /// A script made the wait for events fail; or a wake-up was lost: the driver was about to sleep
+    /// although something waits for which nothing would wake it. The sentence says what.
     pub fn run(&mut self) -> Result<Report> {
         self.run_until(|_| false)?;
         if self.inner.is_over() {
@@ -230,8 +241,11 @@ impl Sim {
             if done(self) {
                 return Ok(true);
             }
-            if self.is_over() || self.is_quiet() {
-                return Ok(false);
+            if self.is_over() {
+                return self.judge_mail().map(|()| false);
+            }
+            if self.is_quiet() {
+                return self.judge_quiet().map(|()| false);
             }
             self.turn(None)?;
         }
@@ -278,7 +292,11 @@ impl Sim {
     ///
     /// After a late write, if [`strict`](Sim::strict) says so.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.watch_wait()?;
         let result = self.inner.turn(timeout, &mut self.buffer);
+        if let Some(error) = self.lost_in_turn() {
+            return Err(error);
+        }
         if let Some(late) = self.inner.shared.late_write.take() {
             panic!("{late} (Sim::strict, seed {})", self.seed);
         }

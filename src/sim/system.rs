@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::ends::Ends;
 use super::network::{Edge, Network};
+use super::wakes::Watch;
 use crate::clock::nanos;
 use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
@@ -30,6 +31,7 @@ pub(super) struct SimSystem {
     /// The time that no poll goes beyond: the end of `run_for`.
     pub(super) bound: Option<u64>,
     pub(super) ends: Ends,
+    pub(super) watch: Watch,
 }
 
 pub(super) struct SimStream {
@@ -54,23 +56,24 @@ impl System for SimSystem {
     }
 
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()> {
-        let mut network = self.network.borrow_mut();
+        let now = self.network.borrow().now();
         let woken = self.woken.swap(false, Ordering::AcqRel);
         let until = match timeout {
-            _ if woken => Some(network.now()),
+            _ if woken => Some(now),
             // To the millisecond, as the reactor's system waits.
             Some(timeout) => {
                 let wait = nanos(timeout).div_ceil(1_000_000).saturating_mul(1_000_000);
-                Some(network.now().saturating_add(wait))
+                Some(now.saturating_add(wait))
             }
             None => None,
         };
+        self.judge_wait(until)?;
         let until = match self.bound {
             Some(bound) => Some(until.map_or(bound, |until| until.min(bound))),
             None => until,
         };
-        let edges = network.poll(until)?;
-        drop(network);
+        let result = self.network.borrow_mut().poll(until);
+        let edges = result.inspect_err(|_| self.woken.store(woken, Ordering::Release))?;
         if woken {
             sink.wake();
         }

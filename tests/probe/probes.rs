@@ -24,6 +24,15 @@ fn a_probe_shows_what_was_sent_since_the_last_look() {
 }
 
 #[test]
+fn what_was_sent_is_shown_as_text() {
+    let mut probe = Probe::new(Lines(Bug::None));
+    probe.receive(b"one\r\n");
+    let sent = probe.sent();
+    assert_eq!(format!("{sent:?}"), r#""3\n""#);
+    assert_eq!(sent.into_vec(), b"3\n");
+}
+
+#[test]
 fn a_probe_tells_why_the_connection_ended() {
     let mut probe = Probe::new(Lines(Bug::None));
     probe.receive(b"quit\r\n");

@@ -6,14 +6,18 @@
 mod accepting;
 mod actor;
 mod dice;
+mod faults;
 mod flow;
 mod found;
 mod general;
 mod kit;
+mod network;
+mod reached;
 mod streams;
 #[path = "../shared/toy.rs"]
 mod toy;
 mod turns;
+mod wakes;
 mod watchdog;
 mod world;
 
