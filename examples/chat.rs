@@ -29,11 +29,10 @@
 //! as one of them sleeps in `read` while the other waits for the timer and for what others write.
 //! With `-v` each connection that ends says why; `--help` has the rest.
 //!
-//! **The shared room.** Callbacks of the reactor run on one thread, one after another, and an
-//! `Rc<RefCell<Room>>` is all they need. On the blocking driver clients have threads of their own,
-//! and the room is an `Arc<Mutex<Room>>`, which works on every driver, also in the simulator of the
-//! tests below. `Client` takes either, by the trait `Share`. Nothing is sent while the room is
-//! borrowed or locked: what a callback wishes for others is carried out when it has returned.
+//! **The shared room.** On the blocking driver clients have threads of their own, and so the room
+//! is an `Arc<Mutex<Room>>`, which works on every driver, also in the simulator of the tests below.
+//! A server for the reactor alone could share an `Rc<RefCell<Room>>`. Nothing is sent while the
+//! room is locked: what a callback asks for is carried out when it has returned.
 //!
 //! **The slow reader.** `push_all` neither waits nor holds the writer back: what a client does not
 //! read is kept for it, up to `OUTPUT_MAX`. Stop one with Ctrl-Z while the others talk on: first
@@ -51,21 +50,16 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::mem;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lariat::blocking::Blocking;
-use lariat::reactor::Reactor;
 use lariat::{
-    CloseKind, CloseReason, ConnId, Context, Deadline, Driver, Input, ListenOptions, ListenerId,
-    Outcome, Protocol, Timer,
+    CloseKind, CloseReason, ConnId, Context, Control, Deadline, Input, IntoAddress, ListenOptions,
+    ListenerId, Outcome, Protocol, Timer,
 };
 
 use common::{DriverKind, Options, Program};
@@ -122,22 +116,13 @@ impl Room {
     }
 }
 
-/// A room that several clients have, however they share it.
-trait Share: Clone + 'static {
-    fn with<T>(&self, work: impl FnOnce(&mut Room) -> T) -> T;
-}
+/// The room that all clients have.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Room>>);
 
-/// For drivers that call everybody on one thread.
-impl Share for Rc<RefCell<Room>> {
-    fn with<T>(&self, work: impl FnOnce(&mut Room) -> T) -> T {
-        work(&mut self.borrow_mut())
-    }
-}
-
-/// For every driver.
-impl Share for Arc<Mutex<Room>> {
-    fn with<T>(&self, work: impl FnOnce(&mut Room) -> T) -> T {
-        work(&mut self.lock().unwrap_or_else(PoisonError::into_inner))
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Room> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,8 +136,8 @@ struct Rules {
     verbose: bool,
 }
 
-struct Client<R> {
-    room: R,
+struct Client {
+    room: Shared,
     rules: Rules,
     /// None until the room has let it in.
     name: Option<String>,
@@ -161,8 +146,8 @@ struct Client<R> {
     skipping: bool,
 }
 
-impl<R: Share> Client<R> {
-    fn new(room: &R, rules: Rules) -> Client<R> {
+impl Client {
+    fn new(room: &Shared, rules: Rules) -> Client {
         Client { room: room.clone(), rules, name: None, has_left: false, skipping: false }
     }
 
@@ -178,7 +163,7 @@ impl<R: Share> Client<R> {
                 cx.close();
                 return ControlFlow::Break(());
             }
-            ("/who", _) => tell(cx, &self.room.with(|room| room.who())),
+            ("/who", _) => tell(cx, &self.room.lock().who()),
             (command, _) if command.starts_with('/') => tell(cx, "there are /who and /quit"),
             (name, None) => self.enter(cx, name),
             (text, Some(name)) => self.tell_others(cx, format!("{name}: {text}\n")),
@@ -187,12 +172,12 @@ impl<R: Share> Client<R> {
     }
 
     fn enter(&mut self, cx: &mut Context<'_>, name: &str) {
-        let entered = self.room.with(|room| {
-            let before = room.who();
-            room.enter(cx.id(), name).map(|()| before)
-        });
+        let mut room = self.room.lock();
+        let before = room.who();
+        let entered = room.enter(cx.id(), name);
+        drop(room);
         match entered {
-            Ok(before) => {
+            Ok(()) => {
                 self.name = Some(name.to_owned());
                 tell(cx, &format!("welcome, {name}; here before you: {before}"));
                 self.tell_others(cx, format!("* {name} has come\n"));
@@ -207,19 +192,19 @@ impl<R: Share> Client<R> {
         if mem::replace(&mut self.has_left, true) {
             return;
         }
-        self.room.with(|room| room.leave(cx.id()));
+        self.room.lock().leave(cx.id());
         if !cx.driver().is_stopping() {
             self.tell_others(cx, format!("* {name} has left{why}\n"));
         }
     }
 
     fn tell_others(&self, cx: &mut Context<'_>, line: String) {
-        let others = self.room.with(|room| room.others(cx.id()));
+        let others = self.room.lock().others(cx.id());
         cx.driver().push_all(&others, line);
     }
 }
 
-impl<R: Share> Protocol for Client<R> {
+impl Protocol for Client {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         cx.set_timer(SILENCE, self.rules.idle);
         tell(cx, "hello; what is your name?");
@@ -332,39 +317,24 @@ fn main() -> ExitCode {
 
 fn serve(options: &Options) -> common::Result {
     let rules = Rules { idle: options.idle_timeout.unwrap_or(IDLE), verbose: options.verbose };
+    let room = Shared::default();
+    let mut driver = options.driver()?;
     let mut listeners = Vec::new();
-    match options.driver {
-        DriverKind::Reactor => {
-            let mut reactor = Reactor::with_limits(options.driver_limits())?;
-            let room = Rc::new(RefCell::new(Room::default()));
-            for addrs in &options.addrs {
-                let room = Rc::clone(&room);
-                let factory = move |_: &_| Some(Client::new(&room, rules));
-                listeners.push(reactor.listen_with(&**addrs, listening(), factory)?);
-            }
-            common::run(&mut reactor, &listeners, options)
-        }
-        DriverKind::Blocking => {
-            let mut blocking = Blocking::with_limits(options.driver_limits())?;
-            let room = Arc::new(Mutex::new(Room::default()));
-            for addr in options.addrs.iter().flatten() {
-                listeners.push(listen_anywhere(&mut blocking, *addr, &room, rules)?);
-            }
-            common::run(&mut blocking, &listeners, options)
-        }
+    for addrs in &options.addrs {
+        listeners.push(open(&mut driver.control(), &**addrs, &room, rules)?);
     }
+    common::run(&mut *driver, &listeners, options)
 }
 
-/// Opens a room that can be shared between threads, on any driver.
-fn listen_anywhere(
-    driver: &mut dyn Driver,
-    addr: SocketAddr,
-    room: &Arc<Mutex<Room>>,
+/// Opens the room on an address, on any driver.
+fn open(
+    driver: &mut Control<'_>,
+    addr: impl IntoAddress,
+    room: &Shared,
     rules: Rules,
 ) -> lariat::Result<ListenerId> {
-    let room = Arc::clone(room);
-    let factory = Box::new(move |_: &_| Some(Box::new(Client::new(&room, rules)) as _));
-    driver.listen_boxed(addr.into(), listening(), factory)
+    let room = room.clone();
+    driver.listen_with(addr, listening(), move |_| Some(Client::new(&room, rules)))
 }
 
 fn listening() -> ListenOptions {
@@ -383,9 +353,8 @@ mod tests {
 
     /// A room in the simulator, and somebody of each name in it.
     fn enter(sim: &mut Sim, names: &[&str]) -> Vec<Socket> {
-        let room = Arc::default();
-        let addr = "127.0.0.1:7000".parse().unwrap();
-        let listener = listen_anywhere(sim, addr, &room, RULES).unwrap();
+        let room = Shared::default();
+        let listener = open(&mut sim.control(), "127.0.0.1:7000", &room, RULES).unwrap();
         let addr = sim.addresses(listener)[0];
         let enter = |name: &&str| {
             let client = sim.dial(addr);
@@ -407,9 +376,9 @@ mod tests {
         // Of slashes, so that any part of it that is taken for a line is answered.
         let long = "/".repeat(600);
         let lines = format!("anna\r\n{long}\nhello\n/who\n/help\n\n/quit\nmore");
-        let room = Rc::new(RefCell::new(Room::default()));
+        let room = Shared::default();
         every_split(|| Client::new(&room, RULES), lines.as_bytes());
-        assert_eq!(room.borrow().who(), "nobody");
+        assert_eq!(room.lock().who(), "nobody");
     }
 
     #[test]

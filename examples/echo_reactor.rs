@@ -18,14 +18,12 @@
 //! ready line, the summary) is in `common/`.
 //!
 //! With `--driver blocking` the same protocol runs on threads, and what one sees from outside is
-//! the same but for the ready line; `serve` below has the two side by side.
+//! the same but for the ready line.
 
 mod common;
 
 use std::process::ExitCode;
 
-use lariat::blocking::Blocking;
-use lariat::reactor::Reactor;
 use lariat::{CloseReason, Context, Input, ListenOptions, Outcome, Protocol};
 
 use common::{DriverKind, Options, Program};
@@ -69,27 +67,16 @@ fn main() -> ExitCode {
     })
 }
 
-/// What differs between the drivers is the word that makes one, and that threads ask for `Send`.
+/// The same for both drivers: a protocol that is `Send` runs on threads as well.
 fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> common::Result {
     let mut how = ListenOptions::default();
     how.limits.idle = options.idle_timeout;
+    let mut driver = options.driver()?;
     let mut listeners = Vec::new();
-    match options.driver {
-        DriverKind::Reactor => {
-            let mut reactor = Reactor::with_limits(options.driver_limits())?;
-            for addrs in &options.addrs {
-                let factory = move |_: &_| Some(make());
-                listeners.push(reactor.listen_with(&**addrs, how.clone(), factory)?);
-            }
-            common::run(&mut reactor, &listeners, options)
-        }
-        DriverKind::Blocking => {
-            let mut blocking = Blocking::with_limits(options.driver_limits())?;
-            for addrs in &options.addrs {
-                let factory = move |_: &_| Some(make());
-                listeners.push(blocking.listen_with(&**addrs, how.clone(), factory)?);
-            }
-            common::run(&mut blocking, &listeners, options)
-        }
+    for addrs in &options.addrs {
+        let listener =
+            driver.control().listen_with(&**addrs, how.clone(), move |_| Some(make()))?;
+        listeners.push(listener);
     }
+    common::run(&mut *driver, &listeners, options)
 }

@@ -26,9 +26,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lariat::blocking::Blocking;
 use lariat::http::{Event, Handler, Header, Http, Length, Request, Response, Status};
-use lariat::reactor::Reactor;
 use lariat::{CloseReason, Context, ListenOptions, Metrics, Outcome, Timer};
 
 use common::{DriverKind, Options, Program};
@@ -243,21 +241,10 @@ fn serve(options: &Options) -> common::Result {
     how.limits.idle = options.idle_timeout;
     let tells = options.verbose;
     let make = move |_: &_| Some(Http::new(Hello { route: Route::AtOnce, tells }));
+    let mut driver = options.driver()?;
     let mut listeners = Vec::new();
-    match options.driver {
-        DriverKind::Reactor => {
-            let mut reactor = Reactor::with_limits(options.driver_limits())?;
-            for addrs in &options.addrs {
-                listeners.push(reactor.listen_with(&**addrs, how.clone(), make)?);
-            }
-            common::run(&mut reactor, &listeners, options)
-        }
-        DriverKind::Blocking => {
-            let mut blocking = Blocking::with_limits(options.driver_limits())?;
-            for addrs in &options.addrs {
-                listeners.push(blocking.listen_with(&**addrs, how.clone(), make)?);
-            }
-            common::run(&mut blocking, &listeners, options)
-        }
+    for addrs in &options.addrs {
+        listeners.push(driver.control().listen_with(&**addrs, how.clone(), make)?);
     }
+    common::run(&mut *driver, &listeners, options)
 }

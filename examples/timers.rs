@@ -40,8 +40,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use lariat::blocking::Blocking;
-use lariat::reactor::Reactor;
 use lariat::{
     CloseReason, ConnId, Context, Control, Driver, Handle, Input, ListenOptions, ListenerId,
     Outcome, Protocol, Timer,
@@ -210,17 +208,10 @@ const PROGRAM: Program = Program {
 };
 
 fn main() -> ExitCode {
-    common::main(&PROGRAM, |options| match options.driver {
-        DriverKind::Reactor => {
-            let mut reactor = Reactor::with_limits(options.driver_limits())?;
-            let listeners = prepare(&mut reactor, options)?;
-            common::run(&mut reactor, &listeners, options)
-        }
-        DriverKind::Blocking => {
-            let mut blocking = Blocking::with_limits(options.driver_limits())?;
-            let listeners = prepare(&mut blocking, options)?;
-            common::run(&mut blocking, &listeners, options)
-        }
+    common::main(&PROGRAM, |options| {
+        let mut driver = options.driver()?;
+        let listeners = prepare(&mut *driver, options)?;
+        common::run(&mut *driver, &listeners, options)
     })
 }
 
@@ -230,14 +221,12 @@ fn prepare(driver: &mut dyn Driver, options: &Options) -> lariat::Result<Vec<Lis
     let mut how = ListenOptions::default();
     how.limits.idle = options.idle_timeout;
     let mut listeners = Vec::new();
-    for addr in options.addrs.iter().flatten() {
+    for addrs in &options.addrs {
         let (clients, verbose) = (clients.clone(), options.verbose);
-        let factory = move |_: &_| Some(Box::new(Reminders::new(&clients, verbose)) as _);
-        listeners.push(driver.listen_boxed(addr.into(), how.clone(), Box::new(factory))?);
+        let factory = move |_: &_| Some(Reminders::new(&clients, verbose));
+        listeners.push(driver.control().listen_with(&**addrs, how.clone(), factory)?);
     }
-    let rounds = clients.clone();
-    let begin = move |control: &mut Control<'_>| round(control, rounds);
-    driver.handle().call(begin)?;
+    round(&mut driver.control(), clients.clone());
     // It ends with the process, if not before: nothing can wake it out of its read.
     let handle = driver.handle();
     thread::spawn(move || {

@@ -1,19 +1,20 @@
 //! What every driver offers, so that a program or a test can be written once for all of them.
 
-use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::handle::Handle;
-use crate::id::{ConnId, ListenerId};
+use crate::id::ListenerId;
 use crate::metrics::Metrics;
-use crate::options::{ConnectOptions, ListenOptions};
-use crate::protocol::{BoxedFactory, Protocol};
+use crate::protocol::Control;
 
-/// A driver: what moves bytes and time for protocols. Object-safe; its bounds are the strictest of
-/// all drivers, whose own methods are looser.
+use sealed::Sealed;
+
+/// A driver: what moves bytes and time for protocols. A program or a test that takes a
+/// `&mut dyn Driver` runs on each of them: [`Reactor`](crate::reactor::Reactor),
+/// [`Blocking`](crate::blocking::Blocking) and [`Sim`](crate::sim::Sim). There are no others.
 ///
 /// ```
-/// use lariat::{BoxedFactory, Context, Driver, Input, ListenOptions, Outcome, Protocol};
+/// use lariat::{Context, Driver, Input, Outcome, Protocol};
 ///
 /// struct Echo;
 /// impl Protocol for Echo {
@@ -25,43 +26,20 @@ use crate::protocol::{BoxedFactory, Protocol};
 /// }
 ///
 /// fn listens(driver: &mut dyn Driver) -> lariat::Result<()> {
-///     let factory: BoxedFactory = Box::new(|_| Some(Box::new(Echo)));
-///     let addr = "127.0.0.1:0".into();
-///     let listener = driver.listen_boxed(addr, ListenOptions::default(), factory)?;
+///     let listener = driver.control().listen("127.0.0.1:0", |_| Some(Echo))?;
 ///     assert_ne!(driver.addresses(listener)[0].port(), Some(0));
 ///     Ok(())
 /// }
 ///
 /// listens(&mut lariat::reactor::Reactor::new()?)?;
+/// listens(&mut lariat::blocking::Blocking::new())?;
 /// listens(&mut lariat::sim::Sim::new(1))?;
 /// # Ok::<(), lariat::Error>(())
 /// ```
-pub trait Driver {
-    /// Listens on `addr`.
-    ///
-    /// # Errors
-    ///
-    /// The address cannot be used, or the options contradict one another;
-    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the driver has been shut down.
-    fn listen_boxed(
-        &mut self,
-        addr: Address,
-        options: ListenOptions,
-        factory: BoxedFactory,
-    ) -> Result<ListenerId>;
-
-    /// Connects to `addr`, as [`Control::connect`](crate::Control::connect) does; a failure is told
-    /// to the protocol by `closed`.
-    ///
-    /// # Errors
-    ///
-    /// The options cannot work: see [`ConnectOptions`].
-    fn connect_boxed(
-        &mut self,
-        addr: Address,
-        options: ConnectOptions,
-        protocol: Box<dyn Protocol + Send>,
-    ) -> Result<ConnId>;
+pub trait Driver: Sealed {
+    /// The driver before and after it runs, for listeners, connects and timers above all. What is
+    /// asked for takes effect when it runs.
+    fn control(&mut self) -> Control<'_>;
 
     /// The real addresses of a listener; none once it has stopped.
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint>;
@@ -88,9 +66,22 @@ pub trait Driver {
     /// # Errors
     ///
     /// The system did not let the signals be taken over;
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator, which has none.
-    #[cfg(feature = "signals")]
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator, which has none,
+    /// and without the feature `signals`.
     fn stop_on_signals(&mut self) -> Result<()>;
+}
+
+/// Why signals cannot be taken over.
+#[cfg(not(feature = "signals"))]
+pub(crate) fn without_signals() -> Result<()> {
+    let error =
+        crate::error::Error::new(crate::error::ErrorKind::Unsupported, crate::error::Op::Signals);
+    Err(error.with_detail("lariat was built without the feature `signals`"))
+}
+
+/// What keeps other crates from implementing [`Driver`], so that it can grow.
+pub(crate) mod sealed {
+    pub trait Sealed {}
 }
 
 /// What `run` leaves behind: how shutdown went.

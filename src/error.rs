@@ -26,6 +26,8 @@ pub enum Op {
     Signals,
     /// Asking another thread's driver for something.
     Post,
+    /// Setting a timer of a driver.
+    Timer,
 }
 
 /// The cause of an [`Error`], for a program to decide by.
@@ -154,6 +156,7 @@ impl fmt::Display for Error {
             Op::Limits => "these limits cannot work",
             Op::Signals => "cannot take over signals",
             Op::Post => "cannot reach the driver",
+            Op::Timer => "cannot set the timer",
         };
         f.write_str(tried)?;
         if let Some(addr) = &self.0.addr {

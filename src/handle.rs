@@ -14,7 +14,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::options::{ConnectOptions, ListenOptions};
-use crate::protocol::{Control, Incoming, Protocol};
+use crate::protocol::{Content, Control, Incoming, Protocol};
 
 pub(crate) use mailbox::{Mail, Mailbox};
 pub use refused::Refused;
@@ -111,7 +111,7 @@ impl Handle {
         id: ConnId,
         bytes: impl Into<Bytes>,
     ) -> std::result::Result<(), Refused<Bytes>> {
-        self.post(bytes.into(), |bytes| Post::Write { to: id, bytes })
+        self.post(bytes.into(), |bytes| Post::Write { to: id, content: Content::Shared(bytes) })
     }
 
     /// Sends a note to a connection, received by [`Protocol::notified`], not before `opened`.
@@ -319,9 +319,16 @@ impl fmt::Debug for Handle {
 
 /// A request of another thread.
 pub(crate) enum Post {
-    Write { to: ConnId, bytes: Bytes },
+    /// The content is not of a range: what that is one of is not sent along.
+    Write {
+        to: ConnId,
+        content: Content,
+    },
     ShutdownWrite(ConnId),
     Close(ConnId),
-    Notify { to: ConnId, note: Note },
+    Notify {
+        to: ConnId,
+        note: Note,
+    },
     Call(Box<dyn FnOnce(&mut Control<'_>) + Send>),
 }

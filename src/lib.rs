@@ -102,8 +102,7 @@ pub use metrics::{Closes, Metrics};
 pub use note::Note;
 pub use options::{ConnectOptions, Keepalive, ListenOptions};
 pub use protocol::{
-    BoxedFactory, Context, Control, Incoming, Input, Outcome, Peer, Protocol, Replacement, TimerId,
-    Writer,
+    Context, Control, Incoming, Input, Outcome, Peer, Protocol, Replacement, TimerId, Writer,
 };
 #[cfg(feature = "http")]
 pub use protocols::http;

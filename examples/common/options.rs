@@ -3,7 +3,9 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use lariat::DriverLimits;
+use lariat::blocking::Blocking;
+use lariat::reactor::Reactor;
+use lariat::{Driver, DriverLimits};
 use lexopt::prelude::*;
 
 use super::{Failure, Result};
@@ -231,6 +233,16 @@ impl Options {
             verbose: false,
             quiet: false,
         }
+    }
+
+    /// The driver that was asked for, with its bounds.
+    #[allow(dead_code)] // `echo_blocking` has but one, and names it.
+    pub(crate) fn driver(&self) -> lariat::Result<Box<dyn Driver>> {
+        let limits = self.driver_limits();
+        Ok(match self.driver {
+            DriverKind::Reactor => Box::new(Reactor::with_limits(limits)?),
+            DriverKind::Blocking => Box::new(Blocking::with_limits(limits)?),
+        })
     }
 
     /// The bounds of the driver: what was asked for, and 5 s for connections to finish in.

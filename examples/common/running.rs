@@ -12,25 +12,23 @@ use super::{Options, Result, ready, summary, tell};
 /// went.
 pub(crate) fn run(driver: &mut dyn Driver, listeners: &[ListenerId], options: &Options) -> Result {
     // Only now: until here, Ctrl-C ends the process as it does any other.
-    #[cfg(feature = "signals")]
-    driver.stop_on_signals()?;
+    if cfg!(feature = "signals") {
+        driver.stop_on_signals()?;
+    }
     for listener in listeners {
         for addr in driver.addresses(*listener) {
             ready(addr, &options.how)?;
         }
     }
-    let (duration, stats) = (options.duration, options.stats);
-    // Timers of the driver itself are set by code that runs on it.
-    let set = move |control: &mut Control<'_>| {
-        if let Some(duration) = duration {
-            control.set_timer(duration, |control| control.shutdown());
-        }
-        if let Some(every) = stats {
-            let last = control.metrics();
-            control.set_timer(every, move |control| print_stats(control, every, &last));
-        }
-    };
-    driver.handle().call(set).map_err(lariat::Error::from)?;
+    let mut control = driver.control();
+    if let Some(duration) = options.duration {
+        control.set_timer(duration, |control| control.shutdown());
+    }
+    if let Some(every) = options.stats {
+        let last = control.metrics();
+        control.set_timer(every, move |control| print_stats(control, every, &last));
+    }
+    drop(control);
     let report = driver.run()?;
     summary(options, &driver.metrics(), &report);
     Ok(())

@@ -18,9 +18,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
 use crate::options::Dial;
-use crate::protocol::{
-    Bound, Boxed, BoxedFactory, Content, Effect, NoSocket, Outgoing, Protocol, Shared,
-};
+use crate::protocol::{Bound, Boxed, BoxedFactory, Effect, NoSocket, Outgoing, Protocol, Shared};
 use crate::reason::{By, CloseKind, ConnectFailure};
 
 /// Whose wishes these are: a callback's of a connection, or a closure's.
@@ -43,7 +41,7 @@ pub(super) struct Later {
 }
 
 /// A connect for a protocol that may not leave this thread, and so cannot have one of its own.
-type Local = Outgoing<Box<dyn Protocol>>;
+pub(super) type Local = Outgoing<Box<dyn Protocol>>;
 
 /// Applies what the last callback wished for. It waits for nothing but the locks of others, one at
 /// a time, so that the next callback need not wait long.
@@ -66,14 +64,7 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, locals: bool) {
     for effect in list.drain(..) {
         match effect {
             Effect::Write { to, content, caused } => {
-                let written = match content {
-                    // Copied before the lock was given up.
-                    Content::Shown(range) => Written::TooMany(range.len()),
-                    Content::Copied(range) => Written::Copied(&bytes[range]),
-                    Content::Shared(bytes) => Written::Shared(bytes),
-                    Content::TooMany(count) => Written::TooMany(count),
-                };
-                write_to(author, later, to, written, caused);
+                write_to(author, later, to, content.written(&[], &bytes), caused);
             }
             Effect::ShutdownWrite(id) => wish(author, later, id, Connection::want_fin),
             Effect::Close(id) => wish(author, later, id, Connection::want_close),
@@ -256,7 +247,7 @@ fn connect(
 }
 
 /// Tells a protocol that may not leave this thread that it cannot be connected.
-fn refuse_local(author: &mut Author<'_>, local: Local) {
+pub(super) fn refuse_local(author: &mut Author<'_>, local: Local) {
     let peer = local.dial().map_or(Endpoint::Other, |dial| dial.to);
     let Local { id, limits, mut protocol, .. } = local;
     let Author { hub, shared, .. } = author;

@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::alarms::Alarms;
 use super::cell::{Cell, Signal};
 use super::counters::Counters;
 use super::system::{self, TcpListener};
@@ -18,7 +19,7 @@ use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::{DriverLimits, OutputMax};
 use crate::metrics::Metrics;
 use crate::options::ListenOptions;
-use crate::protocol::{Binder, Bound, Control, Listeners, Shared, Watched};
+use crate::protocol::{Binder, Bound, Common, Listeners, SendClosure, Shared, Watched};
 use crate::reason::CloseReason;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -70,8 +71,8 @@ pub(super) struct State {
     workers: Vec<Arc<Counters>>,
     pub(super) metrics: Metrics,
     pub(super) keep_running: bool,
-    /// The number of the next closure that a timer runs: ids are given out once.
-    pub(super) next_closure: u64,
+    /// Timers of the driver.
+    pub(super) alarms: Alarms,
     /// Every connection has been told that the driver stops; those to come have to be told as well.
     pub(super) draining: bool,
     pub(super) drain_over: bool,
@@ -86,7 +87,7 @@ struct Early {
 }
 
 /// A closure of a handle's.
-pub(super) type Call = Box<dyn FnOnce(&mut Control<'_>) + Send>;
+pub(super) type Call = SendClosure;
 
 /// One call of `listen`.
 pub(super) struct Listening {
@@ -180,8 +181,7 @@ impl Hub {
         let mut shared = Shared::new(self.clock.clone(), ids, seed, binder);
         shared.outputs = self.outputs.clone();
         shared.blame.limit = crate::clock::nanos(self.limits.slow_callback);
-        let hub = Arc::clone(self);
-        shared.totals = Some(Box::new(move || hub.metrics()));
+        shared.common = Some(Arc::clone(self) as Arc<dyn Common>);
         shared
     }
 
@@ -289,21 +289,31 @@ impl Hub {
     /// Takes a request of a handle, or says why not. What `make` makes is the user's: no lock that
     /// is held here is ever held while user code runs.
     pub(super) fn post(self: &Arc<Hub>, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
-        let mut state = lock(&self.state);
+        let state = lock(&self.state);
         if state.ended {
             return Err(Error::new(ErrorKind::Stopped, Op::Post));
         }
         if self.posted.load(Ordering::Acquire) >= self.limits.posts_max {
             return Err(Error::new(ErrorKind::Full, Op::Post));
         }
-        let Some(post) = make() else { return Ok(()) };
+        if let Some(post) = make() {
+            self.place(state, post);
+        }
+        Ok(())
+    }
+
+    /// Takes a request of code outside of `run`, of which there may be any number.
+    pub(super) fn take_post(self: &Arc<Hub>, post: Post) {
+        self.place(lock(&self.state), post);
+    }
+
+    fn place(self: &Arc<Hub>, mut state: MutexGuard<'_, State>, post: Post) {
         self.posted.fetch_add(1, Ordering::AcqRel);
         let to = match post {
             Post::Call(call) => {
                 state.calls.push_back(call);
                 drop(state);
-                self.changed.notify_all();
-                return Ok(());
+                return self.changed.notify_all();
             }
             Post::Write { to, .. } | Post::Notify { to, .. } => to,
             Post::ShutdownWrite(to) | Post::Close(to) => to,
@@ -324,7 +334,6 @@ impl Hub {
                 self.drop_posts([post]);
             }
         }
-        Ok(())
     }
 
     /// Requests have been taken.
@@ -347,7 +356,11 @@ impl Hub {
         state.ended = true;
         let calls = mem::take(&mut state.calls);
         let early = mem::take(&mut state.early);
+        let alarms = state.alarms.take_all();
         drop(state);
+        for closure in alarms {
+            drop_guarded(closure);
+        }
         for call in calls {
             self.count_taken(1);
             drop_guarded(call);

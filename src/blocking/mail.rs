@@ -63,8 +63,8 @@ impl Tools<'_> {
         let mut back = Vec::new();
         for post in mail {
             match post {
-                Post::Write { bytes, .. } => {
-                    self.queue(member, Written::Shared(bytes));
+                Post::Write { content, .. } => {
+                    self.queue(member, content.written(&[], &[]));
                 }
                 Post::ShutdownWrite(_) => member.conn.want_fin(),
                 Post::Close(_) => member.conn.want_close(),

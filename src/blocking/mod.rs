@@ -5,12 +5,14 @@
 //! has set a timer, or others write or send notes to it. [`serve`] is a whole server in a line.
 
 mod accept;
+mod alarms;
 mod cell;
 mod companion;
 mod counters;
 mod effects;
 mod hub;
 mod mail;
+mod outside;
 mod reading;
 mod runner;
 mod sending;
@@ -27,10 +29,11 @@ use std::mem;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::address::{Address, IntoAddress};
+use crate::address::IntoAddress;
 use crate::client;
 use crate::clock::{Clock, Readings};
 use crate::connection::Connection;
+use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -39,14 +42,14 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, Dial, ListenOptions};
-use crate::protocol::{BoxedFactory, Incoming, Outgoing, Protocol, Watched, boxed, stopped};
+use crate::protocol::{Control, Incoming, Outgoing, Protocol, Watched};
 use crate::reason::{By, CloseKind, CloseReason, ConnectFailure};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, thread};
 
-use accept::Acceptor;
 use cell::Cell;
 use hub::{Entered, Hub, HubRemote, Presence, lock};
+use outside::Outside;
 use runner::Runner;
 
 /// Serves `factory`'s protocols on `addr`, a thread for each connection, until Ctrl-C or SIGTERM
@@ -152,7 +155,7 @@ pub fn connect_with<P: Protocol + Send + 'static>(
     options.validate()?;
     let mut driver = Blocking::new();
     client::connect(&addr.into_address(), protocol, |addr, lent| {
-        let id = driver.connect_with(addr, options.clone(), lent)?;
+        let id = driver.control().connect_with(addr, options.clone(), lent)?;
         *lock(&driver.hub.watched) = Some(Watched { id, reason: None });
         driver.run()?;
         let watched = lock(&driver.hub.watched).take();
@@ -164,9 +167,7 @@ pub fn connect_with<P: Protocol + Send + 'static>(
 /// The blocking driver. [`run`](Blocking::run) starts its threads and waits for them.
 pub struct Blocking {
     hub: Arc<Hub>,
-    /// What waits for `run`.
-    acceptors: Vec<Acceptor>,
-    connects: Vec<Outgoing<Box<dyn Protocol + Send>>>,
+    outside: Outside,
 }
 
 impl Default for Blocking {
@@ -195,7 +196,7 @@ impl Blocking {
     fn build(limits: DriverLimits) -> Blocking {
         let clock = Clock::system(Readings { monotonic: system::now, wall: SystemTime::now });
         let hub = Arc::new(Hub::new(clock, limits));
-        Blocking { hub, acceptors: Vec::new(), connects: Vec::new() }
+        Blocking { hub, outside: Outside::default() }
     }
 
     /// Whether accepted connections are served one after another, on the thread that accepts them,
@@ -204,8 +205,8 @@ impl Blocking {
         self.hub.serial.store(serial, Ordering::Relaxed);
     }
 
-    /// Listens on `addr`. `factory` makes a protocol for each newcomer; None refuses it. Newcomers
-    /// are accepted once [`run`](Blocking::run) runs.
+    /// Listens on `addr`, as [`Control::listen`] does. Newcomers are accepted once
+    /// [`run`](Blocking::run) runs.
     ///
     /// # Errors
     ///
@@ -216,7 +217,7 @@ impl Blocking {
         addr: impl IntoAddress,
         factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
     ) -> Result<ListenerId> {
-        self.listen_with(addr, ListenOptions::default(), factory)
+        self.control().listen(addr, factory)
     }
 
     /// Listens with options.
@@ -231,14 +232,7 @@ impl Blocking {
         options: ListenOptions,
         factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
     ) -> Result<ListenerId> {
-        let addr = addr.into_address();
-        if self.hub.is_stopping() {
-            return Err(stopped(&addr));
-        }
-        let (id, sockets) = self.hub.binder().listen(&addr, &options)?;
-        let (limits, factory) = (Arc::new(options.limits), boxed(factory));
-        self.acceptors.extend(effects::listen(&self.hub, id, sockets, limits, factory));
-        Ok(id)
+        self.control().listen_with(addr, options, factory)
     }
 
     /// The real addresses of a listener; none once it has stopped.
@@ -246,49 +240,34 @@ impl Blocking {
         self.hub.listeners.addresses(listener)
     }
 
-    /// Closes a listener. Its connections stay.
-    pub fn stop_listening(&mut self, listener: ListenerId) {
-        self.hub.stop_listening(listener);
-        self.acceptors.retain(|acceptor| acceptor.id != listener);
-    }
-
-    /// Connects to `addr`, on a thread of its own, once [`run`](Blocking::run) runs. A failure is
-    /// told to `protocol` by [`closed`](Protocol::closed) alone. Of several addresses the first is
-    /// taken; a name is not looked up, as for [`Control::connect`](crate::Control::connect).
+    /// Connects to `addr`, as [`Control::connect`] does, on a thread of its own once
+    /// [`run`](Blocking::run) runs.
     pub fn connect(
         &mut self,
         addr: impl IntoAddress,
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
-        self.prepare_connect(addr.into_address(), &ConnectOptions::default(), Box::new(protocol))
+        self.control().connect(addr, protocol)
     }
 
-    /// Connects with options.
+    /// The driver, for connects with limits, timers, counters and shutdown. What is asked for takes
+    /// effect when [`run`](Blocking::run) is called; timers count from now.
     ///
-    /// # Errors
+    /// ```
+    /// use std::time::Duration;
+    /// use lariat::blocking::Blocking;
     ///
-    /// [`ErrorKind::InvalidLimits`].
-    pub fn connect_with(
-        &mut self,
-        addr: impl IntoAddress,
-        options: ConnectOptions,
-        protocol: impl Protocol + Send + 'static,
-    ) -> Result<ConnId> {
-        options.validate()?;
-        Ok(self.prepare_connect(addr.into_address(), &options, Box::new(protocol)))
-    }
-
-    fn prepare_connect(
-        &mut self,
-        addr: Address,
-        options: &ConnectOptions,
-        protocol: Box<dyn Protocol + Send>,
-    ) -> ConnId {
-        let id = lock(&self.hub.ids).reserve();
-        let limits = Arc::new(options.limits.clone());
-        let options = options.socket();
-        self.connects.push(Outgoing { id, addr, limits, options, protocol });
-        id
+    /// let mut driver = Blocking::new();
+    /// driver.control().set_timer(Duration::from_millis(5), |control| control.shutdown());
+    /// driver.keep_running(true);
+    /// driver.run()?;
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    pub fn control(&mut self) -> Control<'_> {
+        let Blocking { hub, outside } = self;
+        let mut shared = hub.shared(hub.clock.exact());
+        shared.stopping = hub.is_stopping();
+        Control::outside(shared, |shared| outside.take_in(hub, shared))
     }
 
     /// Runs until [shutdown](Handle::shutdown), or until no listener, no connection and no
@@ -300,14 +279,14 @@ impl Blocking {
     pub fn run(&mut self) -> Result<Report> {
         let hub = &self.hub;
         // All are entered before the first of them runs: their number decides which are too many.
-        let connects = mem::take(&mut self.connects).into_iter();
+        let connects = mem::take(&mut self.outside.connects).into_iter();
         let entered: Vec<(Arc<Cell>, Dial)> =
             connects.map(|outgoing| enter_connect(hub, outgoing)).collect();
         for (cell, dial) in entered {
             run_connect(hub, cell, dial);
         }
         let mut runner = Runner::new(&self.hub);
-        for acceptor in self.acceptors.drain(..) {
+        for acceptor in self.outside.acceptors.drain(..) {
             if let Err(error) = acceptor.start(&self.hub) {
                 self.hub.shutdown();
                 runner.drain();
@@ -338,13 +317,18 @@ impl Blocking {
     ///
     /// # Errors
     ///
-    /// The system did not let the signals be taken over, or gave no thread to wait for them.
-    #[cfg(feature = "signals")]
+    /// The system did not let the signals be taken over, or gave no thread to wait for them;
+    /// [`ErrorKind::Unsupported`] without the feature `signals`.
     pub fn stop_on_signals(&mut self) -> Result<()> {
-        let failed = |error| Error::from_io(Op::Signals, error);
-        crate::signals::end_at_the_second().map_err(failed)?;
-        let handle = self.handle();
-        crate::signals::wait_on_a_thread(move || handle.shutdown()).map_err(failed)
+        #[cfg(not(feature = "signals"))]
+        return crate::driver::without_signals();
+        #[cfg(feature = "signals")]
+        {
+            let failed = |error| Error::from_io(Op::Signals, error);
+            crate::signals::end_at_the_second().map_err(failed)?;
+            let handle = self.handle();
+            crate::signals::wait_on_a_thread(move || handle.shutdown()).map_err(failed)
+        }
     }
 }
 
@@ -423,23 +407,11 @@ impl Drop for Blocking {
     }
 }
 
-impl Driver for Blocking {
-    fn listen_boxed(
-        &mut self,
-        addr: Address,
-        options: ListenOptions,
-        factory: BoxedFactory,
-    ) -> Result<ListenerId> {
-        self.listen_with(addr, options, move |incoming| factory(incoming))
-    }
+impl Sealed for Blocking {}
 
-    fn connect_boxed(
-        &mut self,
-        addr: Address,
-        options: ConnectOptions,
-        protocol: Box<dyn Protocol + Send>,
-    ) -> Result<ConnId> {
-        self.connect_with(addr, options, protocol)
+impl Driver for Blocking {
+    fn control(&mut self) -> Control<'_> {
+        Blocking::control(self)
     }
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
@@ -462,7 +434,6 @@ impl Driver for Blocking {
         Blocking::keep_running(self, keep);
     }
 
-    #[cfg(feature = "signals")]
     fn stop_on_signals(&mut self) -> Result<()> {
         Blocking::stop_on_signals(self)
     }

@@ -11,7 +11,7 @@ use super::effects::{self, Author};
 use super::hub::{Call, Hub, State, lock};
 use super::system;
 use crate::driver::Report;
-use crate::protocol::{Closure, Shared, TimerOwner};
+use crate::protocol::{Closure, Shared};
 
 /// How long the end of a run waits for threads that have nothing more to do, or do not come back.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -25,30 +25,29 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn new(hub: &Arc<Hub>) -> Runner {
-        let mut shared = hub.shared(hub.clock.exact());
-        shared.closures.begin_at(lock(&hub.state).next_closure);
+        let shared = hub.shared(hub.clock.exact());
         Runner { hub: Arc::clone(hub), shared, published: hub.add_worker() }
     }
 
     /// Waits until shutdown, or until nothing is left.
     pub(super) fn run(&mut self) -> Report {
         let hub = Arc::clone(&self.hub);
-        let idle = |state: &State, busy: bool| {
+        let idle = |state: &State| {
             state.cells.is_empty()
                 && state.listeners.is_empty()
                 && state.acceptors == 0
-                && !busy
+                && state.calls.is_empty()
+                && state.alarms.is_empty()
                 && !state.keep_running
         };
         loop {
-            self.wait(None, |state, busy| hub.is_stopping() || idle(state, busy));
+            self.wait(None, |state| hub.is_stopping() || idle(state));
             if hub.is_stopping() {
                 return self.drain();
             }
             self.wait_gone(Some(system::now() + LAST_WAIT));
             // A closure that ran meanwhile may have begun something new.
-            let state = lock(&hub.state);
-            if idle(&state, !state.calls.is_empty() || self.shared.closures.len() > 0) {
+            if idle(&lock(&hub.state)) {
                 return Report::default();
             }
         }
@@ -74,17 +73,16 @@ impl Runner {
 
     /// Waits until no connection and no acceptor is left.
     fn wait_empty(&mut self, until: Option<Instant>) {
-        self.wait(until, |state, _| state.cells.is_empty() && state.acceptors == 0);
+        self.wait(until, |state| state.cells.is_empty() && state.acceptors == 0);
     }
 
     /// Waits until the threads of the connections have let go of everything.
     fn wait_gone(&mut self, until: Option<Instant>) {
-        self.wait(until, |state, _| state.threads == 0);
+        self.wait(until, |state| state.threads == 0);
     }
 
-    /// Waits until `over`, which is told whether closures wait or timers are set, at most until
-    /// `until`. They run meanwhile.
-    fn wait(&mut self, until: Option<Instant>, over: impl Fn(&State, bool) -> bool) {
+    /// Waits until `over`, at most until `until`. Closures and timers run meanwhile.
+    fn wait(&mut self, until: Option<Instant>, over: impl Fn(&State) -> bool) {
         let hub = Arc::clone(&self.hub);
         loop {
             self.run_timers();
@@ -92,12 +90,10 @@ impl Runner {
             let calls = mem::take(&mut lock(&hub.state).calls);
             calls.into_iter().for_each(|call| self.run_call(call));
             let state = lock(&hub.state);
-            let busy = !state.calls.is_empty();
-            if over(&state, busy || self.shared.closures.len() > 0) {
+            if over(&state) {
                 return;
             }
-            let timer = self.shared.timers.next().filter(|next| *next < u64::MAX);
-            let timer = if busy { Some(0) } else { timer };
+            let timer = if state.calls.is_empty() { state.alarms.next() } else { Some(0) };
             let now = hub.clock.exact();
             let timer = timer.map(|timer| Duration::from_nanos(timer.saturating_sub(now)));
             let left = until.map(|until| until.saturating_duration_since(system::now()));
@@ -114,26 +110,25 @@ impl Runner {
 
     fn run_call(&mut self, call: Call) {
         self.hub.count_taken(1);
-        self.shared.stopping = self.hub.is_stopping();
-        self.shared.run_closure(call as Closure);
-        self.apply();
+        self.run_closure(call);
     }
 
-    /// Runs the timers that are due. Those set meanwhile wait for the next time, also when they
-    /// have no delay.
+    /// Runs the timers that are due. Those set meanwhile wait for the next time.
     fn run_timers(&mut self) {
-        let now = self.hub.clock.exact();
-        let mut due = Vec::new();
-        while let Some((owner, _)) = self.shared.timers.pop_due(now) {
-            if let TimerOwner::Closure(number) = owner {
-                due.push(number);
-            }
+        let hub = Arc::clone(&self.hub);
+        let fired = lock(&hub.state).alarms.fired(hub.clock.exact());
+        for timer in fired {
+            // Looked for one at a time: the one before may have cancelled it.
+            let Some(closure) = lock(&hub.state).alarms.take(timer) else { continue };
+            self.shared.metrics.timers += 1;
+            self.run_closure(closure);
         }
-        for number in due {
-            self.shared.stopping = self.hub.is_stopping();
-            self.shared.run_timer(number);
-            self.apply();
-        }
+    }
+
+    fn run_closure(&mut self, closure: Closure) {
+        self.shared.stopping = self.hub.is_stopping();
+        self.shared.run_closure(closure);
+        self.apply();
     }
 
     fn apply(&mut self) {
@@ -151,7 +146,6 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        lock(&self.hub.state).next_closure = self.shared.closures.next_number();
         self.publish();
         self.hub.remove_worker(&self.published);
     }

@@ -8,7 +8,7 @@ use crate::connection::{Flags, Queued, Written};
 use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::note::Note;
-use crate::protocol::{Boxed, Content, Effect, Protocol, Successor, TimerOwner};
+use crate::protocol::{Boxed, Effect, Protocol, Successor, TimerOwner};
 
 impl<S: System> EventLoop<S> {
     /// Step 1: what code outside of callbacks wished for.
@@ -30,12 +30,7 @@ impl<S: System> EventLoop<S> {
         for effect in list.drain(..) {
             match effect {
                 Effect::Write { to, content, caused } => {
-                    let written = match content {
-                        Content::Shown(range) => Written::Copied(&shown[range]),
-                        Content::Copied(range) => Written::Copied(&bytes[range]),
-                        Content::Shared(bytes) => Written::Shared(bytes),
-                        Content::TooMany(count) => Written::TooMany(count),
-                    };
+                    let written = content.written(shown, &bytes);
                     self.write_to(to, written, by.filter(|_| caused));
                 }
                 Effect::ShutdownWrite(id) => self.wish(id, |conn| conn.want_fin()),

@@ -44,7 +44,7 @@ use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::note::Note;
-use crate::protocol::{Binder, Content, Effect, Listeners, Shared, TimerOwner};
+use crate::protocol::{Binder, Effect, Listeners, Shared, TimerOwner};
 use crate::timer::TimerKey;
 
 pub(crate) use accept::Factory;
@@ -177,10 +177,10 @@ impl<S: System> EventLoop<S> {
         self.table.len() == 0
             && self.shared.effects.is_empty()
             && (self.draining
-                || !(self.keep_running
-                    || !self.listening.is_empty()
-                    || self.shared.closures.len() > 0
-                    || self.mailbox.has_mail()))
+                || (!self.keep_running
+                    && self.listening.is_empty()
+                    && self.shared.closures.is_empty()
+                    && !self.mailbox.has_mail()))
     }
 
     /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens.
@@ -290,8 +290,7 @@ impl<S: System> EventLoop<S> {
         for post in posts {
             let list = &mut self.shared.effects.list;
             match post {
-                Post::Write { to, bytes } => {
-                    let content = Content::Shared(bytes);
+                Post::Write { to, content } => {
                     list.push(Effect::Write { to, content, caused: false });
                 }
                 Post::ShutdownWrite(id) => list.push(Effect::ShutdownWrite(id)),

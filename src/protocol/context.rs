@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Callback, Control, Peer, Protocol, Shared, TimerOwner};
+use super::{Callback, Control, Peer, Protocol, Shared, TimerId, TimerOwner};
 use crate::address::IntoAddress;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
@@ -200,6 +200,50 @@ impl Context<'_> {
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
         self.driver().connect(addr, protocol)
+    }
+
+    /// Runs `code` on the driver's thread after `delay`, as [`Control::set_timer`] does: it
+    /// outlives this connection. `cx.driver().cancel_timer(..)` takes it back.
+    ///
+    /// A client that comes back, a second after its connection has ended:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lariat::{CloseReason, Context, Endpoint, Input, Outcome, Protocol};
+    /// struct Client(Endpoint);
+    ///
+    /// impl Protocol for Client {
+    ///     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+    ///         input.consume_all();
+    ///         Ok(())
+    ///     }
+    ///     fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
+    ///         let addr = self.0;
+    ///         cx.after(Duration::from_secs(1), move |driver| {
+    ///             driver.connect(addr, Client(addr));
+    ///         });
+    ///     }
+    /// }
+    /// ```
+    pub fn after(
+        &mut self,
+        delay: Duration,
+        code: impl FnOnce(&mut Control<'_>) + Send + 'static,
+    ) -> TimerId {
+        self.driver().set_timer(delay, code)
+    }
+
+    /// Runs `code` like [`after`](Context::after), which may not leave this thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::set_timer_local`].
+    pub fn after_local(
+        &mut self,
+        delay: Duration,
+        code: impl FnOnce(&mut Control<'_>) + 'static,
+    ) -> Result<TimerId> {
+        self.driver().set_timer_local(delay, code)
     }
 
     /// What can be asked of the driver: other connects, listeners, timers that outlive this

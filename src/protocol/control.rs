@@ -1,25 +1,20 @@
-//! What code that runs on a driver outside of any connection may do.
+//! The driver, as callbacks, closures and code outside of it reach it.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use super::listen::boxed;
-use super::{Boxed, Effect, Incoming, Peer, Protocol, Shared, TimerOwner};
+use super::{Boxed, Effect, Incoming, Peer, Protocol, Shared, TimerId};
 use crate::address::IntoAddress;
-use crate::clock::nanos;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
-use crate::error::Result;
-use crate::guard::{drop_guarded, guarded};
+use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
-use crate::timer::TimerKey;
-
-/// A closure that runs on the driver's thread.
-pub(crate) type Closure = Box<dyn FnOnce(&mut Control<'_>)>;
 
 /// The driver, for connects, listeners, timers of its own, counters and shutdown.
 ///
@@ -52,7 +47,7 @@ pub(crate) type Closure = Box<dyn FnOnce(&mut Control<'_>)>;
 ///
 /// [`Handle::call`]: crate::Handle::call
 pub struct Control<'a> {
-    shared: &'a mut Shared,
+    shared: Lent<'a>,
     /// The callback that asks; None for a closure of the driver and for code outside of `run`.
     asking: Option<Asking<'a>>,
 }
@@ -66,16 +61,54 @@ struct Asking<'a> {
     answering: bool,
 }
 
-/// Names a timer of a driver, to cancel it. Never given out twice.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TimerId {
-    key: TimerKey,
-    number: u64,
+/// What a `Control` stands on.
+enum Lent<'a> {
+    To(&'a mut Shared),
+    /// Made for this `Control` alone, and handed back at its end.
+    Made(Made<'a>),
+}
+
+struct Made<'a> {
+    shared: Box<Shared>,
+    take_back: Box<dyn FnMut(&mut Shared) + 'a>,
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        (self.take_back)(&mut self.shared);
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        match self {
+            Lent::To(shared) => shared,
+            Lent::Made(made) => &made.shared,
+        }
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Shared {
+        match self {
+            Lent::To(shared) => shared,
+            Lent::Made(made) => &mut made.shared,
+        }
+    }
 }
 
 impl<'a> Control<'a> {
     pub(crate) fn new(shared: &'a mut Shared) -> Control<'a> {
-        Control { shared, asking: None }
+        Control { shared: Lent::To(shared), asking: None }
+    }
+
+    /// The driver as code outside of it sees one whose state no thread can keep: `take_back` is
+    /// given what was asked for when the `Control` is dropped.
+    pub(crate) fn outside(shared: Shared, take_back: impl FnMut(&mut Shared) + 'a) -> Control<'a> {
+        let made = Made { shared: Box::new(shared), take_back: Box::new(take_back) };
+        Control { shared: Lent::Made(made), asking: None }
     }
 
     /// The driver as a callback sees it.
@@ -85,7 +118,7 @@ impl<'a> Control<'a> {
         shown: &'a [u8],
         answering: bool,
     ) -> Control<'a> {
-        Control { shared, asking: Some(Asking { conn, shown, answering }) }
+        Control { shared: Lent::To(shared), asking: Some(Asking { conn, shown, answering }) }
     }
 
     // ---- time and counters -------------------------------------------------------------------
@@ -125,7 +158,7 @@ impl<'a> Control<'a> {
         let shown = self.asking.as_ref().map_or(&[][..], |asking| asking.shown);
         let own = self.asking.as_mut().filter(|asking| asking.conn.id() == id);
         let own = own.map(|asking| &mut *asking.conn);
-        Peer { id, caused, shared: self.shared, shown, own }
+        Peer { id, caused, shared: &mut self.shared, shown, own }
     }
 
     /// Queues `bytes` for each of `ids` without copying and without ever holding the writer. A
@@ -241,24 +274,44 @@ impl<'a> Control<'a> {
 
     // ---- timers ------------------------------------------------------------------------------
 
-    /// Runs `code` on the driver's thread after `delay`, never early. It keeps the driver running
-    /// until then; shutdown does not wait for it. Zero runs it in the next turn, a delay too long
-    /// to count never.
+    /// Runs `code` on the driver's thread after `delay`, never early. It belongs to no connection,
+    /// and keeps the driver running until then; shutdown does not wait for it. Zero runs it in the
+    /// next turn, a delay too long to count never.
+    ///
+    /// On the blocking driver it runs on the thread that called
+    /// [`run`](crate::blocking::Blocking::run), whichever thread has set it.
     pub fn set_timer(
         &mut self,
         delay: Duration,
-        code: impl FnOnce(&mut Control<'_>) + 'static,
+        code: impl FnOnce(&mut Control<'_>) + Send + 'static,
     ) -> TimerId {
-        self.shared.set_closure(delay, Box::new(code))
+        match &self.shared.common {
+            Some(common) => common.set_timer(delay, Box::new(code)),
+            None => self.shared.set_closure(delay, Box::new(code)),
+        }
+    }
+
+    /// Runs `code` like [`set_timer`](Control::set_timer), which may not leave this thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] on the blocking driver, where another thread would run it.
+    pub fn set_timer_local(
+        &mut self,
+        delay: Duration,
+        code: impl FnOnce(&mut Control<'_>) + 'static,
+    ) -> Result<TimerId> {
+        if self.shared.common.is_some() {
+            let error = Error::new(ErrorKind::Unsupported, Op::Timer);
+            return Err(error.with_detail("another thread would run the closure"));
+        }
+        Ok(self.shared.set_closure(delay, Box::new(code)))
     }
 
     /// Cancels a timer of [`set_timer`](Control::set_timer); false when it has run or was cancelled
     /// before.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
-        self.shared.take_closure(timer.number, Some(timer.key)).is_some_and(|closure| {
-            drop_guarded(closure);
-            true
-        })
+        self.shared.cancel_closure(timer)
     }
 
     // ---- the driver --------------------------------------------------------------------------
@@ -272,79 +325,5 @@ impl<'a> Control<'a> {
 impl fmt::Debug for Control<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control").finish_non_exhaustive()
-    }
-}
-
-/// The closures that timers of the driver run, by number.
-#[derive(Default)]
-pub(crate) struct Closures {
-    next: u64,
-    waiting: std::collections::BTreeMap<u64, Closure>,
-}
-
-impl Closures {
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Goes on where the closures of an earlier run ended.
-    pub(crate) fn begin_at(&mut self, number: u64) {
-        self.next = number;
-    }
-
-    pub(crate) fn next_number(&self) -> u64 {
-        self.next
-    }
-}
-
-impl Drop for Closures {
-    fn drop(&mut self) {
-        for (_, closure) in std::mem::take(&mut self.waiting) {
-            drop_guarded(closure);
-        }
-    }
-}
-
-impl Shared {
-    fn set_closure(&mut self, delay: Duration, closure: Closure) -> TimerId {
-        let number = self.closures.next;
-        self.closures.next += 1;
-        self.closures.waiting.insert(number, closure);
-        let key = self.timers.arm(self.deadline_after(delay), TimerOwner::Closure(number));
-        TimerId { key, number }
-    }
-
-    fn take_closure(&mut self, number: u64, armed: Option<TimerKey>) -> Option<Closure> {
-        let closure = self.closures.waiting.remove(&number)?;
-        if let Some(key) = armed {
-            self.timers.cancel(key);
-        }
-        Some(closure)
-    }
-
-    /// The deadline of a timer that is set now.
-    pub(crate) fn deadline_after(&self, delay: Duration) -> u64 {
-        match nanos(delay) {
-            // The tick lies in the past, so the next turn finds it due.
-            0 => self.clock.tick(),
-            delay => self.clock.exact().saturating_add(delay),
-        }
-    }
-
-    /// Runs the closure of a timer that has fired, unless it was cancelled meanwhile.
-    pub(crate) fn run_timer(&mut self, number: u64) {
-        if let Some(closure) = self.take_closure(number, None) {
-            self.metrics.timers += 1;
-            self.run_closure(closure);
-        }
-    }
-
-    /// Runs a closure; what it wished for is left to be applied, also when it panicked.
-    pub(crate) fn run_closure(&mut self, closure: Closure) {
-        let mut control = Control::new(self);
-        if let Err(panic) = guarded(|| closure(&mut control)) {
-            self.metrics.panics += 1;
-            log::error!(target: "lariat::dispatch", "a closure on the driver panicked: {panic}");
-        }
     }
 }

@@ -12,6 +12,7 @@ use super::Protocol;
 use super::listen::{Bound, BoxedFactory};
 use super::output::place_in;
 use crate::address::Address;
+use crate::connection::Written;
 use crate::guard::drop_guarded;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
@@ -39,6 +40,18 @@ impl Content {
             Content::Shown(range) | Content::Copied(range) => range.len(),
             Content::Shared(bytes) => bytes.len(),
             Content::TooMany(count) => *count,
+        }
+    }
+
+    /// What a connection is to take in. `shown` is the input of the callback, and `bytes` what its
+    /// writes have copied. Where no input is shown any more, nothing is a range of it: see
+    /// [`Effects::copy_shown`].
+    pub(crate) fn written<'a>(self, shown: &'a [u8], bytes: &'a [u8]) -> Written<'a> {
+        match self {
+            Content::Shown(range) => Written::Copied(&shown[range]),
+            Content::Copied(range) => Written::Copied(&bytes[range]),
+            Content::Shared(bytes) => Written::Shared(bytes),
+            Content::TooMany(count) => Written::TooMany(count),
         }
     }
 }

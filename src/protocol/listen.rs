@@ -13,7 +13,8 @@ use crate::id::ListenerId;
 use crate::options::ListenOptions;
 
 /// A factory as every driver can take it: called for each newcomer, None refuses.
-pub type BoxedFactory = Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>> + Send + Sync>;
+pub(crate) type BoxedFactory =
+    Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>> + Send + Sync>;
 
 /// Boxes a factory for [`Binder::listen`]'s sockets.
 pub(crate) fn boxed<P: Protocol + Send + 'static>(

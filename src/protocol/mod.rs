@@ -4,6 +4,7 @@
 //! wish for things: bytes to be written, the connection to be closed, a timer to be set. No
 //! callback runs inside another; wishes take effect when the callback has returned.
 
+mod closures;
 mod context;
 mod control;
 mod effects;
@@ -24,19 +25,20 @@ use crate::reason::CloseReason;
 use crate::timer::Timer;
 
 pub(crate) use crate::grammar::Callback;
+pub use closures::TimerId;
+pub(crate) use closures::{Closure, Closures, SendClosure};
 pub use context::Context;
 pub(crate) use context::{NoSocket, SocketInfo};
-pub(crate) use control::Closure;
-pub use control::{Control, TimerId};
+pub use control::Control;
 pub(crate) use effects::{Boxed, Content, Effect, Effects, Outgoing, Successor};
 pub use forward::Callbacks;
 pub use input::Input;
-pub use listen::BoxedFactory;
-pub(crate) use listen::{Bind, Binder, Bound, Listeners, boxed, stopped};
+pub(crate) use listen::BoxedFactory;
+pub(crate) use listen::{Bind, Binder, Bound, Listeners, stopped};
 pub(crate) use output::{Output, Part};
 pub use peer::Peer;
 pub use replacement::Replacement;
-pub(crate) use shared::{Shared, TimerOwner, Watched};
+pub(crate) use shared::{Common, Shared, TimerOwner, Watched};
 pub use writer::Writer;
 
 /// What a callback returns. `?` works on any error, also on a `&str` or a `String`.

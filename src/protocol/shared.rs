@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::control::Closures;
 use super::listen::{Binder, BoxedFactory, stopped};
-use super::{Boxed, Callback, Effect, Effects, Outgoing, Output};
+use super::{
+    Boxed, Callback, Closure, Closures, Effect, Effects, Outgoing, Output, SendClosure, TimerId,
+};
 use crate::address::Address;
 use crate::buffer::ChunkPool;
 use crate::clock::Clock;
@@ -60,10 +61,20 @@ pub(crate) struct Shared {
     #[cfg(feature = "http")]
     pub(crate) date: crate::date::DateLine,
     pub(crate) binder: Binder,
-    pub(crate) closures: Closures,
-    /// Where the counters of a driver of several threads come together.
-    pub(crate) totals: Option<Box<dyn Fn() -> Metrics>>,
+    pub(crate) closures: Closures<Closure>,
+    /// None where one thread is the whole driver.
+    pub(crate) common: Option<Arc<dyn Common>>,
     pub(crate) watched: Option<Watched>,
+}
+
+/// What the threads of a driver have in common.
+pub(crate) trait Common {
+    /// The counters of all of them.
+    fn metrics(&self) -> Metrics;
+    /// Sets a timer, whose closure one of them runs.
+    fn set_timer(&self, delay: Duration, closure: SendClosure) -> TimerId;
+    /// Takes back the closure of a timer, unless it has run.
+    fn cancel_timer(&self, timer: TimerId) -> Option<SendClosure>;
 }
 
 /// One connection whose end somebody waits for.
@@ -94,14 +105,17 @@ impl Shared {
             date: crate::date::DateLine::default(),
             binder,
             closures: Closures::default(),
-            totals: None,
+            common: None,
             watched: None,
         }
     }
 
     /// The driver's counters up to now.
     pub(crate) fn metrics(&self) -> Metrics {
-        let mut metrics = self.totals.as_ref().map_or_else(|| self.metrics.clone(), |sum| sum());
+        let mut metrics = match &self.common {
+            Some(common) => common.metrics(),
+            None => self.metrics.clone(),
+        };
         metrics.age = Duration::from_nanos(self.clock.exact());
         metrics
     }

@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::address::{Address, IntoAddress};
+use crate::address::IntoAddress;
 use crate::client;
 use crate::clock::{Clock, Readings};
+use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -22,7 +23,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
-use crate::protocol::{Bound, BoxedFactory, Control, Incoming, Protocol, Watched};
+use crate::protocol::{Bound, Control, Incoming, Protocol, Watched};
 use crate::reason::CloseReason;
 
 use mio_system::MioSystem;
@@ -324,32 +325,25 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// The system did not let the signals be taken over.
-    #[cfg(feature = "signals")]
+    /// The system did not let the signals be taken over; [`ErrorKind::Unsupported`] without the
+    /// feature `signals`.
     pub fn stop_on_signals(&mut self) -> Result<()> {
-        let failed = |error| Error::from_io(Op::Signals, error);
-        crate::signals::end_at_the_second().map_err(failed)?;
-        self.inner.system.watch_signals(self.handle()).map_err(failed)
+        #[cfg(not(feature = "signals"))]
+        return crate::driver::without_signals();
+        #[cfg(feature = "signals")]
+        {
+            let failed = |error| Error::from_io(Op::Signals, error);
+            crate::signals::end_at_the_second().map_err(failed)?;
+            self.inner.system.watch_signals(self.handle()).map_err(failed)
+        }
     }
 }
 
-impl Driver for Reactor {
-    fn listen_boxed(
-        &mut self,
-        addr: Address,
-        options: ListenOptions,
-        factory: BoxedFactory,
-    ) -> Result<ListenerId> {
-        self.listen_with(addr, options, move |incoming| factory(incoming))
-    }
+impl Sealed for Reactor {}
 
-    fn connect_boxed(
-        &mut self,
-        addr: Address,
-        options: ConnectOptions,
-        protocol: Box<dyn Protocol + Send>,
-    ) -> Result<ConnId> {
-        self.control().connect_with(addr, options, protocol)
+impl Driver for Reactor {
+    fn control(&mut self) -> Control<'_> {
+        Reactor::control(self)
     }
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
@@ -372,7 +366,6 @@ impl Driver for Reactor {
         Reactor::keep_running(self, keep);
     }
 
-    #[cfg(feature = "signals")]
     fn stop_on_signals(&mut self) -> Result<()> {
         Reactor::stop_on_signals(self)
     }

@@ -46,8 +46,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::address::{Address, IntoAddress};
+use crate::address::IntoAddress;
 use crate::clock::{Clock, nanos};
+use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Op, Result};
@@ -56,8 +57,8 @@ use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
-use crate::options::{ConnectOptions, ListenOptions};
-use crate::protocol::{BoxedFactory, Control, Incoming, Protocol};
+use crate::options::ListenOptions;
+use crate::protocol::{Control, Incoming, Protocol};
 
 pub use check::{check, seeds_from_env};
 pub use faults::{Call, Fault, Faults, Link};
@@ -385,23 +386,11 @@ fn address(addr: impl IntoAddress) -> Result<SocketAddr> {
     endpoint.map_err(|error| Error::from_io(Op::Connect, error).with_addr(addr))
 }
 
-impl Driver for Sim {
-    fn listen_boxed(
-        &mut self,
-        addr: Address,
-        options: ListenOptions,
-        factory: BoxedFactory,
-    ) -> Result<ListenerId> {
-        self.listen_with(addr, options, move |incoming| factory(incoming))
-    }
+impl Sealed for Sim {}
 
-    fn connect_boxed(
-        &mut self,
-        addr: Address,
-        options: ConnectOptions,
-        protocol: Box<dyn Protocol + Send>,
-    ) -> Result<ConnId> {
-        self.control().connect_with(addr, options, protocol)
+impl Driver for Sim {
+    fn control(&mut self) -> Control<'_> {
+        Sim::control(self)
     }
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
@@ -424,7 +413,6 @@ impl Driver for Sim {
         Sim::keep_running(self, keep);
     }
 
-    #[cfg(feature = "signals")]
     fn stop_on_signals(&mut self) -> Result<()> {
         let error = Error::new(crate::error::ErrorKind::Unsupported, Op::Signals);
         Err(error.with_detail("the simulator has none"))

@@ -67,7 +67,7 @@ pub(crate) fn what_the_system_rejects_is_named<D: Driver>(make: impl Fn() -> D) 
     for (keepalive, option) in too_much {
         let mut driver = make();
         let options = ListenOptions { keepalive: Some(keepalive), ..listen.clone() };
-        let error = driver.listen_boxed(any(), options, Box::new(|_| None)).unwrap_err();
+        let error = driver.control().listen_with(any(), options, |_| None::<Ending>).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidLimits);
         let sentence = format!("the system rejects the option {option}: Invalid argument");
         let whole = format!("cannot listen on 127.0.0.1:0: {sentence}");
@@ -75,7 +75,7 @@ pub(crate) fn what_the_system_rejects_is_named<D: Driver>(make: impl Fn() -> D) 
 
         let (told, hears) = channel();
         let options = ConnectOptions { keepalive: Some(keepalive), ..connect.clone() };
-        driver.connect_boxed(([127, 0, 0, 1], 9).into(), options, Box::new(Ending(told))).unwrap();
+        driver.control().connect_with(([127, 0, 0, 1], 9), options, Ending(told)).unwrap();
         driver.run().unwrap();
         let (kind, error) = hears.recv().unwrap();
         assert_eq!(kind, CloseKind::Connect(ConnectFailure::Options));
@@ -104,7 +104,7 @@ pub(crate) fn a_connect_leaves_from_the_address_it_is_bound_to<D: Driver>(make: 
     // An address of documents, which no machine has.
     let bind = Some(([192, 0, 2, 1], 0).into());
     let options = ConnectOptions { bind, ..ConnectOptions::default() };
-    driver.connect_boxed(([127, 0, 0, 1], 9).into(), options, Box::new(Ending(told))).unwrap();
+    driver.control().connect_with(([127, 0, 0, 1], 9), options, Ending(told)).unwrap();
     driver.run().unwrap();
     let (kind, error) = hears.recv().unwrap();
     assert_eq!(kind, CloseKind::Connect(ConnectFailure::AddressUnavailable));
@@ -157,11 +157,11 @@ impl Told {
 #[track_caller]
 fn ends(driver: &mut dyn Driver, listen: ListenOptions, connect: ConnectOptions) -> (Told, Told) {
     let (accepted, hears_accepted) = channel();
-    let factory = Box::new(move |_: &_| Some(Box::new(Telling(accepted.clone())) as _));
-    let listener = driver.listen_boxed(any(), listen, factory).unwrap();
-    let addr = driver.addresses(listener)[0].into();
+    let factory = move |_: &_| Some(Telling(accepted.clone()));
+    let listener = driver.control().listen_with(any(), listen, factory).unwrap();
+    let addr = driver.addresses(listener)[0];
     let (outgoing, hears_outgoing) = channel();
-    driver.connect_boxed(addr, connect, Box::new(Telling(outgoing))).unwrap();
+    driver.control().connect_with(addr, connect, Telling(outgoing)).unwrap();
     driver.run().unwrap();
     (hears_accepted.recv().unwrap(), hears_outgoing.recv().unwrap())
 }

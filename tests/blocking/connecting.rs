@@ -72,7 +72,10 @@ fn a_connect_that_gets_no_answer_times_out() {
     let mut limits = Limits::default();
     limits.connect = CONNECT;
     let trail = Trail::default();
-    driver.connect_with(silent.addr, limits.into(), Watched(Echo, trail.clone())).unwrap();
+    driver
+        .control()
+        .connect_with(silent.addr, limits.into(), Watched(Echo, trail.clone()))
+        .unwrap();
     start(driver).join();
     assert_eq!(trail.names(), "closed");
     assert_eq!(trail.kind(), CloseKind::TimedOut(Deadline::Connect));
@@ -88,7 +91,10 @@ fn a_connect_under_way_is_cancelled_by_its_id_or_by_shutdown_without_waiting_for
     let mut connect = |trail: &Trail| {
         let mut limits = Limits::default();
         limits.connect = CONNECT;
-        driver.connect_with(silent.addr, limits.into(), Watched(Echo, trail.clone())).unwrap()
+        driver
+            .control()
+            .connect_with(silent.addr, limits.into(), Watched(Echo, trail.clone()))
+            .unwrap()
     };
     let (closing, aborting, _) = (connect(&closed), connect(&aborted), connect(&stopped));
     // Only once it runs there is something to cancel.

@@ -335,7 +335,7 @@ fn c6_the_longest_times_are_never_and_the_shortest_do_no_harm() {
     let mut limits = with_times(Duration::ZERO);
     limits.idle = None;
     let deserted = Deserted::new();
-    driver.connect_with(deserted.addr(), limits.into(), Echo).unwrap();
+    driver.control().connect_with(deserted.addr(), limits.into(), Echo).unwrap();
     let (metrics, _) = start(driver).join();
     assert_eq!(metrics.closes.total(), 1);
 }

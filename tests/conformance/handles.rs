@@ -457,14 +457,10 @@ fn of_ten_thousand_notes_to_a_connection_none_is_lost() {
         }
     }
     fn rounds(driver: &mut dyn Driver) {
-        let addr = "127.0.0.1:0".into();
-        let factory = Box::new(|_: &lariat::Incoming| Some(Box::new(echo()) as _));
-        let listener = driver.listen_boxed(addr, ListenOptions::default(), factory).unwrap();
+        let listener = driver.control().listen("127.0.0.1:0", |_| Some(echo())).unwrap();
         let addr = driver.addresses(listener)[0];
         let (told, answered) = std::sync::mpsc::channel();
-        let limits = lariat::Limits::default();
-        let id =
-            driver.connect_boxed(addr.into(), limits.into(), Box::new(Answering(told))).unwrap();
+        let id = driver.control().connect(addr, Answering(told));
         let handle = driver.handle();
         let thread = std::thread::spawn(move || {
             let patience = Duration::from_secs(60);
@@ -482,11 +478,20 @@ fn of_ten_thousand_notes_to_a_connection_none_is_lost() {
     rounds(&mut lariat::blocking::Blocking::new());
 }
 
-#[cfg(feature = "signals")]
 #[test]
-fn the_simulator_says_that_it_has_no_signals() {
+fn a_driver_that_cannot_take_over_signals_says_so() {
     let driver: &mut dyn Driver = &mut lariat::sim::Sim::new(1);
     let error = driver.stop_on_signals().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(error.to_string(), "cannot take over signals: the simulator has none");
+    if cfg!(not(feature = "signals")) {
+        let mut reactor = lariat::reactor::Reactor::new().unwrap();
+        let mut blocking = lariat::blocking::Blocking::new();
+        for driver in [&mut reactor as &mut dyn Driver, &mut blocking] {
+            let error = driver.stop_on_signals().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let sentence = "lariat was built without the feature `signals`";
+            assert_eq!(error.to_string(), format!("cannot take over signals: {sentence}"));
+        }
+    }
 }

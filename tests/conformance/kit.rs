@@ -15,6 +15,8 @@ use lariat::{
 };
 use socket2::{Domain, Socket, Type};
 
+const THREADS: &str = "blocking threads";
+
 /// More than any scenario takes on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -40,7 +42,7 @@ pub(crate) fn everywhere_with(limits: DriverLimits, scenario: fn(&mut Stage<'_>)
     let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
     watched(&mut reactor, "the reactor", true, scenario);
     let mut blocking = Blocking::with_limits(limits).unwrap();
-    watched(&mut blocking, "blocking threads", true, scenario);
+    watched(&mut blocking, THREADS, true, scenario);
 }
 
 /// Plays on a driver, where a defect may mean that it never ends: it is then told to, and where it
@@ -124,20 +126,25 @@ impl Stage<'_> {
         let made = AtomicUsize::new(0);
         let mut options = ListenOptions::default();
         options.limits = limits;
-        let factory = Box::new(move |incoming: &lariat::Incoming| {
+        let factory = move |incoming: &lariat::Incoming| {
             let number = made.fetch_add(1, Ordering::Relaxed);
             let (who, play) = make(number);
             let last = (number + 1 == count).then(|| incoming.listener());
-            Some(Box::new(Last { inner: trace.wrap(&who, play), stops: last }) as _)
-        });
+            Some(Last { inner: trace.wrap(&who, play), stops: last })
+        };
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = self.driver.listen_boxed(addr.into(), options, factory).unwrap();
+        let listener = self.driver.control().listen_with(addr, options, factory).unwrap();
         self.driver.addresses(listener)[0].socket_addr().unwrap()
     }
 
     /// Whether bytes go through the system, whose buffers are large.
     pub(crate) fn is_real(&self) -> bool {
         self.real
+    }
+
+    /// Whether each connection has a thread of its own.
+    pub(crate) fn has_threads(&self) -> bool {
+        self.told == THREADS
     }
 
     /// An address at which nobody listens, and for as long as the stage stands nobody will.
@@ -163,8 +170,8 @@ impl Stage<'_> {
         limits: Limits,
         play: Play,
     ) -> ConnId {
-        let protocol = Box::new(self.trace.wrap(who, play));
-        self.driver.connect_boxed(addr.into_address(), limits.into(), protocol).unwrap()
+        let protocol = self.trace.wrap(who, play);
+        self.driver.control().connect_with(addr, limits.into(), protocol).unwrap()
     }
 
     pub(crate) fn run(&mut self) -> Report {

@@ -15,6 +15,7 @@ mod handles;
 mod input;
 mod kit;
 mod output;
+mod outside;
 mod peers;
 mod replacing;
 mod stopping;

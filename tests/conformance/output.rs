@@ -347,18 +347,18 @@ fn formatted_text_keeps_its_place_and_fails_where_a_write_would_be_dropped() {
             Play::new().data(|cx, input| {
                 write!(cx, "<{:>3}>", input.len())?;
                 cx.write(input);
-                writeln!(cx, " and {}", "more")?;
+                writeln!(cx, " and {:?}", [1])?;
                 cx.write_bytes(lariat::Bytes::from_static(b"end"));
                 input.consume_all();
                 cx.close();
-                let error = write!(cx, "{} late", "too").unwrap_err();
+                let error = write!(cx, "{} late", input.len()).unwrap_err();
                 assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
                 Ok(())
             })
         });
         stage.connect("client", addr, says(b"!"));
         stage.run();
-        let all = data(b"<  1>! and more\nend");
+        let all = data(b"<  1>! and [1]\nend");
         stage.expect("client", &["opened", &all, "eof", "closed finished by the peer"]);
         stage.check(stage.driver.metrics().refused_bytes > 0, "what came late is counted");
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lariat::http::{Ask, Event, Handler, Header, Http, NoReply, Reply, Request, Response, Status};
 use lariat::sim::Probe;
-use lariat::{CloseKind, ConnectOptions, Context, Note, Outcome, Timer};
+use lariat::{CloseKind, Context, Note, Outcome, Timer};
 
 use crate::answer::{all, only};
 use crate::kit::{Step, converse, everywhere, narrow, says, serve};
@@ -367,7 +367,7 @@ fn a_client_asks_once_and_hears_once_on_every_driver() {
                     cx.driver().shutdown();
                 }
             });
-            driver.connect_boxed(addr.into(), ConnectOptions::default(), Box::new(asking)).unwrap();
+            driver.control().connect(addr, asking);
         }
         driver.run().unwrap();
         let expected = [

@@ -8,10 +8,7 @@ use std::time::Duration;
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::sim::{Faults, Link, Sim};
-use lariat::{
-    BoxedFactory, CloseReason, ConnectOptions, Context, Driver, Input, ListenOptions, Outcome,
-    Protocol, Timer,
-};
+use lariat::{CloseReason, Context, Driver, Input, Outcome, Protocol, Timer};
 
 /// More than anything here takes on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,7 +98,7 @@ pub(crate) fn converse<P: Protocol + Send + 'static>(
                 heard: Arc::clone(&heard),
                 left: Arc::clone(&left),
             };
-            driver.connect_boxed(addr.into(), ConnectOptions::default(), Box::new(client)).unwrap();
+            driver.control().connect(addr, client);
             heard
         })
         .collect();
@@ -115,9 +112,7 @@ pub(crate) fn serve<P: Protocol + Send + 'static>(
     driver: &mut dyn Driver,
     make: impl Fn() -> P + Send + Sync + 'static,
 ) -> SocketAddr {
-    let factory: BoxedFactory = Box::new(move |_| Some(Box::new(make())));
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = driver.listen_boxed(any.into(), ListenOptions::default(), factory).unwrap();
+    let listener = driver.control().listen("127.0.0.1:0", move |_| Some(make())).unwrap();
     driver.addresses(listener)[0].socket_addr().unwrap()
 }
 

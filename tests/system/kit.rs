@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
-use lariat::{
-    Context, Control, Driver, DriverLimits, Handle, Input, IntoAddress, ListenOptions, Metrics,
-    Outcome, Protocol,
-};
+use lariat::{Context, Control, Driver, DriverLimits, Handle, Input, Metrics, Outcome, Protocol};
 
 /// More than any test takes on a machine that does much else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -93,10 +90,7 @@ impl Server {
         let name = name.to_owned();
         let thread = thread::spawn(move || {
             let mut driver = driver(&name, limits);
-            let factory = Box::new(move |_: &lariat::Incoming| Some(Box::new(make()) as _));
-            let listener = driver
-                .listen_boxed("127.0.0.1:0".into_address(), ListenOptions::default(), factory)
-                .unwrap();
+            let listener = driver.control().listen("127.0.0.1:0", move |_| Some(make())).unwrap();
             let addr = driver.addresses(listener)[0].socket_addr().unwrap();
             tell.send((addr, driver.handle())).unwrap();
             driver.run().unwrap();

@@ -1,0 +1,88 @@
+//! What is asked of the driver before and after it runs: it takes effect when `run` is called.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::accept::Acceptor;
+use super::effects::{self, Author};
+use super::hub::Hub;
+use crate::guard::drop_guarded;
+use crate::handle::Post;
+use crate::protocol::{Boxed, Content, Effect, Outgoing, Protocol, Shared};
+
+/// What waits for `run`.
+#[derive(Default)]
+pub(super) struct Outside {
+    pub(super) acceptors: Vec<Acceptor>,
+    pub(super) connects: Vec<Outgoing<Box<dyn Protocol + Send>>>,
+}
+
+impl Outside {
+    /// Keeps what was asked of `shared`, which no thread has.
+    pub(super) fn take_in(&mut self, hub: &Arc<Hub>, shared: &mut Shared) {
+        // A protocol that cannot be connected is told so, and may ask for something in turn.
+        let mut told = false;
+        while !shared.effects.is_empty() {
+            let (list, bytes) = shared.effects.take();
+            for effect in list {
+                self.take_effect(hub, shared, effect, &bytes, told);
+            }
+            told = true;
+        }
+        hub.count(|metrics| metrics.add(&shared.metrics));
+    }
+
+    fn take_effect(
+        &mut self,
+        hub: &Arc<Hub>,
+        shared: &mut Shared,
+        effect: Effect,
+        bytes: &[u8],
+        told: bool,
+    ) {
+        match effect {
+            Effect::Write { to, content, .. } => {
+                let content = match content {
+                    Content::Copied(range) => {
+                        Content::Shared(Bytes::copy_from_slice(&bytes[range]))
+                    }
+                    other => other,
+                };
+                hub.take_post(Post::Write { to, content });
+            }
+            Effect::ShutdownWrite(id) => hub.take_post(Post::ShutdownWrite(id)),
+            Effect::Close(id) => hub.take_post(Post::Close(id)),
+            Effect::Abort(id) => hub.abort(id),
+            Effect::Notify { to, note } => hub.take_post(Post::Notify { to, note }),
+            Effect::Connect(outgoing) => {
+                let Outgoing { id, addr, limits, options, protocol } = *outgoing;
+                match protocol {
+                    Boxed::Anywhere(protocol) => {
+                        self.connects.push(Outgoing { id, addr, limits, options, protocol });
+                    }
+                    Boxed::Here(protocol) if told => {
+                        hub.forget(id);
+                        drop_guarded(protocol);
+                    }
+                    Boxed::Here(protocol) => {
+                        let author = &mut Author { hub, shared, cell: None };
+                        let local = Outgoing { id, addr, limits, options, protocol };
+                        effects::refuse_local(author, local);
+                    }
+                }
+            }
+            Effect::Listen { id, sockets, limits, factory } => {
+                self.acceptors.extend(effects::listen(hub, id, sockets, limits, factory));
+            }
+            Effect::StopListening(listener) => {
+                hub.stop_listening(listener);
+                self.acceptors.retain(|acceptor| acceptor.id != listener);
+            }
+            Effect::Stop => hub.shutdown(),
+            Effect::Replace(next) => {
+                drop_guarded(next.protocol.here());
+            }
+        }
+    }
+}
