@@ -196,6 +196,8 @@ pub struct Closes {
     pub filter: u64,
     /// [`CloseKind::Protocol`].
     pub protocol: u64,
+    /// [`CloseKind::Refused`], whatever the status.
+    pub refused: u64,
     /// [`CloseKind::Panicked`].
     pub panicked: u64,
     /// [`CloseKind::Shutdown`].
@@ -211,7 +213,7 @@ impl Closes {
     }
 
     /// Each counter under its name.
-    fn by_kind(&self) -> [(&'static str, u64); 12] {
+    fn by_kind(&self) -> [(&'static str, u64); 13] {
         let Closes {
             finished,
             reset,
@@ -222,6 +224,7 @@ impl Closes {
             connect,
             filter,
             protocol,
+            refused,
             panicked,
             shutdown,
             unsupported,
@@ -236,6 +239,7 @@ impl Closes {
             ("failed to connect", connect),
             ("failed in a filter", filter),
             ("failed in a protocol", protocol),
+            ("refused by a protocol", refused),
             ("panicked", panicked),
             ("shut down", shutdown),
             ("unsupported", unsupported),
@@ -245,7 +249,7 @@ impl Closes {
     fn add(&mut self, other: &Closes) {
         sum!(Closes, self, other, rest:, each:
             finished reset aborted timed_out input_full output_full connect filter protocol
-            panicked shutdown unsupported);
+            refused panicked shutdown unsupported);
     }
 
     pub(crate) fn count(&mut self, kind: CloseKind) {
@@ -259,6 +263,7 @@ impl Closes {
             CloseKind::Connect(_) => &mut self.connect,
             CloseKind::Filter(_) => &mut self.filter,
             CloseKind::Protocol => &mut self.protocol,
+            CloseKind::Refused(_) => &mut self.refused,
             CloseKind::Panicked => &mut self.panicked,
             CloseKind::Shutdown => &mut self.shutdown,
             CloseKind::Unsupported => &mut self.unsupported,

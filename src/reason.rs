@@ -102,6 +102,10 @@ pub enum CloseKind {
     Filter(FilterFailure),
     /// A callback returned `Err`: see [`CloseReason::error`].
     Protocol,
+    /// A ready protocol could not serve what the peer sent, or did not send in time: the status
+    /// that it was answered with, or would have been if an answer had still been possible. What was
+    /// wrong is in [`CloseReason::error`]. `lariat::http` gives those of HTTP: 400, 408, 431, ..
+    Refused(u16),
     /// A callback panicked.
     Panicked,
     /// The driver was shut down.
@@ -218,6 +222,7 @@ impl fmt::Display for By {
 impl fmt::Display for CloseKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            CloseKind::Refused(status) => return write!(f, "refused with {status}"),
             CloseKind::Finished => "finished",
             CloseKind::Reset => "reset",
             CloseKind::Aborted => "aborted",

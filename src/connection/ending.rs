@@ -102,6 +102,12 @@ impl Connection {
         }
     }
 
+    /// The end that this callback brings by failing is to be a reset.
+    #[cfg(feature = "http")]
+    pub(crate) fn want_reset(&mut self) {
+        self.flags.set(Flags::RESET);
+    }
+
     /// Whether the callback that failed did so by a panic: its own writes are then dropped.
     pub(crate) fn has_panicked(&self) -> bool {
         self.flags.any(Flags::FAILED)
@@ -155,7 +161,7 @@ impl Connection {
 
     fn apply_failure(&mut self, tick: u64) {
         let Some(ending) = self.take_any_ending() else { return };
-        if ending.kind == CloseKind::Panicked {
+        if ending.kind == CloseKind::Panicked || self.flags.any(Flags::RESET) {
             self.end(ending.by, ending.kind, ending.cause);
         } else {
             self.begin_close(ending.by, ending.kind, ending.cause);

@@ -347,6 +347,13 @@ impl Connection {
         }
     }
 
+    /// Whether an idle deadline was set in the place of that of the limits.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn has_own_idle(&self) -> bool {
+        self.idle != Idle::AS_LIMITED
+    }
+
     /// Another protocol takes over: it gets `opened`, then what is unread and a FIN.
     pub(crate) fn handle_replaced(&mut self) {
         self.flags.clear(Flags::DATA_DUE | Flags::EOF_DUE | Flags::NEEDY | Flags::PAUSED);

@@ -6,7 +6,7 @@ use super::{Closes, Metrics};
 use crate::reason::{CloseKind, ConnectFailure, Deadline, FilterFailure};
 
 /// Every counter that is a number.
-fn counters(metrics: &mut Metrics) -> [&mut u64; 37] {
+fn counters(metrics: &mut Metrics) -> [&mut u64; 38] {
     [
         &mut metrics.turns,
         &mut metrics.events,
@@ -42,6 +42,7 @@ fn counters(metrics: &mut Metrics) -> [&mut u64; 37] {
         &mut metrics.closes.connect,
         &mut metrics.closes.filter,
         &mut metrics.closes.protocol,
+        &mut metrics.closes.refused,
         &mut metrics.closes.panicked,
         &mut metrics.closes.shutdown,
         &mut metrics.closes.unsupported,
@@ -98,8 +99,8 @@ fn every_counter_is_shown_once() {
 
 #[test]
 fn each_kind_is_counted_once_in_its_place() {
-    let mut expected = [0; 12];
-    let kinds: [(CloseKind, usize, &str); 14] = [
+    let mut expected = [0; 13];
+    let kinds: [(CloseKind, usize, &str); 15] = [
         (CloseKind::Finished, 0, "finished"),
         (CloseKind::Reset, 1, "reset"),
         (CloseKind::Aborted, 2, "aborted"),
@@ -111,9 +112,10 @@ fn each_kind_is_counted_once_in_its_place() {
         (CloseKind::Connect(ConnectFailure::Name), 6, "failed to connect"),
         (CloseKind::Filter(FilterFailure::Failed), 7, "failed in a filter"),
         (CloseKind::Protocol, 8, "failed in a protocol"),
-        (CloseKind::Panicked, 9, "panicked"),
-        (CloseKind::Shutdown, 10, "shut down"),
-        (CloseKind::Unsupported, 11, "unsupported"),
+        (CloseKind::Refused(408), 9, "refused by a protocol"),
+        (CloseKind::Panicked, 10, "panicked"),
+        (CloseKind::Shutdown, 11, "shut down"),
+        (CloseKind::Unsupported, 12, "unsupported"),
     ];
     let mut metrics = Metrics::default();
     for (before, (kind, place, name)) in (0..).zip(kinds) {

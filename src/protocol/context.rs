@@ -12,6 +12,8 @@ use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
+#[cfg(feature = "http")]
+use crate::reason::CloseKind;
 use crate::timer::Timer;
 
 /// What can be asked of a socket, whatever the driver.
@@ -133,6 +135,28 @@ impl Context<'_> {
         self.conn.flags().any(Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW)
     }
 
+    /// Closes in order behind what was written, with [`CloseKind::Refused`] for a reason.
+    #[cfg(feature = "http")]
+    #[cold]
+    pub(crate) fn refuse(&mut self, status: u16, why: &'static str) {
+        let cause: Box<dyn std::error::Error + Send + Sync> = why.into();
+        self.conn.handle_failure(CloseKind::Refused(status), Arc::from(cause));
+    }
+
+    /// Lets the end be a reset that an `Err` of this callback or [`Context::refuse`] brings: one in
+    /// order would say that what was sent is whole.
+    #[cfg(feature = "http")]
+    #[cold]
+    pub(crate) fn end_by_reset(&mut self) {
+        self.conn.want_reset();
+    }
+
+    /// Whether the callback lets another protocol take over.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.shared.effects.has_successor()
+    }
+
     // ---- input -------------------------------------------------------------------------------
 
     /// Stops `data` and `eof` from now on. What has been read is kept.
@@ -154,6 +178,13 @@ impl Context<'_> {
     #[cfg(feature = "http")]
     pub(crate) fn is_held(&self) -> bool {
         self.conn.flags().any(Flags::HELD)
+    }
+
+    /// Whether this connection has an idle deadline of its own, which new limits take away.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn has_own_idle(&self) -> bool {
+        self.conn.has_own_idle()
     }
 
     // ---- timers ------------------------------------------------------------------------------
