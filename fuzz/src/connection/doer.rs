@@ -20,7 +20,7 @@ pub(super) struct Doer {
 }
 
 /// The simulator's own time.
-fn now(cx: &Context<'_>) -> Duration {
+fn now(cx: &mut Context<'_>) -> Duration {
     cx.driver().wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
