@@ -219,6 +219,7 @@ fn exposition(metrics: &Metrics) -> String {
         ("input_full", closes.input_full),
         ("output_full", closes.output_full),
         ("protocol", closes.protocol),
+        ("refused", closes.refused),
         ("panicked", closes.panicked),
         ("shutdown", closes.shutdown),
     ];

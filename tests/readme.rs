@@ -151,7 +151,7 @@ fn compare(name: &str, printed: &str) {
 fn the_table_has_every_limit_with_its_default() {
     compare("Limits", &format!("{:?}", Limits::default()));
     compare("DriverLimits", &format!("{:?}", DriverLimits::default()));
-    compare("Rules", &format!("{:?}", lariat::http::Rules::default()));
+    compare("http::Limits", &format!("{:?}", lariat::http::Limits::default()));
 }
 
 #[test]

@@ -176,6 +176,7 @@ impl Run {
             let count = script.length(self.most);
             let caller = Caller::new(self.callers as usize, count, &self.outcomes);
             self.sim
+                .control()
                 .connect_local_with(addr, limits.into(), caller)
                 .unwrap_or_else(|error| panic!("these limits can work: {error}"));
             self.callers += 1;

@@ -44,11 +44,13 @@ pub(crate) fn take(rest: &mut &[u8], head: bool, ended: bool) -> Option<Answer> 
     if !informational || status == 101 {
         assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")), "{answer:?}");
     }
-    let length = answer.header("content-length").map(|length| length.parse().unwrap());
+    let length = answer.header("content-length");
+    let length: Option<usize> = length.map(|length| length.parse().unwrap());
     let chunked = answer.header("transfer-encoding").map(|coding| coding == "chunked");
     assert!(length.is_none() || chunked.is_none(), "both lengths in {answer:?}");
     let none = informational || status == 204 || status == 304;
     assert!(!none || (length.is_none() && chunked.is_none()), "a length in {answer:?}");
+    assert!(status != 205 || length == Some(0), "205 with a body: {answer:?}");
     let (body, used) = match (length, chunked) {
         _ if none || head => (Vec::new(), 0),
         (Some(length), _) => (behind.get(..length)?.to_vec(), length),

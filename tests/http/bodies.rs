@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::http::{Handler, Header, Http, Request, Response, Rules, Status};
+use lariat::http::{Handler, Header, Http, Request, Response, Status};
 use lariat::sim::Probe;
 use lariat::{Context, Outcome, Timer};
 
@@ -62,24 +62,6 @@ fn an_upload_without_end_to_a_reader_that_does_not_read_is_bounded() {
     client.resume_reading();
     sim.run_for(Duration::from_secs(60)).unwrap();
     assert_eq!(only(&client.take_received()).body.len(), 16 * MIB);
-}
-
-#[test]
-fn a_collected_body_may_be_as_large_as_the_rules_say() {
-    let mut rules = Rules::default();
-    rules.collect_max = 1000;
-    let rules = Arc::new(rules);
-    let ask = |bytes: &[u8]| {
-        let mut probe = Probe::new(Http::with_rules(Site, Arc::clone(&rules)).unwrap());
-        probe.receive(bytes);
-        only(&probe.sent())
-    };
-    assert_eq!(ask(&sized("/", &[b'a'; 1000])).body, b"1000 bytes\n");
-    assert_eq!(ask(&chunked("/", &[b'a'; 1000], 300)).body, b"1000 bytes\n");
-    for bytes in [sized("/", &[b'a'; 1001]), chunked("/", &[b'a'; 1001], 300)] {
-        let answer = ask(&bytes);
-        assert!(answer.status == 413 && answer.closes(), "{answer:?}");
-    }
 }
 
 /// Takes a piece of a body a second.

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use lariat::http::Http;
 use lariat::sim::{Probe, every_split};
+use lariat::{CloseKind, Deadline, Limits};
 
 use crate::answer::{Answer, take};
-use crate::kit::{converse, everywhere, on_sockets, says, spells};
+use crate::kit::{converse, everywhere, on_sockets, says, spells, talk};
 use crate::site::Site;
 
 /// A longer one is not cut at every place, which would take minutes.
@@ -73,7 +74,7 @@ impl Case {
                 Some(expected) => (expected, true),
                 None => (expected, false),
             };
-            let status = expected.parse().unwrap();
+            let status: u16 = expected.parse().unwrap();
             if optional && !rest.starts_with(format!("HTTP/1.1 {status}").as_bytes()) {
                 continue;
             }
@@ -95,6 +96,22 @@ impl Case {
     /// Whether the answer is the same however the request arrives.
     fn is_cut_independent(&self) -> bool {
         !self.expect.iter().any(|status| status.starts_with('*'))
+    }
+
+    /// Why its connection is to end, once the client has finished.
+    fn reason(&self) -> CloseKind {
+        let last = self.expect.last().map_or("0", |last| last.trim_matches(['*', 'h']));
+        match last.parse().unwrap() {
+            refused @ (400 | 408 | 413 | 414 | 417 | 431 | 501 | 503 | 505) => {
+                CloseKind::Refused(refused)
+            }
+            _ if matches!(self.then, Then::Pass(_)) => CloseKind::TimedOut(Deadline::Idle),
+            _ => CloseKind::Finished,
+        }
+    }
+
+    fn is_handed_over(&self) -> bool {
+        self.expect.iter().any(|status| status == "101")
     }
 
     fn is_timed(&self) -> bool {
@@ -154,7 +171,7 @@ fn corpus() -> Vec<Case> {
 #[test]
 fn the_corpus_has_a_case_for_every_clause() {
     let cases = corpus();
-    for clause in 1..=15 {
+    for clause in 1..=17 {
         // What an application sends (H13) is refused by the types of headers: see their tests.
         let prefix = format!("h{clause}_");
         let count = cases.iter().filter(|case| case.name.starts_with(&prefix)).count();
@@ -190,6 +207,11 @@ fn play(case: &Case, how: &str, pieces: &[&[u8]]) {
     case.check(&heard, how);
     let open = matches!(case.then, Then::Keep | Then::Continue);
     assert_eq!(probe.is_finished(), !open, "{} {how}: closed or not", case.name);
+    probe.finish();
+    let kind = probe.closed().map(|reason| reason.kind());
+    if !case.is_handed_over() {
+        assert_eq!(kind, Some(case.reason()), "{} {how}", case.name);
+    }
 }
 
 #[test]
@@ -232,8 +254,7 @@ fn what_follows_a_fault_is_never_read_as_a_request() {
 #[test]
 fn what_follows_a_request_is_the_next_one() {
     for mut case in corpus() {
-        let upgraded = case.expect.iter().any(|status| status == "101");
-        if case.then != Then::Keep || upgraded {
+        if case.then != Then::Keep || case.is_handed_over() {
             continue;
         }
         case.expect.push("404".into());
@@ -244,11 +265,25 @@ fn what_follows_a_request_is_the_next_one() {
 
 #[test]
 fn every_case_is_answered_alike_on_every_driver() {
-    let cases: Vec<Case> = corpus().into_iter().filter(|case| !case.is_timed()).collect();
+    let cases = corpus().into_iter().filter(|case| !case.is_timed());
+    let (handed, kept): (Vec<_>, Vec<_>) = cases.partition(Case::is_handed_over);
     everywhere(|driver, told| {
-        let scripts = cases.iter().map(|case| says(&case.bytes)).collect();
+        let before = driver.metrics().closes.refused;
+        let scripts = kept.iter().map(|case| says(&case.bytes)).collect();
+        let talks = talk(driver, &Limits::default(), || Http::new(Site), scripts);
+        for (case, talk) in kept.iter().zip(&talks) {
+            case.check(&talk.heard, told);
+            assert_eq!(talk.reason().kind(), case.reason(), "{} on {told}", case.name);
+        }
+        let refused =
+            talks.iter().filter(|talk| matches!(talk.reason().kind(), CloseKind::Refused(_)));
+        let counted = driver.metrics().closes.refused - before;
+        assert_eq!(counted, refused.count() as u64, "on {told}");
+    });
+    everywhere(|driver, told| {
+        let scripts = handed.iter().map(|case| says(&case.bytes)).collect();
         let heard = converse(driver, || Http::new(Site), scripts);
-        for (case, heard) in cases.iter().zip(heard) {
+        for (case, heard) in handed.iter().zip(heard) {
             case.check(&heard, told);
         }
     });

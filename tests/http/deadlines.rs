@@ -1,18 +1,18 @@
 //! Slow peers and slow handlers, on the simulator's clock.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use lariat::http::{Http, Rules};
+use lariat::http::{self, Handler, Http, Request, Response, Status, ValidLimits};
 use lariat::sim::Probe;
-use lariat::{CloseKind, Deadline, DriverLimits};
+use lariat::{CloseKind, Context, Deadline, DriverLimits, Limits, ListenOptions, Note, Outcome};
 
 use crate::answer::{all, only};
-use crate::kit::serve;
+use crate::kit::{Step, everywhere, serve, serve_with, talk};
 use crate::site::Site;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
 
 #[test]
 fn h15_a_head_that_drips_is_cut_at_its_deadline() {
@@ -83,9 +83,9 @@ fn h15_a_body_may_take_its_time_as_long_as_it_keeps_its_rate() {
 
 #[test]
 fn h15_a_whole_body_can_have_a_deadline_too() {
-    let mut rules = Rules::default();
-    rules.body_total = Some(20 * SECOND);
-    let mut probe = Probe::new(Http::with_rules(Site, Arc::new(rules)).unwrap());
+    let mut limits = http::Limits::default();
+    limits.body_total = Some(20 * SECOND);
+    let mut probe = Probe::new(Http::with_limits(Site, &limits.validate().unwrap()));
     probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
     for _ in 0..19 {
         probe.advance(SECOND);
@@ -105,6 +105,251 @@ fn a_handler_that_never_answers_is_answered_for_and_others_are_served() {
     probe.advance(2 * SECOND);
     let answer = only(&probe.sent());
     assert!(answer.status == 503 && answer.closes());
+}
+
+// ---- each time among the limits -----------------------------------------------------------------
+
+const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n";
+const NEVER: &[u8] = b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n";
+const IDLE: CloseKind = CloseKind::TimedOut(Deadline::Idle);
+
+/// A time, what begins it, and how it ends.
+struct Time {
+    field: &'static str,
+    set: fn(&mut http::Limits, Duration),
+    /// What is sent first, apart from what is answered at once.
+    sent: &'static [&'static [u8]],
+    end: CloseKind,
+}
+
+const TIMES: [Time; 9] = [
+    Time { field: "head, of nothing", set: |l, time| l.head = time, sent: &[], end: IDLE },
+    Time {
+        field: "head",
+        set: |l, time| l.head = time,
+        sent: &[b"GET / HT"],
+        end: CloseKind::Refused(408),
+    },
+    Time {
+        field: "head, of a second request",
+        set: |l, time| l.head = time,
+        sent: &[GET, b"G"],
+        end: CloseKind::Refused(408),
+    },
+    Time {
+        field: "head, behind a request in the same read",
+        set: |l, time| l.head = time,
+        sent: &[b"GET / HTTP/1.1\r\nHost: x\r\n\r\nG"],
+        end: CloseKind::Refused(408),
+    },
+    Time { field: "keep_alive", set: |l, time| l.keep_alive = time, sent: &[GET], end: IDLE },
+    Time {
+        field: "body_grace",
+        set: |l, time| l.body_grace = time,
+        sent: &[POST],
+        end: CloseKind::Refused(408),
+    },
+    Time {
+        field: "body_grace, of chunks",
+        set: |l, time| l.body_grace = time,
+        sent: &[b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"],
+        end: CloseKind::Refused(408),
+    },
+    Time {
+        field: "body_total",
+        set: |l, time| l.body_total = Some(time),
+        sent: &[POST, &[b'a'; 50_000]],
+        end: CloseKind::Refused(408),
+    },
+    Time {
+        field: "answer",
+        set: |l, time| l.answer = time,
+        sent: &[NEVER],
+        end: CloseKind::Refused(503),
+    },
+];
+
+impl Time {
+    fn limits(&self, time: Duration) -> ValidLimits {
+        let mut limits = http::Limits::default();
+        (self.set)(&mut limits, time);
+        limits.validate().unwrap()
+    }
+
+    /// The status of the last answer, if its end has one.
+    fn check(&self, heard: &[u8], told: &str) {
+        let (answers, rest) = all(heard);
+        let last = answers.last().map_or(0, |answer| answer.status);
+        match self.end {
+            CloseKind::Refused(status) => assert_eq!(last, status, "{} {told}", self.field),
+            _ => assert!(last == 0 || last == 200, "{} {told}", self.field),
+        }
+        assert_eq!(rest, b"", "{} {told}", self.field);
+    }
+}
+
+#[test]
+fn h15_each_time_holds_to_the_millisecond() {
+    let limit = Duration::from_millis(700);
+    for time in TIMES {
+        let mut probe = Probe::new(Http::with_limits(Site, &time.limits(limit)));
+        for bytes in time.sent {
+            probe.receive(bytes);
+        }
+        probe.advance(limit - MS);
+        assert!(!probe.is_finished(), "{}: cut too early", time.field);
+        probe.advance(3 * MS);
+        assert!(probe.is_finished(), "{}: not cut", time.field);
+        time.check(&probe.sent(), "in a probe");
+        probe.finish();
+        assert_eq!(probe.closed().unwrap().kind(), time.end, "{}", time.field);
+    }
+}
+
+#[test]
+fn h15_each_time_is_kept_on_every_driver() {
+    for time in TIMES {
+        let limits = time.limits(Duration::from_millis(80));
+        everywhere(|driver, told| {
+            let limits = limits.clone();
+            let script = time.sent.iter().map(|bytes| Step::Send(bytes.to_vec())).collect();
+            let make = move || Http::with_limits(Site, &limits);
+            let talks = talk(driver, &Limits::default(), make, vec![script]);
+            let reason = talks[0].reason();
+            assert_eq!(reason.kind(), time.end, "{} on {told}", time.field);
+            // All the others are longer.
+            assert!(reason.age() < 8 * SECOND, "{} on {told}: {reason}", time.field);
+            time.check(&talks[0].heard, told);
+        });
+    }
+}
+
+#[test]
+fn h15_a_body_has_the_time_that_its_bytes_are_worth() {
+    let mut limits = http::Limits::default();
+    limits.body_grace = Duration::from_millis(300);
+    limits.body_rate = 1000;
+    let limits = limits.validate().unwrap();
+    // A byte is worth a millisecond; bytes that were enough for all of the grace are worth another.
+    for (bytes, worth) in [(0, 300), (1, 301), (299, 599), (300, 600), (301, 600), (5000, 600)] {
+        let mut probe = Probe::new(Http::with_limits(Site, &limits));
+        probe.receive(POST);
+        probe.receive(&vec![b'a'; bytes]);
+        probe.advance(MS * worth - MS);
+        assert!(!probe.is_finished(), "{bytes} bytes: cut too early");
+        probe.advance(3 * MS);
+        assert_eq!(only(&probe.sent()).status, 408, "{bytes} bytes");
+    }
+}
+
+#[test]
+fn the_idle_limit_of_the_connection_holds_before_and_between_requests_where_it_is_shorter() {
+    let short = Duration::from_millis(80);
+    let mut keep = http::Limits::default();
+    keep.keep_alive = short;
+    let keep = keep.validate().unwrap();
+    let long = http::Limits::default().validate().unwrap();
+    everywhere(|driver, told| {
+        let mut idle = Limits::default();
+        idle.idle = Some(short);
+        let late = [GET, NEVER].concat();
+        let scripts = vec![
+            vec![],
+            vec![Step::Send(GET.to_vec())],
+            vec![Step::Send(GET.to_vec()), Step::Until(b"ok\n"), Step::Send(GET.to_vec())],
+            // While an answer is due and while a head is, nothing is sent either.
+            vec![Step::Send(late)],
+            vec![Step::Send(b"GET".to_vec())],
+        ];
+        let make = |limits: &ValidLimits| {
+            let limits = limits.clone();
+            move || Http::with_limits(Site, &limits)
+        };
+        for talk in talk(driver, &idle, make(&long), scripts) {
+            let reason = talk.reason();
+            assert_eq!(reason.kind(), IDLE, "on {told}");
+            assert!(reason.age() < 8 * SECOND, "on {told}: {reason}");
+        }
+    });
+    // And where it is longer, that of HTTP holds.
+    everywhere(|driver, told| {
+        let mut idle = Limits::default();
+        idle.idle = Some(50 * SECOND);
+        let limits = keep.clone();
+        let make = move || Http::with_limits(Site, &limits);
+        let talks = talk(driver, &idle, make, vec![vec![Step::Send(GET.to_vec())]]);
+        let reason = talks[0].reason();
+        assert!(reason.kind() == IDLE && reason.age() < 8 * SECOND, "on {told}: {reason}");
+    });
+}
+
+#[test]
+fn the_idle_limit_between_requests_holds_to_the_millisecond() {
+    // 20 s of the connection, 60 s of HTTP.
+    let mut sim = lariat::sim::Sim::new(0);
+    let mut options = ListenOptions::default();
+    options.limits.idle = Some(20 * SECOND);
+    let addr = serve_with(&mut sim, options, || Http::new(Site));
+    let client = sim.dial(addr);
+    for _ in 0..3 {
+        client.send(GET);
+        sim.run_for(20 * SECOND - 50 * MS).unwrap();
+        assert!(!client.is_finished(), "cut too early");
+    }
+    sim.run_for(100 * MS).unwrap();
+    assert!(client.is_finished(), "not cut");
+    assert_eq!(all(&client.take_received()).0.len(), 3);
+}
+
+#[test]
+fn h15_new_limits_of_the_handlers_take_no_deadline_away() {
+    /// Sets limits in this callback.
+    struct Sets(&'static str);
+    impl Sets {
+        fn set(&self, callback: &str, cx: &mut Context<'_>) -> Outcome {
+            if self.0 == callback {
+                cx.set_limits(Limits::default())?;
+            }
+            Ok(())
+        }
+    }
+    impl Handler for Sets {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            self.set("opened", cx)
+        }
+
+        fn request(
+            &mut self,
+            cx: &mut Context<'_>,
+            _: &Request<'_>,
+            response: &mut Response,
+        ) -> Outcome {
+            response.send(cx, Status::OK, &[], b"ok");
+            self.set("request", cx)
+        }
+
+        fn notified(&mut self, cx: &mut Context<'_>, _: Note, _: &mut Response) -> Outcome {
+            self.set("notified", cx)
+        }
+    }
+    for callback in ["opened", "request", "notified", "none"] {
+        let mut fresh = Probe::new(Http::new(Sets(callback)));
+        fresh.advance(5 * SECOND);
+        // A note is no request: the time for the first byte goes on.
+        fresh.notify(Note::new(()));
+        fresh.advance(if callback == "notified" { 11 * SECOND } else { 6 * SECOND });
+        fresh.finish();
+        assert_eq!(fresh.closed().map(|reason| reason.kind()), Some(IDLE), "{callback}, fresh");
+        let mut kept = Probe::new(Http::new(Sets(callback)));
+        kept.receive(GET);
+        kept.receive(GET);
+        kept.notify(Note::new(()));
+        kept.advance(59 * SECOND);
+        assert!(kept.closed().is_none(), "{callback}, kept");
+        kept.advance(2 * SECOND);
+        kept.finish();
+        assert_eq!(kept.closed().map(|reason| reason.kind()), Some(IDLE), "{callback}, kept");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::http::{Ask, Event, Handler, Header, Http, NoReply, Reply, Request, Response, Status};
+use lariat::http::{Event, Handler, Header, Http, Request, Response, Status};
 use lariat::sim::Probe;
 use lariat::{CloseKind, Context, Note, Outcome, Timer};
 
@@ -55,6 +55,79 @@ fn h10_requests_without_end_are_held_while_their_answers_are_not_read() {
     sim.run_for(Duration::from_secs(60)).unwrap();
     let heard = client.take_received();
     assert_eq!(all(&heard).0.len(), 2000);
+}
+
+#[test]
+fn h10_requests_stay_with_a_client_that_does_not_read_its_late_answers() {
+    const LATER: Timer = Timer::new(1);
+    struct Late;
+    impl Handler for Late {
+        fn request(&mut self, cx: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+            cx.set_timer(LATER, Duration::from_millis(1));
+            Ok(())
+        }
+
+        fn timeout(&mut self, cx: &mut Context<'_>, _: Timer, response: &mut Response) -> Outcome {
+            response.send(cx, Status::OK, &[], vec![b'x'; 10_000]);
+            Ok(())
+        }
+    }
+    let mut sim = narrow();
+    let addr = serve(&mut sim, || Http::new(Late));
+    let client = sim.dial(addr);
+    client.stop_reading();
+    // Twice what may be left unread.
+    let padding = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(4000));
+    client.send(padding.repeat(500).as_bytes());
+    sim.run_for(Duration::from_secs(5)).unwrap();
+    let metrics = sim.metrics();
+    assert!(metrics.open == 1 && metrics.paused == 1, "{metrics:?}");
+    assert!(metrics.bytes_in < 500_000, "{metrics:?}");
+    client.resume_reading();
+    sim.run_for(Duration::from_secs(60)).unwrap();
+    assert_eq!(all(&client.take_received()).0.len(), 500);
+}
+
+#[test]
+fn h10_requests_that_wait_for_room_are_answered_although_their_client_has_finished() {
+    let page = vec![b'x'; 100_000];
+    everywhere(|driver, told| {
+        let page = page.clone();
+        let make = move || {
+            let page = page.clone();
+            Http::new(On(move |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
+                response.send(cx, Status::OK, &[], &page);
+                Ok(())
+            }))
+        };
+        let heard = converse(driver, make, vec![says(&get("/").repeat(80))]);
+        let (answers, rest) = all(&heard[0]);
+        assert_eq!((answers.len(), rest), (80, &b""[..]), "on {told}");
+        assert!(answers.iter().all(|answer| answer.body == vec![b'x'; 100_000]), "on {told}");
+    });
+}
+
+#[test]
+fn what_is_not_whole_waits_for_more_without_a_callback() {
+    let partial: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5;a",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\nB",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n\r\n\r",
+    ];
+    for bytes in partial {
+        let mut sim = lariat::sim::Sim::new(0);
+        let addr = serve(&mut sim, || Http::new(Site));
+        let client = sim.dial(addr);
+        client.send(bytes);
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        let told = bytes.escape_ascii();
+        // `opened`, and `data` once.
+        assert_eq!(sim.metrics().callbacks, 2, "{told}");
+        client.send(b"x");
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        assert_eq!(sim.metrics().callbacks, 3, "{told}");
+    }
 }
 
 #[test]
@@ -325,92 +398,4 @@ fn a_request_says_what_it_is() {
         "GET / Some(\"c\") Some(\"y\") None",
     ];
     assert_eq!(*told.lock().unwrap(), expected);
-}
-
-// ---- the client side ----------------------------------------------------------------------------
-
-type Heard = Arc<Mutex<Vec<String>>>;
-
-fn sentence(result: &Result<Reply, NoReply>) -> String {
-    match result {
-        Ok(reply) => format!("{}: {}", reply.status(), reply.body().escape_ascii()),
-        Err(NoReply::Ended(reason)) => format!("ended: {}", reason.kind()),
-        Err(error) => error.to_string(),
-    }
-}
-
-#[test]
-fn a_client_asks_once_and_hears_once_on_every_driver() {
-    everywhere(|driver, told| {
-        let addr = serve(driver, || Http::new(Site));
-        let asks = [
-            Ask::get("x", "/").unwrap(),
-            Ask::get("x", "/chunks").unwrap(),
-            Ask::get("x", "/hints").unwrap(),
-            Ask::get("x", "/late").unwrap().header(Header::literal("accept", "*/*")),
-            Ask::new("HEAD", "x", "/").unwrap(),
-            Ask::get("x", "/204").unwrap(),
-            Ask::new("POST", "x", "/").unwrap().body(&b"12345"[..]),
-            Ask::new("POST", "x", "/echo").unwrap().chunked_body(&b"12345"[..]),
-            Ask::get("x", "/never").unwrap().within(Duration::from_millis(300)),
-            Ask::get("x", "/missing").unwrap().reply_max(3),
-        ];
-        let heard = Heard::default();
-        let count = asks.len();
-        heard.lock().unwrap().resize(count, String::new());
-        let left = Arc::new(AtomicU64::new(count as u64));
-        for (number, ask) in asks.into_iter().enumerate() {
-            let (heard, left) = (Arc::clone(&heard), Arc::clone(&left));
-            let asking = ask.then(move |cx, result| {
-                heard.lock().unwrap()[number] += &sentence(&result);
-                if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    cx.driver().shutdown();
-                }
-            });
-            driver.control().connect(addr, asking);
-        }
-        driver.run().unwrap();
-        let expected = [
-            "200 OK: ok\\n",
-            "200 OK: one two",
-            "200 OK: hinted\\n",
-            "202 Accepted: late\\n",
-            "200 OK: ",
-            "204 No Content: ",
-            "200 OK: 5 bytes\\n",
-            "200 OK: 12345",
-            "the reply did not come in time",
-            "the reply is too large",
-        ];
-        assert_eq!(*heard.lock().unwrap(), expected, "on {told}");
-    });
-}
-
-#[test]
-fn a_client_is_told_when_there_is_no_reply() {
-    let ask = |reply: &'static [u8]| {
-        let heard = Heard::default();
-        let hears = Arc::clone(&heard);
-        let asking = Ask::get("x", "/").unwrap();
-        let asking = asking.then(move |_, result| hears.lock().unwrap().push(sentence(&result)));
-        let mut probe = Probe::new(asking);
-        probe.receive(reply);
-        probe.finish();
-        probe.advance(Duration::from_secs(20));
-        let heard = heard.lock().unwrap();
-        assert_eq!(heard.len(), 1, "told once: {heard:?}");
-        heard[0].clone()
-    };
-    assert_eq!(ask(b"HTTP/1.1 200 OK\r\n\r\nuntil the end"), "200 OK: until the end");
-    assert_eq!(ask(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"), "ended: finished");
-    assert_eq!(ask(b""), "ended: finished");
-    assert!(ask(b"SSH-2.0-x\r\n").contains("its head cannot be parsed"));
-    let both =
-        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-    assert!(ask(both).contains("both lengths"));
-    assert!(
-        ask(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello").contains("not one number")
-    );
-    assert!(Ask::get("x", "/a b").is_err() && Ask::get("x\r\n", "/").is_err());
-    assert!(Ask::new("G T", "x", "/").is_err());
 }

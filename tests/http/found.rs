@@ -1,9 +1,8 @@
 //! What was found by attacking it, and stays mended.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use lariat::http::{Ask, Handler, Header, Http, Request, Response, Rules, Status};
+use lariat::http::{self, ClientRequest, Handler, Header, Http, Request, Response, Status};
 use lariat::sim::Probe;
 use lariat::{Context, Outcome, Timer};
 
@@ -58,9 +57,9 @@ fn h13_a_target_cannot_split_the_request_of_a_client() {
     for target in
         ["/ HTTP/1.1\r\nx: y\r\nz:", "/x HTTP/1.1\r\nhost: q\r\n\r\nGET /admin", "/a b", "/a\r\n"]
     {
-        assert!(Ask::get("h", target).is_err(), "{target:?}");
+        assert!(ClientRequest::get("h", target).is_err(), "{target:?}");
     }
-    assert!(Ask::get("h", "/a?b=c").is_ok());
+    assert!(ClientRequest::get("h", "/a?b=c").is_ok());
     assert!(Header::new("host", "other").is_err());
 }
 
@@ -140,10 +139,10 @@ fn h15_a_total_is_a_total_however_often_reading_pauses() {
             Ok(())
         }
     }
-    let mut rules = Rules::default();
-    rules.body_total = Some(Duration::from_secs(4));
-    rules.body_grace = Duration::from_secs(1);
-    let mut probe = Probe::new(Http::with_rules(Pausing, Arc::new(rules)).unwrap());
+    let mut limits = http::Limits::default();
+    limits.body_total = Some(Duration::from_secs(4));
+    limits.body_grace = Duration::from_secs(1);
+    let mut probe = Probe::new(Http::with_limits(Pausing, &limits.validate().unwrap()));
     probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
     for _ in 0..8 {
         probe.receive(&[b'x'; 2048]);

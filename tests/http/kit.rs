@@ -1,5 +1,6 @@
 //! Conversations with a server, on every driver.
 
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -8,7 +9,10 @@ use std::time::Duration;
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::sim::{Faults, Link, Sim};
-use lariat::{CloseReason, Context, Driver, Input, Outcome, Protocol, Timer};
+use lariat::{
+    CloseReason, Context, Driver, Input, Limits, ListenOptions, Outcome, Protocol, Timer,
+    forward_protocol,
+};
 
 /// More than anything here takes on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,22 +93,77 @@ pub(crate) fn converse<P: Protocol + Send + 'static>(
 ) -> Vec<Vec<u8>> {
     let addr = serve(driver, make);
     let left = Arc::new(AtomicUsize::new(scripts.len()));
-    let heard: Vec<_> = scripts
+    let talks = play(driver, addr, scripts, &left);
+    talks.into_iter().map(|talk| talk.heard).collect()
+}
+
+/// One conversation, once it is over.
+#[derive(Default)]
+pub(crate) struct Talk {
+    pub(crate) heard: Vec<u8>,
+    /// The address of the client's end, and with it that of the connection at the server.
+    addr: String,
+    /// Why the connection ended at the server.
+    reason: Option<CloseReason>,
+    /// And why it did at the client.
+    client: Option<CloseReason>,
+}
+
+impl Talk {
+    pub(crate) fn reason(&self) -> &CloseReason {
+        self.reason.as_ref().unwrap()
+    }
+
+    pub(crate) fn client(&self) -> &CloseReason {
+        self.client.as_ref().unwrap()
+    }
+}
+
+/// As [`converse`], with limits of the server's connections, which must not be handed over to
+/// another protocol: it also waits for each of them to end, and tells why it did.
+pub(crate) fn talk<P: Protocol + Send + 'static>(
+    driver: &mut dyn Driver,
+    limits: &Limits,
+    make: impl Fn() -> P + Send + Sync + 'static,
+    scripts: Vec<Vec<Step>>,
+) -> Vec<Talk> {
+    let left = Arc::new(AtomicUsize::new(2 * scripts.len()));
+    let reasons = Arc::new(Mutex::new(HashMap::new()));
+    let (ends, told) = (Arc::clone(&left), Arc::clone(&reasons));
+    let mut options = ListenOptions::default();
+    options.limits = limits.clone();
+    let addr = serve_with(driver, options, move || Witnessed {
+        inner: make(),
+        left: Arc::clone(&ends),
+        reasons: Arc::clone(&told),
+    });
+    let mut talks = play(driver, addr, scripts, &left);
+    for talk in &mut talks {
+        talk.reason = reasons.lock().unwrap().remove(&talk.addr);
+    }
+    talks
+}
+
+/// Runs until `left` conversations and connections are over.
+fn play(
+    driver: &mut dyn Driver,
+    addr: SocketAddr,
+    scripts: Vec<Vec<Step>>,
+    left: &Arc<AtomicUsize>,
+) -> Vec<Talk> {
+    let talks: Vec<_> = scripts
         .into_iter()
         .map(|script| {
-            let heard = Arc::new(Mutex::new(Vec::new()));
-            let client = Client {
-                script: script.into(),
-                heard: Arc::clone(&heard),
-                left: Arc::clone(&left),
-            };
+            let talk = Arc::new(Mutex::new(Talk::default()));
+            let client =
+                Client { script: script.into(), talk: Arc::clone(&talk), left: Arc::clone(left) };
             driver.control().connect(addr, client);
-            heard
+            talk
         })
         .collect();
     driver.run().unwrap();
     assert_eq!(left.load(Ordering::Acquire), 0, "not all conversations came to their end");
-    heard.into_iter().map(|heard| std::mem::take(&mut *heard.lock().unwrap())).collect()
+    talks.into_iter().map(|talk| std::mem::take(&mut *talk.lock().unwrap())).collect()
 }
 
 /// Listens; gives the address.
@@ -112,14 +171,51 @@ pub(crate) fn serve<P: Protocol + Send + 'static>(
     driver: &mut dyn Driver,
     make: impl Fn() -> P + Send + Sync + 'static,
 ) -> SocketAddr {
-    let listener = driver.control().listen("127.0.0.1:0", move |_| Some(make())).unwrap();
+    serve_with(driver, ListenOptions::default(), make)
+}
+
+pub(crate) fn serve_with<P: Protocol + Send + 'static>(
+    driver: &mut dyn Driver,
+    options: ListenOptions,
+    make: impl Fn() -> P + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener =
+        driver.control().listen_with("127.0.0.1:0", options, move |_| Some(make())).unwrap();
     driver.addresses(listener)[0].socket_addr().unwrap()
 }
 
-/// Plays a script. The last of all to end stops the driver.
+/// A server's protocol, with an eye on its end.
+struct Witnessed<P> {
+    inner: P,
+    left: Arc<AtomicUsize>,
+    reasons: Arc<Mutex<HashMap<String, CloseReason>>>,
+}
+
+impl<P: Protocol> Protocol for Witnessed<P> {
+    forward_protocol! {
+        self => self.inner;
+        pass: opened data eof drained timeout notified stopping name filter;
+        own: closed;
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        self.inner.closed(cx, reason);
+        self.reasons.lock().unwrap().insert(cx.peer_addr().to_string(), reason.clone());
+        end(cx, &self.left);
+    }
+}
+
+/// The last of all to end stops the driver.
+fn end(cx: &mut Context<'_>, left: &AtomicUsize) {
+    if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+        cx.driver().shutdown();
+    }
+}
+
+/// Plays a script.
 struct Client {
-    script: std::collections::VecDeque<Step>,
-    heard: Arc<Mutex<Vec<u8>>>,
+    script: VecDeque<Step>,
+    talk: Arc<Mutex<Talk>>,
     left: Arc<AtomicUsize>,
 }
 
@@ -134,8 +230,8 @@ impl Client {
                     return;
                 }
                 Step::Until(what) => {
-                    let heard = self.heard.lock().unwrap();
-                    if !heard.windows(what.len()).any(|part| part == *what) {
+                    let talk = self.talk.lock().unwrap();
+                    if !talk.heard.windows(what.len()).any(|part| part == *what) {
                         return;
                     }
                 }
@@ -147,12 +243,13 @@ impl Client {
 
 impl Protocol for Client {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.talk.lock().unwrap().addr = cx.local_addr().map(|a| a.to_string()).unwrap_or_default();
         self.go_on(cx);
         Ok(())
     }
 
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        self.heard.lock().unwrap().extend_from_slice(input);
+        self.talk.lock().unwrap().heard.extend_from_slice(input);
         input.consume_all();
         if matches!(self.script.front(), Some(Step::Until(_))) {
             self.go_on(cx);
@@ -166,10 +263,9 @@ impl Protocol for Client {
         Ok(())
     }
 
-    fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            cx.driver().shutdown();
-        }
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        self.talk.lock().unwrap().client = Some(reason.clone());
+        end(cx, &self.left);
     }
 }
 

@@ -25,6 +25,8 @@ impl Handler for Site {
             "/late" => cx.set_timer(LATE, Duration::from_millis(20)),
             "/never" => {}
             "/204" => response.send(cx, Status::NO_CONTENT, &[], b"dropped"),
+            "/205" => response.send(cx, Status::RESET_CONTENT, &[], b"dropped"),
+            "/bytes" => response.send_bytes(cx, Status::OK, text, &[b'b'; 6000][..]),
             "/304" => response.send(cx, Status::NOT_MODIFIED, &[], b"dropped"),
             "/hints" => {
                 let link = Header::literal("link", "</style.css>; rel=preload");

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lariat::http::{Handler, Header, Http, Request, Response, Status};
+use lariat::http::{self, Handler, Header, Http, Request, Response, Status, ValidLimits};
 use lariat::sim::Probe;
 use lariat::{Context, Outcome};
 
@@ -47,8 +47,16 @@ impl Handler for Told {
     }
 }
 
-fn ours(bytes: &[u8]) -> Vec<u8> {
-    let mut probe = Probe::new(Http::new(Told::default()));
+/// Without the targets that only RFC 3986 forbids: nobody disagrees about their end, but hyper knows
+/// none that is not UTF-8.
+fn limits() -> lariat::Result<ValidLimits> {
+    let mut limits = http::Limits::default();
+    limits.strict_targets = true;
+    limits.validate()
+}
+
+fn ours(bytes: &[u8], limits: &ValidLimits) -> Vec<u8> {
+    let mut probe = Probe::new(Http::with_limits(Told::default(), limits));
     probe.receive(bytes);
     probe.finish();
     probe.advance(Duration::from_secs(20));
@@ -80,9 +88,16 @@ fn main() -> ExitCode {
     let (count, seed) = (args.next().unwrap_or(20_000), args.next().unwrap_or(1));
     let mut refused: BTreeMap<u16, u64> = BTreeMap::new();
     let mut taken = 0u64;
+    let limits = match limits() {
+        Ok(limits) => limits,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     for number in seed..seed + count {
         let input = inputs::make(number);
-        let (us, them) = (answers(&ours(&input)), answers(&theirs::ask(&input)));
+        let (us, them) = (answers(&ours(&input, &limits)), answers(&theirs::ask(&input)));
         let mut differs = false;
         for at in 0.. {
             match (us.get(at), them.get(at)) {

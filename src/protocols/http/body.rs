@@ -4,8 +4,8 @@
 use super::Status;
 use super::fault::Fault;
 use super::header::is_token;
+use super::limits::Limits;
 use super::request::Length;
-use super::rules::Rules;
 
 /// What comes next in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Body {
     pub(super) fn advance<'a>(
         &mut self,
         rest: &mut &'a [u8],
-        rules: &Rules,
+        limits: &Limits,
     ) -> Result<Piece<'a>, Fault> {
         loop {
             match self.next {
@@ -87,21 +87,21 @@ impl Body {
                         self.next = Next::Size;
                     }
                     None if matches!(*rest, [] | [b'\r']) => return Ok(Piece::More),
-                    _ if rules.bare_lf && rest[0] == b'\n' => {
+                    _ if limits.bare_lf && rest[0] == b'\n' => {
                         *rest = &rest[1..];
                         self.next = Next::Size;
                     }
                     _ => return Err(Fault::bad("a chunk that is longer than its size")),
                 },
-                Next::Size => match line(rest, rules.chunk_line_max, rules)? {
-                    None if rest.len() < rules.chunk_line_max => return Ok(Piece::More),
+                Next::Size => match line(rest, limits.chunk_line_max, limits)? {
+                    None if rest.len() < limits.chunk_line_max => return Ok(Piece::More),
                     None => return Err(Fault::bad("a chunk line that is too long")),
-                    Some(line) => self.take_size(line, rules)?,
+                    Some(line) => self.take_size(line, limits)?,
                 },
                 Next::Trailer => {
-                    let most = rules.trailers_max.saturating_sub(self.trailers as usize);
+                    let most = limits.trailers_max.saturating_sub(self.trailers as usize);
                     let before = rest.len();
-                    match line(rest, most, rules)? {
+                    match line(rest, most, limits)? {
                         None if rest.len() < most => return Ok(Piece::More),
                         None => {
                             let why = "trailers that are too long";
@@ -129,7 +129,7 @@ impl Body {
         data
     }
 
-    fn take_size(&mut self, line: &[u8], rules: &Rules) -> Result<(), Fault> {
+    fn take_size(&mut self, line: &[u8], limits: &Limits) -> Result<(), Fault> {
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let (size, extension) = line.split_at(digits);
         // Sixteen digits fill a u64.
@@ -141,7 +141,7 @@ impl Body {
             size << 4 | u64::from(digit)
         });
         if !extension.is_empty() {
-            self.take_extension(extension, rules)?;
+            self.take_extension(extension, limits)?;
         }
         self.left = size;
         self.next = if size == 0 { Next::Trailer } else { Next::Chunk };
@@ -149,9 +149,9 @@ impl Body {
     }
 
     /// An extension means nothing here; it only has to be one.
-    fn take_extension(&mut self, extension: &[u8], rules: &Rules) -> Result<(), Fault> {
+    fn take_extension(&mut self, extension: &[u8], limits: &Limits) -> Result<(), Fault> {
         self.extensions += extension.len() as u32;
-        if self.extensions as usize > rules.extensions_max {
+        if self.extensions as usize > limits.extensions_max {
             return Err(Fault::bad("chunk extensions without end"));
         }
         let begins = extension.trim_ascii_start().first() == Some(&b';');
@@ -168,13 +168,13 @@ fn is_control(byte: u8) -> bool {
 
 /// Takes a line of at most `most` bytes, its line break included, from the beginning of `rest` and
 /// gives it without that; None if there is none.
-fn line<'a>(rest: &mut &'a [u8], most: usize, rules: &Rules) -> Result<Option<&'a [u8]>, Fault> {
+fn line<'a>(rest: &mut &'a [u8], most: usize, limits: &Limits) -> Result<Option<&'a [u8]>, Fault> {
     let window = &rest[..rest.len().min(most)];
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
     *rest = &rest[end + 1..];
     match window[..end].strip_suffix(b"\r") {
         Some(line) => Ok(Some(line)),
-        None if rules.bare_lf => Ok(Some(&window[..end])),
+        None if limits.bare_lf => Ok(Some(&window[..end])),
         None => Err(Fault::bad("a line of a chunked body ends in LF alone")),
     }
 }
@@ -190,18 +190,18 @@ fn check_trailer(line: &[u8]) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rules::DEFAULT;
+    use super::super::limits::DEFAULT;
     use super::*;
 
     /// The data of a chunked body that arrives in pieces of `step` bytes, and what is left behind.
-    fn read(bytes: &[u8], step: usize, rules: &Rules) -> Result<(Vec<u8>, usize, bool), u16> {
+    fn read(bytes: &[u8], step: usize, limits: &Limits) -> Result<(Vec<u8>, usize, bool), u16> {
         let mut body = Body::new(Length::Unknown);
         let (mut data, mut from, mut to) = (Vec::new(), 0, 0);
         while to < bytes.len() {
             to = (to + step).min(bytes.len());
             let mut rest = &bytes[from..to];
             loop {
-                match body.advance(&mut rest, rules).map_err(|fault| fault.status.code())? {
+                match body.advance(&mut rest, limits).map_err(|fault| fault.status.code())? {
                     Piece::Data(part) => data.extend_from_slice(part),
                     Piece::More => break,
                     Piece::End => return Ok((data, bytes.len() - (to - rest.len()), true)),

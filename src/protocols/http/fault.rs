@@ -1,4 +1,4 @@
-//! What a peer did wrong, and the status it is told.
+//! What a peer did wrong, and the status that answers it.
 
 use super::Status;
 

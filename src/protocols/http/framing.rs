@@ -3,8 +3,8 @@
 
 use super::Status;
 use super::fault::Fault;
+use super::limits::Limits;
 use super::request::Version;
-use super::rules::Rules;
 use super::target::is_authority;
 
 /// What the headers of one request say, as far as the library acts on it.
@@ -31,7 +31,7 @@ impl Fields {
         name: &[u8],
         value: &[u8],
         version: Version,
-        rules: &Rules,
+        limits: &Limits,
     ) -> Result<(), Fault> {
         // By length first: most headers are none of these.
         match name.len() {
@@ -45,7 +45,7 @@ impl Fields {
                 self.take_connection(value);
                 Ok(())
             }
-            14 if is(name, b"content-length") => self.take_length(value, rules),
+            14 if is(name, b"content-length") => self.take_length(value, limits),
             17 if is(name, b"transfer-encoding") => self.take_coding(value),
             _ => Ok(()),
         }
@@ -74,12 +74,12 @@ impl Fields {
         }
     }
 
-    fn take_length(&mut self, value: &[u8], rules: &Rules) -> Result<(), Fault> {
+    fn take_length(&mut self, value: &[u8], limits: &Limits) -> Result<(), Fault> {
         let Some(length) = decimal(value) else {
             return Err(Fault::bad("a content-length that is no number"));
         };
         match self.length {
-            Some(before) if !(rules.equal_lengths && before == length) => {
+            Some(before) if !(limits.equal_lengths && before == length) => {
                 Err(Fault::bad("a second content-length"))
             }
             _ => {
@@ -105,32 +105,32 @@ impl Fields {
 
     /// Whether all of them together make sense.
     #[inline]
-    pub(super) fn check(&self, version: Version, rules: &Rules) -> Result<(), Fault> {
+    pub(super) fn check(&self, version: Version, limits: &Limits) -> Result<(), Fault> {
         if self.hosts != 1 {
-            self.check_hosts(version, rules)?;
+            self.check_hosts(version, limits)?;
         }
         match self.chunked {
             None => Ok(()),
-            Some(last) => self.check_coding(last, version, rules),
+            Some(last) => self.check_coding(last, version, limits),
         }
     }
 
-    fn check_hosts(&self, version: Version, rules: &Rules) -> Result<(), Fault> {
+    fn check_hosts(&self, version: Version, limits: &Limits) -> Result<(), Fault> {
         match self.hosts {
-            0 if version == Version::Http10 || rules.missing_host => Ok(()),
+            0 if version == Version::Http10 || limits.missing_host => Ok(()),
             0 => Err(Fault::bad("no host")),
             _ => Err(Fault::bad("a second host")),
         }
     }
 
-    fn check_coding(&self, last: bool, version: Version, rules: &Rules) -> Result<(), Fault> {
+    fn check_coding(&self, last: bool, version: Version, limits: &Limits) -> Result<(), Fault> {
         if version == Version::Http10 {
             return Err(Fault::bad("a transfer coding in HTTP/1.0"));
         }
         if !last {
             return Err(Fault::bad("chunked is not the last transfer coding"));
         }
-        if self.length.is_some() && !rules.both_lengths {
+        if self.length.is_some() && !limits.both_lengths {
             return Err(Fault::bad("both content-length and transfer-encoding"));
         }
         if self.other_coding {
@@ -187,16 +187,16 @@ pub(super) fn decimal(value: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rules::DEFAULT;
+    use super::super::limits::DEFAULT;
     use super::*;
 
-    fn check(headers: &[(&'static str, &'static str)], rules: &Rules) -> Result<Fields, u16> {
+    fn check(headers: &[(&'static str, &'static str)], limits: &Limits) -> Result<Fields, u16> {
         let mut fields = Fields::default();
         let take = |fields: &mut Fields| {
             for (name, value) in headers {
-                fields.take(name.as_bytes(), value.as_bytes(), Version::Http11, rules)?;
+                fields.take(name.as_bytes(), value.as_bytes(), Version::Http11, limits)?;
             }
-            fields.check(Version::Http11, rules)
+            fields.check(Version::Http11, limits)
         };
         match take(&mut fields) {
             Ok(()) => Ok(fields),
@@ -206,10 +206,10 @@ mod tests {
 
     #[test]
     fn h2_a_content_length_is_one_number() {
-        let lengths = |values: &[&'static str], rules: &Rules| {
+        let lengths = |values: &[&'static str], limits: &Limits| {
             let mut headers = vec![("host", "x")];
             headers.extend(values.iter().map(|value| ("Content-Length", *value)));
-            check(&headers, rules).map(|fields| fields.length())
+            check(&headers, limits).map(|fields| fields.length())
         };
         assert_eq!(lengths(&["5"], &DEFAULT), Ok(Some(5)));
         assert_eq!(lengths(&["18446744073709551615"], &DEFAULT), Ok(Some(u64::MAX)));
@@ -217,7 +217,7 @@ mod tests {
             assert_eq!(lengths(&[wrong], &DEFAULT), Err(400), "{wrong:?}");
         }
         assert_eq!(lengths(&["5", "5"], &DEFAULT), Err(400));
-        let lenient = Rules { equal_lengths: true, ..DEFAULT.clone() };
+        let lenient = Limits { equal_lengths: true, ..DEFAULT.clone() };
         assert_eq!(lengths(&["5", "5"], &lenient), Ok(Some(5)));
         assert_eq!(lengths(&["5", "6"], &lenient), Err(400));
     }
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(coding(&["chunked", "chunked"]), Err(400));
         let both = [("host", "x"), ("content-length", "5"), ("transfer-encoding", "chunked")];
         assert!(check(&both, &DEFAULT).is_err());
-        let lenient = Rules { both_lengths: true, ..DEFAULT.clone() };
+        let lenient = Limits { both_lengths: true, ..DEFAULT.clone() };
         let fields = check(&both, &lenient).unwrap();
         assert!(fields.is_chunked() && !fields.keeps(Version::Http11));
     }

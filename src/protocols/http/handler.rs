@@ -14,10 +14,12 @@ use crate::timer::Timer;
 ///
 /// An `Err` from a callback answers 500 if no answer has begun, and closes the connection with
 /// reason [`Protocol`](crate::CloseKind::Protocol). A panic resets the connection and no other. A
-/// request whose answer has not begun [`Rules::answer`](super::Rules::answer) \[60 s\] after it was
-/// whole is answered 503 in its place, and the connection closed. A started answer has no deadline
-/// of its own: [`Limits::write_stall`](crate::Limits::write_stall) and
-/// [`Limits::idle`](crate::Limits::idle) hold.
+/// request whose answer has not begun [`Limits::answer`](super::Limits::answer) \[60 s\] after it
+/// was whole is answered 503 in its place, and the connection closed. What cannot be served at all
+/// never comes here: it is answered with its status, and the connection closed with reason
+/// [`Refused`](crate::CloseKind::Refused). A started answer has no deadline of its own:
+/// [`Limits::write_stall`](crate::Limits::write_stall) and [`Limits::idle`](crate::Limits::idle)
+/// hold.
 ///
 /// ```
 /// use std::time::Duration;

@@ -4,9 +4,9 @@
 use super::fault::Fault;
 use super::framing::Fields;
 use super::header::is_token;
+use super::limits::Limits;
 use super::request::{Length, Request, Version};
-use super::rules::Rules;
-use super::scan::{Lack, Leniency, scan};
+use super::scan::{Form, Lack, scan};
 use super::{Status, target};
 
 /// Looks for a whole head at the beginning of `bytes`. Gives the request and the length of its
@@ -21,17 +21,17 @@ pub(super) fn parse<'a>(
     bytes: &'a [u8],
     last: bool,
     looked: &mut u32,
-    rules: &Rules,
+    limits: &Limits,
 ) -> Result<Option<(Request<'a>, usize)>, Fault> {
-    if *looked != 0 && !deserves_look(bytes, last, looked, rules) {
+    if *looked != 0 && !deserves_look(bytes, last, looked, limits) {
         return Ok(None);
     }
-    let window = &bytes[..bytes.len().min(rules.head_max)];
-    let leniency = Leniency { bare_lf: rules.bare_lf, odd_targets: rules.odd_targets };
+    let window = &bytes[..bytes.len().min(limits.head_max)];
+    let form = Form { bare_lf: limits.bare_lf, strict_targets: limits.strict_targets };
     let mut fields = Fields::default();
     let mut fault = None;
-    let found = scan(window, rules.fields_max, leniency, |name, value, is_http10| {
-        if let Err(first) = fields.take(name, value, Version::new(is_http10), rules) {
+    let found = scan(window, limits.fields_max, form, |name, value, is_http10| {
+        if let Err(first) = fields.take(name, value, Version::new(is_http10), limits) {
             fault.get_or_insert(first);
         }
         Ok::<(), Lack>(())
@@ -40,20 +40,22 @@ pub(super) fn parse<'a>(
         Ok(parts) => parts,
         Err(lack) => {
             *looked = bytes.len() as u32;
-            return incomplete(window, last, lack, rules);
+            return incomplete(window, last, lack, limits);
         }
     };
-    if parts.method.len() + parts.target.len() + " HTTP/1.1\r\n".len() + 1 > rules.line_max {
+    if parts.method.len() + parts.target.len() + " HTTP/1.1\r\n".len() + 1 > limits.line_max {
         return Err(Fault::new(Status::URI_TOO_LONG, "a request line that is too long"));
     }
+    let mut is_connect = false;
     if parts.target.first() != Some(&b'/') || parts.method == b"CONNECT" {
         target::check_rare(parts.method, parts.target)?;
+        is_connect = parts.method == b"CONNECT";
     }
     if let Some(fault) = fault {
         return Err(fault);
     }
     let version = Version::new(parts.is_http10);
-    fields.check(version, rules)?;
+    fields.check(version, limits)?;
     let request = Request {
         method: method_name(parts.method),
         target: parts.target,
@@ -67,6 +69,7 @@ pub(super) fn parse<'a>(
         keep: fields.keeps(version),
         expects: fields.expects(version),
         upgrades: fields.upgrades(version),
+        is_connect,
     };
     Ok(Some((request, parts.length)))
 }
@@ -85,17 +88,22 @@ fn method_name(method: &[u8]) -> &str {
 
 /// Whether more is known than at the last look: a line has ended, a bound is reached, or this is
 /// all. Without this, a client that sends single bytes makes each of them cost a whole parsing.
-fn deserves_look(bytes: &[u8], last: bool, looked: &mut u32, rules: &Rules) -> bool {
+fn deserves_look(bytes: &[u8], last: bool, looked: &mut u32, limits: &Limits) -> bool {
     let before = (*looked as usize).min(bytes.len());
     *looked = bytes.len() as u32;
     let reaches = |bound: usize| before < bound && bound <= bytes.len();
-    last || reaches(rules.line_max) || reaches(rules.head_max) || bytes[before..].contains(&b'\n')
+    last || reaches(limits.line_max) || reaches(limits.head_max) || bytes[before..].contains(&b'\n')
 }
 
 /// What to do about a head that is wrong or not whole.
 #[cold]
 #[inline(never)]
-fn incomplete<T>(window: &[u8], last: bool, lack: Lack, rules: &Rules) -> Result<Option<T>, Fault> {
+fn incomplete<T>(
+    window: &[u8],
+    last: bool,
+    lack: Lack,
+    limits: &Limits,
+) -> Result<Option<T>, Fault> {
     // What cannot begin a request at all is answered at once: a TLS client has come to this port.
     // Behind empty lines it waits for the end of its line, as nobody looks before that.
     if window.first().is_some_and(|first| !is_token(*first) && !matches!(first, b'\r' | b'\n')) {
@@ -104,12 +112,12 @@ fn incomplete<T>(window: &[u8], last: bool, lack: Lack, rules: &Rules) -> Result
     let whole = window;
     let empty = window.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let window = &window[empty..];
-    if window.is_empty() && whole.len() == rules.head_max {
+    if window.is_empty() && whole.len() == limits.head_max {
         return Err(Fault::new(Status::HEADERS_TOO_LARGE, "empty lines without end"));
     }
-    let line = &window[..window.len().min(rules.line_max)];
+    let line = &window[..window.len().min(limits.line_max)];
     if !line.contains(&b'\n') {
-        if line.len() == rules.line_max {
+        if line.len() == limits.line_max {
             return Err(Fault::new(Status::URI_TOO_LONG, "a request line that is too long"));
         }
         if !last {
@@ -120,7 +128,7 @@ fn incomplete<T>(window: &[u8], last: bool, lack: Lack, rules: &Rules) -> Result
         Lack::TooMany => Err(Fault::new(Status::HEADERS_TOO_LARGE, "too many headers")),
         Lack::Version => Err(version_fault(window)),
         Lack::Malformed => Err(Fault::bad("a head that cannot be parsed")),
-        Lack::Partial if whole.len() == rules.head_max => {
+        Lack::Partial if whole.len() == limits.head_max => {
             Err(Fault::new(Status::HEADERS_TOO_LARGE, "a head that is too long"))
         }
         Lack::Partial if last => Err(Fault::bad("the connection ended within a head")),
@@ -132,7 +140,8 @@ fn incomplete<T>(window: &[u8], last: bool, lack: Lack, rules: &Rules) -> Result
 fn version_fault(window: &[u8]) -> Fault {
     let line = window.split(|byte| *byte == b'\n').find(|line| !matches!(*line, b"" | b"\r"));
     let line = line.unwrap_or_default().strip_suffix(b"\r").unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    // Behind the method and the target: a space in the target does not make it another version.
+    let version = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
     match version {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
@@ -145,7 +154,7 @@ fn version_fault(window: &[u8]) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rules::DEFAULT;
+    use super::super::limits::DEFAULT;
     use super::*;
 
     fn status(bytes: &[u8]) -> Result<bool, u16> {
@@ -186,7 +195,7 @@ mod tests {
     fn h8_versions_are_told_apart() {
         assert_eq!(status(b"GET / HTTP/2.0\r\n\r\n"), Err(505));
         assert_eq!(status(b"GET / HTTP/1.2\r\n\r\n"), Err(505));
-        for version in ["HTTP/1.", "http/1.1", "HTTP/1.10", "HTTP/11", "HTTP 1.1"] {
+        for version in ["HTTP/1.", "http/1.1", "HTTP/1.10", "HTTP/11", "HTTP 1.1", "b HTTP/1.1"] {
             assert_eq!(status(format!("GET / {version}\r\n\r\n").as_bytes()), Err(400));
         }
     }

@@ -14,8 +14,8 @@ use std::fmt;
 /// const HTML: Header<'static> = Header::literal("content-type", "text/html; charset=utf-8");
 /// assert_eq!(HTML.name(), "content-type");
 ///
-/// let wished = "/next\r\nset-cookie: stolen=1";
-/// assert!(Header::new("location", wished).is_err());
+/// let given = "/next\r\nset-cookie: stolen=1";
+/// assert!(Header::new("location", given).is_err());
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
@@ -119,16 +119,10 @@ impl PartialEq for Header<'_> {
 
 impl Eq for Header<'_> {}
 
-/// Why a [`Header`], or an [`Ask`](super::Ask), could not be made.
+/// Why a [`Header`] could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidHeader {
     why: &'static str,
-}
-
-impl InvalidHeader {
-    pub(super) const fn new(why: &'static str) -> InvalidHeader {
-        InvalidHeader { why }
-    }
 }
 
 impl fmt::Display for InvalidHeader {

@@ -35,7 +35,7 @@ pub enum Length {
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub(super) method: &'a str,
-    /// Of ASCII.
+    /// Any bytes but space, control bytes and `#`.
     pub(super) target: &'a [u8],
     pub(super) version: Version,
     /// The lines of its headers, each of them right.
@@ -44,6 +44,7 @@ pub struct Request<'a> {
     pub(super) keep: bool,
     pub(super) expects: bool,
     pub(super) upgrades: bool,
+    pub(super) is_connect: bool,
 }
 
 impl<'a> Request<'a> {
@@ -53,9 +54,19 @@ impl<'a> Request<'a> {
     }
 
     /// The whole target, as it was sent: `/path?query`, `http://host/path?query`, `*` for `OPTIONS`
-    /// or `host:port` for `CONNECT`. Percent-encoded bytes are left as they are.
+    /// or `host:port` for `CONNECT`. Percent-encoded bytes are left as they are, and so are
+    /// characters that should have been encoded: `/a|b`, `/ä`.
+    ///
+    /// Where the bytes are no UTF-8, this is `"\u{FFFD}"`, which is the target of nothing, and so
+    /// are [`path`](Request::path) and [`query`](Request::query), each by itself;
+    /// [`target_bytes`](Request::target_bytes) has what was sent.
     pub fn target(&self) -> &'a str {
         text(self.target)
+    }
+
+    /// The bytes of the whole target, as they were sent.
+    pub fn target_bytes(&self) -> &'a [u8] {
+        self.target
     }
 
     /// The path of the target, from its slash up to the query; the target itself if it has none.
@@ -110,6 +121,9 @@ impl<'a> Request<'a> {
 
     /// The host and port that the request is for: of the target if that names them, else of `host`.
     pub fn host(&self) -> Option<&'a str> {
+        if self.is_connect {
+            return Some(self.target());
+        }
         match self.behind_scheme() {
             Some(rest) => {
                 let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
@@ -132,8 +146,11 @@ impl<'a> Request<'a> {
 
     /// What the client wants to [upgrade](super::Response::upgrade) to; None if it does not.
     pub fn upgrade(&self) -> Option<&'a str> {
-        let value = if self.upgrades { self.header("upgrade")? } else { return None };
-        std::str::from_utf8(value).ok()
+        // Who asks for a tunnel asks for no upgrade.
+        if !self.upgrades || self.is_connect {
+            return None;
+        }
+        std::str::from_utf8(self.header("upgrade")?).ok()
     }
 
     /// Whether the client wants to keep the connection.
@@ -154,12 +171,13 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Bytes that were found to be of ASCII when they were scanned.
+/// Bytes as text: what was scanned is of ASCII, but for targets, which clients send as they like.
 #[inline]
 fn text(bytes: &[u8]) -> &str {
     match bytes {
         // The page that is asked for most, and least worth a look at its bytes.
         b"/" => "/",
-        _ => std::str::from_utf8(bytes).unwrap_or_default(),
+        // Nothing that a router might know, and not the empty string, which it may take for a root.
+        _ => std::str::from_utf8(bytes).unwrap_or("\u{FFFD}"),
     }
 }

@@ -1,25 +1,24 @@
 //! The answer to a request: written as it is made, framed by the library.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Status;
 use super::body::Body;
-use super::header::{Header, is_token};
+use super::digits::put_length;
+use super::header::Header;
+use super::limits::{DEFAULT, Limits, ValidLimits};
 use super::request::{Length, Request, Version};
-use super::rules::{DEFAULT, Rules};
-use super::upgrade::UpgradeRefused;
 use crate::date::{DATE_LINE, OK_LINE};
-use crate::protocol::{Context, Protocol};
+use crate::protocol::Context;
 
 /// Bodies up to this length are put behind their head; longer ones are written by themselves.
 const COMPOSED_MAX: usize = 4096;
 
-/// How far an answer is, and how its end is told.
+/// How far an answer is, and what marks its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// No request waits for one.
     Idle,
     /// Not begun.
@@ -36,47 +35,62 @@ enum Stage {
     Over,
 }
 
+/// How a head tells where the body behind it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Not at all: there is none, or it ends with the connection.
+    Nothing,
+    Length(u64),
+    Chunked,
+}
+
 /// Facts about the present request.
 const HEAD: u8 = 1;
-const HTTP10: u8 = 1 << 1;
+pub(super) const HTTP10: u8 = 1 << 1;
 /// The connection is to be kept.
 const KEEP: u8 = 1 << 2;
 /// The client waits for `100 Continue`.
-const EXPECTS: u8 = 1 << 3;
+pub(super) const EXPECTS: u8 = 1 << 3;
 /// The client asked for an upgrade.
-const UPGRADES: u8 = 1 << 4;
+pub(super) const UPGRADES: u8 = 1 << 4;
 /// The body is to be collected.
 const COLLECTS: u8 = 1 << 5;
 /// A mistake of the handler has been logged.
 const WARNED: u8 = 1 << 6;
+/// The client asked for a tunnel.
+pub(super) const CONNECT: u8 = 1 << 7;
 
 /// The answer to the request that a connection is at. A handler is given it in every callback; it
 /// may answer in the same callback, in a later one, or bit by bit.
 ///
 /// Three ways: [`send`](Response::send) answers at once; [`start`](Response::start) or
 /// [`start_sized`](Response::start_sized), then [`write`](Response::write), then
-/// [`finish`](Response::finish) stream; [`upgrade`](Response::upgrade) hands the connection over.
+/// [`finish`](Response::finish) stream; [`upgrade`](Response::upgrade) and
+/// [`tunnel`](Response::tunnel) hand the connection over.
 /// What does not fit the present state (a second answer, bytes past the announced length) is
 /// dropped and logged once per request.
 ///
+/// Where HTTP has no body, none is sent, whichever way is taken: to `HEAD`, with 204, 205 and 304,
+/// and with 2xx to `CONNECT`.
+///
 /// Do not write to the connection by [`Context::write`]: those bytes would stand between answers.
 pub struct Response {
-    pub(super) rules: Option<Arc<Rules>>,
+    pub(super) limits: Option<ValidLimits>,
     /// The request's body.
     pub(super) body: Body,
     /// Bytes of a sized answer that are missing.
-    left: u64,
+    pub(super) left: u64,
     /// The body as far as it is collected.
     pub(super) collected: Option<Vec<u8>>,
     number: u32,
-    stage: Stage,
-    facts: u8,
+    pub(super) stage: Stage,
+    pub(super) facts: u8,
 }
 
 impl Response {
-    pub(super) fn new(rules: Option<Arc<Rules>>) -> Response {
+    pub(super) fn new(limits: Option<ValidLimits>) -> Response {
         Response {
-            rules,
+            limits,
             body: Body::NONE,
             left: 0,
             collected: None,
@@ -86,8 +100,8 @@ impl Response {
         }
     }
 
-    pub(super) fn rules(&self) -> &Rules {
-        self.rules.as_deref().unwrap_or(&DEFAULT)
+    pub(super) fn limits(&self) -> &Limits {
+        self.limits.as_deref().unwrap_or(&DEFAULT)
     }
 
     /// A request has come.
@@ -102,6 +116,18 @@ impl Response {
             | fact(request.keep, KEEP)
             | fact(request.expects && request.length != Length::None, EXPECTS)
             | fact(request.upgrades, UPGRADES);
+    }
+
+    /// The request that has come is for a tunnel. Behind any other answer than one that opens it,
+    /// nobody can say whether what follows is a request.
+    pub(super) fn begin_connect(&mut self) {
+        self.facts |= CONNECT;
+        self.facts &= !UPGRADES;
+        self.keep_no_longer();
+    }
+
+    pub(super) fn asks_for_tunnel(&self) -> bool {
+        self.facts & CONNECT != 0
     }
 
     /// The exchange is over: whether the connection is kept.
@@ -193,7 +219,7 @@ impl Response {
     }
 
     /// Collects the body of this request: [`Handler::collected`](super::Handler::collected) gets
-    /// the whole of it in place of the pieces. Above [`Rules::collect_max`] \[1 MiB\] the request
+    /// the whole of it in place of the pieces. Above [`Limits::collect_max`] \[1 MiB\] the request
     /// is answered 413. To be called in [`Handler::request`](super::Handler::request).
     pub fn collect(&mut self) {
         if self.stage != Stage::Due {
@@ -207,10 +233,10 @@ impl Response {
         self.facts & COLLECTS != 0
     }
 
-    /// Sends the whole answer: status, headers, `content-length` and `body`. To `HEAD` and with
-    /// 204, 205 or 304 the body is left out. A body above
+    /// Sends the whole answer: status, headers, `content-length` and `body`. A body above
     /// [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] does not fit the queue and ends
-    /// the connection: such are streamed, as the client takes them.
+    /// the connection with [`OutputFull`](crate::CloseKind::OutputFull): such are streamed, as the
+    /// client takes them.
     ///
     /// ```
     /// use lariat::http::{Handler, Header, Request, Response, Status};
@@ -240,14 +266,15 @@ impl Response {
         headers: &[Header<'_>],
         body: impl AsRef<[u8]>,
     ) {
-        let body = if status == Status::RESET_CONTENT { &[] } else { body.as_ref() };
         if !self.may_begin("send", status) {
             return;
         }
         self.give_up_body();
-        let sent = if self.facts & HEAD != 0 || status.has_no_body() { &[][..] } else { body };
+        let body = body.as_ref();
+        let (framing, follows) = self.framing(status, Some(body.len() as u64));
+        let sent = if follows { body } else { &[] };
         let together = if sent.len() <= COMPOSED_MAX { sent } else { &[] };
-        self.head(cx, status, headers, Some(body.len() as u64), together);
+        self.head(cx, status, headers, framing, together);
         if sent.len() > COMPOSED_MAX {
             cx.write(sent);
         }
@@ -267,193 +294,15 @@ impl Response {
             return;
         }
         self.give_up_body();
-        self.head(cx, status, headers, Some(body.len() as u64), &[]);
-        if self.facts & HEAD == 0 && !status.has_no_body() {
+        let (framing, follows) = self.framing(status, Some(body.len() as u64));
+        self.head(cx, status, headers, framing, &[]);
+        if follows {
             cx.write_bytes(body);
         }
         self.stage = Stage::Done;
     }
 
-    /// Begins an answer whose length is not known: chunked, and to HTTP/1.0 until the connection
-    /// ends.
-    pub fn start(&mut self, cx: &mut Context<'_>, status: Status, headers: &[Header<'_>]) {
-        if !self.may_begin("start", status) {
-            return;
-        }
-        self.give_up_held_back();
-        let stage = match (self.facts & HTTP10 != 0, self.has_no_body(status)) {
-            (_, true) => Stage::Bodiless,
-            (true, _) => Stage::UntilClose,
-            (false, _) => Stage::Chunked,
-        };
-        if stage == Stage::UntilClose {
-            self.keep_no_longer();
-        }
-        self.head(cx, status, headers, None, &[]);
-        self.stage = stage;
-    }
-
-    /// Begins an answer whose body has `length` bytes.
-    pub fn start_sized(
-        &mut self,
-        cx: &mut Context<'_>,
-        status: Status,
-        headers: &[Header<'_>],
-        length: u64,
-    ) {
-        if !self.may_begin("start_sized", status) {
-            return;
-        }
-        self.give_up_held_back();
-        self.head(cx, status, headers, Some(length), &[]);
-        self.left = length;
-        self.stage = if self.has_no_body(status) { Stage::Bodiless } else { Stage::Sized };
-    }
-
-    /// Writes a part of the body of a started answer. While
-    /// [`is_congested`](Context::is_congested), a producer stops until
-    /// [`Handler::drained`](super::Handler::drained); what is written from
-    /// [`Handler::body`](super::Handler::body) holds its own input back without that.
-    pub fn write(&mut self, cx: &mut Context<'_>, bytes: impl AsRef<[u8]>) {
-        let bytes = bytes.as_ref();
-        match self.stage {
-            Stage::Chunked if bytes.is_empty() => {}
-            Stage::Chunked => {
-                cx.compose(|out, _| {
-                    put_hex(out, bytes.len());
-                    out.extend_from_slice(b"\r\n");
-                    out.extend_from_slice(bytes);
-                    out.extend_from_slice(b"\r\n");
-                });
-            }
-            Stage::Sized => {
-                let fits = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-                self.left -= fits as u64;
-                cx.write(&bytes[..fits]);
-                if fits < bytes.len() {
-                    self.misused("write: more bytes than start_sized had announced");
-                }
-            }
-            Stage::UntilClose => cx.write(bytes),
-            Stage::Bodiless => {}
-            _ => self.misused("write: no answer was started"),
-        }
-    }
-
-    /// Ends a started answer. One that is shorter than announced closes the connection, which is
-    /// all that can still tell the client.
-    pub fn finish(&mut self, cx: &mut Context<'_>) {
-        match self.stage {
-            Stage::Chunked => cx.write(b"0\r\n\r\n"),
-            Stage::Sized if self.left > 0 => {
-                self.keep_no_longer();
-                self.misused("finish: fewer bytes than start_sized had announced");
-            }
-            Stage::Sized | Stage::UntilClose | Stage::Bodiless => {}
-            _ => return self.misused("finish: no answer was started"),
-        }
-        self.give_up_body();
-        self.stage = Stage::Done;
-    }
-
-    /// Sends an informational answer ahead of the final one: `103 Early Hints`, `102 Processing`.
-    /// HTTP/1.0 does not know them: nothing is sent.
-    pub fn inform(&mut self, cx: &mut Context<'_>, status: Status, headers: &[Header<'_>]) {
-        if self.stage != Stage::Due || !status.is_informational() || status.code() == 101 {
-            return self.misused("inform: not before a final answer, or not 1xx");
-        }
-        if self.facts & HTTP10 != 0 {
-            return;
-        }
-        if status == Status::CONTINUE {
-            self.facts &= !EXPECTS;
-        }
-        cx.compose(|out, _| {
-            status.put(out);
-            out.extend_from_slice(b"\r\n");
-            headers.iter().for_each(|header| header.put(out));
-            out.extend_from_slice(b"\r\n");
-        });
-    }
-
-    /// Answers 101 and lets `next` take the connection over; `protocol` is the name for the
-    /// `upgrade` header. Bytes that the client has sent already are the first that `next` is shown.
-    ///
-    /// # Errors
-    ///
-    /// The client did not [ask](Request::upgrade) for an upgrade, its body is not whole, the
-    /// request is answered already, or `protocol` is no name. Nothing is sent, and `next` is
-    /// dropped.
-    pub fn upgrade(
-        &mut self,
-        cx: &mut Context<'_>,
-        protocol: &str,
-        headers: &[Header<'_>],
-        next: impl Protocol + Send + 'static,
-    ) -> Result<(), UpgradeRefused> {
-        self.switch(cx, protocol, headers)?;
-        cx.replace(next);
-        Ok(())
-    }
-
-    /// Upgrades like [`upgrade`](Response::upgrade), to a protocol that may not leave this thread.
-    ///
-    /// # Errors
-    ///
-    /// As [`upgrade`](Response::upgrade).
-    pub fn upgrade_local(
-        &mut self,
-        cx: &mut Context<'_>,
-        protocol: &str,
-        headers: &[Header<'_>],
-        next: impl Protocol + 'static,
-    ) -> Result<(), UpgradeRefused> {
-        self.switch(cx, protocol, headers)?;
-        cx.replace_local(next);
-        Ok(())
-    }
-
-    fn switch(
-        &mut self,
-        cx: &mut Context<'_>,
-        protocol: &str,
-        headers: &[Header<'_>],
-    ) -> Result<(), UpgradeRefused> {
-        let refused = |why| Err(UpgradeRefused { why });
-        if self.stage != Stage::Due {
-            return refused("no request waits for an answer");
-        }
-        if self.facts & UPGRADES == 0 {
-            return refused("the client did not ask for an upgrade");
-        }
-        if !self.body.is_whole() {
-            return refused("the body of the request is not whole");
-        }
-        let named = |byte: u8| is_token(byte) || byte == b'/';
-        if protocol.is_empty() || !protocol.bytes().all(named) {
-            return refused("the name of the protocol is none");
-        }
-        cx.compose(|out, date| {
-            Status::SWITCHING_PROTOCOLS.put(out);
-            out.extend_from_slice(&date[OK_LINE - DATE_LINE..]);
-            out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
-            out.extend_from_slice(protocol.as_bytes());
-            out.extend_from_slice(b"\r\n");
-            headers.iter().for_each(|header| header.put(out));
-            out.extend_from_slice(b"\r\n");
-        });
-        self.stage = Stage::Over;
-        Ok(())
-    }
-
     // ---- inside ------------------------------------------------------------------------------
-
-    /// Before the client was asked for its body: it may never send that, and nothing can follow.
-    fn give_up_held_back(&mut self) {
-        if self.facts & EXPECTS != 0 {
-            self.keep_no_longer();
-        }
-    }
 
     /// Asks for the body that the client holds back, unless an answer has begun or bytes of the
     /// body are there.
@@ -469,22 +318,45 @@ impl Response {
     /// The answer is given before the request is whole. Where the rest of the body may never come,
     /// or is too much to throw away, the connection cannot be kept.
     #[inline(always)]
-    fn give_up_body(&mut self) {
+    pub(super) fn give_up_body(&mut self) {
         if !self.body.is_whole() {
-            let much = self.body.left().is_some_and(|left| left > self.rules().discard_max);
+            let much = self.body.left().is_some_and(|left| left > self.limits().discard_max);
             if much || self.facts & EXPECTS != 0 {
                 self.keep_no_longer();
             }
         }
     }
 
+    /// How an answer with this status is framed, and whether a body may follow its head. `length`
+    /// is None where it is not known.
     #[inline(always)]
-    fn has_no_body(&self, status: Status) -> bool {
-        self.facts & HEAD != 0 || status.has_no_body()
+    pub(super) fn framing(&self, status: Status, length: Option<u64>) -> (Framing, bool) {
+        let framing = match length {
+            Some(length) => Framing::Length(length),
+            None if self.facts & HTTP10 != 0 => Framing::Nothing,
+            None => Framing::Chunked,
+        };
+        let bodiless = status.has_no_body() || status == Status::RESET_CONTENT;
+        if self.facts & (HEAD | CONNECT) != 0 || bodiless {
+            return self.framing_of_none(status, framing);
+        }
+        (framing, true)
+    }
+
+    /// The same for what may have no body, whatever was given for one.
+    #[inline(never)]
+    fn framing_of_none(&self, status: Status, framing: Framing) -> (Framing, bool) {
+        if status.has_no_body() || accepts_tunnel(self.facts, status) {
+            (Framing::Nothing, false)
+        } else if status == Status::RESET_CONTENT {
+            (Framing::Length(0), false)
+        } else {
+            (framing, self.facts & HEAD == 0)
+        }
     }
 
     #[inline(always)]
-    fn may_begin(&mut self, what: &str, status: Status) -> bool {
+    pub(super) fn may_begin(&mut self, what: &str, status: Status) -> bool {
         let right = self.stage == Stage::Due && !status.is_informational();
         if !right {
             self.misused(what);
@@ -492,14 +364,14 @@ impl Response {
         right
     }
 
-    /// Writes a head, and `body` behind it. `length` is None where it is not known.
+    /// Writes a head, and `body` behind it.
     #[inline]
-    fn head(
+    pub(super) fn head(
         &mut self,
         cx: &mut Context<'_>,
         status: Status,
         headers: &[Header<'_>],
-        length: Option<u64>,
+        framing: Framing,
         body: &[u8],
     ) {
         if cx.driver().is_stopping() {
@@ -517,22 +389,22 @@ impl Response {
             headers.iter().for_each(|header| header.put(out));
             if facts & (KEEP | HTTP10) != KEEP {
                 out.extend_from_slice(match facts & KEEP {
+                    0 if accepts_tunnel(facts, status) => b"",
                     0 => b"connection: close\r\n",
                     _ => b"connection: keep-alive\r\n",
                 });
             }
-            match length {
-                _ if status.has_no_body() => out.extend_from_slice(b"\r\n"),
-                Some(length) => put_length(out, length),
-                None if facts & HTTP10 != 0 => out.extend_from_slice(b"\r\n"),
-                None => out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
+            match framing {
+                Framing::Length(length) => put_length(out, length),
+                Framing::Nothing => out.extend_from_slice(b"\r\n"),
+                Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
             }
             out.extend_from_slice(body);
         });
     }
 
     #[cold]
-    fn misused(&mut self, what: &str) {
+    pub(super) fn misused(&mut self, what: &str) {
         if self.facts & WARNED == 0 {
             self.facts |= WARNED;
             log::warn!(
@@ -544,57 +416,16 @@ impl Response {
     }
 }
 
+/// Whether this status turns the connection into a tunnel: what follows its head is no longer HTTP.
+fn accepts_tunnel(facts: u8, status: Status) -> bool {
+    facts & CONNECT != 0 && status.is_success()
+}
+
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Response")
             .field("number", &self.number)
             .field("stage", &self.stage)
             .finish_non_exhaustive()
-    }
-}
-
-/// Appends the header with the length, and the end of the head.
-#[inline]
-pub(super) fn put_length(out: &mut Vec<u8>, length: u64) {
-    const NAME: &[u8; 16] = b"content-length: ";
-    const END: &[u8; 4] = b"\r\n\r\n";
-    // From its end, as digits come; then all at once.
-    let mut text = [0; NAME.len() + 20 + END.len()];
-    let mut at = text.len() - END.len();
-    text[at..].copy_from_slice(END);
-    let mut rest = length;
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    at -= NAME.len();
-    text[at..at + NAME.len()].copy_from_slice(NAME);
-    out.extend_from_slice(&text[at..]);
-}
-
-/// Appends a number in hexadecimal.
-pub(super) fn put_hex(out: &mut Vec<u8>, number: usize) {
-    let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
-    out.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[number >> (4 * digit) & 15]));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_as_the_standard_library_does() {
-        for number in [0, 1, 9, 10, 15, 16, 255, 256, 4096, 65_535, 1 << 40, u64::MAX] {
-            let mut out = Vec::new();
-            put_length(&mut out, number);
-            assert_eq!(out, format!("content-length: {number}\r\n\r\n").as_bytes());
-            out.clear();
-            put_hex(&mut out, number as usize);
-            assert_eq!(out, format!("{number:x}").as_bytes());
-        }
     }
 }

@@ -30,6 +30,7 @@ pub(super) enum Lack {
 const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
 const VALUE: u8 = 4;
+const STRICT_TARGET: u8 = 8;
 
 /// What each byte may be part of.
 const CLASSES: [u8; 256] = {
@@ -43,6 +44,9 @@ const CLASSES: [u8; 256] = {
         if is_in_target(byte) {
             table[at] |= TARGET;
         }
+        if is_in_strict_target(byte) {
+            table[at] |= STRICT_TARGET;
+        }
         if byte == b'\t' || (byte >= b' ' && byte != 0x7F) {
             table[at] |= VALUE;
         }
@@ -51,19 +55,25 @@ const CLASSES: [u8; 256] = {
     table
 };
 
-/// `pchar`, `/` and `?` of RFC 3986, and the brackets around an address.
+/// What browsers and curl send: everything that cannot be taken for the end of a target, but for
+/// the mark of a fragment, which is not theirs to send.
 const fn is_in_target(byte: u8) -> bool {
+    byte > b' ' && byte != 0x7F && byte != b'#'
+}
+
+/// `pchar`, `/` and `?` of RFC 3986, and the brackets around an address.
+const fn is_in_strict_target(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')')
         || matches!(byte, b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'/' | b'?' | b'%')
         || matches!(byte, b'[' | b']')
 }
 
-/// What is forgiven on the way.
+/// What of the form of a head can be chosen.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Leniency {
+pub(super) struct Form {
     pub(super) bare_lf: bool,
-    pub(super) odd_targets: bool,
+    pub(super) strict_targets: bool,
 }
 
 /// How many of the first bytes are of this class.
@@ -101,24 +111,20 @@ fn value_run(bytes: &[u8]) -> usize {
 pub(super) fn scan<'a, E: From<Lack>>(
     bytes: &'a [u8],
     fields_max: usize,
-    leniency: Leniency,
+    form: Form,
     mut take: impl FnMut(&'a [u8], &'a [u8], bool) -> Result<(), E>,
 ) -> Result<Parts<'a>, E> {
     let mut start = 0;
     // Empty lines before a request are read over.
     while let Some(b'\r' | b'\n') = bytes.get(start) {
-        start += line_break(&bytes[start..], leniency)?;
+        start += line_break(&bytes[start..], form)?;
     }
     let rest = &bytes[start..];
     // What nearly everybody asks for is known at a glance.
     let end = if rest.starts_with(b"GET ") { 3 } else { run(rest, TOKEN) };
     let (method, rest) = rest.split_at(end);
     let rest = expect(rest, b' ', !method.is_empty())?;
-    let end = if leniency.odd_targets {
-        rest.iter().position(|byte| *byte <= b' ' || *byte >= 0x7F).unwrap_or(rest.len())
-    } else {
-        run(rest, TARGET)
-    };
+    let end = if form.strict_targets { run(rest, STRICT_TARGET) } else { run(rest, TARGET) };
     let (target, rest) = rest.split_at(end);
     let rest = expect(rest, b' ', !target.is_empty())?;
     let Some((version, rest)) = rest.split_first_chunk::<8>() else {
@@ -133,7 +139,7 @@ pub(super) fn scan<'a, E: From<Lack>>(
     if !matches!(rest.first(), None | Some(b'\r' | b'\n')) {
         return Err(Lack::Version.into());
     }
-    let fields = &rest[line_break(rest, leniency)?..];
+    let fields = &rest[line_break(rest, form)?..];
     let mut rest = fields;
     let mut count = 0;
     loop {
@@ -146,10 +152,10 @@ pub(super) fn scan<'a, E: From<Lack>>(
         let (name, behind) = rest.split_at(run(rest, TOKEN));
         let behind = expect(behind, b':', !name.is_empty())?;
         let (value, behind) = behind.split_at(value_run(behind));
-        rest = &behind[line_break(behind, leniency)?..];
+        rest = &behind[line_break(behind, form)?..];
         take(name, trim(value), is_http10)?;
     }
-    let end = line_break(rest, leniency)?;
+    let end = line_break(rest, form)?;
     let field_bytes = fields.len() - rest.len();
     let length = bytes.len() - rest.len() + end;
     Ok(Parts { method, target, is_http10, fields: &fields[..field_bytes], length })
@@ -167,11 +173,11 @@ fn expect(bytes: &[u8], byte: u8, named: bool) -> Result<&[u8], Lack> {
 
 /// The length of the line break that must stand here.
 #[inline(always)]
-fn line_break(bytes: &[u8], leniency: Leniency) -> Result<usize, Lack> {
+fn line_break(bytes: &[u8], form: Form) -> Result<usize, Lack> {
     match bytes {
         [b'\r', b'\n', ..] => Ok(2),
         [] | [b'\r'] => Err(Lack::Partial),
-        [b'\n', ..] if leniency.bare_lf => Ok(1),
+        [b'\n', ..] if form.bare_lf => Ok(1),
         _ => Err(Lack::Malformed),
     }
 }
@@ -213,9 +219,9 @@ mod tests {
 
     type Found = (Vec<u8>, Vec<u8>, bool, Vec<(Vec<u8>, Vec<u8>)>, usize);
 
-    fn ours(bytes: &[u8], leniency: Leniency) -> Result<Found, Lack> {
+    fn ours(bytes: &[u8], form: Form) -> Result<Found, Lack> {
         let mut headers = Vec::new();
-        let parts = scan(bytes, 100, leniency, |name, value, _| {
+        let parts = scan(bytes, 100, form, |name, value, _| {
             headers.push((name.to_vec(), value.to_vec()));
             Ok::<(), Lack>(())
         })?;
@@ -246,21 +252,34 @@ mod tests {
     /// taken has one of the things that it forgives.
     fn agree(bytes: &[u8]) {
         let told = || bytes.escape_ascii().to_string();
-        match (ours(bytes, Leniency::default()), theirs(bytes)) {
-            (Ok(ours), theirs) => assert_eq!(Ok(ours), theirs, "{}", told()),
-            (Err(_), Ok((_, target, ..))) => {
-                let bare = bytes
-                    .iter()
-                    .enumerate()
-                    .any(|(at, byte)| *byte == b'\n' && (at == 0 || bytes[at - 1] != b'\r'));
-                let odd = !target.iter().all(|byte| is_in_target(*byte));
-                assert!(bare || odd, "refused for nothing: {}", told());
+        for strict_targets in [false, true] {
+            let allowed = if strict_targets { is_in_strict_target } else { is_in_target };
+            match (ours(bytes, Form { bare_lf: false, strict_targets }), theirs(bytes)) {
+                (Ok(ours), Err(_)) if std::str::from_utf8(&ours.1).is_err() => {
+                    // To httparse a target is text: with other bytes in their place it agrees.
+                    assert!(!strict_targets, "{}", told());
+                    agree(
+                        &bytes
+                            .iter()
+                            .map(|b| if b.is_ascii() { *b } else { b'a' })
+                            .collect::<Vec<_>>(),
+                    );
+                }
+                (Ok(ours), theirs) => assert_eq!(Ok(ours), theirs, "{}", told()),
+                (Err(_), Ok((_, target, ..))) => {
+                    let bare = bytes
+                        .iter()
+                        .enumerate()
+                        .any(|(at, byte)| *byte == b'\n' && (at == 0 || bytes[at - 1] != b'\r'));
+                    let odd = !target.iter().all(|byte| allowed(*byte));
+                    assert!(bare || odd, "refused for nothing: {}", told());
+                }
+                (Err(_), Err(_)) => {}
             }
-            (Err(_), Err(_)) => {}
-        }
-        let lenient = Leniency { bare_lf: true, odd_targets: true };
-        if let (Ok(ours), Ok(theirs)) = (ours(bytes, lenient), theirs(bytes)) {
-            assert_eq!(ours, theirs, "{}", told());
+            let bare = Form { bare_lf: true, strict_targets };
+            if let (Ok(ours), Ok(theirs)) = (ours(bytes, bare), theirs(bytes)) {
+                assert_eq!(ours, theirs, "{}", told());
+            }
         }
     }
 
@@ -289,6 +308,7 @@ mod tests {
             "é",
             "#",
             "{",
+            "/{a}|^`\"<>\\",
             "Content-Length: 5",
             "Transfer-Encoding: chunked",
             " folded",
@@ -318,6 +338,22 @@ mod tests {
             head[at] = byte;
             agree(&head);
             agree(&head[..cut.index(head.len())]);
+        }
+    }
+
+    #[test]
+    fn a_target_ends_at_what_could_be_its_end_and_nowhere_else() {
+        for byte in 0..=255u8 {
+            let head = [b"GET /a", &[byte][..], b"b HTTP/1.1\r\n\r\n"].concat();
+            let strict = Form { strict_targets: true, ..Form::default() };
+            let (lax, strict) = (ours(&head, Form::default()), ours(&head, strict));
+            let right = matches!(byte, b'!'..=b'~' | 0x80..) && byte != b'#';
+            assert_eq!(lax.is_ok(), right, "{byte:#x}");
+            let odd = br##""<>\^`{|}"##.contains(&byte) || byte >= 0x80;
+            assert_eq!(strict.is_ok(), right && !odd, "{byte:#x}, strictly");
+            if let Ok((_, target, ..)) = lax {
+                assert_eq!(target, [b'/', b'a', byte, b'b']);
+            }
         }
     }
 

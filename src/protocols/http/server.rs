@@ -2,23 +2,17 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
 
 use super::body::Piece;
 use super::fault::Fault;
 use super::handler::Handler;
-use super::rules::{DEFAULT, Rules};
+use super::limits::{DEFAULT, ValidLimits};
 use super::watch::{DEADLINE, Passed, Phase, Watch};
-use super::{Response, Status, head};
-use crate::error::Result;
+use super::{Length, Request, Response, Status, head};
 use crate::note::Note;
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::CloseReason;
 use crate::timer::Timer;
-
-/// Fires in the next turn, to go on with requests that have waited long enough for others.
-const GO_ON: Timer = Timer::reserved(1);
 
 /// HTTP/1.1 and HTTP/1.0 on a connection that was accepted: a [`Protocol`] around a [`Handler`].
 ///
@@ -62,6 +56,17 @@ pub struct Http<H> {
 /// More empty lines before a request are part of its head, which has a deadline.
 const EMPTY_LINES_MAX: u8 = 16;
 
+/// What is left of the input when everything was taken that can be taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nothing, or what waits for an answer or for the end of a pause.
+    None,
+    /// The beginning of something that is not whole: it waits for more.
+    Partial,
+    /// Requests that wait for room in the output, or for the turns of others.
+    PutOff,
+}
+
 /// Why a callback of the handler or the reading of a request ends the connection.
 enum End {
     Fault(Fault),
@@ -81,25 +86,21 @@ impl From<Box<dyn StdError + Send + Sync>> for End {
 }
 
 impl<H: Handler> Http<H> {
-    /// HTTP by the default [`Rules`].
+    /// HTTP by the default [`Limits`](super::Limits).
     pub fn new(handler: H) -> Http<H> {
         Http::made(handler, None)
     }
 
-    /// HTTP by rules of one's own, of which all connections share one copy.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits): see [`Rules::validate`].
-    pub fn with_rules(handler: H, rules: Arc<Rules>) -> Result<Http<H>> {
-        rules.validate()?;
-        Ok(Http::made(handler, Some(rules)))
+    /// HTTP by other limits, which were checked when they were made, by
+    /// [`Limits::validate`](super::Limits::validate). All connections share them.
+    pub fn with_limits(handler: H, limits: &ValidLimits) -> Http<H> {
+        Http::made(handler, Some(limits.clone()))
     }
 
-    fn made(handler: H, rules: Option<Arc<Rules>>) -> Http<H> {
+    fn made(handler: H, limits: Option<ValidLimits>) -> Http<H> {
         Http {
             handler,
-            response: Response::new(rules),
+            response: Response::new(limits),
             watch: Watch::new(),
             looked: 0,
             empty_lines: 0,
@@ -108,12 +109,7 @@ impl<H: Handler> Http<H> {
 
     /// Takes as many requests and pieces of bodies as can be taken now.
     #[inline]
-    fn take(
-        &mut self,
-        cx: &mut Context<'_>,
-        rest: &mut &[u8],
-        last: bool,
-    ) -> std::result::Result<(), End> {
+    fn take(&mut self, cx: &mut Context<'_>, rest: &mut &[u8], last: bool) -> Result<Rest, End> {
         let mut taken = 0;
         // A handler may close its connection by itself: then nothing more is asked of it.
         while !self.response.is_over() && !cx.is_ending() {
@@ -124,36 +120,29 @@ impl<H: Handler> Http<H> {
                 if matches!(rest.first(), Some(b'\r' | b'\n')) && self.skip_empty_lines(rest) {
                     break;
                 }
-                if cx.is_congested() || taken >= self.response.rules().pipeline_max {
-                    self.put_off(cx);
-                    break;
+                if cx.is_congested() || taken >= self.response.limits().pipeline_max {
+                    return Ok(put_off(cx));
                 }
                 taken += 1;
                 if !self.take_head(cx, rest, last)? {
-                    break;
+                    return Ok(Rest::Partial);
                 }
             } else if !self.response.body.is_whole() {
-                if !self.take_body(cx, rest)? {
+                if cx.is_paused() && !self.response.is_finished() {
                     break;
                 }
+                if !self.take_body(cx, rest)? {
+                    return Ok(if rest.is_empty() { Rest::None } else { Rest::Partial });
+                }
             } else {
-                // The next request waits, and with it whoever sends it.
+                // The next request waits, and with it the client.
                 if !rest.is_empty() {
                     cx.pause_reading();
                 }
                 break;
             }
         }
-        Ok(())
-    }
-
-    /// The next request has to wait: for room in the output, or for the turns of others.
-    #[cold]
-    fn put_off(&mut self, cx: &mut Context<'_>) {
-        cx.pause_reading();
-        if !cx.is_congested() {
-            cx.set_timer(GO_ON, Duration::ZERO);
-        }
+        Ok(Rest::None)
     }
 
     /// Empty lines before a request are no request yet: some clients send one behind a body. Only
@@ -162,7 +151,7 @@ impl<H: Handler> Http<H> {
     #[inline(never)]
     fn skip_empty_lines(&mut self, rest: &mut &[u8]) -> bool {
         while self.empty_lines < EMPTY_LINES_MAX {
-            let bare = self.response.rules().bare_lf;
+            let bare = self.response.limits().bare_lf;
             *rest = match *rest {
                 [b'\r', b'\n', rest @ ..] => rest,
                 [b'\n', rest @ ..] if bare => rest,
@@ -181,17 +170,16 @@ impl<H: Handler> Http<H> {
         cx: &mut Context<'_>,
         rest: &mut &[u8],
         last: bool,
-    ) -> std::result::Result<bool, End> {
-        let found = head::parse(rest, last, &mut self.looked, self.response.rules())?;
+    ) -> Result<bool, End> {
+        let found = head::parse(rest, last, &mut self.looked, self.response.limits())?;
         let Some((request, length)) = found else { return Ok(false) };
         *rest = &rest[length..];
         self.looked = 0;
         self.empty_lines = 0;
         self.watch.end_head();
         self.response.begin(&request);
-        if request.method() == "CONNECT" {
-            // There are no tunnels here: what follows is not ours to read as requests.
-            self.response.keep_no_longer();
+        if request.is_connect {
+            self.begin_connect(&request)?;
         }
         self.handler.request(cx, &request, &mut self.response)?;
         if self.response.body.is_whole() {
@@ -202,11 +190,25 @@ impl<H: Handler> Http<H> {
         Ok(true)
     }
 
+    /// A tunnel is asked for.
+    #[cold]
+    fn begin_connect(&mut self, request: &Request<'_>) -> Result<(), Fault> {
+        if !self.response.limits().connect {
+            return Err(Fault::new(Status::NOT_IMPLEMENTED, "CONNECT, which is not allowed"));
+        }
+        if request.length != Length::None {
+            // Of the request or of what goes through the tunnel?
+            return Err(Fault::bad("a CONNECT with a body"));
+        }
+        self.response.begin_connect();
+        Ok(())
+    }
+
     /// A body follows: it is collected, streamed or thrown away, and may have to be asked for.
-    fn begin_body(&mut self, cx: &mut Context<'_>, rest: &[u8]) -> std::result::Result<(), End> {
+    fn begin_body(&mut self, cx: &mut Context<'_>, rest: &[u8]) -> Result<(), End> {
         self.watch.begin_body();
         if self.response.collects() && self.response.is_due() {
-            let most = self.response.rules().collect_max as u64;
+            let most = self.response.limits().collect_max as u64;
             if self.response.body.left().is_some_and(|left| left > most) {
                 return Err(TOO_LARGE.into());
             }
@@ -222,31 +224,24 @@ impl<H: Handler> Http<H> {
     }
 
     /// Takes one piece of a body. False when there is none now.
-    fn take_body(
-        &mut self,
-        cx: &mut Context<'_>,
-        rest: &mut &[u8],
-    ) -> std::result::Result<bool, End> {
+    fn take_body(&mut self, cx: &mut Context<'_>, rest: &mut &[u8]) -> Result<bool, End> {
         let unwanted = self.response.is_finished();
-        if cx.is_paused() && !unwanted {
-            return Ok(false);
-        }
         let before = rest.len();
-        let Response { body, rules, collected, .. } = &mut self.response;
-        let rules = rules.as_deref().unwrap_or(&DEFAULT);
-        let piece = body.advance(rest, rules)?;
+        let Response { body, limits, collected, .. } = &mut self.response;
+        let limits = limits.as_deref().unwrap_or(&DEFAULT);
+        let piece = body.advance(rest, limits)?;
         self.watch.receive(before - rest.len());
         match piece {
             Piece::More => return Ok(false),
             Piece::Data(_) if unwanted => {
-                if self.watch.received() > rules.discard_max {
+                if self.watch.received() > limits.discard_max {
                     self.response.keep_no_longer();
                     self.end_of_exchange(cx);
                 }
             }
             Piece::Data(data) => match collected {
                 Some(collected) => {
-                    if collected.len() + data.len() > rules.collect_max {
+                    if collected.len() + data.len() > limits.collect_max {
                         return Err(TOO_LARGE.into());
                     }
                     collected.extend_from_slice(data);
@@ -272,7 +267,7 @@ impl<H: Handler> Http<H> {
 
     /// The request is whole.
     #[inline(always)]
-    fn end_of_request(&mut self, cx: &mut Context<'_>) -> std::result::Result<(), End> {
+    fn end_of_request(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if !self.response.is_finished() {
             if self.response.collects() {
                 let body = self.response.collected.take().unwrap_or_default();
@@ -299,8 +294,7 @@ impl<H: Handler> Http<H> {
             return;
         }
         if !self.response.end() {
-            self.response.give_up();
-            return cx.close();
+            return self.end_of_connection(cx);
         }
         // A pause lasts as long as the exchange it was for.
         if cx.is_paused() {
@@ -308,17 +302,23 @@ impl<H: Handler> Http<H> {
         }
     }
 
+    /// The last exchange is over: in order, unless it has opened a tunnel.
+    #[cold]
+    #[inline(never)]
+    fn end_of_connection(&mut self, cx: &mut Context<'_>) {
+        let tunnel = self.response.asks_for_tunnel() && cx.is_replaced();
+        self.response.give_up();
+        if !tunnel {
+            cx.close();
+        }
+    }
+
     /// After any callback: deadlines, and the end that it may have brought.
     #[inline]
-    fn settle(
-        &mut self,
-        cx: &mut Context<'_>,
-        result: std::result::Result<(), End>,
-        partial: bool,
-    ) -> Outcome {
-        let outcome = match result {
-            Ok(()) => Ok(()),
-            Err(end) => self.give_up(cx, end),
+    fn settle(&mut self, cx: &mut Context<'_>, result: Result<Rest, End>) -> Outcome {
+        let (rest, outcome) = match result {
+            Ok(rest) => (rest, Ok(())),
+            Err(end) => (Rest::None, self.give_up(cx, end)),
         };
         if cx.is_paused() && self.response.is_done() {
             // The pause was for the sake of the answer: the rest of the body is to be read over.
@@ -327,10 +327,10 @@ impl<H: Handler> Http<H> {
         let phase = if self.response.is_over() {
             Phase::Own
         } else if self.response.is_idle() {
-            match (partial, cx.is_paused()) {
-                (false, _) => Phase::Idle,
-                (true, false) => Phase::Head,
-                (true, true) => Phase::Own,
+            match rest {
+                Rest::None => Phase::Idle,
+                Rest::Partial if !cx.is_paused() => Phase::Head,
+                _ => Phase::Own,
             }
         } else if !self.response.body.is_whole() {
             Phase::Body
@@ -339,7 +339,7 @@ impl<H: Handler> Http<H> {
         } else {
             Phase::Own
         };
-        self.watch.turn_to(phase, cx, self.response.rules());
+        self.watch.turn_to(phase, cx, &self.response);
         outcome
     }
 
@@ -353,15 +353,17 @@ impl<H: Handler> Http<H> {
             }
             self.end_if_finished(cx);
         }
-        let partial = self.looked > 0;
-        self.settle(cx, result, partial)
+        // A head that has begun before is still waited for.
+        let rest = if self.looked > 0 { Rest::Partial } else { Rest::None };
+        self.settle(cx, result.map(|()| rest))
     }
 
     /// Tells the client what is wrong, if an answer is still possible, and closes.
     #[cold]
     #[inline(never)]
     fn give_up(&mut self, cx: &mut Context<'_>, end: End) -> Outcome {
-        let (status, outcome) = match end {
+        let answers = self.response.is_idle() || self.response.is_due();
+        let outcome = match end {
             End::Fault(fault) => {
                 log::debug!(
                     target: "lariat::http",
@@ -371,39 +373,57 @@ impl<H: Handler> Http<H> {
                     fault.why,
                     fault.status,
                 );
-                (fault.status, Ok(()))
+                if answers {
+                    self.response.refuse(cx, fault.status);
+                }
+                cx.refuse(fault.status.code(), fault.why);
+                Ok(())
             }
-            End::Handler(error) => (Status::INTERNAL_SERVER_ERROR, Err(error)),
+            End::Handler(error) => {
+                if self.response.is_due() {
+                    self.response.refuse(cx, Status::INTERNAL_SERVER_ERROR);
+                }
+                Err(error)
+            }
         };
-        let asked = outcome.is_ok() || self.response.is_due();
-        if asked && (self.response.is_idle() || self.response.is_due()) {
-            self.response.refuse(cx, status);
-        } else if self.response.ends_with_connection() {
+        if self.response.ends_with_connection() {
             // An orderly end would say that the answer was whole.
-            cx.abort();
+            cx.end_by_reset();
         }
         self.response.give_up();
-        if outcome.is_ok() {
-            cx.close();
-        }
         outcome
     }
+}
+
+/// The next request has to wait. For the turns of others the driver shows it again; for room in the
+/// output it stays with the client.
+#[cold]
+fn put_off(cx: &mut Context<'_>) -> Rest {
+    if cx.is_congested() {
+        cx.pause_reading();
+    }
+    Rest::PutOff
 }
 
 const TOO_LARGE: Fault = Fault::new(Status::CONTENT_TOO_LARGE, "a body too large to collect");
 
 impl<H: Handler> Protocol for Http<H> {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.watch.open(cx, self.response.rules());
-        self.handler.opened(cx)
+        let outcome = self.handler.opened(cx);
+        // Behind it, as new limits would take this deadline away.
+        self.watch.open(cx, self.response.limits());
+        outcome
     }
 
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         let mut rest = input.shown();
         let result = self.take(cx, &mut rest, false);
         input.consume(input.len() - rest.len());
-        let partial = !rest.is_empty();
-        self.settle(cx, result, partial)
+        if let Ok(Rest::Partial) = result {
+            // Without this it would be shown again before there is more of it.
+            input.need(rest.len() + 1);
+        }
+        self.settle(cx, result)
     }
 
     fn eof(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
@@ -423,7 +443,7 @@ impl<H: Handler> Protocol for Http<H> {
                 result = Err(Fault::bad("the connection ended within a body").into());
             }
         }
-        self.settle(cx, result, false)
+        self.settle(cx, result.map(|_| Rest::None))
     }
 
     fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
@@ -437,15 +457,11 @@ impl<H: Handler> Protocol for Http<H> {
     }
 
     fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
-        if timer == GO_ON {
-            cx.resume_reading();
-            return Ok(());
-        }
         if timer != DEADLINE {
             let outcome = self.handler.timeout(cx, timer, &mut self.response);
             return self.settle_call(cx, outcome);
         }
-        let (status, why) = match self.watch.expire(cx, self.response.rules()) {
+        let (status, why) = match self.watch.expire(cx, self.response.limits()) {
             Passed::Nothing => return Ok(()),
             Passed::Head => (Status::REQUEST_TIMEOUT, "a head that did not come in time"),
             Passed::Body => (Status::REQUEST_TIMEOUT, "a body that did not come in time"),
@@ -459,7 +475,7 @@ impl<H: Handler> Protocol for Http<H> {
                 (Status::SERVICE_UNAVAILABLE, "no answer of the handler in time")
             }
         };
-        self.settle(cx, Err(Fault::new(status, why).into()), false)
+        self.settle(cx, Err(Fault::new(status, why).into()))
     }
 
     fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {

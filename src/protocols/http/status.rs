@@ -101,7 +101,13 @@ impl Status {
         self.0 < 200
     }
 
+    /// Whether it is 2xx.
+    pub const fn is_success(self) -> bool {
+        self.0 >= 200 && self.0 < 300
+    }
+
     /// Whether an answer with it has no body whatever its headers say: 1xx, 204 and 304.
+    /// Nor has 205, but that is for its headers to say.
     pub(super) const fn has_no_body(self) -> bool {
         self.is_informational() || self.0 == 204 || self.0 == 304
     }

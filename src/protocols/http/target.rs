@@ -6,7 +6,9 @@ use super::fault::Fault;
 #[cold]
 pub(super) fn check_rare(method: &[u8], target: &[u8]) -> Result<(), Fault> {
     let right = match (method, target) {
-        (b"CONNECT", target) => is_authority(target) && has_port(target),
+        (b"CONNECT", target) => {
+            is_authority(target) && has_port(target) && !target.starts_with(b":")
+        }
         (b"OPTIONS", b"*") => true,
         (_, target) => [&b"http://"[..], b"https://"].iter().any(|scheme| {
             let (begins, rest) = target.split_at_checked(scheme.len()).unwrap_or_default();
@@ -92,6 +94,9 @@ mod tests {
             ("CONNECT", "/"),
             ("CONNECT", "example.org"),
             ("CONNECT", "[::1]"),
+            ("CONNECT", "example.org:"),
+            ("CONNECT", ":443"),
+            ("CONNECT", "http://example.org:443"),
         ];
         for (method, target) in wrong {
             let checked = check_rare(method.as_bytes(), target.as_bytes());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::rules::Rules;
+use super::Response;
+use super::limits::Limits;
 use crate::protocol::Context;
 use crate::timer::Timer;
 
@@ -56,8 +57,8 @@ impl Watch {
     }
 
     /// The connection is open.
-    pub(super) fn open(&mut self, cx: &mut Context<'_>, rules: &Rules) {
-        cx.set_idle(Some(rules.head));
+    pub(super) fn open(&mut self, cx: &mut Context<'_>, limits: &Limits) {
+        set_idle(cx, limits.head);
     }
 
     /// Bytes of a body have come.
@@ -91,72 +92,76 @@ impl Watch {
 
     /// The connection waits for this now.
     #[inline(always)]
-    pub(super) fn turn_to(&mut self, phase: Phase, cx: &mut Context<'_>, rules: &Rules) {
-        if self.phase != phase {
-            self.change(phase, cx, rules);
+    pub(super) fn turn_to(&mut self, phase: Phase, cx: &mut Context<'_>, response: &Response) {
+        // New limits of the handler's took the deadline of a first byte away.
+        if self.phase != phase || (phase == Phase::Idle && !cx.has_own_idle()) {
+            self.change(phase, cx, response);
         }
     }
 
     #[inline(never)]
-    fn change(&mut self, phase: Phase, cx: &mut Context<'_>, rules: &Rules) {
+    fn change(&mut self, phase: Phase, cx: &mut Context<'_>, response: &Response) {
+        let limits = response.limits();
+        let phase = match phase {
+            // A note or a timer of the handler's does not make up for a first request.
+            Phase::Idle if response.number() == 0 => Phase::Fresh,
+            phase => phase,
+        };
         cx.cancel_timer(DEADLINE);
         self.phase = phase;
         match phase {
-            Phase::Fresh => return cx.set_idle(Some(rules.head)),
-            Phase::Idle => {
-                let limit = cx.limits().idle.unwrap_or(Duration::MAX);
-                return cx.set_idle(Some(rules.keep_alive.min(limit)));
-            }
-            Phase::Head => cx.set_timer(DEADLINE, rules.head),
+            Phase::Fresh => return set_idle(cx, limits.head),
+            Phase::Idle => return set_idle(cx, limits.keep_alive),
+            Phase::Head => cx.set_timer(DEADLINE, limits.head),
             Phase::Body => {
                 self.before = 0;
                 self.since = millis(cx.age());
                 self.counted = self.received;
-                cx.set_timer(DEADLINE, self.body_wait(0, rules));
+                cx.set_timer(DEADLINE, self.body_wait(0, limits));
             }
-            Phase::Answer => cx.set_timer(DEADLINE, rules.answer),
+            Phase::Answer => cx.set_timer(DEADLINE, limits.answer),
             Phase::Own => {}
         }
         cx.set_idle(cx.limits().idle);
     }
 
     /// Milliseconds for which what has come since `since` is enough.
-    fn earned(&self, rules: &Rules) -> u64 {
-        (self.received - self.counted).saturating_mul(1000) / u64::from(rules.body_rate)
+    fn earned(&self, limits: &Limits) -> u64 {
+        (self.received - self.counted).saturating_mul(1000) / u64::from(limits.body_rate)
     }
 
     /// How long from now a body may go on, `elapsed` milliseconds after `since`.
-    fn body_wait(&self, elapsed: u64, rules: &Rules) -> Duration {
-        let rate = millis(rules.body_grace).saturating_add(self.earned(rules));
-        let total = rules.body_total.map_or(u64::MAX, millis);
+    fn body_wait(&self, elapsed: u64, limits: &Limits) -> Duration {
+        let rate = millis(limits.body_grace).saturating_add(self.earned(limits));
+        let total = limits.body_total.map_or(u64::MAX, millis);
         let left = total.saturating_sub(u64::from(self.before));
         Duration::from_millis(rate.min(left).saturating_sub(elapsed))
     }
 
     /// The timer has fired.
-    pub(super) fn expire(&mut self, cx: &mut Context<'_>, rules: &Rules) -> Passed {
+    pub(super) fn expire(&mut self, cx: &mut Context<'_>, limits: &Limits) -> Passed {
         match self.phase {
             Phase::Head => Passed::Head,
             Phase::Answer => Passed::Answer,
             Phase::Body => {
                 let now = millis(cx.age());
                 let elapsed = now.saturating_sub(self.since);
-                let total = rules.body_total.map_or(u64::MAX, millis);
+                let total = limits.body_total.map_or(u64::MAX, millis);
                 if u64::from(self.before).saturating_add(elapsed) >= total {
                     return Passed::Body;
                 }
                 // Where it is not the client who keeps the body back, and where it has kept the
-                // rate, its time begins anew: what came fast earlier buys no silence later.
+                // rate, its time begins again: what came fast earlier buys no silence later.
                 let kept_back = cx.is_paused() || cx.is_held() || cx.unsent() > 0;
-                if kept_back || self.earned(rules) >= elapsed {
+                if kept_back || self.earned(limits) >= elapsed {
                     let before = u64::from(self.before).saturating_add(elapsed);
                     self.before = u32::try_from(before).unwrap_or(u32::MAX);
                     self.since = now;
                     self.counted = self.received;
-                    cx.set_timer(DEADLINE, self.body_wait(0, rules));
+                    cx.set_timer(DEADLINE, self.body_wait(0, limits));
                     return Passed::Nothing;
                 }
-                let wait = self.body_wait(elapsed, rules);
+                let wait = self.body_wait(elapsed, limits);
                 if wait.is_zero() {
                     return Passed::Body;
                 }
@@ -166,6 +171,12 @@ impl Watch {
             Phase::Fresh | Phase::Idle | Phase::Own => Passed::Nothing,
         }
     }
+}
+
+/// Waits for a first byte, for no longer than the connection may be idle.
+fn set_idle(cx: &mut Context<'_>, time: Duration) {
+    let idle = cx.limits().idle.map_or(time, |idle| idle.min(time));
+    cx.set_idle(Some(idle));
 }
 
 fn millis(time: Duration) -> u64 {
