@@ -10,7 +10,7 @@
 The project is copied to a scratch directory. The copy without a defect must pass: that is the
 control. Then each defect is planted alone and the tests run in this order until one fails: the
 seeded test of the simulator, which stops at the first seed that fails; the scripted tests of the
-simulator; the conformance scenarios. A test that hangs is stopped after --timeout seconds and does
+simulator; the conformance scenarios; the tests of HTTP, which a defect of HTTP is shown first. A test that hangs is stopped after --timeout seconds and does
 not count: a test must fail by itself.
 
 Ends with 1 when a defect was not found, could not be planted or does not compile.
@@ -131,8 +131,8 @@ class Copy:
         return code == 0, text
 
 
-def steps(copy, args):
-    """The tests, each with a function that names what has failed."""
+def steps(copy, args, file):
+    """The tests, each with a function that names what has failed; `file` has the defect."""
     def seeds():
         passed, output = copy.test(["--test", "sim"], "--exact", RANDOM,
                                    LARIAT_SEEDS=str(args.seeds))
@@ -147,17 +147,24 @@ def steps(copy, args):
         name = first[1] or first[2] if first else "(the whole run)"
         return passed, f"{title} {name.split('::')[-1]}"
 
+    def http():
+        return listed("HTTP test", ["--test", "http"])
+
+    if file.startswith("src/protocols/http/"):
+        yield http
     yield seeds
     yield lambda: listed("simulator test", ["--test", "sim"], "--skip", RANDOM)
     yield lambda: listed("conformance scenario", ["--test", "conformance"])
+    if not file.startswith("src/protocols/http/"):
+        yield http
     if args.unit:
         yield lambda: listed("unit test", ["--lib"], "--skip", "ten_million")
 
 
-def search(copy, args):
+def search(copy, args, file=""):
     """What fails first; None when nothing does."""
     hung = []
-    for step in steps(copy, args):
+    for step in steps(copy, args, file):
         passed, what = step()
         if passed is False:
             return what
@@ -207,7 +214,7 @@ def main():
             began = time.monotonic()
             path, before = copy.plant(defects[name])
             try:
-                found = search(copy, args)
+                found = search(copy, args, defects[name]["file"])
             except Broken as error:
                 found = None
                 print(f"{name}: {error}", file=sys.stderr)
