@@ -153,12 +153,13 @@ pub struct DriverLimits {
     pub events_max: usize,
     /// Time that shutdown leaves connections to finish before the rest are aborted \[30 s\].
     pub drain: Duration,
-    /// A turn longer than this starts the search for the callback to blame \[100 ms\]. No meaning
-    /// on blocking threads, where a slow callback keeps no other connection waiting.
-    pub slow_callback: Duration,
-    /// Time to poll without sleeping before each sleep \[0: off\]. Burns a core for the latency of
-    /// a lone client. No meaning on blocking threads.
-    pub spin: Duration,
+    /// A turn longer than this starts the search for the callback to blame \[100 ms\]; None turns
+    /// it off. No meaning on blocking threads, where a slow callback keeps no other connection
+    /// waiting.
+    pub slow_callback: Option<Duration>,
+    /// Time to poll without sleeping before each sleep \[off\]. Burns a core for the latency of a
+    /// lone client. No meaning on blocking threads.
+    pub spin: Option<Duration>,
 }
 
 impl Default for DriverLimits {
@@ -172,8 +173,8 @@ impl Default for DriverLimits {
             lingering_max: 1024,
             events_max: 1024,
             drain: Duration::from_secs(30),
-            slow_callback: Duration::from_millis(100),
-            spin: Duration::ZERO,
+            slow_callback: Some(Duration::from_millis(100)),
+            spin: None,
         }
     }
 }
@@ -198,7 +199,8 @@ impl DriverLimits {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0, `connections_max` or
-    /// `lingering_max` is above 2^30, or `events_max` above 2^20.
+    /// `lingering_max` is above 2^30, `events_max` is above 2^20, or `slow_callback` or `spin` is
+    /// zero.
     pub fn validate(&self) -> Result<()> {
         let fault =
             |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
@@ -224,8 +226,11 @@ impl DriverLimits {
         if self.events_max > 1 << 20 {
             return fault("events_max must be at most 2^20");
         }
-        if self.slow_callback.is_zero() {
-            return fault("slow_callback must be longer than zero");
+        if self.slow_callback == Some(Duration::ZERO) {
+            return fault("slow_callback must be longer than zero; None turns it off");
+        }
+        if self.spin == Some(Duration::ZERO) {
+            return fault("spin must be longer than zero; None turns it off");
         }
         Ok(())
     }
@@ -256,52 +261,4 @@ impl OutputMax {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_valid() {
-        Limits::default().validate().unwrap();
-        DriverLimits::default().validate().unwrap();
-    }
-
-    #[test]
-    fn each_combination_that_cannot_work_names_its_field() {
-        type Change = fn(&mut Limits);
-        let cases: [(Change, &str); 7] = [
-            (|l| l.read_budget = 0, "read_budget"),
-            (|l| l.write_budget = 0, "write_budget"),
-            (|l| l.input_max = 0, "input_max"),
-            (|l| l.input_max = usize::MAX, "input_max"),
-            (|l| l.low_mark = l.high_mark + 1, "low_mark"),
-            (|l| l.high_mark = l.output_max + 1, "high_mark"),
-            (|l| l.idle = Some(Duration::ZERO), "idle"),
-        ];
-        for (change, field) in cases {
-            let mut limits = Limits::default();
-            change(&mut limits);
-            let error = limits.validate().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidLimits);
-            assert!(error.to_string().contains(field), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_driver_maximum_of_zero_is_refused() {
-        type Change = fn(&mut DriverLimits);
-        let cases: [Change; 7] = [
-            |l| l.connections_max = 0,
-            |l| l.accepts_max = 0,
-            |l| l.posts_max = 0,
-            |l| l.timers_max = 0,
-            |l| l.lingering_max = 0,
-            |l| l.events_max = 0,
-            |l| l.slow_callback = Duration::ZERO,
-        ];
-        for change in cases {
-            let mut limits = DriverLimits::default();
-            change(&mut limits);
-            assert_eq!(limits.validate().unwrap_err().kind(), ErrorKind::InvalidLimits);
-        }
-    }
-}
+mod tests;

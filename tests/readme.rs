@@ -118,7 +118,11 @@ fn table(name: &str) -> BTreeMap<String, Row> {
 fn fields(printed: &str) -> BTreeMap<String, String> {
     let inside = printed.split_once(" { ").unwrap().1.strip_suffix(" }").unwrap();
     let pairs = inside.split(", ").map(|pair| pair.split_once(": ").unwrap());
-    pairs.map(|(field, value)| (field.to_owned(), value.to_owned())).collect()
+    let value = |value: &str| {
+        let some = value.strip_prefix("Some(").and_then(|value| value.strip_suffix(')'));
+        some.unwrap_or(value).to_owned()
+    };
+    pairs.map(|(field, printed)| (field.to_owned(), value(printed))).collect()
 }
 
 /// What the table says, as `{:?}` would print the value it means.

@@ -180,7 +180,7 @@ impl Hub {
         let ids = IdSource::Common(Arc::clone(&self.ids));
         let mut shared = Shared::new(self.clock.clone(), ids, seed, binder);
         shared.outputs = self.outputs.clone();
-        shared.blame.limit = crate::clock::nanos(self.limits.slow_callback);
+        shared.blame.limit = self.limits.slow_callback.map_or(u64::MAX, crate::clock::nanos);
         shared.common = Some(Arc::clone(self) as Arc<dyn Common>);
         shared
     }

@@ -122,7 +122,7 @@ impl<S: System> EventLoop<S> {
     ) -> EventLoop<S> {
         let binder = Binder::new(Listeners::default(), system.bind());
         let mut shared = Shared::new(clock, IdSource::Own(Ids::default()), seed, binder);
-        shared.blame.limit = nanos(limits.slow_callback);
+        shared.blame.limit = limits.slow_callback.map_or(u64::MAX, nanos);
         let admission = Admission::new(&limits);
         EventLoop {
             system,
@@ -477,7 +477,7 @@ impl<S: System> EventLoop<S> {
     fn judge_turn(&mut self, took: u64) {
         let longest = &mut self.shared.metrics.longest_turn;
         *longest = (*longest).max(Duration::from_nanos(took));
-        if took >= nanos(self.limits.slow_callback) {
+        if took >= self.shared.blame.limit {
             self.shared.metrics.slow_turns += 1;
             if self.shared.blame.turns == 0 {
                 log::warn!(

@@ -39,20 +39,17 @@ pub(super) struct MioSystem {
     poll: Poll,
     events: Events,
     reserve: Reserve,
-    /// Whether `spin` is more than nothing: asked for in every turn.
-    spins: bool,
-    spin: Duration,
+    spin: Option<Duration>,
     #[cfg(feature = "signals")]
     signals: Option<(signal_hook_mio::v1_0::Signals, crate::handle::Handle)>,
 }
 
 impl MioSystem {
-    pub(super) fn new(events_max: usize, spin: Duration) -> io::Result<MioSystem> {
+    pub(super) fn new(events_max: usize, spin: Option<Duration>) -> io::Result<MioSystem> {
         Ok(MioSystem {
             poll: Poll::new()?,
             events: Events::with_capacity(events_max),
             reserve: Reserve::new(),
-            spins: !spin.is_zero(),
             spin,
             #[cfg(feature = "signals")]
             signals: None,
@@ -73,24 +70,25 @@ impl MioSystem {
 
     #[inline(always)]
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.spins {
-            return self.spin_wait(timeout);
+        if let Some(spin) = self.spin {
+            return self.spin_wait(spin, timeout);
         }
         self.poll.poll(&mut self.events, timeout)
     }
 
     /// Waits without sleeping for a while, then with sleep.
     #[cold]
-    fn spin_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let spin = timeout.map_or(self.spin, |timeout| timeout.min(self.spin));
+    fn spin_wait(&mut self, spin: Duration, timeout: Option<Duration>) -> io::Result<()> {
+        let spin = timeout.map_or(spin, |timeout| timeout.min(spin));
         let timeout = timeout.map(|timeout| timeout - spin);
-        let until = Instant::now() + spin;
+        // None is so far away that it never comes.
+        let until = Instant::now().checked_add(spin);
         loop {
             self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
             if !self.events.is_empty() {
                 return Ok(());
             }
-            if Instant::now() >= until {
+            if until.is_some_and(|until| Instant::now() >= until) {
                 return self.poll.poll(&mut self.events, timeout);
             }
             std::hint::spin_loop();

@@ -327,7 +327,7 @@ fn c6_the_longest_times_are_never_and_the_shortest_do_no_harm() {
     for time in longest {
         let limits = with_times(time);
         let mut drivers = DriverLimits::default();
-        (drivers.drain, drivers.slow_callback, drivers.connections_max) = (time, time, 16);
+        (drivers.drain, drivers.slow_callback, drivers.connections_max) = (time, Some(time), 16);
         echoes(Blocking::with_limits(drivers).unwrap(), limits, time);
     }
     // A deadline of zero ends a connection, and nothing else.

@@ -24,30 +24,30 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs `scenario` on every driver.
 #[track_caller]
-pub(crate) fn everywhere(scenario: fn(&mut Stage<'_>)) {
+pub(crate) fn everywhere(scenario: impl Fn(&mut Stage<'_>)) {
     everywhere_with(DriverLimits::default(), scenario);
 }
 
 /// Runs `scenario` on every driver, with limits of the driver.
 #[track_caller]
-pub(crate) fn everywhere_with(limits: DriverLimits, scenario: fn(&mut Stage<'_>)) {
+pub(crate) fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
     for seed in 0..4 {
         for faults in [Faults::none(), Faults::rough()] {
             let told = format!("the simulator with seed {seed} and {faults:?}");
             let mut sim = Sim::with_limits(seed, limits.clone()).unwrap();
             sim.set_faults(faults);
-            watched(&mut sim, &told, false, scenario);
+            watched(&mut sim, &told, false, &scenario);
         }
     }
     let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
-    watched(&mut reactor, "the reactor", true, scenario);
+    watched(&mut reactor, "the reactor", true, &scenario);
     let mut blocking = Blocking::with_limits(limits).unwrap();
-    watched(&mut blocking, THREADS, true, scenario);
+    watched(&mut blocking, THREADS, true, &scenario);
 }
 
 /// Plays on a driver, where a defect may mean that it never ends: it is then told to, and where it
 /// does not do that either, the whole test ends.
-fn watched(driver: &mut dyn Driver, told: &str, real: bool, scenario: fn(&mut Stage<'_>)) {
+fn watched(driver: &mut dyn Driver, told: &str, real: bool, scenario: &dyn Fn(&mut Stage<'_>)) {
     let handle = driver.handle();
     let (done, watched) = mpsc::channel::<()>();
     let bitten = Arc::new(AtomicBool::new(false));
@@ -71,7 +71,7 @@ fn watched(driver: &mut dyn Driver, told: &str, real: bool, scenario: fn(&mut St
     assert!(!bitten.load(Ordering::Acquire), "not over after {PATIENCE:?} on {told}");
 }
 
-fn play(driver: &mut dyn Driver, told: String, real: bool, scenario: fn(&mut Stage<'_>)) {
+fn play(driver: &mut dyn Driver, told: String, real: bool, scenario: &dyn Fn(&mut Stage<'_>)) {
     let deserted = Vec::new();
     let mut stage = Stage { driver, trace: Trace::new(), ran: false, told, real, deserted };
     scenario(&mut stage);

@@ -14,6 +14,7 @@ mod filters;
 mod handles;
 mod input;
 mod kit;
+mod limits;
 mod output;
 mod outside;
 mod peers;

@@ -31,7 +31,7 @@ impl Protocol for Nameless {
 
 #[test]
 fn a_name_that_panics_when_a_slow_turn_asks_for_it_ends_nobody_else() {
-    let mut reactor = reactor_with(|limits| limits.slow_callback = Duration::from_millis(2));
+    let mut reactor = reactor_with(|limits| limits.slow_callback = Some(Duration::from_millis(2)));
     let addr = listen(&mut reactor, || Nameless);
     let served = listen(&mut reactor, || Echo);
     let clients = thread::spawn(move || {

@@ -33,7 +33,7 @@ fn ping(stream: &mut TcpStream) {
 #[test]
 fn a_slow_turn_is_noticed_and_the_next_slow_callback_is_found() {
     let mut limits = DriverLimits::default();
-    limits.slow_callback = Duration::from_millis(20);
+    limits.slow_callback = Some(Duration::from_millis(20));
     let mut reactor = Reactor::with_limits(limits).unwrap();
     let addr = listen(&mut reactor, || Slow(Duration::from_millis(40)));
     let client = std::thread::spawn(move || {
@@ -53,7 +53,7 @@ fn a_slow_turn_is_noticed_and_the_next_slow_callback_is_found() {
 #[test]
 fn a_reactor_that_spins_serves_as_one_that_sleeps() {
     let mut limits = DriverLimits::default();
-    limits.spin = Duration::from_micros(200);
+    limits.spin = Some(Duration::from_micros(200));
     let mut reactor = Reactor::with_limits(limits).unwrap();
     let addr = listen(&mut reactor, || Slow(Duration::ZERO));
     let client = std::thread::spawn(move || {
