@@ -34,10 +34,10 @@ pub(crate) fn send_vectored(socket: &impl AsFd, slices: &[IoSlice<'_>]) -> io::R
 }
 
 #[cfg(not(target_vendor = "apple"))]
-const NO_SIGNAL: i32 = libc::MSG_NOSIGNAL;
+pub(crate) const NO_SIGNAL: i32 = libc::MSG_NOSIGNAL;
 /// Apple's systems have a socket option instead, which std sets on every socket.
 #[cfg(target_vendor = "apple")]
-const NO_SIGNAL: i32 = 0;
+pub(crate) const NO_SIGNAL: i32 = 0;
 
 /// Makes the close of `socket` a reset. Where that fails it is an ordinary close.
 pub(crate) fn reset_on_close(socket: &impl AsFd) {

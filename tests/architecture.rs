@@ -144,6 +144,74 @@ fn no_driver_names_another() {
     }));
 }
 
+/// The files of the blocking driver, each of which may import those above it.
+const BLOCKING: &[&str] = &[
+    "system",
+    "bell",
+    "counters",
+    "alarms",
+    "cell",
+    "pool",
+    "hub",
+    "threads",
+    "remote",
+    "drive",
+    "accept",
+    "effects",
+    "outside",
+    "runner",
+    "worker",
+    "companion",
+    "reader",
+];
+
+#[test]
+fn the_files_of_the_blocking_driver_import_one_another_in_one_direction() {
+    none(blocking_circles(&Tree::read()));
+}
+
+fn blocking_circles(tree: &Tree) -> Vec<String> {
+    let place = |name: &str| BLOCKING.iter().position(|file| *file == name);
+    let mut found = Vec::new();
+    for file in tree.files.iter().filter(|file| !tree.is_test(file)) {
+        let [folder, name] = &file.module[..] else { continue };
+        if folder != "blocking" {
+            continue;
+        }
+        let Some(own) = place(name) else {
+            found.push(format!("{}:1: `{name}` has no place in BLOCKING", file.name));
+            continue;
+        };
+        for path in Scan::new(&file.text).crate_paths(&file.module) {
+            let [folder, to, ..] = &path.segments[..] else { continue };
+            let upward = place(to).is_some_and(|to| to < own) || to == name;
+            if folder == "blocking" && !path.in_test && !upward {
+                found.push(format!(
+                    "{}:{}: `{name}` imports `{to}`: what both need belongs above them, in the \
+                     order of BLOCKING",
+                    file.name, path.line
+                ));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_circle_in_the_blocking_driver_is_found() {
+    let tree = Tree::of(&[
+        ("src/blocking/mod.rs", "mod bell; mod hub; mod late; #[cfg(test)] mod model;"),
+        ("src/blocking/bell.rs", "use super::hub::Hub; use super::Blocking;"),
+        ("src/blocking/hub.rs", "use super::bell::Bell; #[cfg(test)] mod t { use super::*; }"),
+        ("src/blocking/late.rs", "use super::hub::Hub;"),
+        ("src/blocking/model.rs", "use super::hub::Hub;"),
+    ]);
+    let found = blocking_circles(&tree);
+    let places: Vec<_> = found.iter().filter_map(|found| found.split(": ").next()).collect();
+    let expected = ["src/blocking/bell.rs:1", "src/blocking/bell.rs:1", "src/blocking/late.rs:1"];
+    assert_eq!(places, expected);
+}
+
 #[test]
 fn mio_is_named_only_in_the_reactor() {
     none(sources(&["src"]).iter().filter(|file| !file.name.starts_with(MIO_FOLDER)).flat_map(

@@ -1,13 +1,14 @@
 //! A thread per listening socket, which sleeps in `accept`.
 
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::bell::lock;
 use super::cell::Cell;
-use super::hub::{Hub, Socket, lock};
+use super::hub::{Desk, Hub, Socket, State};
+use super::pool::Job;
 use super::system::TcpStream;
-use super::{reading, start_thread};
 use crate::admission::{AcceptError, Pace, Place};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
@@ -18,7 +19,6 @@ use crate::limits::Limits;
 use crate::protocol::{BoxedFactory, Incoming, Protocol};
 use crate::socket::{Reserve, retry};
 use crate::sync::atomic::Ordering;
-use crate::sync::thread;
 
 /// What a listening thread needs.
 pub(super) struct Acceptor {
@@ -33,7 +33,7 @@ impl Acceptor {
         hub.acceptor_started();
         let serial = hub.serial.load(Ordering::Relaxed);
         let owned = Arc::clone(hub);
-        let started = thread::Builder::new().name(format!("lariat {}", self.id)).spawn(move || {
+        let started = hub.thread(format!("lariat {}", self.id)).spawn(move || {
             self.accept_all(&owned, serial);
             drop_guarded(self);
             owned.acceptor_ended();
@@ -45,6 +45,7 @@ impl Acceptor {
     }
 
     fn accept_all(&self, hub: &Arc<Hub>, serial: bool) {
+        let mut desk = serial.then(|| Desk::new(hub));
         let mut reserve = Reserve::new();
         let mut pace = Pace::default();
         while hub.wait_to_accept(&self.socket, &mut pace) {
@@ -59,7 +60,7 @@ impl Acceptor {
             }
             match accepted {
                 Ok((stream, peer)) if hub.claim(&self.socket, &mut pace) => {
-                    self.admit(hub, stream, peer, serial);
+                    self.admit(hub, stream, peer, desk.as_mut());
                 }
                 Ok(_) => hub.count(|metrics| metrics.refused += 1),
                 Err(error) => hub.note_failed(&mut pace, &error),
@@ -96,7 +97,7 @@ impl Acceptor {
     }
 
     /// An accepted connection, which has a place: the factory decides.
-    fn admit(&self, hub: &Arc<Hub>, stream: TcpStream, peer: Endpoint, serial: bool) {
+    fn admit(&self, hub: &Arc<Hub>, stream: TcpStream, peer: Endpoint, here: Option<&mut Desk>) {
         let Some(protocol) = self.make(hub, peer) else {
             hub.count(|metrics| metrics.refused += 1);
             return hub.unclaim();
@@ -107,12 +108,9 @@ impl Acceptor {
         let conn = Connection::accepted(id, self.id, peer, limits, hub.clock.exact());
         let cell = Cell::new(id, conn, protocol, Some(stream));
         hub.enter_claimed(&cell);
-        if serial {
-            reading::run(hub, &cell);
-            drop(cell);
-            hub.note_released();
-        } else {
-            start_thread(hub, cell, reading::run);
+        match here {
+            Some(desk) => hub.serve_here(desk, cell),
+            None => hub.begin(Job::Serve(cell)),
         }
     }
 
@@ -131,8 +129,8 @@ impl Hub {
     fn wait_to_accept(&self, socket: &Socket, pace: &mut Pace) -> bool {
         let mut state = lock(&self.state);
         while !socket.is_stopped() {
-            if state.admission.place(state.open) == Place::Wait {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if self.place(&state) == Place::Wait {
+                state = self.stand_in_line(state, None);
                 continue;
             }
             if !state.admission.may_wait(pace) {
@@ -144,14 +142,19 @@ impl Hub {
                 state.admission.expect_failure(pace, now);
                 return true;
             }
-            let waited = self.changed.wait_timeout(state, Duration::from_nanos(next - now));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.stand_in_line(state, Some(Duration::from_nanos(next - now)));
         }
         false
     }
 
-    /// Takes a place for an accepted connection, which counts from now on. False when it has to be
-    /// refused.
+    /// Whether there is a place for one more connection, and a thread.
+    fn place(&self, state: &State) -> Place {
+        let threads = self.serial.load(Ordering::Relaxed) || state.pool.has_room();
+        state.admission.place(if threads { state.open } else { u64::MAX })
+    }
+
+    /// Takes a place and a thread for an accepted connection, which counts from now on. False when
+    /// it has to be refused.
     ///
     /// Several listeners and outgoing connections compete for places, so that one seen to be free
     /// before an accept may be taken after it: where connections wait for a place, so does this.
@@ -159,33 +162,30 @@ impl Hub {
         let mut state = lock(&self.state);
         state.admission.note_accepted(pace, self.clock.exact());
         loop {
-            match state.admission.place(state.open) {
+            match self.place(&state) {
                 Place::Free => break,
                 Place::Wait if !socket.is_stopped() => {}
                 Place::Wait | Place::Shed => return false,
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.stand_in_line(state, None);
         }
         state.open += 1;
+        state.pool.claim();
         true
     }
 
-    /// Gives a place back.
+    /// Gives the place and the thread back.
     fn unclaim(&self) {
-        lock(&self.state).open -= 1;
-        self.changed.notify_all();
+        let mut state = lock(&self.state);
+        state.open -= 1;
+        state.pool.unclaim();
+        self.tell_acceptors(&state);
     }
 
     fn note_failed(&self, pace: &mut Pace, error: &io::Error) {
         let mut state = lock(&self.state);
         state.metrics.accept_errors += 1;
         state.admission.note_failed(pace, error, self.clock.exact());
-    }
-
-    /// A descriptor has been released, and not by the thread of a connection.
-    pub(super) fn note_released(&self) {
-        lock(&self.state).admission.note_released();
-        self.changed.notify_all();
     }
 }
 
@@ -194,7 +194,6 @@ impl Hub {
 mod tests {
     use std::time::{Instant, SystemTime};
 
-    use super::super::hub::Presence;
     use super::super::system;
     use super::*;
     use crate::clock::{Clock, Readings};
@@ -203,7 +202,7 @@ mod tests {
 
     fn hub() -> Arc<Hub> {
         let readings = Readings { monotonic: Instant::now, wall: SystemTime::now };
-        Arc::new(Hub::new(Clock::system(readings), DriverLimits::default()))
+        Arc::new(Hub::new(Clock::system(readings), DriverLimits::default(), |_, _, _| ()))
     }
 
     /// A socket for which nothing is left.
@@ -220,12 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn a1_a_thread_that_ends_releases_a_descriptor() {
+    fn a1_a_thread_that_is_done_releases_a_descriptor() {
         let hub = hub();
         let pace = exhausted(&hub);
-        let presence = Presence::new(&hub);
+        lock(&hub.state).pool.busy = 1;
         assert!(waits(&hub, &pace));
-        drop(presence);
+        assert!(hub.wait_for_job(true).is_none());
         assert!(!waits(&hub, &pace));
     }
 

@@ -1,13 +1,8 @@
 //! Timers of the driver: any thread sets them, and the one that called `run` runs them.
 
 use std::mem;
-use std::time::Duration;
 
-use super::hub::{Hub, lock};
-use crate::clock::nanos;
-use crate::guard::drop_guarded;
-use crate::metrics::Metrics;
-use crate::protocol::{Closures, Common, SendClosure, TimerId};
+use crate::protocol::{Closures, SendClosure, TimerId};
 use crate::timer::Timers;
 
 /// The timers that are set, and what each runs. They are part of the hub's state, so that the
@@ -19,6 +14,19 @@ pub(super) struct Alarms {
 }
 
 impl Alarms {
+    /// Sets a timer.
+    pub(super) fn set(&mut self, deadline: u64, closure: SendClosure) -> TimerId {
+        let Alarms { timers, closures } = self;
+        closures.add(closure, |number| timers.arm(deadline, number))
+    }
+
+    /// Takes the closure of a timer that has not fired yet.
+    pub(super) fn cancel(&mut self, timer: TimerId) -> Option<SendClosure> {
+        let (key, closure) = self.closures.take(timer)?;
+        self.timers.cancel(key);
+        Some(closure)
+    }
+
     /// Whether no timer is set. One that has fired counts until its closure has been taken.
     pub(super) fn is_empty(&self) -> bool {
         self.closures.is_empty()
@@ -48,36 +56,5 @@ impl Alarms {
     pub(super) fn take_all(&mut self) -> Vec<SendClosure> {
         mem::take(&mut self.timers);
         self.closures.take_all()
-    }
-}
-
-impl Common for Hub {
-    fn metrics(&self) -> Metrics {
-        Hub::metrics(self)
-    }
-
-    fn set_timer(&self, delay: Duration, closure: SendClosure) -> TimerId {
-        let deadline = self.clock.exact().saturating_add(nanos(delay));
-        let mut state = lock(&self.state);
-        let Alarms { timers, closures } = &mut state.alarms;
-        let timer = closures.add(closure, |number| timers.arm(deadline, number));
-        // Nobody runs it any more, and it may hold what holds the hub.
-        let late = if state.ended { state.alarms.take_all() } else { Vec::new() };
-        drop(state);
-        self.changed.notify_all();
-        for closure in late {
-            drop_guarded(closure);
-        }
-        timer
-    }
-
-    fn cancel_timer(&self, timer: TimerId) -> Option<SendClosure> {
-        let mut state = lock(&self.state);
-        let (key, closure) = state.alarms.closures.take(timer)?;
-        state.alarms.timers.cancel(key);
-        drop(state);
-        // The last one may be what `run` has waited for.
-        self.changed.notify_all();
-        Some(closure)
     }
 }

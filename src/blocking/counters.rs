@@ -1,6 +1,6 @@
 //! What one thread has counted, for others to read at any time.
 
-use super::hub::lock;
+use super::bell::lock;
 use crate::metrics::Metrics;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};

@@ -1,16 +1,16 @@
-//! What callbacks and closures wished for beyond their own connection, carried out by the thread
-//! that called them. No lock is held when an effect begins.
+//! What callbacks and closures ask for beyond their own connection, carried out by the thread that
+//! called them. No lock is held when an effect begins, and none of it sleeps.
 
 use std::mem;
 use std::sync::Arc;
 
 use super::accept::Acceptor;
-use super::cell::Cell;
-use super::hub::{Hub, Socket, lock};
-use super::mail::{Queued, Tools};
-use super::worker::Worker;
-use super::{enter_connect, run_connect};
-use crate::connection::{Connection, Flags, Written};
+use super::bell::lock;
+use super::cell::{Cell, Member};
+use super::drive::hold;
+use super::hub::{Entered, Hub, Socket};
+use super::pool::Job;
+use crate::connection::{Connection, Flags, Queued, Written};
 use crate::dispatch::Called;
 use crate::endpoint::Endpoint;
 use crate::guard::drop_guarded;
@@ -21,7 +21,7 @@ use crate::options::Dial;
 use crate::protocol::{Bound, Boxed, BoxedFactory, Effect, NoSocket, Outgoing, Protocol, Shared};
 use crate::reason::{By, CloseKind, ConnectFailure};
 
-/// Whose wishes these are: a callback's of a connection, or a closure's.
+/// Whose effects these are: a callback's of a connection, or a closure's.
 pub(super) struct Author<'a> {
     pub(super) hub: &'a Arc<Hub>,
     pub(super) shared: &'a mut Shared,
@@ -29,13 +29,12 @@ pub(super) struct Author<'a> {
 }
 
 /// What begins only when all effects of a callback have been applied, so that a connect, a write
-/// and a close in one callback mean the same on every driver. It may block.
+/// and a close in one callback mean the same on every driver.
 #[derive(Default)]
-pub(super) struct Later {
-    /// Receivers of what answers input, which its writer sends itself.
-    drains: Vec<Arc<Cell>>,
-    nudges: Vec<Arc<Cell>>,
-    connects: Vec<(Arc<Cell>, Dial)>,
+struct Later {
+    /// Connections that were changed: each is driven on once, whatever was changed.
+    changed: Vec<Arc<Cell>>,
+    connects: Vec<Job>,
     acceptors: Vec<Acceptor>,
     locals: Vec<Local>,
 }
@@ -43,32 +42,32 @@ pub(super) struct Later {
 /// A connect for a protocol that may not leave this thread, and so cannot have one of its own.
 pub(super) type Local = Outgoing<Box<dyn Protocol>>;
 
-/// Applies what the last callback wished for. It waits for nothing but the locks of others, one at
-/// a time, so that the next callback need not wait long.
-pub(super) fn apply(author: &mut Author<'_>) -> Later {
+/// Applies what the last callback, which was shown `shown`, asked for. It waits for nothing but the
+/// locks of others, one at a time, so that the next callback need not wait long.
+pub(super) fn apply(author: &mut Author<'_>, shown: &[u8]) {
     let mut later = Later::default();
-    apply_list(author, &mut later, true);
-    // What their `closed` wishes for has lists of its own.
+    apply_list(author, &mut later, shown, true);
+    // What their `closed` asks for has lists of its own.
     for local in mem::take(&mut later.locals) {
         refuse_local(author, local);
-        apply_list(author, &mut later, false);
+        apply_list(author, &mut later, &[], false);
     }
-    later
+    later.begin(author);
 }
 
 /// Applies the list as it is now. `locals`: whether a protocol that may not leave this thread is
-/// told why it cannot be connected. Whoever connects anew in that `closed` would do so for ever,
+/// told why it cannot be connected. One that connects again in that `closed` would do so for ever,
 /// and is dropped untold.
-fn apply_list(author: &mut Author<'_>, later: &mut Later, locals: bool) {
+fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: bool) {
     let (mut list, bytes) = author.shared.effects.take();
     for effect in list.drain(..) {
         match effect {
             Effect::Write { to, content, caused } => {
-                write_to(author, later, to, content.written(&[], &bytes), caused);
+                write_to(author, later, to, content.written(shown, &bytes), caused);
             }
-            Effect::ShutdownWrite(id) => wish(author, later, id, Connection::want_fin),
-            Effect::Close(id) => wish(author, later, id, Connection::want_close),
-            Effect::Abort(id) => wish(author, later, id, Connection::want_abort),
+            Effect::ShutdownWrite(id) => change(author, later, id, Connection::want_fin),
+            Effect::Close(id) => change(author, later, id, Connection::want_close),
+            Effect::Abort(id) => change(author, later, id, Connection::want_abort),
             Effect::Notify { to, note } => notify(author, later, to, note),
             Effect::Connect(outgoing) => {
                 let Outgoing { id, addr, limits, options, protocol } = *outgoing;
@@ -102,8 +101,24 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, locals: bool) {
 }
 
 impl Later {
-    /// Begins what is new. Returns what is left: output that its writer sends.
-    pub(super) fn begin(self, hub: &Arc<Hub>) -> Vec<Arc<Cell>> {
+    fn note_changed(&mut self, cell: Arc<Cell>) {
+        if !self.changed.iter().any(|other| other.id == cell.id) {
+            self.changed.push(cell);
+        }
+    }
+
+    fn begin(self, author: &mut Author<'_>) {
+        let hub = author.hub;
+        for cell in self.changed {
+            let mut member = lock(&cell.member);
+            let after = hub.drive(&cell, &mut member, author.shared);
+            let looks = is_due(&member);
+            drop(member);
+            after.carry_out(cell.id, hub);
+            if looks {
+                hub.nudge(&cell);
+            }
+        }
         for acceptor in self.acceptors {
             let id = acceptor.id;
             if let Err(error) = acceptor.start(hub) {
@@ -111,71 +126,55 @@ impl Later {
                 hub.stop_listening(id);
             }
         }
-        for (cell, dial) in self.connects {
-            run_connect(hub, cell, dial);
-        }
-        for cell in self.nudges {
-            cell.nudge(hub);
-        }
-        self.drains
-    }
-}
-
-impl Worker {
-    /// Sends what answers input, for its receivers.
-    pub(super) fn drain_others(&mut self, receivers: Vec<Arc<Cell>>) {
-        let hub = Arc::clone(&self.hub);
-        for cell in receivers {
-            self.drain(&cell);
-            // `drained`, a FIN that waited and the end are for the receiver's own threads.
-            let due = Flags::DRAINED_DUE
-                | Flags::FIN_WANTED
-                | Flags::CLOSING
-                | Flags::BROKEN
-                | Flags::ENDED;
-            let member = lock(&cell.member);
-            // Its threads may have left to this one what was queued since.
-            let left = member.conn.has_output() || member.conn.flags().any(due);
-            drop(member);
-            if left {
-                cell.nudge(&hub);
-            }
+        for job in self.connects {
+            hub.begin(job);
         }
     }
 }
 
-fn wish(
+/// Whether a thread of the connection has to look at it: to call it, to wait for a deadline that it
+/// did not have, or to sleep until its output leaves.
+fn is_due(member: &Member) -> bool {
+    let ending = Flags::FIN_WANTED | Flags::CLOSING | Flags::BROKEN | Flags::ENDED;
+    let conn = &member.conn;
+    let waits = conn.has_output() || (conn.is_stuck() && !member.writing);
+    waits || conn.has_due() || conn.flags().any(ending)
+}
+
+fn change(
     author: &mut Author<'_>,
     later: &mut Later,
     id: ConnId,
-    wish: impl FnOnce(&mut Connection),
+    change: impl FnOnce(&mut Connection),
 ) {
     let Some(cell) = author.hub.cell(id) else {
         author.shared.metrics.stale += 1;
         return;
     };
     let mut member = lock(&cell.member);
-    wish(&mut member.conn);
+    change(&mut member.conn);
     // At once: a callback that runs before its threads look must find the connection closed.
     let now = author.shared.clock.exact();
     member.conn.handle_wishes(&mut author.shared.chunks, now, false);
-    cell.wake_if_ended(&member);
     drop(member);
-    author.hub.carry_mail(&cell);
-    later.nudges.push(cell);
+    later.note_changed(cell);
 }
 
 fn notify(author: &mut Author<'_>, later: &mut Later, to: ConnId, note: Note) {
-    let mut back = None;
-    wish(author, later, to, |conn| back = conn.handle_note(note).err());
-    if let Some(note) = back {
+    let (mut note, mut back) = (Some(note), None);
+    change(author, later, to, |conn| {
+        back = note.take().and_then(|note| conn.handle_note(note).err());
+    });
+    if let Some(refused) = back {
         author.shared.metrics.refused_notes += 1;
-        drop_guarded(note);
+        drop_guarded(refused);
     }
+    // Of a connection that is gone.
+    drop_guarded(note);
 }
 
-/// Queues bytes for another connection. A writer that answers input writes them out itself, and so
-/// is slowed down by a slow receiver; else the receiver's companion does.
+/// Queues bytes for another connection. A writer that answers input is held while they are too
+/// many.
 fn write_to(
     author: &mut Author<'_>,
     later: &mut Later,
@@ -185,23 +184,27 @@ fn write_to(
 ) {
     let Some(cell) = author.hub.cell(to) else {
         author.shared.metrics.stale += 1;
+        drop_guarded(written);
         return;
     };
-    let mut member = lock(&cell.member);
+    let count = written.len();
+    if count == 0 {
+        return;
+    }
+    let holder = author.cell.filter(|_| caused);
     let Shared { chunks, metrics, clock, .. } = &mut *author.shared;
-    let now = clock.exact();
-    let queued = Tools { chunks, metrics, now }.queue(&mut member, written);
-    if queued == Queued::TooMuch {
-        cell.wake_if_ended(&member);
-    }
-    let open = member.conn.flags().none(Flags::CONNECTING | Flags::HANDSHAKING);
+    let mut member = lock(&cell.member);
+    let queued = member.conn.take_queued(written, holder.is_some(), chunks, clock.exact());
     drop(member);
-    author.hub.carry_mail(&cell);
-    match queued {
-        Queued::Refused => {}
-        Queued::Waiting if caused && open => later.drains.push(cell),
-        Queued::Waiting | Queued::TooMuch => later.nudges.push(cell),
+    match (queued, holder) {
+        (Queued::Refused, _) => {
+            metrics.refused_bytes += count as u64;
+            return;
+        }
+        (Queued::Held, Some(writer)) => hold(author.hub, writer, &cell),
+        _ => {}
     }
+    later.note_changed(cell);
 }
 
 /// Takes over what a callback has begun to listen on, unless it was stopped since.
@@ -236,7 +239,7 @@ fn connect(
     later: &mut Later,
     outgoing: Outgoing<Box<dyn Protocol + Send>>,
 ) {
-    // Whoever connects anew in the `closed` of a connect that came too late would do so for ever.
+    // One that connects in the `closed` of a connect that came too late would do so for ever.
     let late = |cell: &Arc<Cell>| lock(&cell.member).conn.flags().any(Flags::LATE);
     if author.cell.is_some_and(late) {
         author.hub.forget(outgoing.id);
@@ -244,6 +247,32 @@ fn connect(
         return;
     }
     later.connects.push(enter_connect(author.hub, outgoing));
+}
+
+/// Enters an outgoing connection. What comes back is to begin.
+pub(super) fn enter_connect(hub: &Arc<Hub>, outgoing: Outgoing<Box<dyn Protocol + Send>>) -> Job {
+    let dial = outgoing.dial();
+    let Outgoing { id, limits, options, protocol, .. } = outgoing;
+    let peer = dial.as_ref().map_or(Endpoint::Other, |dial| dial.to);
+    hub.outputs.note(&limits);
+    let conn = Connection::connecting(id, peer, limits, hub.clock.exact());
+    let cell = Cell::new(id, conn, protocol, None);
+    let entered = hub.enter_connect(&cell);
+    let mut member = lock(&cell.member);
+    match entered {
+        Entered::Welcome => {
+            if let Err(error) = dial {
+                let name = CloseKind::Connect(ConnectFailure::Name);
+                member.conn.end(By::Runtime, name, Some(Arc::new(error)));
+            }
+        }
+        Entered::TooMany => {
+            member.conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Limit), None);
+        }
+        Entered::Late => member.conn.handle_late(),
+    }
+    drop(member);
+    Job::Connect(cell, Box::new(Dial { to: peer, options }))
 }
 
 /// Tells a protocol that may not leave this thread that it cannot be connected.

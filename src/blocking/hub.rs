@@ -1,20 +1,20 @@
-//! What the threads of a blocking driver share: who is there, who is wanted, what is to stop.
+//! What the threads of a blocking driver share: which connections there are, who waits for what,
+//! what is to stop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::alarms::Alarms;
+use super::bell::lock;
 use super::cell::{Cell, Signal};
 use super::counters::Counters;
+use super::pool::{Job, Pool};
 use super::system::{self, TcpListener};
 use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::driver::Report;
-use crate::error::{Error, ErrorKind, Op, Result};
-use crate::guard::drop_guarded;
-use crate::handle::{Post, Remote};
+use crate::handle::Post;
 use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::{DriverLimits, OutputMax};
 use crate::metrics::Metrics;
@@ -24,12 +24,6 @@ use crate::reason::CloseReason;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// Locks, also when a thread panicked while it held the lock: user code runs under a guard of its
-/// own, so that nothing is half changed.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// One driver's shared state.
 pub(super) struct Hub {
     pub(super) clock: Clock,
@@ -37,17 +31,27 @@ pub(super) struct Hub {
     pub(super) outputs: OutputMax,
     pub(super) ids: Arc<Mutex<Ids>>,
     pub(super) state: Mutex<State>,
-    /// Anything in the state has changed that somebody may wait for.
-    pub(super) changed: Condvar,
+    /// The thread that called `run` waits here, for what [`State::awaited`] says.
+    pub(super) runner: Condvar,
+    /// Listening threads wait here, for a place, a thread or a descriptor.
+    room: Condvar,
+    /// Threads without work wait here.
+    pub(super) work: Condvar,
     /// Shutdown has begun; asked for by every callback, so outside of the lock.
     stopping: AtomicBool,
     pub(super) listeners: Listeners,
     /// Whether accepted connections are served by the thread that accepts them.
     pub(super) serial: AtomicBool,
-    /// Requests of handles that nobody has taken yet.
-    posted: AtomicUsize,
+    /// The stack of each thread, in bytes; 0 for that of the standard library.
+    pub(super) stack_size: AtomicUsize,
+    /// Requests of handles that no thread has taken yet.
+    pub(super) posted: AtomicUsize,
     pub(super) watched: Mutex<Option<Watched>>,
+    /// What a thread does for a connection: this knows the threads, they do not know this.
+    pub(super) perform: Perform,
 }
+
+pub(super) type Perform = fn(&Arc<Hub>, &mut Desk, Job);
 
 #[derive(Default)]
 pub(super) struct State {
@@ -59,18 +63,22 @@ pub(super) struct State {
     lingerers: VecDeque<ConnId>,
     pub(super) listeners: Vec<Listening>,
     pub(super) admission: Admission,
-    /// Threads of acceptors.
-    pub(super) acceptors: usize,
-    /// Threads of connections, without those that are away in a connect.
-    pub(super) threads: usize,
-    /// Closures for the thread that calls `run`.
-    pub(super) calls: VecDeque<Call>,
+    pub(super) pool: Pool,
+    /// Connections that could have no thread: the one that called `run` tells them.
+    pub(super) orphans: Vec<Job>,
+    /// Closures for the thread that called `run`.
+    pub(super) calls: VecDeque<SendClosure>,
     /// Requests for connections that have an id, but have not been entered.
-    early: BTreeMap<ConnId, Early>,
-    /// The counters of running threads, and of those that have ended.
-    workers: Vec<Arc<Counters>>,
+    pub(super) early: BTreeMap<ConnId, Early>,
+    /// The counters of running threads, and the sum of those that have ended.
+    workers: BTreeMap<u64, Arc<Counters>>,
+    workers_made: u64,
     pub(super) metrics: Metrics,
     pub(super) keep_running: bool,
+    /// What the thread that called `run` waits for, if it waits.
+    pub(super) awaited: Option<Awaited>,
+    /// Listening threads that wait.
+    in_line: usize,
     /// Timers of the driver.
     pub(super) alarms: Alarms,
     /// Every connection has been told that the driver stops; those to come have to be told as well.
@@ -81,13 +89,21 @@ pub(super) struct State {
 }
 
 #[derive(Default)]
-struct Early {
-    posts: Vec<Post>,
-    abort: bool,
+pub(super) struct Early {
+    pub(super) posts: Vec<Post>,
+    pub(super) abort: bool,
 }
 
-/// A closure of a handle's.
-pub(super) type Call = SendClosure;
+/// What ends a wait of the thread that called `run`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// Nothing is left that could ever happen.
+    Idle,
+    /// No connection and no listener is left.
+    Empty,
+    /// No thread works any more.
+    Gone,
+}
 
 /// One call of `listen`.
 pub(super) struct Listening {
@@ -110,24 +126,41 @@ pub(super) enum Entered {
     Late,
 }
 
-/// A thread of a connection counts for as long as it has one. It goes last: whoever waits for a
-/// descriptor finds that of the connection released.
-pub(super) struct Presence(Arc<Hub>);
+/// What a thread has at hand for one connection after the other.
+pub(super) struct Desk {
+    pub(super) hub: Arc<Hub>,
+    pub(super) shared: Shared,
+    pub(super) published: Arc<Counters>,
+    number: u64,
+    /// What is read into; empty until the thread serves a connection.
+    pub(super) buffer: Box<[u8]>,
+}
 
-impl Presence {
-    pub(super) fn new(hub: &Arc<Hub>) -> Presence {
-        lock(&hub.state).threads += 1;
-        Presence(Arc::clone(hub))
+impl Desk {
+    pub(super) fn new(hub: &Arc<Hub>) -> Desk {
+        let mut state = lock(&hub.state);
+        state.workers_made += 1;
+        let (number, published) = (state.workers_made, Arc::new(Counters::default()));
+        state.workers.insert(number, Arc::clone(&published));
+        let buffer = state.pool.take_buffer();
+        drop(state);
+        let shared = hub.shared(hub.clock.exact() ^ number);
+        Desk { hub: Arc::clone(hub), shared, published, number, buffer }
+    }
+
+    pub(super) fn publish(&self) {
+        self.published.publish(&self.shared.metrics);
     }
 }
 
-impl Drop for Presence {
+impl Drop for Desk {
     fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
-        state.threads -= 1;
-        state.admission.note_released();
-        drop(state);
-        self.0.changed.notify_all();
+        self.publish();
+        let mut state = lock(&self.hub.state);
+        if let Some(published) = state.workers.remove(&self.number) {
+            state.metrics.add(&published.read());
+        }
+        state.pool.keep_buffer(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -147,21 +180,42 @@ impl Socket {
     }
 }
 
+impl State {
+    /// Whether what the thread that called `run` waits for is so.
+    pub(super) fn is(&self, awaited: Awaited) -> bool {
+        match awaited {
+            Awaited::Idle => {
+                let waiting = self.calls.is_empty() && self.alarms.is_empty();
+                let open = self.keep_running || !self.listeners.is_empty();
+                waiting && !open && self.is(Awaited::Empty)
+            }
+            Awaited::Empty => self.cells.is_empty() && self.pool.acceptors == 0,
+            Awaited::Gone => self.pool.busy == 0,
+        }
+    }
+}
+
 impl Hub {
-    pub(super) fn new(clock: Clock, limits: DriverLimits) -> Hub {
-        let state = State { admission: Admission::new(&limits), ..State::default() };
+    pub(super) fn new(clock: Clock, limits: DriverLimits, perform: Perform) -> Hub {
+        let admission = Admission::new(&limits);
+        let pool = Pool::new(system::threads_max());
+        let state = State { admission, pool, ..State::default() };
         Hub {
             clock: clock.unkept(),
             limits,
             outputs: OutputMax::default(),
             ids: Arc::default(),
             state: Mutex::new(state),
-            changed: Condvar::new(),
+            runner: Condvar::new(),
+            room: Condvar::new(),
+            work: Condvar::new(),
             stopping: AtomicBool::new(false),
             listeners: Listeners::default(),
             serial: AtomicBool::new(false),
+            stack_size: AtomicUsize::new(0),
             posted: AtomicUsize::new(0),
             watched: Mutex::default(),
+            perform,
         }
     }
 
@@ -189,6 +243,47 @@ impl Hub {
         self.stopping.load(Ordering::Acquire)
     }
 
+    // ---- who waits -----------------------------------------------------------------------------
+
+    /// Wakes the thread that called `run`, if what it waits for is so.
+    pub(super) fn tell_runner(&self, state: &State) {
+        if state.awaited.is_some_and(|awaited| state.is(awaited)) {
+            self.runner.notify_one();
+        }
+    }
+
+    /// Wakes the thread that called `run`, if it waits: there is something for it to run.
+    pub(super) fn call_runner(&self, state: &State) {
+        if state.awaited.is_some() {
+            self.runner.notify_one();
+        }
+    }
+
+    /// Wakes the listening threads that wait: there may be room.
+    pub(super) fn tell_acceptors(&self, state: &State) {
+        if state.in_line > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    /// Waits for room or a descriptor, at most for `most`.
+    pub(super) fn stand_in_line<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        most: Option<Duration>,
+    ) -> MutexGuard<'a, State> {
+        state.in_line += 1;
+        let mut state = match most {
+            None => self.room.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(most) => {
+                let woken = self.room.wait_timeout(state, most);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.in_line -= 1;
+        state
+    }
+
     // ---- connections -------------------------------------------------------------------------
 
     pub(super) fn cell(&self, id: ConnId) -> Option<Arc<Cell>> {
@@ -198,6 +293,7 @@ impl Hub {
     /// Enters an outgoing connection, also when there are too many.
     pub(super) fn enter_connect(&self, cell: &Arc<Cell>) -> Entered {
         let mut state = lock(&self.state);
+        state.metrics.connects += 1;
         let full = state.admission.place(state.open) != Place::Free;
         state.open += 1;
         state.cells.insert(cell.id, Arc::clone(cell));
@@ -207,7 +303,7 @@ impl Hub {
                 let _ = cell.deliver(post);
             }
             if early.abort {
-                cell.signal_end(Signal::Abort);
+                cell.signal(Signal::Abort);
             }
         }
         if state.draining || self.is_stopping() {
@@ -236,13 +332,20 @@ impl Hub {
         state.open -= 1;
         state.lingering += 1;
         state.lingerers.push_back(id);
-        self.changed.notify_all();
+        self.tell_acceptors(&state);
         let too_many = state.lingerers.len() > self.limits.lingering_max;
         if too_many { state.lingerers.pop_front() } else { None }
     }
 
     /// Removes a connection that has been told `closed`.
     pub(super) fn leave(&self, id: ConnId, lingered: bool, unsent: u64) {
+        // First, so that no request is left for an id that is gone.
+        let mut ids = lock(&self.ids);
+        if ids.is_current(id) {
+            ids.release(id);
+            ids.end_turn();
+        }
+        drop(ids);
         let mut state = lock(&self.state);
         if state.cells.remove(&id).is_none() {
             return;
@@ -260,124 +363,14 @@ impl Hub {
             state.report.drained += 1;
             state.report.unsent += unsent;
         }
-        drop(state);
-        self.forget(id);
-        self.changed.notify_all();
+        self.tell_runner(&state);
+        self.tell_acceptors(&state);
     }
 
-    /// An id whose connection is gone, or never was.
-    pub(super) fn forget(&self, id: ConnId) {
-        let mut ids = lock(&self.ids);
-        if ids.is_current(id) {
-            ids.release(id);
-            ids.end_turn();
-        }
-        drop(ids);
-        let early = lock(&self.state).early.remove(&id);
-        self.drop_posts(early.unwrap_or_default().posts);
-    }
-
-    /// The end of a connection, for whoever waits for it.
+    /// The end of a connection, for the thread that waits for it.
     pub(super) fn note_end(&self, id: ConnId, reason: &CloseReason) {
         if let Some(watched) = lock(&self.watched).as_mut().filter(|watched| watched.id == id) {
             watched.reason = Some(reason.clone());
-        }
-    }
-
-    // ---- requests of handles -----------------------------------------------------------------
-
-    /// Takes a request of a handle, or says why not. What `make` makes is the user's: no lock that
-    /// is held here is ever held while user code runs.
-    pub(super) fn post(self: &Arc<Hub>, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
-        let state = lock(&self.state);
-        if state.ended {
-            return Err(Error::new(ErrorKind::Stopped, Op::Post));
-        }
-        if self.posted.load(Ordering::Acquire) >= self.limits.posts_max {
-            return Err(Error::new(ErrorKind::Full, Op::Post));
-        }
-        if let Some(post) = make() {
-            self.place(state, post);
-        }
-        Ok(())
-    }
-
-    /// Takes a request of code outside of `run`, of which there may be any number.
-    pub(super) fn take_post(self: &Arc<Hub>, post: Post) {
-        self.place(lock(&self.state), post);
-    }
-
-    fn place(self: &Arc<Hub>, mut state: MutexGuard<'_, State>, post: Post) {
-        self.posted.fetch_add(1, Ordering::AcqRel);
-        let to = match post {
-            Post::Call(call) => {
-                state.calls.push_back(call);
-                drop(state);
-                return self.changed.notify_all();
-            }
-            Post::Write { to, .. } | Post::Notify { to, .. } => to,
-            Post::ShutdownWrite(to) | Post::Close(to) => to,
-        };
-        match state.cells.get(&to).cloned() {
-            Some(cell) => {
-                let back = cell.deliver(post).err();
-                drop(state);
-                self.drop_posts(back);
-                self.carry_mail(&cell);
-                cell.nudge(self);
-            }
-            None if lock(&self.ids).is_current(to) => {
-                state.early.entry(to).or_default().posts.push(post);
-            }
-            None => {
-                drop(state);
-                self.drop_posts([post]);
-            }
-        }
-    }
-
-    /// Requests have been taken.
-    pub(super) fn count_taken(&self, count: usize) {
-        self.posted.fetch_sub(count, Ordering::AcqRel);
-    }
-
-    /// Requests for a connection that is gone. No lock is held.
-    pub(super) fn drop_posts(&self, posts: impl IntoIterator<Item = Post>) {
-        for post in posts {
-            self.count_taken(1);
-            self.count(|metrics| metrics.stale += 1);
-            drop_guarded(post);
-        }
-    }
-
-    /// From now on nothing is taken.
-    pub(super) fn end(&self) {
-        let mut state = lock(&self.state);
-        state.ended = true;
-        let calls = mem::take(&mut state.calls);
-        let early = mem::take(&mut state.early);
-        let alarms = state.alarms.take_all();
-        drop(state);
-        for closure in alarms {
-            drop_guarded(closure);
-        }
-        for call in calls {
-            self.count_taken(1);
-            drop_guarded(call);
-        }
-        self.drop_posts(early.into_values().flat_map(|early| early.posts));
-    }
-
-    pub(super) fn abort(self: &Arc<Hub>, id: ConnId) {
-        let mut state = lock(&self.state);
-        if let Some(cell) = state.cells.get(&id).cloned() {
-            drop(state);
-            cell.signal_end(Signal::Abort);
-            cell.nudge(self);
-        } else if lock(&self.ids).is_current(id) {
-            state.early.entry(id).or_default().abort = true;
-        } else {
-            state.metrics.stale += 1;
         }
     }
 
@@ -385,7 +378,7 @@ impl Hub {
 
     /// Enters a listener; false when the driver stops, or it was stopped since it was made.
     pub(super) fn add_listener(&self, id: ListenerId, sockets: Vec<Arc<Socket>>) -> bool {
-        // Under the lock: whoever stops looks at the list after it has said so.
+        // Under the lock: a stop looks at the list after it has said so.
         let mut state = lock(&self.state);
         if self.is_stopping() || !self.listeners.has(id) {
             self.listeners.remove(id);
@@ -405,8 +398,9 @@ impl Hub {
             socket.stop();
         }
         // Under the lock, so that no acceptor is between looking and waiting for room.
-        drop(lock(&self.state));
-        self.changed.notify_all();
+        let state = lock(&self.state);
+        self.tell_runner(&state);
+        self.tell_acceptors(&state);
     }
 
     pub(super) fn stop_all_listening(&self) {
@@ -417,39 +411,25 @@ impl Hub {
     }
 
     pub(super) fn acceptor_started(&self) {
-        lock(&self.state).acceptors += 1;
+        lock(&self.state).pool.acceptors += 1;
     }
 
     pub(super) fn acceptor_ended(&self) {
-        lock(&self.state).acceptors -= 1;
+        let mut state = lock(&self.state);
+        state.pool.acceptors -= 1;
+        self.tell_runner(&state);
+        drop(state);
         self.note_released();
     }
 
-    // ---- threads -----------------------------------------------------------------------------
-
-    /// A thread of a connection begins to sleep in a call that nothing can wake it from.
-    pub(super) fn thread_away(&self) {
-        lock(&self.state).threads -= 1;
-        self.changed.notify_all();
-    }
-
-    pub(super) fn thread_back(&self) {
-        lock(&self.state).threads += 1;
+    /// A descriptor has been released, and not by the thread of a connection.
+    pub(super) fn note_released(&self) {
+        let mut state = lock(&self.state);
+        state.admission.note_released();
+        self.tell_acceptors(&state);
     }
 
     // ---- counters ----------------------------------------------------------------------------
-
-    pub(super) fn add_worker(&self) -> Arc<Counters> {
-        let published = Arc::new(Counters::default());
-        lock(&self.state).workers.push(Arc::clone(&published));
-        published
-    }
-
-    pub(super) fn remove_worker(&self, published: &Arc<Counters>) {
-        let mut state = lock(&self.state);
-        state.workers.retain(|worker| !Arc::ptr_eq(worker, published));
-        state.metrics.add(&published.read());
-    }
 
     pub(super) fn count(&self, count: impl FnOnce(&mut Metrics)) {
         count(&mut lock(&self.state).metrics);
@@ -458,7 +438,7 @@ impl Hub {
     pub(super) fn metrics(&self) -> Metrics {
         let state = lock(&self.state);
         let mut metrics = state.metrics.clone();
-        for worker in &state.workers {
+        for worker in state.workers.values() {
             metrics.add(&worker.read());
         }
         metrics.open = state.open;
@@ -469,32 +449,18 @@ impl Hub {
 
     // ---- running and stopping ----------------------------------------------------------------
 
-    /// Tells every connection.
-    pub(super) fn signal_all(self: &Arc<Hub>, signal: impl Fn(&Cell)) {
-        let cells: Vec<Arc<Cell>> = lock(&self.state).cells.values().cloned().collect();
-        // All of them before anyone acts on it: whoever closes at once may be another's peer, which
-        // would hear the FIN before its own signal.
-        for cell in &cells {
-            signal(cell);
-        }
-        for cell in cells {
-            cell.nudge(self);
-        }
-    }
-
     pub(super) fn shutdown(&self) {
         self.stopping.store(true, Ordering::Release);
-        // Under the lock, so that nobody is between looking and waiting.
-        drop(lock(&self.state));
-        self.changed.notify_all();
+        // Under the lock, so that no thread is between looking and waiting.
+        self.call_runner(&lock(&self.state));
     }
 }
 
 #[cfg(all(test, lariat_model))]
 impl Hub {
     pub(super) fn has_no_threads(&self) -> bool {
-        let state = lock(&self.state);
-        state.workers.is_empty() && state.threads == 0 && state.acceptors == 0
+        let pool = &lock(&self.state).pool;
+        pool.busy + pool.away + pool.acceptors == 0
     }
 
     /// Nothing is left of any connection or request.
@@ -503,60 +469,8 @@ impl Hub {
         let state = lock(&self.state);
         assert!(state.cells.is_empty() && state.lingerers.is_empty(), "connections are left");
         assert!(state.early.is_empty() && state.calls.is_empty(), "requests are left");
+        assert!(state.orphans.is_empty() && !state.pool.parking, "threads are left");
         drop(state);
         assert_eq!(self.posted.load(Ordering::SeqCst), 0, "requests are counted, but gone");
-    }
-}
-
-/// The remote keeps the hub, not the other way round.
-pub(super) struct HubRemote(pub(super) Arc<Hub>);
-
-impl Remote for HubRemote {
-    fn post(&self, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
-        self.0.post(make)
-    }
-
-    fn abort(&self, id: ConnId) {
-        self.0.abort(id);
-    }
-
-    fn shutdown(&self) {
-        self.0.shutdown();
-    }
-
-    fn metrics(&self) -> Metrics {
-        self.0.metrics()
-    }
-
-    fn is_ended(&self) -> bool {
-        lock(&self.0.state).ended
-    }
-}
-
-// The model check gives these locks to threads of its own only.
-#[cfg(all(test, not(lariat_model)))]
-mod tests {
-    use super::*;
-    use crate::clock::Readings;
-
-    #[test]
-    fn c5_a_poisoned_lock_does_not_stop_the_driver() {
-        let readings =
-            Readings { monotonic: std::time::Instant::now, wall: std::time::SystemTime::now };
-        let hub = Arc::new(Hub::new(Clock::system(readings), DriverLimits::default()));
-        let poisoner = Arc::clone(&hub);
-        let result = std::thread::spawn(move || {
-            let _state = poisoner.state.lock();
-            let _ids = poisoner.ids.lock();
-            panic!("poison");
-        })
-        .join();
-        assert!(result.is_err() && hub.state.is_poisoned() && hub.ids.is_poisoned());
-        let remote = HubRemote(Arc::clone(&hub));
-        let id = lock(&hub.ids).reserve();
-        remote.post(&mut || Some(Post::Close(id))).unwrap();
-        remote.shutdown();
-        assert_eq!(super::super::runner::Runner::new(&hub).run(), Report::default());
-        assert!(remote.is_ended());
     }
 }

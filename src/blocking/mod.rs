@@ -6,19 +6,20 @@
 
 mod accept;
 mod alarms;
+mod bell;
 mod cell;
 mod companion;
 mod counters;
+mod drive;
 mod effects;
 mod hub;
-mod mail;
 mod outside;
-mod reading;
+mod pool;
+mod reader;
+mod remote;
 mod runner;
-mod sending;
-mod straight;
 mod system;
-mod turn;
+mod threads;
 mod worker;
 
 #[cfg(all(test, lariat_model))]
@@ -32,7 +33,6 @@ use std::time::SystemTime;
 use crate::address::IntoAddress;
 use crate::client;
 use crate::clock::{Clock, Readings};
-use crate::connection::Connection;
 use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
@@ -41,15 +41,16 @@ use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
-use crate::options::{ConnectOptions, Dial, ListenOptions};
-use crate::protocol::{Control, Incoming, Outgoing, Protocol, Watched};
-use crate::reason::{By, CloseKind, CloseReason, ConnectFailure};
+use crate::options::{ConnectOptions, ListenOptions};
+use crate::protocol::{Control, Incoming, Protocol, Watched};
+use crate::reason::CloseReason;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Mutex, thread};
 
-use cell::Cell;
-use hub::{Entered, Hub, HubRemote, Presence, lock};
+use bell::lock;
+use hub::{Desk, Hub};
 use outside::Outside;
+use pool::Job;
+use remote::HubRemote;
 use runner::Runner;
 
 /// Serves `factory`'s protocols on `addr`, a thread for each connection, until Ctrl-C or SIGTERM
@@ -195,7 +196,7 @@ impl Blocking {
 
     fn build(limits: DriverLimits) -> Blocking {
         let clock = Clock::system(Readings { monotonic: system::now, wall: SystemTime::now });
-        let hub = Arc::new(Hub::new(clock, limits));
+        let hub = Arc::new(Hub::new(clock, limits, perform));
         Blocking { hub, outside: Outside::default() }
     }
 
@@ -203,6 +204,12 @@ impl Blocking {
     /// as Python's `TCPServer` does \[off\]. Outgoing connections have threads of their own.
     pub fn serial(&mut self, serial: bool) {
         self.hub.serial.store(serial, Ordering::Relaxed);
+    }
+
+    /// The stack of each thread, in bytes \[that of the standard library: 2 MiB\]. Much less serves
+    /// where no callback needs more; threads that run already keep theirs.
+    pub fn stack_size(&mut self, bytes: usize) {
+        self.hub.stack_size.store(bytes, Ordering::Relaxed);
     }
 
     /// Listens on `addr`, as [`Control::listen`] does. Newcomers are accepted once
@@ -278,14 +285,15 @@ impl Blocking {
     /// A thread for a listener could not be started.
     pub fn run(&mut self) -> Result<Report> {
         let hub = &self.hub;
+        self.warn_of_threads();
+        let mut runner = Runner::new(hub);
         // All are entered before the first of them runs: their number decides which are too many.
         let connects = mem::take(&mut self.outside.connects).into_iter();
-        let entered: Vec<(Arc<Cell>, Dial)> =
-            connects.map(|outgoing| enter_connect(hub, outgoing)).collect();
-        for (cell, dial) in entered {
-            run_connect(hub, cell, dial);
+        let entered: Vec<Job> =
+            connects.map(|outgoing| effects::enter_connect(hub, outgoing)).collect();
+        for job in entered {
+            hub.begin(job);
         }
-        let mut runner = Runner::new(&self.hub);
         for acceptor in self.outside.acceptors.drain(..) {
             if let Err(error) = acceptor.start(&self.hub) {
                 self.hub.shutdown();
@@ -294,6 +302,16 @@ impl Blocking {
             }
         }
         Ok(runner.run())
+    }
+
+    fn warn_of_threads(&self) {
+        let (wanted, most) = (self.hub.limits.connections_max, lock(&self.hub.state).pool.limit());
+        if wanted > most {
+            log::warn!(
+                target: "lariat::blocking",
+                "{wanted} connections may be open, but the system bears {most} threads",
+            );
+        }
     }
 
     /// A remote for other threads.
@@ -332,71 +350,13 @@ impl Blocking {
     }
 }
 
-/// Enters an outgoing connection; its thread is started by [`run_connect`].
-fn enter_connect(
-    hub: &Arc<Hub>,
-    outgoing: Outgoing<Box<dyn Protocol + Send>>,
-) -> (Arc<Cell>, Dial) {
-    let dial = outgoing.dial();
-    let Outgoing { id, limits, options, protocol, .. } = outgoing;
-    let peer = dial.as_ref().map_or(Endpoint::Other, |dial| dial.to);
-    hub.outputs.note(&limits);
-    let conn = Connection::connecting(id, peer, limits, hub.clock.exact());
-    let cell = Cell::new(id, conn, protocol, None);
-    hub.count(|metrics| metrics.connects += 1);
-    match hub.enter_connect(&cell) {
-        Entered::Welcome => {
-            if let Err(error) = dial {
-                let name = CloseKind::Connect(ConnectFailure::Name);
-                lock(&cell.member).conn.end(By::Runtime, name, Some(Arc::new(error)));
-            }
-        }
-        Entered::TooMany => {
-            let limit = CloseKind::Connect(ConnectFailure::Limit);
-            lock(&cell.member).conn.end(By::Runtime, limit, None);
-        }
-        Entered::Late => lock(&cell.member).conn.handle_late(),
+/// What a thread does for a connection.
+fn perform(hub: &Arc<Hub>, desk: &mut Desk, job: Job) {
+    match &job {
+        Job::Serve(cell) => reader::serve(hub, desk, cell),
+        Job::Connect(cell, dial) => reader::connect(hub, desk, cell, dial),
+        Job::Accompany(cell) => companion::accompany(hub, desk, cell),
     }
-    (cell, Dial { to: peer, options })
-}
-
-/// Starts the thread of an outgoing connection.
-fn run_connect(hub: &Arc<Hub>, cell: Arc<Cell>, dial: Dial) {
-    let asked = Arc::clone(&cell);
-    start_thread(hub, cell, move |hub, cell| reading::run_connect(hub, cell, &dial));
-    if asked.has_requests() {
-        // They came before the connection did.
-        asked.nudge(hub);
-    }
-}
-
-/// Starts the thread of a connection; without a thread there is no connection.
-fn start_thread(
-    hub: &Arc<Hub>,
-    cell: Arc<Cell>,
-    run: impl FnOnce(&Arc<Hub>, &Arc<Cell>) + Send + 'static,
-) {
-    let owned = Arc::clone(hub);
-    let presence = Presence::new(hub);
-    let name = format!("lariat {}", cell.id);
-    // In a place of its own, so that it is still there if the thread could not be started.
-    let place = Arc::new(Mutex::new(Some(cell)));
-    let taken = Arc::clone(&place);
-    let started = thread::Builder::new().name(name).spawn(move || {
-        if let Some(cell) = lock(&taken).take() {
-            run(&owned, &cell);
-        }
-        drop(presence);
-    });
-    let Err(error) = started else { return };
-    log::error!(target: "lariat::blocking", "cannot start a thread: {error}");
-    let Some(cell) = lock(&place).take() else { return };
-    let mut member = lock(&cell.member);
-    member.connecting = false;
-    let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
-    member.conn.end(By::Runtime, exhausted, Some(Arc::new(error)));
-    drop(member);
-    reading::run(hub, &cell);
 }
 
 impl Drop for Blocking {

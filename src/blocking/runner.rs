@@ -5,13 +5,13 @@ use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::bell::lock;
 use super::cell::Signal;
-use super::counters::Counters;
 use super::effects::{self, Author};
-use super::hub::{Call, Hub, State, lock};
+use super::hub::{Awaited, Desk, Hub};
 use super::system;
 use crate::driver::Report;
-use crate::protocol::{Closure, Shared};
+use crate::protocol::{Closure, SendClosure};
 
 /// How long the end of a run waits for threads that have nothing more to do, or do not come back.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -19,35 +19,26 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// One call of `run`.
 pub(super) struct Runner {
     hub: Arc<Hub>,
-    shared: Shared,
-    published: Arc<Counters>,
+    desk: Desk,
 }
 
 impl Runner {
     pub(super) fn new(hub: &Arc<Hub>) -> Runner {
-        let shared = hub.shared(hub.clock.exact());
-        Runner { hub: Arc::clone(hub), shared, published: hub.add_worker() }
+        hub.park_threads(true);
+        Runner { hub: Arc::clone(hub), desk: Desk::new(hub) }
     }
 
     /// Waits until shutdown, or until nothing is left.
     pub(super) fn run(&mut self) -> Report {
         let hub = Arc::clone(&self.hub);
-        let idle = |state: &State| {
-            state.cells.is_empty()
-                && state.listeners.is_empty()
-                && state.acceptors == 0
-                && state.calls.is_empty()
-                && state.alarms.is_empty()
-                && !state.keep_running
-        };
         loop {
-            self.wait(None, |state| hub.is_stopping() || idle(state));
+            self.wait(None, Awaited::Idle);
             if hub.is_stopping() {
                 return self.drain();
             }
-            self.wait_gone(Some(system::now() + LAST_WAIT));
+            self.wait(Some(system::now() + LAST_WAIT), Awaited::Gone);
             // A closure that ran meanwhile may have begun something new.
-            if idle(&lock(&hub.state)) {
+            if lock(&hub.state).is(Awaited::Idle) {
                 return Report::default();
             }
         }
@@ -59,56 +50,57 @@ impl Runner {
         let hub = Arc::clone(&self.hub);
         hub.stop_all_listening();
         lock(&hub.state).draining = true;
-        hub.signal_all(|cell| cell.signal(Signal::Stop));
-        self.wait_empty(system::now().checked_add(hub.limits.drain));
+        hub.signal_all(Signal::Stop);
+        self.wait(system::now().checked_add(hub.limits.drain), Awaited::Empty);
         lock(&hub.state).drain_over = true;
-        hub.signal_all(|cell| cell.signal_end(Signal::End));
-        // Whoever is still in a callback now is not waited for.
+        hub.signal_all(Signal::End);
+        // A thread that is in a callback then is not waited for.
         let until = Some(system::now() + LAST_WAIT);
-        self.wait_empty(until);
-        self.wait_gone(until);
+        self.wait(until, Awaited::Empty);
+        self.wait(until, Awaited::Gone);
         hub.end();
         lock(&hub.state).report.clone()
     }
 
-    /// Waits until no connection and no acceptor is left.
-    fn wait_empty(&mut self, until: Option<Instant>) {
-        self.wait(until, |state| state.cells.is_empty() && state.acceptors == 0);
-    }
-
-    /// Waits until the threads of the connections have let go of everything.
-    fn wait_gone(&mut self, until: Option<Instant>) {
-        self.wait(until, |state| state.threads == 0);
-    }
-
-    /// Waits until `over`, at most until `until`. Closures and timers run meanwhile.
-    fn wait(&mut self, until: Option<Instant>, over: impl Fn(&State) -> bool) {
+    /// Waits until that is so, at most until `until`. Closures, timers and connections without a
+    /// thread have their turn meanwhile. Shutdown ends a wait for [`Awaited::Idle`] as well.
+    fn wait(&mut self, until: Option<Instant>, awaited: Awaited) {
         let hub = Arc::clone(&self.hub);
         loop {
             self.run_timers();
-            // Those that they post in turn wait for the next time: shutdown must be seen.
-            let calls = mem::take(&mut lock(&hub.state).calls);
+            // What they ask for in turn waits for the next time: shutdown must be seen.
+            let mut state = lock(&hub.state);
+            let (calls, orphans) = (mem::take(&mut state.calls), mem::take(&mut state.orphans));
+            drop(state);
             calls.into_iter().for_each(|call| self.run_call(call));
-            let state = lock(&hub.state);
-            if over(&state) {
+            for job in orphans {
+                (hub.perform)(&hub, &mut self.desk, job);
+            }
+            let mut state = lock(&hub.state);
+            if state.is(awaited) || (awaited == Awaited::Idle && hub.is_stopping()) {
                 return;
             }
-            let timer = if state.calls.is_empty() { state.alarms.next() } else { Some(0) };
+            let busy = !state.calls.is_empty() || !state.orphans.is_empty();
+            let timer = if busy { Some(0) } else { state.alarms.next() };
             let now = hub.clock.exact();
             let timer = timer.map(|timer| Duration::from_nanos(timer.saturating_sub(now)));
             let left = until.map(|until| until.saturating_duration_since(system::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return;
             }
-            let Some(most) = timer.into_iter().chain(left).min() else {
-                drop(hub.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
-                continue;
+            state.awaited = Some(awaited);
+            let mut state = match timer.into_iter().chain(left).min() {
+                None => hub.runner.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(most) => {
+                    let woken = hub.runner.wait_timeout(state, most);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
             };
-            drop(hub.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner));
+            state.awaited = None;
         }
     }
 
-    fn run_call(&mut self, call: Call) {
+    fn run_call(&mut self, call: SendClosure) {
         self.hub.count_taken(1);
         self.run_closure(call);
     }
@@ -120,33 +112,57 @@ impl Runner {
         for timer in fired {
             // Looked for one at a time: the one before may have cancelled it.
             let Some(closure) = lock(&hub.state).alarms.take(timer) else { continue };
-            self.shared.metrics.timers += 1;
+            self.desk.shared.metrics.timers += 1;
             self.run_closure(closure);
         }
     }
 
     fn run_closure(&mut self, closure: Closure) {
-        self.shared.stopping = self.hub.is_stopping();
-        self.shared.run_closure(closure);
+        self.desk.shared.stopping = self.hub.is_stopping();
+        self.desk.shared.run_closure(closure);
         self.apply();
     }
 
     fn apply(&mut self) {
-        let author = &mut Author { hub: &self.hub, shared: &mut self.shared, cell: None };
-        let later = effects::apply(author);
-        // Nothing here answers input, so that no output is left for this thread to send.
-        later.begin(&self.hub);
-        self.publish();
-    }
-
-    fn publish(&self) {
-        self.published.publish(&self.shared.metrics);
+        let shared = &mut self.desk.shared;
+        effects::apply(&mut Author { hub: &self.hub, shared, cell: None }, &[]);
+        self.desk.publish();
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        self.publish();
-        self.hub.remove_worker(&self.published);
+        self.hub.park_threads(false);
+    }
+}
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::super::remote::HubRemote;
+    use super::*;
+    use crate::clock::{Clock, Readings};
+    use crate::handle::{Post, Remote};
+    use crate::limits::DriverLimits;
+
+    #[test]
+    fn c5_a_poisoned_lock_does_not_stop_the_driver() {
+        let readings = Readings { monotonic: Instant::now, wall: std::time::SystemTime::now };
+        let hub =
+            Arc::new(Hub::new(Clock::system(readings), DriverLimits::default(), |_, _, _| ()));
+        let poisoner = Arc::clone(&hub);
+        let result = std::thread::spawn(move || {
+            let _state = poisoner.state.lock();
+            let _ids = poisoner.ids.lock();
+            panic!("poison");
+        })
+        .join();
+        assert!(result.is_err() && hub.state.is_poisoned() && hub.ids.is_poisoned());
+        let remote = HubRemote(Arc::clone(&hub));
+        let id = lock(&hub.ids).reserve();
+        remote.post(&mut || Some(Post::Close(id))).unwrap();
+        remote.shutdown();
+        assert_eq!(Runner::new(&hub).run(), Report::default());
+        assert!(remote.is_ended());
     }
 }

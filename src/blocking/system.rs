@@ -3,20 +3,27 @@
 
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::net::{
-    TcpListener, TcpStream, connect, listen, now, reset_on_close, wake_accept,
+    TcpListener, TcpStream, connect, has_input, listen, now, reset_on_close, send, send_vectored,
+    threads_max, wake_accept,
 };
 #[cfg(not(all(test, lariat_model)))]
-pub(super) use real::{TcpListener, TcpStream, connect, listen, now, reset_on_close, wake_accept};
+pub(super) use real::{
+    TcpListener, TcpStream, connect, has_input, listen, now, reset_on_close, send, send_vectored,
+    threads_max, wake_accept,
+};
 
 #[cfg(not(all(test, lariat_model)))]
 mod real {
-    use std::io;
+    use std::io::{self, ErrorKind, IoSlice};
+    use std::mem::MaybeUninit;
     use std::net::Shutdown;
     use std::time::{Duration, Instant};
 
+    use socket2::SockRef;
+
     use crate::endpoint::Endpoint;
     use crate::options::ListenOptions;
-    use crate::socket;
+    use crate::socket::{self, NO_SIGNAL};
 
     pub(crate) use crate::socket::{connect, reset_on_close};
     pub(crate) use std::net::{TcpListener, TcpStream};
@@ -36,11 +43,42 @@ mod real {
     /// Wakes a thread out of `accept`: by a shutdown of the socket where that helps, by a
     /// connection to it elsewhere.
     pub(crate) fn wake_accept(listener: &TcpListener) {
-        let woken = socket2::SockRef::from(listener).shutdown(Shutdown::Both);
+        let woken = SockRef::from(listener).shutdown(Shutdown::Both);
         if woken.is_err() || !cfg!(target_os = "linux") {
             if let Ok(addr) = listener.local_addr() {
                 drop(TcpStream::connect_timeout(&addr, Duration::from_secs(1)));
             }
         }
+    }
+
+    /// Sends without sleeping.
+    #[inline(always)]
+    pub(crate) fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        SockRef::from(socket).send_with_flags(bytes, NO_SIGNAL | libc::MSG_DONTWAIT)
+    }
+
+    /// Sends several slices without sleeping.
+    pub(crate) fn send_vectored(socket: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        SockRef::from(socket).send_vectored_with_flags(slices, NO_SIGNAL | libc::MSG_DONTWAIT)
+    }
+
+    /// Whether a read would find something: bytes, the end or an error.
+    pub(crate) fn has_input(socket: &TcpStream) -> bool {
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        let peeked = SockRef::from(socket).recv_with_flags(&mut [MaybeUninit::uninit()], flags);
+        !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// How many threads the system bears: each takes four of a process's maps. A quarter of them is
+    /// left to everything else.
+    pub(crate) fn threads_max() -> usize {
+        let read = |path| {
+            let text: io::Result<String> = std::fs::read_to_string(path);
+            text.ok().and_then(|text| text.trim().parse::<usize>().ok())
+        };
+        let maps = read("/proc/sys/vm/max_map_count").map(|maps| maps / 4);
+        let threads = read("/proc/sys/kernel/threads-max");
+        let most = maps.into_iter().chain(threads).min();
+        most.map_or(usize::MAX, |most| most / 4 * 3)
     }
 }

@@ -1,234 +1,589 @@
-//! A thread of a connection, whichever it is: what it has at hand, and the end that both see to.
+//! A thread of a connection, whichever it is: it does what is due, under the connection's lock, and
+//! says what it does next.
 //!
-//! Both threads run whatever callback is due, under the connection's lock; the reading thread
-//! sleeps in `read`, the companion until the nearest deadline or until it is told of a change. An
-//! echo has no companion: it is started by the first timer, note, push or request of another
-//! thread.
+//! The connection's own thread, the reader, sleeps in `read`; a companion waits for timers and for
+//! what others ask. Both run whatever callback is due. An echo has no companion: it is started by
+//! the first timer, and by what others ask while the reader sleeps in the socket.
+//!
+//! Sends do not sleep. Output that the socket does not take is queued, and one thread sleeps in a
+//! write of its first byte until there is room: the reader where it may not read anyway, or for a
+//! moment; else a companion.
 
 use std::io;
-use std::net::Shutdown;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cell::{Cell, Member, Signal};
-use super::counters::Counters;
+use super::bell::lock;
+use super::cell::{Cell, Member, Signal, Signals};
+use super::drive::{fail, flush, send_own};
 use super::effects::{self, Author};
-use super::hub::{Hub, lock};
+use super::hub::{Desk, Hub};
 use super::system;
-use crate::connection::{Flags, Step, Steps};
+use crate::buffer::{ByteQueue, ChunkPool};
+use crate::connection::{Connection, Consumed, Due, Expired, Flags, Queued, Round};
+use crate::dispatch::Called;
 use crate::guard::{drop_guarded, guarded};
-use crate::id::ConnId;
-use crate::protocol::Shared;
+use crate::handle::Post;
+use crate::protocol::{Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerOwner};
+use crate::reason::{By, CloseKind};
+use crate::sync::atomic::Ordering;
+use crate::sync::{MutexGuard, thread};
+use crate::timer::{Timer, TimerKey};
 
-/// What a thread reads into. A large one costs each thread its memory only once it is used.
-pub(super) const READ_BUFFER: usize = 64 * 1024;
 /// The shortest time that a thread sleeps.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const MILLISECOND: u64 = 1_000_000;
 
-/// A write that takes longer when the end is decided is one that the peer does not take.
-const STUCK: Duration = Duration::from_millis(250);
-
-/// Which of a connection's two threads this is.
+/// What kind of thread this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Reader,
     Companion,
 }
 
-/// What a thread does next.
+/// What a thread does next. Times are those of the clock; `u64::MAX` is never.
 pub(super) enum Next {
-    Read(Option<Duration>),
-    Wait(Option<Duration>),
-    /// The other thread carries out what a callback wished for, and rings when it has done so.
-    OtherFirst,
+    /// The reader reads at most so many bytes. Its companion sees to output that waits for room.
+    Read {
+        until: u64,
+        most: usize,
+        stuck: bool,
+    },
+    /// Sleeps until the socket takes this byte, the first of the queue.
+    Write {
+        byte: u8,
+    },
+    Wait {
+        until: u64,
+    },
     End,
 }
 
-/// One thread's view of a connection.
-pub(super) struct Worker {
-    pub(super) hub: Arc<Hub>,
-    pub(super) cell: Arc<Cell>,
-    pub(super) shared: Shared,
-    pub(super) role: Role,
-    published: Arc<Counters>,
-    /// The read time-out that the socket has.
-    pub(super) timeout: Option<Duration>,
-    pub(super) scratch: Vec<u8>,
-    /// A connection that has to end its lingering because of this one.
-    cut: Option<ConnId>,
+/// What a callback was shown, and what it left of that.
+pub(super) enum Shown<'a> {
+    Nothing,
+    /// Bytes where they were read.
+    Direct(&'a [u8], Consumed),
+    Unread(ByteQueue, Consumed),
 }
 
-impl Worker {
-    pub(super) fn new(hub: &Arc<Hub>, cell: &Arc<Cell>, role: Role) -> Worker {
-        let seed = hub.clock.exact() ^ cell.id.bits() ^ u64::from(role == Role::Companion);
-        let shared = hub.shared(seed);
-        Worker {
-            hub: Arc::clone(hub),
-            cell: Arc::clone(cell),
-            shared,
-            role,
-            published: hub.add_worker(),
-            timeout: None,
-            scratch: Vec::new(),
-            cut: None,
+/// One thread's view of a connection.
+pub(super) struct Worker<'a> {
+    pub(super) hub: &'a Arc<Hub>,
+    pub(super) cell: &'a Arc<Cell>,
+    pub(super) desk: &'a mut Desk,
+    pub(super) role: Role,
+    /// The read time-out that the socket has.
+    pub(super) read_timeout: Option<Duration>,
+    /// Whether the reader has slept for room in vain, and leaves that to its companion.
+    impatient: bool,
+    /// The deadline before which the socket was looked at.
+    looked: u64,
+    /// Whether this thread has changed anything since it last rang for the reader.
+    changed: bool,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(
+        hub: &'a Arc<Hub>,
+        cell: &'a Arc<Cell>,
+        desk: &'a mut Desk,
+        role: Role,
+    ) -> Worker<'a> {
+        let (read_timeout, impatient, changed) = (None, false, false);
+        Worker { hub, cell, desk, role, read_timeout, impatient, looked: 0, changed }
+    }
+
+    // ---- what is due -------------------------------------------------------------------------
+
+    /// Does everything that is due, and says what this thread does next. What changes after its
+    /// last look wakes it from that, or another thread looks.
+    pub(super) fn advance(&mut self) -> Next {
+        let cell = self.cell;
+        // A timer that is set again without a delay would always be due.
+        let mut timer_ran = false;
+        loop {
+            self.desk.shared.metrics.turns += 1;
+            self.desk.publish();
+            if self.role == Role::Reader {
+                cell.come_back();
+            } else {
+                while cell.reader_waits.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+            }
+            let mut member = lock(&cell.member);
+            let now = self.desk.shared.clock.exact();
+            if member.applying && member.conn.flags().none(Flags::ENDED) {
+                // The other thread rings when it has applied them.
+                return Next::Wait { until: u64::MAX };
+            }
+            self.changed |= self.look(&mut member, now);
+            let after = self.hub.drive(cell, &mut member, &mut self.desk.shared);
+            if !after.is_empty() {
+                drop(member);
+                after.carry_out(cell.id, self.hub);
+                continue;
+            }
+            if member.conn.flags().any(Flags::ENDED) {
+                return Next::End;
+            }
+            let due = member.conn.has_due();
+            if mem::take(&mut timer_ran) && due {
+                self.call_due(member);
+            } else if let Some((timer, key)) = self.due_timer(&mut member, now) {
+                timer_ran = true;
+                self.call_timer(member, timer, key);
+            } else if due {
+                self.call_due(member);
+            } else if let Some(next) = self.next(&mut member, now) {
+                drop(member);
+                if mem::take(&mut self.changed) && self.role == Role::Companion {
+                    cell.reader.ring();
+                }
+                return next;
+            }
         }
     }
 
-    pub(super) fn publish(&mut self) {
-        self.published.publish(&self.shared.metrics);
+    /// What has happened to the connection since a thread last looked. True if anything has.
+    fn look(&mut self, member: &mut Member, now: u64) -> bool {
+        self.desk.shared.stopping = self.hub.is_stopping();
+        let asked = !self.take_requests(member).is_empty();
+        if member.conn.flags().none(Flags::BROKEN | Flags::CONNECTING) {
+            // Readiness to read means nothing here: a socket may always be tried.
+            member.conn.handle_ready(Flags::READABLE);
+        }
+        let deadline = member.conn.poll_deadline_beside(member.writing);
+        if deadline > now || self.is_put_off(member, deadline, now) {
+            return asked;
+        }
+        let expired = member.conn.handle_deadline(now, &mut self.desk.shared.chunks);
+        self.desk.shared.metrics.timers += u64::from(expired == Expired::Something);
+        true
     }
 
+    /// Whether what has happened at the socket puts the deadline off, which has passed only because
+    /// no thread has seen to it: room for output, input that waits.
+    fn is_put_off(&mut self, member: &mut Member, deadline: u64, now: u64) -> bool {
+        let Some(socket) = self.cell.socket.get() else { return false };
+        if member.conn.is_stuck() && !member.writing {
+            member.conn.handle_ready(Flags::WRITABLE);
+            flush(self.cell, member, &mut self.desk.shared, now);
+            if member.conn.poll_deadline_beside(member.writing) > now {
+                return true;
+            }
+        }
+        // Once: what is read then either moves the deadline, or it was not waited for.
+        let waits = member.conn.may_read() && member.conn.flags().none(Flags::CLOSING);
+        let reads =
+            self.role == Role::Reader && mem::replace(&mut self.looked, deadline) != deadline;
+        waits && (reads || self.cell.is_away()) && system::has_input(socket)
+    }
+
+    /// Applies what others have asked for since a thread last looked.
+    pub(super) fn take_requests(&mut self, member: &mut Member) -> Signals {
+        let signals = self.cell.take_signals(&mut member.conn);
+        if !signals.has(Signal::Mail) {
+            return signals;
+        }
+        let mail = self.cell.take_mail();
+        self.hub.count_taken(mail.len());
+        let shared = &mut self.desk.shared;
+        let now = shared.clock.exact();
+        for post in mail {
+            match post {
+                Post::Write { content, .. } => {
+                    let written = content.written(&[], &[]);
+                    let count = written.len();
+                    let queued = member.conn.take_queued(written, false, &mut shared.chunks, now);
+                    let refused = u64::from(queued == Queued::Refused);
+                    shared.metrics.refused_bytes += count as u64 * refused;
+                }
+                Post::ShutdownWrite(_) => member.conn.want_fin(),
+                Post::Close(_) => member.conn.want_close(),
+                Post::Notify { note, .. } => {
+                    if let Err(refused) = member.conn.handle_note(note) {
+                        shared.metrics.refused_notes += 1;
+                        drop_guarded(refused);
+                    }
+                }
+                // The thread that called `run` does that.
+                Post::Call(_) => {}
+            }
+            // At once: what comes behind a close must find the connection closed.
+            member.conn.handle_wishes(&mut shared.chunks, now, false);
+        }
+        signals
+    }
+
+    /// Nothing is due: what this thread does next. None when it has to look again.
+    fn next(&mut self, member: &mut Member, now: u64) -> Option<Next> {
+        if member.conn.has_output() {
+            // The budget of one look was used up.
+            return None;
+        }
+        let stuck = member.conn.is_stuck() && !member.writing;
+        let until = member.conn.poll_deadline_beside(member.writing).max(now + MILLISECOND);
+        if self.role == Role::Companion {
+            let timer = member.timers.next().unwrap_or(u64::MAX);
+            if !stuck || !self.cell.is_away() {
+                return Some(Next::Wait { until: until.min(timer.max(now + MILLISECOND)) });
+            }
+            // Beyond the next timer another companion would have to be started for it.
+            let until = until.min(timer.max(now + MILLISECOND));
+            return match self.cell.company.stop_listening() {
+                true => self.go_writing(member, until, now),
+                false => None,
+            };
+        }
+        let reads = member.conn.may_read();
+        if stuck && (!reads || !mem::replace(&mut self.impatient, true)) {
+            return self.go_writing(member, if reads { now + MILLISECOND } else { until }, now);
+        }
+        self.impatient &= stuck;
+        let most = if reads { usize::MAX } else { room(member) };
+        if most == 0 {
+            return Some(Next::Wait { until });
+        }
+        self.cell.go_away();
+        Some(Next::Read { until, most, stuck })
+    }
+
+    // ---- sleeping for room ---------------------------------------------------------------------
+
+    /// Takes the first byte of the queue, to sleep in a write of it until `until`. Nothing
+    /// overtakes it: as long as it is queued, others only add to the queue.
+    fn go_writing(&mut self, member: &mut Member, until: u64, now: u64) -> Option<Next> {
+        let socket = self.cell.socket.get()?;
+        let mut slices = [io::IoSlice::new(&[])];
+        let count = member.conn.poll_output(&mut slices, 1, &mut self.desk.shared.chunks, now);
+        let byte = slices[..count].first().and_then(|slice| slice.first().copied());
+        let Some(byte) = byte else {
+            // A filter has made nothing of it.
+            member.conn.handle_flushed();
+            return None;
+        };
+        let wanted = timeout(until, now);
+        if !fits(member.write_timeout, wanted) {
+            match socket.set_write_timeout(wanted) {
+                Ok(()) => member.write_timeout = wanted,
+                Err(error) => log_timeout(&error),
+            }
+        }
+        member.writing = true;
+        if self.role == Role::Reader {
+            self.cell.go_away();
+        }
+        Some(Next::Write { byte })
+    }
+
+    /// Sleeps until the socket has taken the byte.
+    pub(super) fn sleep_for_room(&mut self, byte: u8) {
+        let Some(socket) = self.cell.socket.get() else { return };
+        let result = io::Write::write(&mut { socket }, &[byte]);
+        let mut member = lock(&self.cell.member);
+        let shared = &mut self.desk.shared;
+        let now = shared.clock.exact();
+        member.writing = false;
+        self.changed = true;
+        let over = member.conn.flags().any(Flags::ENDED | Flags::BROKEN);
+        match result {
+            // It has been dropped from the queue meanwhile.
+            Ok(sent) if over => member.conn.handle_sent_late(sent),
+            Ok(0) => {}
+            Ok(sent) => {
+                shared.metrics.writes += 1;
+                shared.metrics.bytes_out += sent as u64;
+                member.conn.handle_sent(sent, &mut shared.chunks, now);
+                member.conn.handle_flushed();
+                member.conn.handle_ready(Flags::WRITABLE);
+            }
+            Err(error) if is_early(&error) => {}
+            Err(error) => fail(self.cell, &mut member, shared, error),
+        }
+    }
+
+    // ---- callbacks ---------------------------------------------------------------------------
+
+    /// Timers are the companion's: the reader has the socket to look after.
+    fn due_timer(&self, member: &mut Member, now: u64) -> Option<(Timer, TimerKey)> {
+        if self.role == Role::Reader {
+            return None;
+        }
+        while let Some((owner, key)) = member.timers.pop_due(now) {
+            if let TimerOwner::Protocol(_, timer) = owner {
+                return Some((timer, key));
+            }
+        }
+        None
+    }
+
+    fn call_timer(&mut self, mut member: MutexGuard<'a, Member>, timer: Timer, key: TimerKey) {
+        if !member.conn.has_timer(timer, key) {
+            return;
+        }
+        member.conn.take_timer(timer);
+        if member.conn.may_call() {
+            self.desk.shared.metrics.timers += 1;
+            self.call(&mut member, |called| called.timeout(timer));
+            self.settle(member, Shown::Nothing, Callback::Timeout, None);
+        }
+    }
+
+    fn call_due(&mut self, mut member: MutexGuard<'a, Member>) {
+        let callback = match member.conn.poll_due(&mut Round::default()) {
+            Some(Due::Opened) => {
+                self.call(&mut member, |called| called.opened());
+                Callback::Opened
+            }
+            Some(Due::Stopping) => {
+                self.call(&mut member, |called| called.stopping());
+                Callback::Stopping
+            }
+            Some(Due::Drained) => {
+                self.call(&mut member, |called| called.drained());
+                Callback::Drained
+            }
+            Some(Due::Notified(note)) => {
+                self.call(&mut member, |called| called.notified(note));
+                Callback::Notified
+            }
+            Some(Due::Data) => return self.call_input(member, Callback::Data),
+            Some(Due::Eof) => return self.call_input(member, Callback::Eof),
+            None => return,
+        };
+        self.settle(member, Shown::Nothing, callback, None);
+    }
+
+    /// Shows unread input to `data` or `eof`.
+    fn call_input(&mut self, mut member: MutexGuard<'a, Member>, callback: Callback) {
+        let unread = member.conn.lend_unread();
+        let consumed = self.call(&mut member, |called| match callback {
+            Callback::Eof => called.eof(unread.as_slice()),
+            _ => called.data::<true>(unread.as_slice(), true),
+        });
+        if let Some(consumed) = consumed {
+            self.settle(member, Shown::Unread(unread, consumed), callback, None);
+        }
+    }
+
+    /// Runs one callback, to which the timers of the connection are lent. None when the protocol
+    /// has been told `closed` and is gone.
     #[inline(always)]
-    pub(super) fn publish_message(&self) {
-        self.published.publish_message(&self.shared.metrics);
-    }
-
-    pub(super) fn author(&mut self) -> Author<'_> {
-        Author { hub: &self.hub, shared: &mut self.shared, cell: Some(&self.cell) }
-    }
-
-    /// Wakes the other thread of the connection: the state has changed.
-    pub(super) fn ring_other(&self) {
-        match self.role {
-            Role::Companion => self.cell.reader.ring(),
-            Role::Reader if self.cell.has_companion() => self.cell.companion.ring(),
-            Role::Reader => {}
+    pub(super) fn call<R>(
+        &mut self,
+        member: &mut Member,
+        call: impl FnOnce(Called<'_>) -> R,
+    ) -> Option<R> {
+        let Member { conn, protocol, timers, .. } = member;
+        let protocol = &mut **protocol.as_mut()?;
+        let socket: &dyn SocketInfo = match self.cell.socket.get() {
+            Some(socket) => socket,
+            None => &NoSocket,
+        };
+        let shared = &mut self.desk.shared;
+        // Most connections have none, and a message is not to pay for that.
+        let lent = timers.next().is_some();
+        if lent {
+            mem::swap(&mut shared.timers, timers);
         }
+        let result = call(Called { shared: &mut *shared, conn, protocol, socket });
+        if lent || shared.timers.next().is_some() {
+            mem::swap(&mut shared.timers, timers);
+        }
+        Some(result)
+    }
+
+    // ---- after a callback --------------------------------------------------------------------
+
+    /// After a callback: its own output is sent or queued, its effects are applied without the
+    /// lock, then its own wishes.
+    ///
+    /// `sent` is how the first attempt to send went, if that was made already.
+    pub(super) fn settle(
+        &mut self,
+        mut member: MutexGuard<'a, Member>,
+        shown: Shown<'_>,
+        callback: Callback,
+        sent: Option<io::Result<usize>>,
+    ) {
+        self.changed = true;
+        let shared = &mut self.desk.shared;
+        send_own(self.cell, &mut member, shared, shown.bytes(), callback, sent);
+        if callback == Callback::Stopping {
+            // Before the effects: one of them may close this connection for another reason.
+            let now = shared.clock.exact();
+            member.conn.handle_wishes(&mut shared.chunks, now, true);
+        }
+        let successors = shared.effects.take_successors();
+        let applies = !shared.effects.is_empty();
+        if applies {
+            member.applying = true;
+            drop(member);
+            effects::apply(
+                &mut Author { hub: self.hub, shared, cell: Some(self.cell) },
+                shown.bytes(),
+            );
+            member = lock(&self.cell.member);
+            member.applying = false;
+        }
+        shown.keep(&mut member.conn, !successors.is_empty(), &mut self.desk.shared.chunks);
+        let dropped = self.apply_successors(&mut member, successors);
+        let shared = &mut self.desk.shared;
+        let after = self.hub.drive(self.cell, &mut member, shared);
+        drop(member);
+        after.carry_out(self.cell.id, self.hub);
+        shared.output.clear();
+        if !drop_guarded(dropped) {
+            shared.metrics.panics += 1;
+        }
+        if applies {
+            self.cell.reader.ring();
+            self.cell.company.call_present();
+        }
+    }
+
+    /// Lets the last of the protocols that a callback wished for take over. Returns what is to be
+    /// dropped, for which no lock may be held.
+    fn apply_successors(
+        &mut self,
+        member: &mut Member,
+        mut successors: Vec<Successor>,
+    ) -> Vec<Box<dyn Protocol>> {
+        let Some(last) = successors.pop() else { return Vec::new() };
+        let mut dropped: Vec<Box<dyn Protocol>> =
+            successors.into_iter().map(|successor| successor.protocol.here()).collect();
+        dropped.extend(self.replace(member, last));
+        dropped
+    }
+
+    /// Lets another protocol take over, before any other thread can call the old one. Returns what
+    /// is to be dropped.
+    fn replace(&mut self, member: &mut Member, successor: Successor) -> Option<Box<dyn Protocol>> {
+        let wished = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::FAILED;
+        if member.conn.flags().any(wished | Flags::CLOSING | Flags::ENDED) {
+            return Some(successor.protocol.here());
+        }
+        let Boxed::Anywhere(next) = successor.protocol else {
+            member.conn.end(By::Runtime, CloseKind::Unsupported, None);
+            return Some(successor.protocol.here());
+        };
+        for key in member.conn.take_timers() {
+            member.timers.cancel(key);
+        }
+        let old = member.protocol.replace(next);
+        member.conn.handle_replaced();
+        self.ask_for_filter(member, successor.feed);
+        old.map(|old| old as Box<dyn Protocol>)
     }
 
     /// Asks the protocol for a filter, before `opened`.
     pub(super) fn ask_for_filter(&mut self, member: &mut Member, feed: bool) {
-        let now = self.shared.clock.exact();
+        let now = self.desk.shared.clock.exact();
         if member.conn.flags().any(Flags::CONNECTING | Flags::ENDED) {
             return;
         }
         let filter = self.call(member, |called| called.filter());
         if let Some(Some(Some(filter))) = filter {
-            member.conn.handle_filter(filter, feed, &mut self.shared.chunks, now);
+            member.conn.handle_filter(filter, feed, &mut self.desk.shared.chunks, now);
         }
     }
 
     // ---- the end -----------------------------------------------------------------------------
 
-    /// Drives the connection's state on, as far as it goes without a callback or output.
-    pub(super) fn finish(&mut self, member: &mut Member) {
-        // The only queue that holds a connection here is its own.
-        let _ = member.conn.poll_unheld();
-        if !member.conn.poll_released().is_empty() {
-            member.conn.handle_released(self.cell.id);
-        }
-        let now = self.shared.clock.exact();
-        let mut steps = Steps::beside(member.writing);
-        loop {
-            match member.conn.poll_step(&mut steps, &mut self.shared.chunks, now) {
-                // The threads of the connection see to its output and to its end.
-                Step::Flush | Step::Close => {}
-                Step::Fin => self.send_fin(member, now),
-                Step::Linger => {
-                    member.lingered = true;
-                    self.cut = self.hub.linger(self.cell.id);
-                }
-                Step::Settled => break,
-            }
-        }
-        if member.conn.flags().any(Flags::CLOSING | Flags::ENDED) {
-            for key in member.conn.take_timers() {
-                member.timers.cancel(key);
-            }
-        }
-    }
-
-    /// Shuts the socket's write side.
-    fn send_fin(&mut self, member: &mut Member, now: u64) {
-        let result = match self.cell.socket.get() {
-            Some(socket) => socket.shutdown(Shutdown::Write),
-            None => Ok(()),
-        };
-        member.conn.handle_fin_sent(now);
-        if let Err(error) = result {
-            if error.kind() != io::ErrorKind::NotConnected {
-                member.conn.handle_write_failed(error, &mut self.shared.chunks);
-            }
-        }
-    }
-
-    /// The end is decided: wakes the connection's threads out of the socket.
-    ///
-    /// A read is woken by shutting the read side alone, which sends nothing: the reset that an
-    /// abort owes the peer must not come behind a FIN. A write that is stuck needs more, and then
-    /// the FIN waits behind what the peer does not take; but one that has gone through, and whose
-    /// thread has not come round to say so, is not stuck.
-    pub(super) fn wake_sleepers(&self) {
-        let mut how = Shutdown::Read;
-        let until = system::now() + STUCK;
-        loop {
-            let member = lock(&self.cell.member);
-            if how == Shutdown::Read || member.writing {
-                self.cell.wake_io(&member, how);
-            }
-            let left = until.saturating_duration_since(system::now());
-            if how == Shutdown::Both || !member.writing {
-                return;
-            }
-            drop(member);
-            match self.role {
-                Role::Reader => self.cell.reader.wait(Some(left)),
-                Role::Companion => self.cell.companion.wait(Some(left)),
-            }
-            if left.is_zero() {
-                how = Shutdown::Both;
-            }
-        }
-    }
-
-    /// Ends the lingering of another connection, if this one's was too much. No lock is held.
-    pub(super) fn cut_lingering(&mut self) {
-        if let Some(cell) = self.cut.take().and_then(|id| self.hub.cell(id)) {
-            cell.signal(Signal::Cut);
-            cell.nudge(&self.hub);
-        }
-    }
-
     /// Tells the protocol that its connection has ended, and removes it.
     pub(super) fn tell_closed(&mut self) {
-        let cell = Arc::clone(&self.cell);
+        let (hub, cell) = (self.hub, self.cell);
         let mut member = lock(&cell.member);
-        let Some(reason) = member.conn.poll_closed(self.shared.clock.exact()) else { return };
-        debug_assert!(!member.writing, "whoever writes counts what has gone");
-        if let (Some(socket), true) = (cell.socket.get(), member.conn.flags().any(Flags::RESET)) {
-            system::reset_on_close(socket);
-        }
+        let Some(reason) = member.conn.poll_closed(self.desk.shared.clock.exact()) else { return };
+        debug_assert!(!member.writing, "a thread that writes counts what has gone");
         let peer = member.conn.peer();
         // The error in the reason is the user's, also in how it is displayed and dropped.
         let _ = guarded(|| log::debug!(target: "lariat::close", "{} {peer}: {reason}", cell.id));
         self.call(&mut member, |called| called.closed(&reason));
-        self.hub.note_end(cell.id, &reason);
-        self.shared.output.clear();
-        self.shared.metrics.closes.count(reason.kind());
+        hub.note_end(cell.id, &reason);
+        let shared = &mut self.desk.shared;
+        shared.output.clear();
+        shared.metrics.closes.count(reason.kind());
         let (protocol, lingered) = (member.protocol.take(), member.lingered);
         drop(member);
         if !drop_guarded(protocol) {
-            self.shared.metrics.panics += 1;
+            shared.metrics.panics += 1;
         }
-        let later = effects::apply(&mut self.author());
-        let receivers = later.begin(&self.hub);
-        self.drain_others(receivers);
-        self.cut_lingering();
-        self.publish();
-        self.hub.leave(cell.id, lingered, reason.unsent());
+        effects::apply(&mut Author { hub, shared, cell: Some(cell) }, &[]);
+        self.desk.publish();
+        hub.leave(cell.id, lingered, reason.unsent());
         drop_guarded(reason);
-        self.hub.drop_posts(cell.close_mail());
-        cell.ring();
+        hub.drop_posts(cell.close_mail());
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.publish();
-        self.hub.remove_worker(&self.published);
+impl Shown<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Shown::Nothing => &[],
+            Shown::Direct(bytes, _) => bytes,
+            Shown::Unread(unread, _) => unread.as_slice(),
+        }
+    }
+
+    /// Keeps what was left of it. `eof` keeps nothing, unless another protocol takes over.
+    fn keep(self, conn: &mut Connection, replaced: bool, chunks: &mut ChunkPool) {
+        match self {
+            Shown::Nothing => {}
+            Shown::Direct(bytes, consumed) => {
+                if (consumed.left | consumed.need) != 0 {
+                    conn.handle_left(bytes, consumed, chunks);
+                }
+            }
+            Shown::Unread(unread, consumed) if conn.flags().none(Flags::EOF_DONE) => {
+                conn.handle_unread_shown(unread, consumed, chunks);
+            }
+            Shown::Unread(unread, consumed) if replaced => {
+                let consumed = Consumed { need: 0, ..consumed };
+                conn.handle_unread_shown(unread, consumed, chunks);
+            }
+            Shown::Unread(unread, consumed) => conn.handle_eof_shown(unread, consumed, chunks),
+        }
     }
 }
 
-pub(super) fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+/// How much a thread that may not deliver input may keep of it: it sleeps in `read` all the same,
+/// where a reset of the peer is told at once. A connection that is held, or whose output waits for
+/// room, waits for that instead.
+fn room(member: &Member) -> usize {
+    let flags = member.conn.flags();
+    let over = Flags::HELD | Flags::PEER_FIN | Flags::FIN_TOLD | Flags::BROKEN | Flags::CONNECTING;
+    if flags.none(Flags::PAUSED) || flags.any(over) || member.writing {
+        return 0;
+    }
+    let unread = member.conn.queues().map_or(0, |queues| queues.unread.len());
+    member.conn.limits().input_max.saturating_sub(unread)
+}
+
+/// The time-out of a call that is to sleep until `until`. Zero would mean none to the system.
+pub(super) fn timeout(until: u64, now: u64) -> Option<Duration> {
+    let left = Duration::from_nanos(until.saturating_sub(now));
+    (until < u64::MAX).then_some(left.max(SHORTEST))
+}
+
+/// Whether the time-out that a socket has serves: it may end a sleep early, but hardly late.
+pub(super) fn fits(has: Option<Duration>, wanted: Option<Duration>) -> bool {
+    match (has, wanted) {
+        (None, None) => true,
+        (Some(has), Some(wanted)) => has >= wanted / 2 && has <= wanted + SHORTEST,
+        _ => false,
+    }
+}
+
+pub(super) fn log_timeout(error: &io::Error) {
+    log::debug!(target: "lariat::blocking", "cannot set a time-out: {error}");
+}
+
+/// Whether a call ended before anything happened: its time-out has passed, or a signal came. Any
+/// other error is the connection's, the system's own ETIMEDOUT above all.
+pub(super) fn is_early(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

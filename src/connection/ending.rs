@@ -445,6 +445,12 @@ impl Connection {
 
     /// The nearest built-in deadline; `u64::MAX` when there is none.
     pub(crate) fn poll_deadline(&self) -> u64 {
+        self.poll_deadline_beside(false)
+    }
+
+    /// As [`Connection::poll_deadline`]. While a thread sleeps in a write, it alone judges whether
+    /// that has stalled: others cannot know what the socket has taken.
+    pub(crate) fn poll_deadline_beside(&self, writing: bool) -> u64 {
         // What has broken ends by itself, as soon as what had arrived is read.
         if self.flags.any(Flags::ENDED | Flags::BROKEN) {
             return u64::MAX;
@@ -468,7 +474,7 @@ impl Connection {
             } else if self.flags.any(Flags::HANDSHAKING) {
                 by(rare.phase, limits.handshake);
             }
-            if self.flags.any(Flags::QUEUED) && self.flags.none(Flags::HANDSHAKING) {
+            if self.flags.any(Flags::QUEUED) && self.flags.none(Flags::HANDSHAKING) && !writing {
                 by(self.progress(), limits.write_stall);
             }
         }

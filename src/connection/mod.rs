@@ -194,9 +194,17 @@ impl Connection {
 
     /// Whether a flush would be of use. Clear bytes wait for a filter that is not open.
     pub(crate) fn has_output(&self) -> bool {
+        self.flags.any(Flags::WRITABLE) && self.has_queued()
+    }
+
+    /// Whether output waits for nothing but room at the socket.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.flags.none(Flags::WRITABLE) && self.has_queued()
+    }
+
+    fn has_queued(&self) -> bool {
         let flags = self.flags;
         flags.any(Flags::QUEUED)
-            && flags.any(Flags::WRITABLE)
             && flags.none(Flags::CONNECTING | Flags::ENDED)
             && (flags.none(Flags::HANDSHAKING) || self.wire_len() > 0)
     }

@@ -112,15 +112,6 @@ impl Connection {
         }
     }
 
-    /// `count` bytes went to the socket ahead of what is queued, on a thread of their own: for the
-    /// queue, too, that is progress.
-    pub(crate) fn handle_sent_ahead(&mut self, count: usize, tick: u64) {
-        self.handle_sent_at(count, tick);
-        if count > 0 && self.flags.any(Flags::QUEUED) {
-            self.queues_mut().progress = tick;
-        }
-    }
-
     /// `count` bytes went to the socket while another thread dropped the queue that held them.
     pub(crate) fn handle_sent_late(&mut self, count: usize) {
         if self.flags.none(Flags::FILTERED) {

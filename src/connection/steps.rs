@@ -60,8 +60,6 @@ pub(crate) enum Step {
 pub(crate) struct Steps {
     /// Whether the callback before them was `stopping`.
     stopping: bool,
-    /// Whether a thread writes bytes that are not queued: the FIN must not overtake them.
-    writing: bool,
     flushed: bool,
 }
 
@@ -69,11 +67,6 @@ impl Steps {
     /// The steps after a callback; `stopping` says whether it was `stopping`.
     pub(crate) fn after(stopping: bool) -> Steps {
         Steps { stopping, ..Steps::default() }
-    }
-
-    /// The steps while a thread writes bytes that are not queued, or does not.
-    pub(crate) fn beside(writing: bool) -> Steps {
-        Steps { writing, ..Steps::default() }
     }
 }
 
@@ -181,7 +174,7 @@ impl Connection {
         loop {
             self.handle_wishes(pool, tick, steps.stopping);
             self.poll_broken_end();
-            if !steps.writing && self.poll_fin(pool, tick) {
+            if self.poll_fin(pool, tick) {
                 // The close of the socket says the same when the peer's FIN is there already.
                 if self.flags.any(Flags::CLOSING) && self.flags.any(Flags::PEER_FIN) {
                     self.handle_fin_sent(tick);

@@ -224,20 +224,6 @@ impl Effects {
         fits
     }
 
-    /// Copies the ranges of `shown` that are to be written, for a driver that shows something else
-    /// before they are.
-    pub(crate) fn copy_shown(&mut self, shown: &[u8]) {
-        for effect in &mut self.list {
-            if let Effect::Write { content, .. } = effect {
-                if let Content::Shown(range) = content {
-                    let from = self.bytes.len();
-                    self.bytes.extend_from_slice(&shown[range.clone()]);
-                    *content = Content::Copied(from..self.bytes.len());
-                }
-            }
-        }
-    }
-
     /// Takes everything out, to be applied; [`Effects::put_back`] takes the allocations back.
     pub(crate) fn take(&mut self) -> Taken {
         self.written = 0;
@@ -284,24 +270,22 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_of_what_is_shown_is_not_copied_until_it_has_to_be() {
+    fn a_slice_of_what_is_shown_is_not_copied() {
         let to = Ids::default().reserve();
         let shown = b"one two".to_vec();
         let mut effects = Effects::default();
         effects.write(to, &shown[4..], &shown, true, 100);
         effects.write(to, b"three", &shown, true, 100);
         assert_eq!(effects.bytes, b"three");
-        effects.copy_shown(&shown);
-        assert_eq!(effects.bytes, b"threetwo");
         let ranges: Vec<_> = effects
             .list
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Write { content: Content::Copied(range), .. } => Some(range.clone()),
+                Effect::Write { content: Content::Shown(range), .. } => Some(range.clone()),
                 _ => None,
             })
             .collect();
-        assert_eq!(ranges, [5..8, 0..5]);
+        assert_eq!(ranges, [4..7]);
     }
 
     #[test]

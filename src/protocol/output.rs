@@ -49,11 +49,6 @@ impl Output {
         self.len() == 0
     }
 
-    /// Whether it is a range of the input being shown.
-    pub(crate) fn is_range(&self) -> bool {
-        self.len > 0
-    }
-
     /// Adds `bytes`, which may lie in `shown`, when nothing was written before.
     #[inline(always)]
     pub(crate) fn push_first(&mut self, bytes: &[u8], shown: &[u8]) {

@@ -42,7 +42,13 @@ pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
     let (socket, to) = prepare(dial)?;
     // socket2 drops the fraction of a millisecond that is left, and a deadline is never early.
     let timeout = timeout.saturating_add(Duration::from_millis(1));
-    socket.connect_timeout(&to.into(), timeout)?;
+    if let Err(error) = socket.connect_timeout(&to.into(), timeout) {
+        // One that has succeeded while the process was stopped is no less connected.
+        let late = error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
+        if !late || socket.peer_addr().is_err() {
+            return Err(error);
+        }
+    }
     Ok(socket.into())
 }
 

@@ -257,6 +257,10 @@ pub(crate) mod thread {
             Builder { name }
         }
 
+        pub(crate) fn stack_size(self, _: usize) -> Builder {
+            self
+        }
+
         pub(crate) fn spawn<T: Send + 'static>(
             self,
             code: impl FnOnce() -> T + Send + 'static,

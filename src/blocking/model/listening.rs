@@ -7,7 +7,7 @@ use super::{
     Echo, Quiet, check, check_books, check_in, client, dawdle, driver_with, join, read_to_end, run,
     send, spawn,
 };
-use crate::blocking::hub::lock;
+use crate::blocking::bell::lock;
 use crate::sync::model::{Rules, roll, thread};
 
 #[test]
@@ -87,7 +87,7 @@ fn model_a_listener_that_waits_for_room_stops_without_any() {
             dawdle();
             handle.stop_listening(listener).unwrap();
             // The one inside stays until nobody accepts.
-            while lock(&hub.state).acceptors > 0 {
+            while lock(&hub.state).pool.acceptors > 0 {
                 thread::yield_now();
             }
             handle.shutdown();

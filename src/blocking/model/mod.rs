@@ -24,7 +24,8 @@ use shuttle::thread::JoinHandle;
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 
 use super::Blocking;
-use super::hub::lock;
+use super::bell::lock;
+use crate::endpoint::Endpoint;
 use crate::limits::DriverLimits;
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::{CloseKind, CloseReason};
@@ -317,8 +318,8 @@ impl Peers {
     }
 }
 
-fn client(addr: SocketAddr) -> Option<TcpStream> {
-    TcpStream::connect_timeout(&addr, Duration::ZERO).ok()
+fn client(addr: impl Into<Endpoint>) -> Option<TcpStream> {
+    TcpStream::connect_timeout(&addr.into().need_ip().ok()?, Duration::ZERO).ok()
 }
 
 /// Reads to the end, at which a reset is told.

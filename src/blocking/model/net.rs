@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex as Plain, PoisonError};
 use std::time::{Duration, Instant};
@@ -202,8 +202,29 @@ pub(crate) struct TcpStream {
     write_timeout: Plain<Option<Duration>>,
 }
 
+/// As many threads as a scenario asks for.
+pub(crate) fn threads_max() -> usize {
+    usize::MAX
+}
+
 pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&dial.to.need_ip()?, timeout)
+}
+
+/// Sends without sleeping.
+pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    stream.send(bytes).unwrap_or_else(|_| Err(ErrorKind::WouldBlock.into()))
+}
+
+pub(crate) fn send_vectored(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let first = slices.iter().find(|slice| !slice.is_empty());
+    send(stream, first.map_or(&[][..], |first| first))
+}
+
+/// Whether a read would find something.
+pub(crate) fn has_input(stream: &TcpStream) -> bool {
+    let end = &locked(&stream.link.ends)[stream.side];
+    !end.inbox.is_empty() || end.reset != Reset::No || end.fin || end.read_shut
 }
 
 impl TcpStream {
@@ -330,35 +351,53 @@ impl Read for &TcpStream {
     }
 }
 
+impl TcpStream {
+    /// Sends as much as there is room for. The ends come back when there is none.
+    fn send(&self, bytes: &[u8]) -> Result<io::Result<usize>, MutexGuard<'_, [End; 2]>> {
+        self.send_in(locked(&self.link.ends), bytes)
+    }
+
+    fn send_in<'a>(
+        &'a self,
+        mut ends: MutexGuard<'a, [End; 2]>,
+        bytes: &[u8],
+    ) -> Result<io::Result<usize>, MutexGuard<'a, [End; 2]>> {
+        let end = &mut ends[self.side];
+        match end.reset {
+            Reset::Untold => {
+                end.reset = Reset::Told;
+                return Ok(Err(ErrorKind::ConnectionReset.into()));
+            }
+            Reset::Told => return Ok(Err(ErrorKind::BrokenPipe.into())),
+            Reset::No if end.write_shut => return Ok(Err(ErrorKind::BrokenPipe.into())),
+            Reset::No => {}
+        }
+        let other = &mut ends[1 - self.side];
+        if other.closed {
+            // Nobody is there: the answer is a reset.
+            ends[self.side].reset = Reset::Untold;
+            return Ok(Ok(bytes.len()));
+        }
+        let room = WINDOW.saturating_sub(other.inbox.len()).min(bytes.len());
+        if room == 0 {
+            return Err(ends);
+        }
+        let count = part(room);
+        other.inbox.extend(&bytes[..count]);
+        drop(ends);
+        self.link.changed.notify_all();
+        Ok(Ok(count))
+    }
+}
+
 impl Write for &TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut ends = locked(&self.link.ends);
         loop {
-            let end = &mut ends[self.side];
-            match end.reset {
-                Reset::Untold => {
-                    end.reset = Reset::Told;
-                    return Err(ErrorKind::ConnectionReset.into());
-                }
-                Reset::Told => return Err(ErrorKind::BrokenPipe.into()),
-                Reset::No if end.write_shut => return Err(ErrorKind::BrokenPipe.into()),
-                Reset::No => {}
+            match self.send_in(ends, bytes) {
+                Ok(result) => return result,
+                Err(full) => ends = self.wait(full, &self.write_timeout)?,
             }
-            let other = &mut ends[1 - self.side];
-            if other.closed {
-                // Nobody is there: the answer is a reset.
-                ends[self.side].reset = Reset::Untold;
-                return Ok(bytes.len());
-            }
-            let room = WINDOW.saturating_sub(other.inbox.len()).min(bytes.len());
-            if room > 0 {
-                let count = part(room);
-                other.inbox.extend(&bytes[..count]);
-                drop(ends);
-                self.link.changed.notify_all();
-                return Ok(count);
-            }
-            ends = self.wait(ends, &self.write_timeout)?;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::super::Flags;
 use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
+use crate::clock::nanos;
 use crate::grammar::Callback;
 use crate::reason::CloseKind;
 
@@ -193,8 +194,7 @@ fn bytes_that_leave_past_the_queue_count_as_sent() {
     assert!(rig.conn.sends_directly());
     rig.conn.handle_sent_directly(5);
     rig.conn.handle_sent_at(2, rig.tick());
-    rig.conn.handle_sent_ahead(3, rig.tick());
-    assert_eq!(rig.conn.bytes_out(), 10);
+    assert_eq!(rig.conn.bytes_out(), 7);
     assert!(rig.conn.rare().is_none(), "nothing is queued");
     rig.other_writes(3, false, None);
     assert!(!rig.conn.sends_directly(), "they come first");
@@ -214,10 +214,25 @@ fn only_bytes_that_leave_put_deadlines_off() {
     rig.now = later;
     rig.other_writes(3, false, None);
     assert_eq!(rig.conn.poll_deadline(), stall, "nothing has left");
-    rig.conn.handle_sent_ahead(0, later);
-    assert_eq!(rig.conn.poll_deadline(), stall);
-    rig.conn.handle_sent_ahead(1, later);
+    rig.conn.handle_sent(1, &mut rig.chunks, later);
     assert_eq!(rig.conn.poll_deadline(), stall + 5 * MILLISECOND);
+}
+
+#[test]
+fn a_stall_is_judged_by_the_thread_that_sleeps_in_the_write_alone() {
+    let mut rig = blocked();
+    rig.other_writes(3, false, None);
+    rig.conn.handle_write_blocked();
+    assert!(rig.conn.is_stuck() && !rig.conn.has_output());
+    let stall = rig.conn.poll_deadline();
+    assert_eq!(rig.conn.poll_deadline_beside(false), stall);
+    assert!(rig.conn.poll_deadline_beside(true) > stall, "nothing but silence");
+    rig.conn.want_close();
+    rig.conn.handle_wishes(&mut rig.chunks, rig.now, false);
+    let closing = rig.now + nanos(rig.conn.limits().close_deadline) + MILLISECOND;
+    assert_eq!(rig.conn.poll_deadline_beside(true), closing);
+    rig.conn.handle_ready(Flags::WRITABLE);
+    assert!(rig.conn.has_output() && !rig.conn.is_stuck());
 }
 
 #[test]

@@ -1,0 +1,178 @@
+//! Requests of other threads: where they wait, and that each is carried out, given back or counted.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bell::lock;
+use super::cell::Signal;
+use super::hub::{Hub, State};
+use crate::clock::nanos;
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::guard::drop_guarded;
+use crate::handle::{Post, Remote};
+use crate::id::ConnId;
+use crate::metrics::Metrics;
+use crate::protocol::{Common, SendClosure, TimerId};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
+
+impl Hub {
+    /// Takes a request of a handle, or says why not. What `make` makes is the user's: no lock that
+    /// is held here is ever held while user code runs.
+    fn post(self: &Arc<Hub>, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
+        let state = lock(&self.state);
+        if state.ended {
+            return Err(Error::new(ErrorKind::Stopped, Op::Post));
+        }
+        if self.posted.load(Ordering::Acquire) >= self.limits.posts_max {
+            return Err(Error::new(ErrorKind::Full, Op::Post));
+        }
+        if let Some(post) = make() {
+            self.place_post(state, post);
+        }
+        Ok(())
+    }
+
+    /// Takes a request of code outside of `run`, of which there may be any number.
+    pub(super) fn take_post(self: &Arc<Hub>, post: Post) {
+        self.place_post(lock(&self.state), post);
+    }
+
+    fn place_post(self: &Arc<Hub>, mut state: MutexGuard<'_, State>, post: Post) {
+        self.posted.fetch_add(1, Ordering::AcqRel);
+        let to = match post {
+            Post::Call(call) => {
+                state.calls.push_back(call);
+                return self.call_runner(&state);
+            }
+            Post::Write { to, .. } | Post::Notify { to, .. } => to,
+            Post::ShutdownWrite(to) | Post::Close(to) => to,
+        };
+        match state.cells.get(&to).cloned() {
+            Some(cell) => {
+                let back = cell.deliver(post).err();
+                drop(state);
+                self.drop_posts(back);
+                self.nudge(&cell);
+            }
+            None if lock(&self.ids).is_current(to) => {
+                state.early.entry(to).or_default().posts.push(post);
+            }
+            None => {
+                drop(state);
+                self.drop_posts([post]);
+            }
+        }
+    }
+
+    pub(super) fn abort(self: &Arc<Hub>, id: ConnId) {
+        let mut state = lock(&self.state);
+        if let Some(cell) = state.cells.get(&id).cloned() {
+            drop(state);
+            cell.signal(Signal::Abort);
+            self.nudge(&cell);
+        } else if lock(&self.ids).is_current(id) {
+            state.early.entry(id).or_default().abort = true;
+        } else {
+            state.metrics.stale += 1;
+        }
+    }
+
+    /// Requests have been taken.
+    pub(super) fn count_taken(&self, count: usize) {
+        self.posted.fetch_sub(count, Ordering::AcqRel);
+    }
+
+    /// Requests for a connection that is gone. No lock is held.
+    pub(super) fn drop_posts(&self, posts: impl IntoIterator<Item = Post>) {
+        for post in posts {
+            self.count_taken(1);
+            self.count(|metrics| metrics.stale += 1);
+            drop_guarded(post);
+        }
+    }
+
+    /// An id whose connection never was. No lock is held.
+    pub(super) fn forget(&self, id: ConnId) {
+        let mut ids = lock(&self.ids);
+        if ids.is_current(id) {
+            ids.release(id);
+            ids.end_turn();
+        }
+        drop(ids);
+        let early = lock(&self.state).early.remove(&id);
+        self.drop_posts(early.unwrap_or_default().posts);
+    }
+
+    /// From now on nothing is taken.
+    pub(super) fn end(&self) {
+        let mut state = lock(&self.state);
+        state.ended = true;
+        let calls = mem::take(&mut state.calls);
+        let early = mem::take(&mut state.early);
+        let alarms = state.alarms.take_all();
+        drop(state);
+        for closure in alarms {
+            drop_guarded(closure);
+        }
+        for call in calls {
+            self.count_taken(1);
+            drop_guarded(call);
+        }
+        self.drop_posts(early.into_values().flat_map(|early| early.posts));
+    }
+}
+
+impl Common for Hub {
+    fn metrics(&self) -> Metrics {
+        Hub::metrics(self)
+    }
+
+    fn set_timer(&self, delay: Duration, closure: SendClosure) -> TimerId {
+        let deadline = self.clock.exact().saturating_add(nanos(delay));
+        let mut state = lock(&self.state);
+        let timer = state.alarms.set(deadline, closure);
+        // Nobody runs it any more, and it may hold what holds the hub.
+        let late = if state.ended { state.alarms.take_all() } else { Vec::new() };
+        self.call_runner(&state);
+        drop(state);
+        for closure in late {
+            drop_guarded(closure);
+        }
+        timer
+    }
+
+    fn cancel_timer(&self, timer: TimerId) -> Option<SendClosure> {
+        let mut state = lock(&self.state);
+        let closure = state.alarms.cancel(timer);
+        // The last one may be what `run` has waited for.
+        self.call_runner(&state);
+        closure
+    }
+}
+
+/// The remote keeps the hub, not the other way round.
+pub(super) struct HubRemote(pub(super) Arc<Hub>);
+
+impl Remote for HubRemote {
+    fn post(&self, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
+        self.0.post(make)
+    }
+
+    fn abort(&self, id: ConnId) {
+        self.0.abort(id);
+    }
+
+    fn shutdown(&self) {
+        self.0.shutdown();
+    }
+
+    fn metrics(&self) -> Metrics {
+        self.0.metrics()
+    }
+
+    fn is_ended(&self) -> bool {
+        lock(&self.0.state).ended
+    }
+}

@@ -1,0 +1,179 @@
+//! Threads: how they start, take one job after the other, and are called to a connection.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::bell::lock;
+use super::cell::{Cell, Signal};
+use super::hub::{Desk, Hub};
+use super::pool::{Hired, Job};
+use super::system;
+use crate::reason::{By, CloseKind, ConnectFailure};
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
+
+/// How long a thread without work waits for some.
+const PARKED: Duration = Duration::from_secs(1);
+
+impl Hub {
+    /// A thread of this driver, to be started.
+    pub(super) fn thread(&self, name: String) -> thread::Builder {
+        let thread = thread::Builder::new().name(name);
+        match self.stack_size.load(Ordering::Relaxed) {
+            0 => thread,
+            size => thread.stack_size(size),
+        }
+    }
+
+    /// Finds a thread for a job. The job comes back when there is none.
+    fn start(self: &Arc<Hub>, job: Job) -> Result<(), (io::Error, Job)> {
+        let kind = match job {
+            Job::Accompany(_) => "lariat companion",
+            Job::Serve(_) | Job::Connect(..) => "lariat connection",
+        };
+        let mut state = lock(&self.state);
+        let number = match state.pool.hire(job) {
+            Hired::Parked => {
+                drop(state);
+                self.work.notify_one();
+                return Ok(());
+            }
+            Hired::New(number) => number,
+            Hired::None(job) => {
+                let most = state.pool.limit();
+                let error = format!("{most} threads are at work, as many as the system bears");
+                return Err((io::Error::other(error), job));
+            }
+        };
+        drop(state);
+        let hub = Arc::clone(self);
+        let Err(error) = self.thread(kind.to_owned()).spawn(move || work(&hub)) else {
+            return Ok(());
+        };
+        match lock(&self.state).pool.take_back(number) {
+            Some(job) => Err((error, job)),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the thread of a connection. Without a thread there is no connection.
+    pub(super) fn begin(self: &Arc<Hub>, job: Job) {
+        let Err((error, job)) = self.start(job) else { return };
+        log::error!(target: "lariat::blocking", "cannot start a thread: {error}");
+        let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
+        lock(&job.cell().member).conn.end(By::Runtime, exhausted, Some(Arc::new(error)));
+        let mut state = lock(&self.state);
+        state.orphans.push(job);
+        self.call_runner(&state);
+    }
+
+    /// Serves an accepted connection on this thread.
+    pub(super) fn serve_here(self: &Arc<Hub>, desk: &mut Desk, cell: Arc<Cell>) {
+        lock(&self.state).pool.unclaim();
+        (self.perform)(self, desk, Job::Serve(cell));
+        desk.publish();
+        self.note_released();
+    }
+
+    /// Lets a thread of the connection look at it. Whatever has changed was changed, or a signal
+    /// left, before this.
+    pub(super) fn nudge(self: &Arc<Hub>, cell: &Arc<Cell>) {
+        if cell.is_away() {
+            self.call_companion(cell);
+        } else {
+            cell.reader.ring();
+        }
+    }
+
+    /// Lets a companion look at the connection; starts one if none listens.
+    pub(super) fn call_companion(self: &Arc<Hub>, cell: &Arc<Cell>) {
+        if cell.company.call() {
+            self.start_companion(cell);
+        }
+    }
+
+    /// Starts a companion that has been counted.
+    pub(super) fn start_companion(self: &Arc<Hub>, cell: &Arc<Cell>) {
+        let Err((error, _)) = self.start(Job::Accompany(Arc::clone(cell))) else { return };
+        log::error!(target: "lariat::blocking", "cannot start a companion thread: {error}");
+        if cell.company.miss() {
+            cell.signal(Signal::Alone);
+            // Out of whatever its thread sleeps in; it finds the signal before it asks what this
+            // meant.
+            cell.wake(Shutdown::Both);
+        }
+        cell.reader.ring();
+    }
+
+    /// Tells every connection.
+    pub(super) fn signal_all(self: &Arc<Hub>, signal: Signal) {
+        let cells: Vec<Arc<Cell>> = lock(&self.state).cells.values().cloned().collect();
+        // All of them before any acts on it: one that closes at once may be another's peer, which
+        // would hear the FIN before its own signal.
+        for cell in &cells {
+            cell.signal(signal);
+        }
+        for cell in cells {
+            self.nudge(&cell);
+        }
+    }
+
+    /// The thread of a connection is about to sleep in a connect, out of which nothing wakes it: a
+    /// driver that ends does not wait for it.
+    pub(super) fn thread_away(&self) {
+        let mut state = lock(&self.state);
+        state.pool.busy -= 1;
+        state.pool.away += 1;
+        self.tell_runner(&state);
+    }
+
+    pub(super) fn thread_back(&self) {
+        let mut state = lock(&self.state);
+        state.pool.away -= 1;
+        state.pool.busy += 1;
+    }
+
+    /// The next job of a thread; `done` says whether it has had one. Waits for a while.
+    pub(super) fn wait_for_job(&self, done: bool) -> Option<Job> {
+        let mut state = lock(&self.state);
+        if done {
+            // The connection's descriptor is released, if this was the last thread to use it.
+            state.pool.busy -= 1;
+            state.admission.note_released();
+            self.tell_runner(&state);
+            self.tell_acceptors(&state);
+        }
+        let mut job = state.pool.next_job();
+        if job.is_some() || !state.pool.park() {
+            return job;
+        }
+        let until = system::now() + PARKED;
+        let mut left = PARKED;
+        while job.is_none() && !left.is_zero() && state.pool.parking {
+            let woken = self.work.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            left = until.saturating_duration_since(system::now());
+            job = state.pool.next_job();
+        }
+        state.pool.unpark();
+        job
+    }
+
+    /// From now on threads without work wait for some, or leave.
+    pub(super) fn park_threads(&self, parking: bool) {
+        lock(&self.state).pool.parking = parking;
+        self.work.notify_all();
+    }
+}
+
+/// The life of a thread.
+fn work(hub: &Arc<Hub>) {
+    let mut desk = None;
+    while let Some(job) = hub.wait_for_job(desk.is_some()) {
+        let desk = desk.get_or_insert_with(|| Desk::new(hub));
+        (hub.perform)(hub, desk, job);
+        desk.publish();
+    }
+}
