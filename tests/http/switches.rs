@@ -54,6 +54,23 @@ fn each_leniency_forgives_what_it_is_named_after() {
 }
 
 #[test]
+fn each_leniency_forgives_the_same_on_every_driver() {
+    for (change, name, bytes) in CASES {
+        everywhere(|driver, told| {
+            let heard = converse(driver, move || lenient(change), vec![says(bytes)]);
+            assert_eq!(only(&heard[0]).status, 200, "{name} on {told}");
+        });
+    }
+    everywhere(|driver, told| {
+        let scripts = CASES.map(|(_, _, bytes)| says(bytes)).to_vec();
+        let heard = converse(driver, || Http::new(Site), scripts);
+        for (heard, (_, name, _)) in heard.iter().zip(CASES) {
+            assert_eq!(only(heard).status, 400, "without {name} on {told}");
+        }
+    });
+}
+
+#[test]
 fn no_leniency_forgives_what_another_one_does() {
     for (change, name, _) in CASES {
         for (_, other, bytes) in CASES {
