@@ -176,7 +176,6 @@ impl Connection {
 
     /// Whether a turn has something to do for this connection. A driver keeps exactly these
     /// connections in its ready list.
-    #[cfg(any(test, debug_assertions))]
     pub(crate) fn has_work(&self) -> bool {
         self.may_read() || self.has_rare_work()
     }
