@@ -222,6 +222,7 @@ fn exposition(metrics: &Metrics) -> String {
         ("refused", closes.refused),
         ("panicked", closes.panicked),
         ("shutdown", closes.shutdown),
+        ("system_error", closes.system_error),
     ];
     for (kind, value) in kinds {
         let _ = writeln!(text, "{name}{{kind=\"{kind}\"}} {value}");

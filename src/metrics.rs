@@ -204,6 +204,8 @@ pub struct Closes {
     pub shutdown: u64,
     /// [`CloseKind::Unsupported`].
     pub unsupported: u64,
+    /// [`CloseKind::SystemError`].
+    pub system_error: u64,
 }
 
 impl Closes {
@@ -213,7 +215,7 @@ impl Closes {
     }
 
     /// Each counter under its name.
-    fn by_kind(&self) -> [(&'static str, u64); 13] {
+    fn by_kind(&self) -> [(&'static str, u64); 14] {
         let Closes {
             finished,
             reset,
@@ -228,6 +230,7 @@ impl Closes {
             panicked,
             shutdown,
             unsupported,
+            system_error,
         } = *self;
         [
             ("finished", finished),
@@ -243,13 +246,14 @@ impl Closes {
             ("panicked", panicked),
             ("shut down", shutdown),
             ("unsupported", unsupported),
+            ("failed in the system", system_error),
         ]
     }
 
     fn add(&mut self, other: &Closes) {
         sum!(Closes, self, other, rest:, each:
             finished reset aborted timed_out input_full output_full connect filter protocol
-            refused panicked shutdown unsupported);
+            refused panicked shutdown unsupported system_error);
     }
 
     pub(crate) fn count(&mut self, kind: CloseKind) {
@@ -267,6 +271,7 @@ impl Closes {
             CloseKind::Panicked => &mut self.panicked,
             CloseKind::Shutdown => &mut self.shutdown,
             CloseKind::Unsupported => &mut self.unsupported,
+            CloseKind::SystemError => &mut self.system_error,
         } += 1;
     }
 }

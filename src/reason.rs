@@ -112,6 +112,9 @@ pub enum CloseKind {
     Shutdown,
     /// The driver cannot do what was asked of it.
     Unsupported,
+    /// The system could not go on with the connection, for want of memory or buffers, say, or
+    /// because it does not permit it: see [`CloseReason::error`]. The peer is sent a reset.
+    SystemError,
 }
 
 /// A cause that can be shared: errors are not `Clone`.
@@ -258,8 +261,43 @@ impl fmt::Display for CloseKind {
             CloseKind::Panicked => "panicked",
             CloseKind::Shutdown => "shut down",
             CloseKind::Unsupported => "unsupported",
+            CloseKind::SystemError => "system error",
         })
     }
+}
+
+/// Who ended a connect that failed so, and how.
+pub(crate) fn failed_connect(error: &io::Error) -> (By, CloseKind) {
+    if error.kind() == io::ErrorKind::TimedOut {
+        // By our own deadline, or the system gave up before it.
+        return (By::Runtime, CloseKind::TimedOut(Deadline::Connect));
+    }
+    let failure = ConnectFailure::of(error);
+    (failure.by(), CloseKind::Connect(failure))
+}
+
+/// Who ended a connection on which a read or a write failed so, and how. It is the peer, or the
+/// network between, unless the system failed at home.
+pub(crate) fn failed_transfer(error: &io::Error) -> (By, CloseKind) {
+    let at_home = match error.kind() {
+        io::ErrorKind::OutOfMemory
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::Unsupported => true,
+        _ => matches!(
+            error.raw_os_error(),
+            Some(
+                libc::ENOBUFS
+                    | libc::EMFILE
+                    | libc::ENFILE
+                    | libc::EBADF
+                    | libc::EFAULT
+                    | libc::ENOTSOCK
+                    | libc::EMSGSIZE
+            )
+        ),
+    };
+    if at_home { (By::Runtime, CloseKind::SystemError) } else { (By::Peer, CloseKind::Reset) }
 }
 
 impl ConnectFailure {
@@ -288,7 +326,8 @@ impl ConnectFailure {
             | io::ErrorKind::InvalidInput => ConnectFailure::AddressUnavailable,
             io::ErrorKind::PermissionDenied => ConnectFailure::PermissionDenied,
             io::ErrorKind::Unsupported => ConnectFailure::Unsupported,
-            io::ErrorKind::OutOfMemory => ConnectFailure::Exhausted,
+            // The system says "try again" of a connect for want of ports or of room in a queue.
+            io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => ConnectFailure::Exhausted,
             _ => match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC) => {
                     ConnectFailure::Exhausted
@@ -333,11 +372,57 @@ mod tests {
             (libc::EHOSTUNREACH, ConnectFailure::Unreachable),
             (libc::EADDRNOTAVAIL, ConnectFailure::AddressUnavailable),
             (libc::EACCES, ConnectFailure::PermissionDenied),
+            (libc::EPERM, ConnectFailure::PermissionDenied),
             (libc::EMFILE, ConnectFailure::Exhausted),
+            (libc::ENOMEM, ConnectFailure::Exhausted),
+            (libc::ENOBUFS, ConnectFailure::Exhausted),
+            (libc::EAGAIN, ConnectFailure::Exhausted),
+            (libc::EINVAL, ConnectFailure::AddressUnavailable),
+            (libc::EAFNOSUPPORT, ConnectFailure::Unsupported),
             (libc::EPIPE, ConnectFailure::Other),
         ];
         for (errno, failure) in cases {
             assert_eq!(ConnectFailure::of(&io::Error::from_raw_os_error(errno)), failure);
+        }
+    }
+
+    #[test]
+    fn d1_a_connect_that_the_system_gives_up_has_timed_out() {
+        let end = |errno| failed_connect(&io::Error::from_raw_os_error(errno));
+        assert_eq!(end(libc::ETIMEDOUT), (By::Runtime, CloseKind::TimedOut(Deadline::Connect)));
+        let refused = CloseKind::Connect(ConnectFailure::Refused);
+        assert_eq!(end(libc::ECONNREFUSED), (By::Peer, refused));
+        let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
+        assert_eq!(end(libc::ENFILE), (By::Runtime, exhausted));
+    }
+
+    #[test]
+    fn b16_b20_what_fails_at_home_is_not_the_peers_and_a_peer_that_vanished_is() {
+        let end = |errno| failed_transfer(&io::Error::from_raw_os_error(errno));
+        let at_home = [
+            libc::ENOMEM,
+            libc::ENOBUFS,
+            libc::EACCES,
+            libc::EPERM,
+            libc::EINVAL,
+            libc::EMSGSIZE,
+            libc::EBADF,
+        ];
+        for errno in at_home {
+            assert_eq!(end(errno), (By::Runtime, CloseKind::SystemError), "{errno}");
+        }
+        let outside = [
+            libc::ETIMEDOUT,
+            libc::ECONNRESET,
+            libc::EPIPE,
+            libc::EHOSTUNREACH,
+            libc::ENETUNREACH,
+            libc::ENETDOWN,
+            libc::ECONNREFUSED,
+            libc::ENOTCONN,
+        ];
+        for errno in outside {
+            assert_eq!(end(errno), (By::Peer, CloseKind::Reset), "{errno}");
         }
     }
 }

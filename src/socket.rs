@@ -15,7 +15,7 @@ use socket2::SockRef;
 use crate::endpoint::Endpoint;
 use crate::protocol::SocketInfo;
 
-pub(crate) use opening::{connect, listen, start_connect};
+pub(crate) use opening::{check_connected, connect, listen, start_connect};
 
 impl SocketInfo for TcpStream {
     fn local_addr(&self) -> io::Result<Endpoint> {

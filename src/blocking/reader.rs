@@ -21,7 +21,7 @@ use crate::clock::nanos;
 use crate::connection::{Connection, Flags};
 use crate::options::Dial;
 use crate::protocol::Callback;
-use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
+use crate::reason::failed_connect;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
@@ -78,13 +78,9 @@ impl<'a> Worker<'a> {
                 member.conn.handle_connected(self.desk.shared.clock.exact());
                 self.ask_for_filter(&mut member, false);
             }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                let kind = CloseKind::TimedOut(Deadline::Connect);
-                member.conn.end(By::Runtime, kind, Some(Arc::new(error)));
-            }
             Err(error) => {
-                let failure = ConnectFailure::of(&error);
-                member.conn.end(failure.by(), CloseKind::Connect(failure), Some(Arc::new(error)));
+                let (by, kind) = failed_connect(&error);
+                member.conn.end(by, kind, Some(Arc::new(error)));
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{Connection, Flags};
 use crate::buffer::ChunkPool;
 use crate::clock::nanos;
 use crate::guard::drop_guarded;
-use crate::reason::{By, Cause, CloseKind, CloseReason, ConnectFailure, Deadline};
+use crate::reason::{By, Cause, CloseKind, CloseReason, ConnectFailure, Deadline, failed_transfer};
 
 /// The tick lags by less than this: deadlines counted from a tick are rounded up by it.
 const TICK: u64 = 1_000_000;
@@ -305,14 +305,22 @@ impl Connection {
         if self.flags.none(Flags::PEER_FIN) {
             self.flags.set(Flags::READABLE | Flags::HUNG);
         }
-        self.break_off(By::Peer, CloseKind::Reset, Some(Arc::new(error)));
-        self.drop_output(pool);
+        self.handle_failed_transfer(error, pool);
     }
 
     /// A read failed. Nothing more can come.
     pub(crate) fn handle_read_failed(&mut self, error: std::io::Error, pool: &mut ChunkPool) {
         self.flags.clear(Flags::READABLE | Flags::HUNG);
-        self.break_off(By::Peer, CloseKind::Reset, Some(Arc::new(error)));
+        self.handle_failed_transfer(error, pool);
+    }
+
+    fn handle_failed_transfer(&mut self, error: std::io::Error, pool: &mut ChunkPool) {
+        let (by, kind) = failed_transfer(&error);
+        if kind == CloseKind::SystemError {
+            // The peer is there: to it the bytes that are lost must not look like the end.
+            self.flags.set(Flags::RESET);
+        }
+        self.break_off(by, kind, Some(Arc::new(error)));
         self.drop_output(pool);
     }
 

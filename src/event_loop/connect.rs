@@ -12,7 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::options::Dial;
 use crate::protocol::{Outgoing, Protocol};
-use crate::reason::{By, CloseKind, ConnectFailure, Deadline};
+use crate::reason::{By, CloseKind, ConnectFailure, failed_connect};
 
 impl<S: System> EventLoop<S> {
     /// Begins a connect. Whatever goes wrong is told by `closed`, in a later turn.
@@ -96,11 +96,6 @@ fn is_exhausted(error: &io::Error) -> bool {
 
 fn fail(conn: &mut Connection, error: io::Error) {
     log::debug!(target: "lariat::connect", "{}: {error}", conn.peer());
-    if error.kind() == io::ErrorKind::TimedOut {
-        // The system gave up before our own deadline.
-        let kind = CloseKind::TimedOut(Deadline::Connect);
-        return conn.end(By::Runtime, kind, Some(Arc::new(error)));
-    }
-    let failure = ConnectFailure::of(&error);
-    conn.end(failure.by(), CloseKind::Connect(failure), Some(Arc::new(error)));
+    let (by, kind) = failed_connect(&error);
+    conn.end(by, kind, Some(Arc::new(error)));
 }

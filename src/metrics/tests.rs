@@ -6,7 +6,7 @@ use super::{Closes, Metrics};
 use crate::reason::{CloseKind, ConnectFailure, Deadline, FilterFailure};
 
 /// Every counter that is a number.
-fn counters(metrics: &mut Metrics) -> [&mut u64; 38] {
+fn counters(metrics: &mut Metrics) -> [&mut u64; 39] {
     [
         &mut metrics.turns,
         &mut metrics.events,
@@ -46,6 +46,7 @@ fn counters(metrics: &mut Metrics) -> [&mut u64; 38] {
         &mut metrics.closes.panicked,
         &mut metrics.closes.shutdown,
         &mut metrics.closes.unsupported,
+        &mut metrics.closes.system_error,
     ]
 }
 
@@ -99,8 +100,8 @@ fn every_counter_is_shown_once() {
 
 #[test]
 fn each_kind_is_counted_once_in_its_place() {
-    let mut expected = [0; 13];
-    let kinds: [(CloseKind, usize, &str); 15] = [
+    let mut expected = [0; 14];
+    let kinds: [(CloseKind, usize, &str); 16] = [
         (CloseKind::Finished, 0, "finished"),
         (CloseKind::Reset, 1, "reset"),
         (CloseKind::Aborted, 2, "aborted"),
@@ -116,6 +117,7 @@ fn each_kind_is_counted_once_in_its_place() {
         (CloseKind::Panicked, 10, "panicked"),
         (CloseKind::Shutdown, 11, "shut down"),
         (CloseKind::Unsupported, 12, "unsupported"),
+        (CloseKind::SystemError, 13, "failed in the system"),
     ];
     let mut metrics = Metrics::default();
     for (before, (kind, place, name)) in (0..).zip(kinds) {

@@ -222,7 +222,7 @@ impl Stream for TcpStream {
     }
 
     fn check_connected(&mut self) -> io::Result<()> {
-        TcpStream::peer_addr(self).map(drop)
+        socket::check_connected(self)
     }
 
     fn reset_on_close(&mut self) {

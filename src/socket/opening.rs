@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::reset_on_close;
 use crate::error::rejected;
 use crate::options::{Dial, Keepalive, ListenOptions, SocketOptions};
 
@@ -32,8 +33,12 @@ pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<Tc
 pub(crate) fn start_connect(dial: &Dial) -> io::Result<TcpStream> {
     let (socket, to) = prepare(dial)?;
     match socket.connect(&to.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(socket.into()),
+        Ok(()) => Ok(socket.into()),
+        // Also an interrupted connect goes on.
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINPROGRESS | libc::EINTR) => Ok(socket.into()),
+            _ => Err(error),
+        },
     }
 }
 
@@ -49,7 +54,23 @@ pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
             return Err(error);
         }
     }
-    Ok(socket.into())
+    let stream = socket.into();
+    check_connected(&stream)?;
+    Ok(stream)
+}
+
+/// Whether `stream` is connected: the error says why not.
+///
+/// Where nobody listens at a port that the system may choose for a client as well, it may choose
+/// that one, and the client is connected to itself. That is no connection. The port is given back
+/// at once, so that a server can have it.
+pub(crate) fn check_connected(stream: &TcpStream) -> io::Result<()> {
+    let place = |addr: SocketAddr| (addr.ip(), addr.port());
+    if place(stream.peer_addr()?) == place(stream.local_addr()?) {
+        reset_on_close(stream);
+        return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    }
+    Ok(())
 }
 
 /// A nonblocking socket with its options, and where it is to connect to.
@@ -105,4 +126,40 @@ pub(crate) fn set_options(socket: SockRef<'_>, options: &SocketOptions) -> io::R
         socket.set_recv_buffer_size(size).map_err(rejected("receive_buffer"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d11_a_client_that_is_connected_to_itself_was_refused() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let addr = socket.local_addr().unwrap();
+        socket.connect(&addr).unwrap();
+        let stream = TcpStream::from(socket);
+        let error = check_connected(&stream).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        // Its port is free at once: no trace of it is left to wait for.
+        drop(stream);
+        TcpListener::bind(addr.as_socket().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn d11_a_client_on_the_same_host_or_the_same_port_is_connected() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        check_connected(&TcpStream::connect(addr).unwrap()).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 2], addr.port())).into()).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        check_connected(&TcpStream::from(socket)).unwrap();
+    }
+
+    #[test]
+    fn a_socket_without_a_peer_is_not_connected() {
+        let socket = TcpStream::from(Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
+        assert_eq!(check_connected(&socket).unwrap_err().kind(), io::ErrorKind::NotConnected);
+    }
 }

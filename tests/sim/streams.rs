@@ -395,6 +395,38 @@ fn what_a_socket_has_sent_before_it_is_dropped_still_arrives() {
 }
 
 #[test]
+fn b16_a_read_that_timed_out_in_the_system_is_no_end_in_order() {
+    let mut sim = Sim::new(1);
+    let trace = Trace::new();
+    let kept = trace.clone();
+    let addr = serve(&mut sim, move || kept.wrap("server", Echo));
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    sim.script(Call::Read, 0, Fault::Error(libc::ETIMEDOUT));
+    client.send(b"part of an upload");
+    sim.run_for(ms(1)).unwrap();
+    assert_eq!(trace.of("server"), ["opened", "closed reset by the peer"]);
+}
+
+#[test]
+fn b20_what_fails_at_home_resets_the_connection_and_is_not_called_the_peers() {
+    for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EACCES, libc::EPERM] {
+        for call in [Call::Read, Call::Write] {
+            let mut sim = Sim::new(1);
+            let addr = serve(&mut sim, || Echo);
+            let client = sim.dial(addr);
+            sim.run_for(ms(1)).unwrap();
+            sim.script(call, 0, Fault::Error(errno));
+            client.send(b"hello");
+            sim.run_for(ms(1)).unwrap();
+            assert!(client.is_reset(), "to the peer it must not look like the end");
+            let closes = sim.metrics().closes;
+            assert_eq!((closes.system_error, closes.total()), (1, 1));
+        }
+    }
+}
+
+#[test]
 fn b9_data_before_a_reset_is_delivered_wherever_it_is_cut() {
     for seed in 0..100 {
         let mut sim = Sim::new(seed);

@@ -64,6 +64,20 @@ pub(crate) fn strace(inject: &str) -> Option<Vec<String>> {
     Some(words.map(str::to_owned).to_vec())
 }
 
+/// Runs the test `name` in a network of its own, which has nothing but a loopback and what the
+/// shell's `setup` makes of it.
+#[track_caller]
+pub(crate) fn in_a_network(setup: &str, name: &str, part: &str) {
+    let setup = format!("ip link set lo up && {setup}");
+    let probe = Command::new("unshare").args(["-n", "sh", "-c", &setup]).output();
+    if !probe.as_ref().is_ok_and(|probe| probe.status.success()) {
+        eprintln!("skipped: no network of its own can be had here: {probe:?}");
+        return;
+    }
+    let script = format!("{setup} && exec \"$0\" \"$@\"");
+    again(&["unshare", "-n", "sh", "-c", &script], name, part);
+}
+
 // ---- drivers ------------------------------------------------------------------------------------
 
 pub(crate) fn driver(name: &str, limits: DriverLimits) -> Box<dyn Driver> {

@@ -4,4 +4,6 @@
 //! machine does not allow what a test needs, the test says so and does nothing.
 
 mod accepting;
+mod connecting;
 mod kit;
+mod transfers;

@@ -1,0 +1,65 @@
+//! Connects in a network of a test's own.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lariat::{
+    CloseKind, ConnectFailure, ConnectOptions, Context, Input, Outcome, Protocol, blocking, reactor,
+};
+
+use crate::kit::*;
+
+/// Counts how often it was opened.
+struct Opens(Arc<AtomicUsize>);
+
+impl Protocol for Opens {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        cx.close();
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn d11_nobody_is_connected_to_itself() {
+    let Some(driver) = part() else {
+        let name = "connecting::d11_nobody_is_connected_to_itself";
+        let range = "sysctl -qw net.ipv4.ip_local_port_range='40000 40019'";
+        for driver in DRIVERS {
+            in_a_network(range, name, driver);
+        }
+        return;
+    };
+    let connect = match driver.as_str() {
+        "reactor" => |opens| reactor::connect(DEAD, opens).unwrap().1,
+        _ => |opens| blocking::connect(DEAD, opens).unwrap().1,
+    };
+    // Nobody listens there, and the system may choose it for a client.
+    const DEAD: &str = "127.0.0.1:40006";
+    let opened = Arc::new(AtomicUsize::new(0));
+    for round in 0..300 {
+        let reason = connect(Opens(Arc::clone(&opened)));
+        let refused = CloseKind::Connect(ConnectFailure::Refused);
+        assert_eq!(reason.kind(), refused, "in round {round}: {reason}");
+    }
+    assert_eq!(opened.load(Ordering::Relaxed), 0);
+    // The port is free for whoever is to listen there.
+    TcpListener::bind(DEAD).unwrap();
+}
+
+#[test]
+fn d11_a_client_bound_to_the_address_that_it_connects_to_is_refused() {
+    for connect in [reactor::connect_with, blocking::connect_with] {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut options = ConnectOptions::default();
+        options.bind = Some(free.into());
+        let opened = Arc::new(AtomicUsize::new(0));
+        let reason = connect(free, options, Opens(Arc::clone(&opened))).unwrap().1;
+        let refused = CloseKind::Connect(ConnectFailure::Refused);
+        assert_eq!((reason.kind(), opened.load(Ordering::Relaxed)), (refused, 0));
+    }
+}
