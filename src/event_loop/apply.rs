@@ -11,9 +11,14 @@ use crate::note::Note;
 use crate::protocol::{Boxed, Effect, Protocol, Successor, TimerOwner};
 
 impl<S: System> EventLoop<S> {
-    /// Step 1: what code outside of callbacks wished for.
+    /// Step 1: what code outside of callbacks wished for. The loop may have been left for a while:
+    /// what is due, and what is begun here, counts from now.
     #[cold]
     pub(super) fn apply_outside(&mut self) {
+        if self.shared.timers.next().is_some() || !self.shared.effects.is_empty() {
+            let now = self.system.now();
+            self.shared.clock.update(now);
+        }
         if !self.shared.effects.is_empty() {
             self.apply_driver_effects();
             self.send_dirty();

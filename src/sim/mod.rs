@@ -428,3 +428,57 @@ impl fmt::Debug for Sim {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::protocol::{Context, Input, Outcome};
+
+    /// Time passes outside of turns: the caller does other work.
+    fn pass(sim: &mut Sim, time: Duration) {
+        let until = sim.network.borrow().now() + nanos(time);
+        assert!(sim.network.borrow_mut().poll(Some(until)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn c18_a_timer_does_not_wait_again_for_time_that_passed_outside_of_turns() {
+        let mut sim = Sim::new(1);
+        let ran = Rc::new(Cell::new(false));
+        let runs = Rc::clone(&ran);
+        sim.turn(Some(Duration::ZERO)).unwrap();
+        sim.control().set_timer_local(Duration::from_secs(1), move |_| runs.set(true)).unwrap();
+        pass(&mut sim, Duration::from_secs(3));
+        sim.turn(None).unwrap();
+        assert_eq!((ran.get(), sim.now()), (true, Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn c18_what_is_written_outside_of_turns_stalls_from_then_on() {
+        struct Quiet(Rc<Cell<Option<ConnId>>>);
+        impl Protocol for Quiet {
+            fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+                self.0.set(Some(cx.id()));
+                Ok(())
+            }
+            fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+                Ok(())
+            }
+        }
+        let mut sim = Sim::new(1);
+        let id = Rc::new(Cell::new(None));
+        let opened = Rc::clone(&id);
+        let listener = sim.listen("127.0.0.1:1", move |_| Some(Quiet(Rc::clone(&opened)))).unwrap();
+        let client = sim.dial(&sim.addresses(listener)[0]);
+        client.stop_reading();
+        sim.run_for(Duration::from_millis(1)).unwrap();
+        // Longer than a write may stall.
+        pass(&mut sim, Duration::from_secs(60));
+        sim.control().peer(id.get().unwrap()).write(&[7; 1024 * 1024]);
+        sim.run_for(Duration::from_secs(29)).unwrap();
+        assert_eq!(sim.metrics().open, 1);
+        sim.run_for(Duration::from_secs(2)).unwrap();
+        assert_eq!(sim.metrics().closes.timed_out, 1);
+    }
+}

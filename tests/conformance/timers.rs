@@ -1,6 +1,7 @@
 //! Timers: never early, replaced, cancelled, in order.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lariat::{Context, Timer};
@@ -261,5 +262,24 @@ fn timers_die_with_their_connection() {
                 .closed(|cx, _| cx.set_timer(A, Duration::ZERO))
         });
         stage.expect("server", &["opened", "closed aborted by us"]);
+    });
+}
+
+#[test]
+fn c18_time_that_passes_before_the_run_counts() {
+    everywhere(|stage| {
+        // Virtual time passes only while the simulator runs.
+        let before = Duration::from_millis(if stage.is_real() { 1500 } else { 0 });
+        const DELAY: Duration = Duration::from_secs(2);
+        let (tell, told) = mpsc::channel();
+        let set = stage.driver.control().now();
+        stage.driver.control().set_timer(DELAY, move |control| {
+            tell.send(control.now()).unwrap();
+        });
+        thread::sleep(before);
+        stage.run();
+        let took = told.recv().unwrap() - set;
+        stage.check(took >= DELAY, "not early");
+        stage.check(took < DELAY + Duration::from_millis(1400), "as if no time had passed before");
     });
 }

@@ -1,6 +1,6 @@
 //! Turns: what a slow one is blamed on, spinning instead of sleeping, and life in another loop.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
@@ -136,4 +136,23 @@ impl Protocol for Opens {
     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
         Ok(())
     }
+}
+
+#[test]
+fn c18_a_timer_does_not_wait_again_for_time_that_passed_outside_of_turns() {
+    const DELAY: Duration = Duration::from_secs(2);
+    let mut reactor = Reactor::new().unwrap();
+    let ran = Rc::new(Cell::new(false));
+    let runs = Rc::clone(&ran);
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    reactor.control().set_timer_local(DELAY, move |_| runs.set(true)).unwrap();
+    let due = reactor.next_deadline().unwrap();
+    // Other work.
+    std::thread::sleep(DELAY + Duration::from_millis(100));
+    assert_eq!(reactor.next_deadline(), Some(due));
+    let began = Instant::now();
+    assert!(due <= began);
+    reactor.turn(None).unwrap();
+    assert!(ran.get() && began.elapsed() < DELAY, "it slept for {:?}", began.elapsed());
+    finish(reactor);
 }
