@@ -274,7 +274,7 @@ impl<'a> Worker<'a> {
 /// Whether the connection is open and has nothing due, so that its thread may read on.
 #[inline(always)]
 fn goes_on(conn: &Connection) -> bool {
-    conn.flags().passes(Flags::STRAIGHT_GATE, Flags::READABLE | Flags::WRITABLE)
+    conn.is_straight()
 }
 
 /// Whether what was read can be shown where it is, whatever else there is to be done.

@@ -78,11 +78,13 @@ impl Flags {
     pub(crate) const STOPPING_DUE: Flags = Flags(1 << 27);
 
     /// The system has told of the peer's FIN, though nothing may have read it.
-    pub(crate) const FIN_TOLD: Flags = Flags(1 << 30);
+    pub(crate) const FIN_TOLD: Flags = Flags(1 << 31);
     /// The limits were changed: the deadlines may be others.
     pub(crate) const LIMITS_CHANGED: Flags = Flags(1 << 29);
-    /// In the list of connections that have something to do.
+    /// In a list of connections that have something to do.
     pub(crate) const LISTED: Flags = Flags(1 << 28);
+    /// It moved much when it was last served: others come first.
+    pub(crate) const BULK: Flags = Flags(1 << 30);
 
     // Everything below is off the hot path.
     /// `opened` has run.
@@ -129,7 +131,8 @@ impl Flags {
             | Self::EOF_DUE.0,
     );
     /// A connection enters the ready list to read when of these `READABLE` alone is set.
-    pub(crate) const LISTING_GATE: Flags = Flags(Self::READ_GATE.0 | Self::LISTED.0);
+    pub(crate) const LISTING_GATE: Flags =
+        Flags(Self::READ_GATE.0 | Self::LISTED.0 | Self::BULK.0 | Self::HANDSHAKING.0);
     /// Without any of these, what was read is shown straight from the read buffer.
     pub(crate) const NOT_DIRECT: Flags = Flags(
         Self::UNREAD.0
@@ -142,6 +145,7 @@ impl Flags {
     /// After a callback: when of these `WRITABLE` alone is set, there is nothing to do but send.
     pub(crate) const SETTLED_GATE: Flags = Flags(
         Self::WRITABLE.0
+            | Self::READABLE.0
             | Self::CLOSE_WANTED.0
             | Self::ABORT_WANTED.0
             | Self::FIN_WANTED.0

@@ -5,6 +5,9 @@ use crate::buffer::{ByteQueue, ChunkPool};
 use crate::id::ConnId;
 use crate::reason::{By, CloseKind};
 
+/// A connection that reads or sends so many bytes at a time is served behind the others.
+pub(crate) const BULK: usize = 16 * 1024;
+
 /// What a `data` or `eof` left behind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Consumed {
@@ -21,6 +24,13 @@ impl Connection {
         self.flags.passes(Flags::READ_GATE, Flags::READABLE)
     }
 
+    /// Whether the connection is open and nothing is due or unusual: what is read can be shown, and
+    /// what is written be sent.
+    #[inline(always)]
+    pub(crate) fn is_straight(&self) -> bool {
+        self.flags.passes(Flags::STRAIGHT_GATE, Flags::READABLE | Flags::WRITABLE)
+    }
+
     /// `count` bytes were read where `room` were asked for. A short read means that nothing
     /// follows, and true is returned, unless the peer has hung up: then an end or an error follows.
     #[inline(always)]
@@ -28,9 +38,14 @@ impl Connection {
         self.active = tick;
         let drained = count < room && self.flags.none(Flags::HUNG);
         if drained {
-            self.flags.clear(Flags::READABLE);
+            self.flags.clear(Flags::READABLE | Flags::BULK);
         }
         drained
+    }
+
+    /// Much was read or sent at a time: when it is served again, others come first.
+    pub(crate) fn handle_bulk(&mut self) {
+        self.flags.set(Flags::BULK);
     }
 
     /// Whether bytes from the socket can be shown where they are.

@@ -30,7 +30,7 @@ use crate::timer::TimerKey;
 
 pub(crate) use ending::Expired;
 pub(crate) use flags::Flags;
-pub(crate) use input::Consumed;
+pub(crate) use input::{BULK, Consumed};
 pub(crate) use output::{Queued, Written};
 use rare::Rare;
 pub(crate) use rare::RarePool;
@@ -56,6 +56,16 @@ pub(crate) struct Connection {
     need: u32,
     idle: Idle,
     grammar: Grammar,
+}
+
+/// Which list a connection enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// None: it has nothing to do, or is in one.
+    No,
+    Ready,
+    /// That of the connections which move much at a time, or shake hands: others come first.
+    Bulk,
 }
 
 /// The idle deadline of one connection, in milliseconds: four bytes that each connection has.
@@ -107,6 +117,11 @@ impl Connection {
         connection.flags.set(Flags::CONNECTING);
         connection.rare_mut().phase = now;
         connection
+    }
+
+    /// Stands where no connection is: no id finds it.
+    pub(crate) fn vacant(limits: Arc<Limits>) -> Connection {
+        Connection::new(ConnId::PLACEHOLDER, Endpoint::Other, limits, 0)
     }
 
     fn new(id: ConnId, peer: Endpoint, limits: Arc<Limits>, now: u64) -> Connection {
@@ -210,26 +225,30 @@ impl Connection {
 
     // ---- what the driver says ----------------------------------------------------------------
 
-    /// Readiness as the system reported it. True when there is work now and the connection has to
-    /// enter the ready list; false when there is none, or it is in it already.
+    /// Readiness as the system reported it. Says which list the connection has to enter now, if
+    /// there is work and it is in none.
     #[inline(always)]
-    pub(crate) fn handle_ready(&mut self, ready: Flags) -> bool {
+    pub(crate) fn handle_ready(&mut self, ready: Flags) -> Listing {
         let flags = self.flags | ready;
         if flags.passes(Flags::LISTING_GATE, Flags::READABLE) {
             self.flags = flags | Flags::LISTED;
-            return true;
+            return Listing::Ready;
         }
         self.flags = flags;
-        self.has_rare_listing()
+        self.rare_listing()
     }
 
     #[inline(never)]
-    fn has_rare_listing(&mut self) -> bool {
-        let listing = self.flags.none(Flags::LISTED) && self.has_rare_work();
-        if listing {
-            self.flags.set(Flags::LISTED);
+    fn rare_listing(&mut self) -> Listing {
+        let works = self.may_read() || self.has_rare_work();
+        if self.flags.any(Flags::LISTED) || !works {
+            return Listing::No;
         }
-        listing
+        self.flags.set(Flags::LISTED);
+        match self.flags.any(Flags::BULK | Flags::HANDSHAKING) {
+            true => Listing::Bulk,
+            false => Listing::Ready,
+        }
     }
 
     /// Ends the connection with a reset.

@@ -33,7 +33,7 @@ impl<S: System> EventLoop<S> {
         }
         if let Some(entry) = self.table.get_mut(id) {
             if entry.conn.has_output() {
-                flush(entry, &mut self.shared);
+                flush(entry, &mut self.shared, &mut self.budget);
             }
         }
         let mut round = Round::default();

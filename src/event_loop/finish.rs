@@ -25,7 +25,7 @@ impl<S: System> EventLoop<S> {
         loop {
             let Some(entry) = self.table.get_mut(id) else { return };
             match entry.conn.poll_step(&mut steps, &mut self.shared.chunks, tick) {
-                Step::Flush => flush(entry, &mut self.shared),
+                Step::Flush => flush(entry, &mut self.shared, &mut self.budget),
                 Step::Fin => send_fin(entry, &mut self.shared),
                 Step::Linger => self.begin_lingering(id),
                 Step::Close => self.close_socket(id),
@@ -122,7 +122,9 @@ impl<S: System> EventLoop<S> {
             if let Some(entry) = self.table.get_mut(holder) {
                 entry.conn.handle_released(id);
                 entry.conn.account(&mut self.shared.metrics);
-                entry.conn.return_rare(&mut self.shared.rares);
+                if holder != id {
+                    entry.conn.return_rare(&mut self.shared.rares);
+                }
                 self.list(holder);
             }
         }

@@ -20,10 +20,12 @@
 mod accept;
 mod apply;
 mod attend;
+mod budget;
 mod connect;
 mod finish;
 mod inspect;
 mod read;
+mod ready;
 mod send;
 mod system;
 mod table;
@@ -36,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
 use crate::clock::{Clock, nanos};
-use crate::connection::{Expired, Flags};
+use crate::connection::{Expired, Flags, Listing};
 use crate::driver::Report;
 use crate::guard::drop_guarded;
 use crate::handle::{Mail, Mailbox, Post};
@@ -49,6 +51,7 @@ use crate::timer::TimerKey;
 
 pub(crate) use accept::Factory;
 use accept::Listening;
+use budget::Budget;
 pub(crate) use system::{EventSink, Listener, Stream, System};
 use table::{Entry, Table};
 
@@ -59,8 +62,6 @@ pub(crate) fn read_buffer() -> Box<[u8]> {
 }
 
 const MILLISECOND: u64 = 1_000_000;
-/// Budgets that a connection may read in a turn that it has to itself.
-const LONE_BUDGETS: usize = 4;
 /// A timer that fires later than this is counted as late.
 const LATE: u64 = 10 * MILLISECOND;
 
@@ -92,8 +93,11 @@ pub(crate) struct EventLoop<S: System> {
     next_socket: u32,
     /// Whether another thread, or a handle on this one, has woken the loop.
     woken: bool,
-    /// Connections that have something to do.
+    /// Connections that have something to do, and those of them that move much at a time, which
+    /// are served behind the others.
     ready: Vec<ConnId>,
+    bulk: VecDeque<ConnId>,
+    budget: Budget,
     /// Connections with output that others have queued.
     dirty: Vec<ConnId>,
     /// Notes on their way: they arrive when the turn is over.
@@ -138,6 +142,8 @@ impl<S: System> EventLoop<S> {
             retry: None,
             next_socket: 0,
             ready: Vec::new(),
+            bulk: VecDeque::new(),
+            budget: Budget::new(),
             dirty: Vec::new(),
             notes: Vec::new(),
             lingering: VecDeque::new(),
@@ -202,6 +208,7 @@ impl<S: System> EventLoop<S> {
         let begun = self.system.now();
         self.shared.clock.update(begun);
         let tick = self.shared.clock.tick();
+        self.budget.begin();
         self.take_due(tick);
         if self.newcomers {
             self.accept();
@@ -236,7 +243,7 @@ impl<S: System> EventLoop<S> {
     /// How long to wait for events: not at all while work is left over.
     #[inline(always)]
     fn time_to_wait(&self, most: Option<Duration>) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.dirty.is_empty() || self.newcomers {
+        if self.has_work_left() {
             return Some(Duration::ZERO);
         }
         match self.shared.timers.next() {
@@ -250,11 +257,18 @@ impl<S: System> EventLoop<S> {
     }
 
     #[inline(always)]
+    fn has_work_left(&self) -> bool {
+        !self.ready.is_empty() || !self.bulk.is_empty() || !self.dirty.is_empty() || self.newcomers
+    }
+
+    #[inline(always)]
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let EventLoop { system, shared, table, ready, listening, newcomers, woken, .. } = self;
+        let EventLoop { system, shared, table, ready, bulk, listening, newcomers, woken, .. } =
+            self;
         shared.metrics.turns += 1;
         let metrics = &mut shared.metrics;
-        system.poll(timeout, &mut Events { table, ready, listening, newcomers, woken, metrics })
+        let sink = &mut Events { table, ready, bulk, listening, newcomers, woken, metrics };
+        system.poll(timeout, sink)
     }
 
     /// The time at which [`EventLoop::turn`] has something to do without any event.
@@ -269,11 +283,7 @@ impl<S: System> EventLoop<S> {
 
     /// Whether the next turn has something to do at once.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.ready.is_empty()
-            || !self.dirty.is_empty()
-            || self.newcomers
-            || self.chores
-            || !self.shared.effects.is_empty()
+        self.has_work_left() || self.chores || !self.shared.effects.is_empty()
     }
 
     /// The counters, with the age and the gauges as they are now.
@@ -312,68 +322,6 @@ impl<S: System> EventLoop<S> {
         }
         if counters {
             self.mailbox.give(self.metrics());
-        }
-    }
-
-    // ---- step 6 ------------------------------------------------------------------------------
-
-    #[inline(always)]
-    fn run_ready(&mut self, buffer: &mut [u8]) {
-        // What becomes ready from here on is put behind the snapshot and waits for the next turn.
-        let snapshot = self.ready.len();
-        if self.shared.blame.turns > 0 {
-            self.run_ready_timed(buffer);
-        } else {
-            for at in 0..snapshot {
-                let id = self.ready[at];
-                self.serve::<false>(id, buffer);
-            }
-        }
-        if self.ready.len() == snapshot {
-            self.ready.clear();
-        } else {
-            self.ready.drain(..snapshot);
-            if snapshot == 1 {
-                self.serve_lone(buffer);
-            }
-        }
-    }
-
-    /// Whoever is alone and has more to read goes on at once: a poll between its reads would find
-    /// nothing, and costs a bulk transfer one call in six. Newcomers wait for it no longer than
-    /// they would for a few more connections.
-    #[inline(never)]
-    fn serve_lone(&mut self, buffer: &mut [u8]) {
-        for _ in 1..LONE_BUDGETS {
-            let [id] = self.ready[..] else { return };
-            match self.table.get_mut(id) {
-                Some(entry)
-                    if entry.conn.may_read() && entry.conn.flags().none(Flags::ATTENTION) =>
-                {
-                    self.ready.clear();
-                    self.serve::<true>(id, buffer);
-                }
-                _ => return,
-            }
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn run_ready_timed(&mut self, buffer: &mut [u8]) {
-        self.shared.blame.turns -= 1;
-        for at in 0..self.ready.len() {
-            let id = self.ready[at];
-            self.serve::<true>(id, buffer);
-        }
-    }
-
-    /// Puts a connection that has work at the end of the ready list, once.
-    fn list(&mut self, id: ConnId) {
-        if let Some(entry) = self.table.get_mut(id) {
-            if entry.conn.handle_ready(Flags::NONE) {
-                self.ready.push(id);
-            }
         }
     }
 
@@ -550,6 +498,7 @@ impl<S: System> EventLoop<S> {
 struct Events<'a, S: System> {
     table: &'a mut Table<S>,
     ready: &'a mut Vec<ConnId>,
+    bulk: &'a mut VecDeque<ConnId>,
     listening: &'a mut Vec<Listening<S>>,
     newcomers: &'a mut bool,
     woken: &'a mut bool,
@@ -564,8 +513,10 @@ impl<S: System> EventSink for Events<'_, S> {
             self.metrics.stale += 1;
             return;
         };
-        if entry.conn.handle_ready(ready) {
-            self.ready.push(id);
+        match entry.conn.handle_ready(ready) {
+            Listing::Ready => self.ready.push(id),
+            Listing::Bulk => self.bulk.push_back(id),
+            Listing::No => {}
         }
     }
 

@@ -5,29 +5,23 @@ use std::io;
 use super::EventLoop;
 use super::system::{Stream, System};
 use super::table::Entry;
-use crate::connection::{Consumed, Flags};
+use crate::connection::{BULK, Consumed, Flags};
 use crate::dispatch::Called;
 use crate::id::ConnId;
 use crate::protocol::Callback;
 
 impl<S: System> EventLoop<S> {
-    /// Attends to the connection if it needs it, then reads once, as much as its budget allows.
-    /// Whoever may have more goes to the back of the ready list.
+    /// Reads once, as much as the connection's budget and `buffer` allow, shows it and sends the
+    /// answer, if nothing else is due. A connection that may have more goes to the back of a list.
+    /// True when more was done than a little message, so that the turn may have moved enough.
     #[inline(always)]
-    pub(super) fn serve<const TIMED: bool>(&mut self, id: ConnId, buffer: &mut [u8]) {
-        let Some(mut entry) = self.table.get_mut(id) else { return };
+    pub(super) fn serve<const TIMED: bool>(&mut self, id: ConnId, buffer: &mut [u8]) -> bool {
+        let Some(entry) = self.table.get_mut(id) else { return false };
         entry.conn.handle_unlisted();
-        if entry.conn.flags().any(Flags::ATTENTION) {
-            self.attend(id);
-            entry = match self.table.get_mut(id) {
-                Some(entry) => entry,
-                None => return,
-            };
+        if !entry.conn.is_straight() {
+            return self.serve_unusual(id, buffer);
         }
-        if !entry.conn.may_read() {
-            return;
-        }
-        let Entry { conn, stream: Some(stream), protocol } = entry else { return };
+        let Entry { conn, stream: Some(stream), protocol } = entry else { return false };
         let room = conn.limits().read_budget.min(buffer.len());
         self.shared.metrics.reads += 1;
         let count = match stream.read(&mut buffer[..room]) {
@@ -35,10 +29,7 @@ impl<S: System> EventLoop<S> {
             end => return self.handle_read_end(id, end),
         };
         self.shared.metrics.bytes_in += count as u64;
-        let drained = conn.handle_read(count, room, self.shared.clock.tick());
-        if !conn.shows_directly() {
-            return self.receive(id, &mut buffer[..count]);
-        }
+        conn.handle_read(count, room, self.shared.clock.tick());
         let shown = &buffer[..count];
         conn.handle_shown(count);
         let shared = &mut self.shared;
@@ -52,35 +43,92 @@ impl<S: System> EventLoop<S> {
             _ => return self.settle_data(id, shown, consumed),
         };
         // Nothing to do but to send, from where the bytes are.
-        if !output.is_empty() {
+        let sent = output.len();
+        if sent > 0 {
             self.shared.metrics.writes += 1;
             let result = stream.write(output);
-            if !matches!(result, Ok(sent) if sent == output.len()) {
+            if !matches!(result, Ok(all) if all == sent) {
                 return self.settle_short(id, shown, result);
             }
-            self.shared.metrics.bytes_out += output.len() as u64;
-            conn.handle_sent_directly(output.len());
+            self.shared.metrics.bytes_out += sent as u64;
+            conn.handle_sent_directly(sent);
             self.shared.output.clear();
         }
-        if !drained {
-            self.list(id);
+        // Whether one of them was much: the mark is a power of two.
+        if (count | sent) >= BULK {
+            self.note_bulk(id, count + sent);
+            return true;
         }
+        false
+    }
+
+    /// A connection has moved much: it is charged, and served behind the others from now on.
+    #[inline(never)]
+    fn note_bulk(&mut self, id: ConnId, moved: usize) {
+        self.budget.charge(moved);
+        if let Some(entry) = self.table.get_mut(id) {
+            entry.conn.handle_bulk();
+        }
+    }
+
+    /// Serves a connection that has more to do than to read, or reads what cannot be shown where it
+    /// is.
+    #[inline(never)]
+    fn serve_unusual(&mut self, id: ConnId, buffer: &mut [u8]) -> bool {
+        let Some(mut entry) = self.table.get_mut(id) else { return true };
+        if entry.conn.flags().any(Flags::ATTENTION) {
+            self.attend(id);
+            entry = match self.table.get_mut(id) {
+                Some(entry) => entry,
+                None => return true,
+            };
+        }
+        if !entry.conn.may_read() {
+            return true;
+        }
+        let Entry { conn, stream: Some(stream), protocol } = entry else { return true };
+        let room = conn.limits().read_budget.min(buffer.len());
+        self.shared.metrics.reads += 1;
+        let count = match stream.read(&mut buffer[..room]) {
+            Ok(count) if count > 0 => count,
+            end => return self.handle_read_end(id, end),
+        };
+        self.shared.metrics.bytes_in += count as u64;
+        conn.handle_read(count, room, self.shared.clock.tick());
+        if !conn.shows_directly() {
+            return self.receive(id, &mut buffer[..count]);
+        }
+        let shown = &buffer[..count];
+        conn.handle_shown(count);
+        let shared = &mut self.shared;
+        let called = Called { shared, conn, protocol: &mut **protocol, socket: stream.as_info() };
+        let consumed = called.data::<true>(shown, S::CHECKED);
+        self.settle_data(id, shown, consumed)
     }
 
     /// After a direct write that did not take everything.
     #[cold]
-    fn settle_short(&mut self, id: ConnId, shown: &[u8], result: io::Result<usize>) {
-        self.send_rest(id, shown, result, Callback::Data);
+    fn settle_short(&mut self, id: ConnId, shown: &[u8], result: io::Result<usize>) -> bool {
+        if shown.len() >= BULK {
+            self.note_bulk(id, shown.len());
+        }
+        self.send_rest(id, shown, self.shared.output.len(), result, Callback::Data);
         self.shared.output.clear();
         self.finish(id);
+        true
     }
 
     /// After a `data` that left more to do than to send.
     #[inline(never)]
-    fn settle_data(&mut self, id: ConnId, shown: &[u8], consumed: Consumed) {
+    fn settle_data(&mut self, id: ConnId, shown: &[u8], consumed: Consumed) -> bool {
+        if shown.len() >= BULK {
+            self.note_bulk(id, shown.len());
+        }
         self.send_own(id, shown, Callback::Data);
         if let Some(entry) = self.table.get_mut(id) {
-            entry.conn.borrow_queues(&mut self.shared.rares);
+            if consumed.left > 0 {
+                entry.conn.borrow_queues(&mut self.shared.rares);
+            }
             entry.conn.handle_left(shown, consumed, &mut self.shared.chunks);
         }
         if !self.shared.effects.is_empty() {
@@ -93,12 +141,13 @@ impl<S: System> EventLoop<S> {
             Some(entry) if entry.conn.drains_at_once() => self.call_drained(id),
             _ => self.finish(id),
         }
+        true
     }
 
     /// The read found nothing, the end, or an error.
     #[cold]
-    fn handle_read_end(&mut self, id: ConnId, end: io::Result<usize>) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+    fn handle_read_end(&mut self, id: ConnId, end: io::Result<usize>) -> bool {
+        let Some(entry) = self.table.get_mut(id) else { return true };
         match end {
             Ok(_) => entry.conn.handle_fin(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -110,14 +159,23 @@ impl<S: System> EventLoop<S> {
             }
         }
         self.attend(id);
+        true
     }
 
     /// Takes bytes that cannot be shown where they are, and shows what became of them.
-    fn receive(&mut self, id: ConnId, bytes: &mut [u8]) {
+    fn receive(&mut self, id: ConnId, bytes: &mut [u8]) -> bool {
         let tick = self.shared.clock.tick();
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(entry) = self.table.get_mut(id) else { return true };
+        if entry.conn.flags().any(Flags::HANDSHAKING) {
+            self.budget.charge_handshake();
+        }
+        if bytes.len() >= BULK {
+            self.budget.charge(bytes.len());
+            entry.conn.handle_bulk();
+        }
         entry.conn.borrow_queues(&mut self.shared.rares);
         entry.conn.handle_wire(bytes, &mut self.shared.chunks, tick);
         self.attend(id);
+        true
     }
 }

@@ -4,9 +4,10 @@ use std::io::{self, IoSlice};
 use std::mem;
 
 use super::EventLoop;
+use super::budget::Budget;
 use super::system::{Stream, System};
 use super::table::Entry;
-use crate::connection::Flags;
+use crate::connection::{BULK, Flags};
 use crate::id::ConnId;
 use crate::protocol::{Callback, Part, Shared};
 
@@ -30,35 +31,38 @@ impl<S: System> EventLoop<S> {
         match (slice, &mut entry.stream) {
             (Some(output), Some(stream)) if entry.conn.sends_directly() => {
                 self.shared.metrics.writes += 1;
-                let output = &output[..output.len().min(entry.conn.limits().write_budget)];
+                let most = self.budget.most(entry.conn.limits().write_budget);
+                let output = &output[..output.len().min(most)];
+                let offered = output.len();
                 let result = stream.write(output);
-                self.send_rest(id, shown, result, callback);
+                self.send_rest(id, shown, offered, result, callback);
             }
             (Some(output), _) if entry.conn.filters_directly() => {
                 let (chunks, tick) = (&mut self.shared.chunks, self.shared.clock.tick());
                 let given = entry.conn.filter_output(output, chunks, tick);
-                flush(entry, &mut self.shared);
+                flush(entry, &mut self.shared, &mut self.budget);
                 if given < self.shared.output.len() {
                     queue_output(entry, &mut self.shared, shown, given);
-                    flush(entry, &mut self.shared);
+                    flush(entry, &mut self.shared, &mut self.budget);
                 }
                 self.note_caused(id, callback);
             }
             _ => {
                 queue_output(entry, &mut self.shared, shown, 0);
-                flush(entry, &mut self.shared);
+                flush(entry, &mut self.shared, &mut self.budget);
                 self.note_caused(id, callback);
             }
         }
         self.shared.output.clear();
     }
 
-    /// After a direct write: counts what was sent and queues the rest.
+    /// After a direct write of `offered` bytes: counts what was sent and queues the rest.
     #[inline(never)]
     pub(super) fn send_rest(
         &mut self,
         id: ConnId,
         shown: &[u8],
+        offered: usize,
         result: io::Result<usize>,
         callback: Callback,
     ) {
@@ -68,8 +72,12 @@ impl<S: System> EventLoop<S> {
             Ok(sent) => {
                 self.shared.metrics.bytes_out += sent as u64;
                 entry.conn.handle_sent_at(sent, self.shared.clock.tick());
-                if sent < whole && sent < entry.conn.limits().write_budget {
+                if sent < offered {
                     entry.conn.handle_write_blocked();
+                }
+                if sent >= BULK {
+                    entry.conn.handle_bulk();
+                    self.budget.charge(sent);
                 }
                 sent
             }
@@ -118,7 +126,7 @@ impl<S: System> EventLoop<S> {
         for id in dirty.drain(..) {
             if let Some(entry) = self.table.get_mut(id) {
                 entry.conn.handle_dirty(false);
-                flush(entry, &mut self.shared);
+                flush(entry, &mut self.shared, &mut self.budget);
                 self.finish(id);
             }
         }
@@ -152,10 +160,15 @@ fn queue_output<S: System>(
     });
 }
 
-/// Sends queued output until it is all gone, the socket takes no more, or the budget is used up.
-pub(super) fn flush<S: System>(entry: &mut Entry<S>, shared: &mut Shared) {
+/// Sends queued output until it is all gone, the socket takes no more, or a budget is used up: the
+/// connection's own, or that of the turn, which leaves large queues to the next turn.
+pub(super) fn flush<S: System>(entry: &mut Entry<S>, shared: &mut Shared, turn: &mut Budget) {
+    if turn.is_spent() && entry.conn.unsent() >= BULK {
+        return entry.conn.handle_bulk();
+    }
     let tick = shared.clock.tick();
-    let mut budget = entry.conn.limits().write_budget;
+    let whole = turn.most(entry.conn.limits().write_budget);
+    let mut budget = whole;
     while budget > 0 && entry.conn.has_output() {
         let Some(stream) = entry.stream.as_mut() else { break };
         let mut slices = [IoSlice::new(&[]); SLICES];
@@ -187,6 +200,11 @@ pub(super) fn flush<S: System>(entry: &mut Entry<S>, shared: &mut Shared) {
             }
         }
         entry.conn.handle_flushed();
+    }
+    let sent = whole - budget;
+    if sent >= BULK {
+        entry.conn.handle_bulk();
+        turn.charge(sent);
     }
     entry.conn.handle_flushed();
 }

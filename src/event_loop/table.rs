@@ -1,10 +1,14 @@
 //! The connections of a loop, by slot.
 
+use std::mem;
+use std::sync::Arc;
+
 use super::system::{Stream, System};
 use crate::connection::Connection;
 use crate::dispatch::Called;
 use crate::id::ConnId;
-use crate::protocol::{NoSocket, Protocol, Shared};
+use crate::limits::Limits;
+use crate::protocol::{Context, Input, NoSocket, Outcome, Protocol, Shared};
 
 /// One connection with its socket and its protocol.
 pub(super) struct Entry<S: System> {
@@ -15,9 +19,18 @@ pub(super) struct Entry<S: System> {
 }
 
 impl<S: System> Entry<S> {
-    /// What a slot of the table takes, with an entry or without.
+    /// What a slot of the table takes, with a connection or without.
     #[cfg(test)]
-    pub(super) const SIZE: usize = size_of::<Option<Entry<S>>>();
+    pub(super) const SIZE: usize = size_of::<Entry<S>>();
+
+    fn vacant(limits: &Arc<Limits>) -> Entry<S> {
+        let conn = Connection::vacant(Arc::clone(limits));
+        Entry { conn, stream: None, protocol: Box::new(Nobody) }
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.conn.id() == ConnId::PLACEHOLDER
+    }
 
     /// Lends everything for one callback.
     #[inline(always)]
@@ -31,15 +44,27 @@ impl<S: System> Entry<S> {
     }
 }
 
-/// A slot may be empty although its id is reserved: a connect is recorded before its entry exists.
+/// The protocol of a vacant slot, which is never called.
+struct Nobody;
+
+impl Protocol for Nobody {
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+/// A slot may be vacant although its id is reserved: a connect is recorded before its entry exists.
+/// What stands in a vacant slot has an id that nothing else has, so that a look-up is one
+/// comparison.
 pub(super) struct Table<S: System> {
-    entries: Vec<Option<Entry<S>>>,
+    entries: Vec<Entry<S>>,
     len: usize,
+    limits: Arc<Limits>,
 }
 
 impl<S: System> Table<S> {
     pub(super) fn new() -> Table<S> {
-        Table { entries: Vec::new(), len: 0 }
+        Table { entries: Vec::new(), len: 0, limits: Arc::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -49,37 +74,35 @@ impl<S: System> Table<S> {
     #[inline(always)]
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Entry<S>> {
         match self.entries.get_mut(id.slot()) {
-            Some(Some(entry)) if entry.conn.id() == id => Some(entry),
+            Some(entry) if entry.conn.id() == id => Some(entry),
             _ => None,
         }
     }
 
     pub(super) fn get(&self, id: ConnId) -> Option<&Entry<S>> {
-        self.entries.get(id.slot())?.as_ref().filter(|entry| entry.conn.id() == id)
+        self.entries.get(id.slot()).filter(|entry| entry.conn.id() == id)
     }
 
     pub(super) fn insert(&mut self, entry: Entry<S>) {
         let slot = entry.conn.id().slot();
         if slot >= self.entries.len() {
-            self.entries.resize_with(slot + 1, || None);
+            let Table { entries, limits, .. } = self;
+            entries.resize_with(slot + 1, || Entry::vacant(limits));
         }
-        debug_assert!(self.entries[slot].is_none(), "slot {slot} has two owners");
-        self.entries[slot] = Some(entry);
+        debug_assert!(self.entries[slot].is_vacant(), "slot {slot} has two owners");
+        self.entries[slot] = entry;
         self.len += 1;
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Entry<S>> {
-        let place = self.entries.get_mut(id.slot())?;
-        if place.as_ref().is_some_and(|entry| entry.conn.id() == id) {
-            self.len -= 1;
-            place.take()
-        } else {
-            None
-        }
+        let Table { entries, limits, .. } = self;
+        let entry = entries.get_mut(id.slot()).filter(|entry| entry.conn.id() == id)?;
+        self.len -= 1;
+        Some(mem::replace(entry, Entry::vacant(limits)))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<S>> {
-        self.entries.iter().flatten()
+        self.entries.iter().filter(|entry| !entry.is_vacant())
     }
 
     pub(super) fn ids(&self) -> Vec<ConnId> {

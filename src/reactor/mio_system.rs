@@ -102,13 +102,18 @@ impl AsFd for MioSystem {
     }
 }
 
-/// Without a branch: which of these are set changes from event to event.
+/// What is told of nearly every connection is readable and writable: the rest is looked at apart.
 #[inline(always)]
 fn flags_of(event: &Event) -> Flags {
+    let ready =
+        Flags::READABLE.when(event.is_readable()) | Flags::WRITABLE.when(event.is_writable());
+    if event.is_read_closed() || event.is_error() { ready | rare_flags_of(event) } else { ready }
+}
+
+#[cold]
+fn rare_flags_of(event: &Event) -> Flags {
     let (closed, faulty) = (event.is_read_closed(), event.is_error());
-    Flags::READABLE.when(event.is_readable())
-        | Flags::WRITABLE.when(event.is_writable())
-        | (Flags::READABLE | Flags::HUNG).when(closed)
+    (Flags::READABLE | Flags::HUNG).when(closed)
         | Flags::FAULTY.when(faulty)
         | Flags::FIN_TOLD.when(closed & !faulty)
 }

@@ -5,6 +5,7 @@
 
 mod accepting;
 mod actor;
+mod budget;
 mod dice;
 mod faults;
 mod flow;

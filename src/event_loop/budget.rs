@@ -1,0 +1,80 @@
+//! How much moves between two polls.
+
+use crate::connection::BULK;
+
+/// Bytes that move in one turn, in and out, for connections that move much at a time.
+const TURN_BYTES: usize = 2 * 1024 * 1024;
+/// Connections of that kind that one turn serves.
+pub(super) const BULK_MAX: usize = 64;
+/// What one step of a handshake counts as: bytes that take about as long.
+const HANDSHAKE: usize = 128 * 1024;
+
+/// What is left of a turn's bytes.
+///
+/// Everything that moves [`BULK`] bytes or more at a time is charged, whichever list it is in, and
+/// each step of a handshake. A connection that has its turn when nothing is left may still move
+/// [`BULK`] bytes: so the interactive ones are served in every turn.
+pub(super) struct Budget {
+    left: usize,
+}
+
+impl Budget {
+    pub(super) fn new() -> Budget {
+        Budget { left: TURN_BYTES }
+    }
+
+    /// A turn begins.
+    #[inline(always)]
+    pub(super) fn begin(&mut self) {
+        self.left = TURN_BYTES;
+    }
+
+    pub(super) fn charge(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+
+    pub(super) fn charge_handshake(&mut self) {
+        self.charge(HANDSHAKE);
+    }
+
+    #[inline(always)]
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// How many of `wanted` bytes one connection may move now.
+    pub(super) fn most(&self, wanted: usize) -> usize {
+        wanted.min(self.left.max(BULK))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_moves_2_mib_and_then_16_kib_for_each_connection() {
+        let mut budget = Budget::new();
+        assert_eq!(budget.most(usize::MAX), 2_097_152);
+        budget.charge(2_097_151);
+        assert!(!budget.is_spent());
+        assert_eq!((budget.most(usize::MAX), budget.most(7)), (16_384, 7));
+        budget.charge(1);
+        assert!(budget.is_spent());
+        budget.charge(usize::MAX);
+        assert_eq!(budget.most(usize::MAX), 16_384);
+        budget.begin();
+        assert_eq!(budget.most(usize::MAX), 2_097_152);
+    }
+
+    #[test]
+    fn sixteen_handshakes_are_a_turn() {
+        let mut budget = Budget::new();
+        for _ in 0..15 {
+            budget.charge_handshake();
+        }
+        assert!(!budget.is_spent());
+        budget.charge_handshake();
+        assert!(budget.is_spent());
+    }
+}

@@ -1,0 +1,211 @@
+//! What moves between two polls: at most 2 MiB for connections that move much at a time, and the
+//! interactive ones come first.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use lariat::sim::{Link, Sim, Socket};
+use lariat::{CloseReason, Context, Input, Outcome, Protocol};
+
+use crate::kit::{Echo, ms, serve};
+
+const TURN_BYTES: u64 = 2 * 1024 * 1024;
+/// One connection's read and write beyond the budget.
+const ONE: u64 = 2 * 256 * 1024;
+/// What a connection may still move when the budget is spent.
+const LITTLE: u64 = 16 * 1024;
+const FLOODERS: usize = 60;
+/// What each of them sends: together many turns of it.
+const FLOOD: usize = 600_000;
+
+fn sim() -> Sim {
+    let mut sim = Sim::new(7);
+    let mut link = Link::default();
+    link.latency = ms(0);
+    link.window = 4_000_000;
+    sim.set_link(link);
+    sim
+}
+
+/// Bytes that the loop has read and written.
+fn moved(sim: &Sim) -> u64 {
+    let metrics = sim.metrics();
+    metrics.bytes_in + metrics.bytes_out
+}
+
+/// The most bytes that one of the next turns moves.
+fn most_in_a_turn(sim: &mut Sim, turns: usize, mut between: impl FnMut(&mut Sim)) -> u64 {
+    let mut most = 0;
+    for _ in 0..turns {
+        let before = moved(sim);
+        sim.turn(Some(ms(1))).unwrap();
+        most = most.max(moved(sim) - before);
+        between(sim);
+    }
+    most
+}
+
+fn flood(clients: &[Socket], reads: bool) {
+    for client in clients {
+        if !reads {
+            client.stop_reading();
+        }
+        client.send(&vec![7; FLOOD]);
+    }
+}
+
+#[test]
+fn c22_a_turn_moves_2_mib_for_those_that_flood() {
+    for reads in [true, false] {
+        let mut sim = sim();
+        let addr = serve(&mut sim, || Echo);
+        let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(addr)).collect();
+        sim.run_for(ms(1)).unwrap();
+        flood(&clients, reads);
+        // The first turns find out who floods: each of those moves little once the rest is spent.
+        let first = most_in_a_turn(&mut sim, 3, |_| {});
+        let little = FLOODERS as u64 * 2 * LITTLE;
+        assert!(first <= TURN_BYTES + ONE + little, "{first} bytes, reads {reads}");
+        let later = most_in_a_turn(&mut sim, 60, |_| {
+            for client in clients.iter().filter(|_| reads) {
+                client.take_received();
+            }
+        });
+        assert!(later <= TURN_BYTES + ONE, "{later} bytes in one turn, reads {reads}");
+        assert!(later >= TURN_BYTES / 2, "{later} bytes: it does work");
+    }
+}
+
+#[test]
+fn a_lone_connection_moves_no_more_than_a_turn_may() {
+    let mut sim = sim();
+    let addr = serve(&mut sim, || Echo);
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    client.send(&vec![7; 4_000_000]);
+    let most = most_in_a_turn(&mut sim, 50, |_| {
+        client.take_received();
+    });
+    assert!((1024 * 1024..=TURN_BYTES + ONE).contains(&most), "{most} bytes");
+}
+
+#[test]
+fn c22_an_interactive_client_is_served_in_the_turn_that_hears_of_it() {
+    let mut sim = sim();
+    let addr = serve(&mut sim, || Echo);
+    let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(addr)).collect();
+    let pinger = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    flood(&clients, true);
+    most_in_a_turn(&mut sim, 5, |_| {});
+    for round in 0..20 {
+        pinger.send(b"ping");
+        sim.turn(Some(ms(1))).unwrap();
+        sim.turn(Some(ms(1))).unwrap();
+        assert_eq!(pinger.take_received(), b"ping", "round {round}");
+        for client in &clients {
+            client.take_received();
+        }
+    }
+}
+
+#[test]
+fn those_that_flood_all_have_their_turn() {
+    let mut sim = sim();
+    let addr = serve(&mut sim, || Echo);
+    let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(addr)).collect();
+    sim.run_for(ms(1)).unwrap();
+    flood(&clients, true);
+    let mut heard = vec![0; FLOODERS];
+    most_in_a_turn(&mut sim, 120, |_| {
+        for (client, heard) in clients.iter().zip(&mut heard) {
+            *heard += client.take_received().len();
+        }
+    });
+    assert!(heard.iter().all(|heard| *heard == FLOOD), "{heard:?}");
+}
+
+/// Writes `bytes` when it opens, and more each time that has drained.
+struct Source {
+    bytes: usize,
+    left: usize,
+}
+
+impl Protocol for Source {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.drained(cx)
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if self.left > 0 {
+            self.left -= 1;
+            cx.write(&vec![7; self.bytes]);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn output_that_nobody_asked_for_is_within_the_turns_bytes() {
+    let mut sim = sim();
+    let addr = serve(&mut sim, || Source { bytes: FLOOD, left: 2 });
+    let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(addr)).collect();
+    let mut heard = 0;
+    let most = most_in_a_turn(&mut sim, 200, |_| {
+        heard += clients.iter().map(|client| client.take_received().len()).sum::<usize>();
+    });
+    // Those that were accepted in one turn may each move little.
+    assert!(most <= TURN_BYTES + ONE + 64 * LITTLE, "{most} bytes in one turn");
+    assert_eq!(heard, FLOODERS * 2 * FLOOD, "all of it arrives");
+}
+
+/// Sends what it hears to everybody.
+struct Broadcast(Rc<Cell<Vec<lariat::ConnId>>>);
+
+impl Protocol for Broadcast {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        let mut everybody = self.0.take();
+        everybody.push(cx.id());
+        self.0.set(everybody);
+        Ok(())
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        let everybody = self.0.take();
+        let own = cx.id();
+        for id in everybody.iter().filter(|id| **id != own) {
+            cx.peer(*id).write(input);
+        }
+        self.0.set(everybody);
+        input.consume_all();
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_>, _: &CloseReason) {}
+}
+
+#[test]
+fn output_for_others_is_within_the_turns_bytes_and_small_output_leaves_at_once() {
+    let mut sim = sim();
+    let everybody: Rc<Cell<Vec<lariat::ConnId>>> = Rc::default();
+    let addr = serve(&mut sim, move || Broadcast(Rc::clone(&everybody)));
+    let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(addr)).collect();
+    sim.run_for(ms(5)).unwrap();
+    clients[0].send(&vec![7; 100_000]);
+    let mut heard = 0;
+    let most = most_in_a_turn(&mut sim, 100, |_| {
+        heard += clients.iter().map(|client| client.take_received().len()).sum::<usize>();
+    });
+    assert!(most <= TURN_BYTES + ONE, "{most} bytes in one turn");
+    assert_eq!(heard, (FLOODERS - 1) * 100_000);
+    clients[1].send(b"small");
+    sim.turn(Some(ms(1))).unwrap();
+    sim.turn(Some(ms(1))).unwrap();
+    let heard = clients.iter().filter(|client| client.take_received() == b"small").count();
+    assert_eq!(heard, FLOODERS - 1, "each in the turn that it was written in");
+}
