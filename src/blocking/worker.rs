@@ -34,6 +34,8 @@ use crate::timer::{Timer, TimerKey};
 /// The shortest time that a thread sleeps.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 pub(super) const MILLISECOND: u64 = 1_000_000;
+/// A deadline that is seen later than this was slept through, by a process that was stopped.
+const LATE: u64 = 50 * MILLISECOND;
 
 /// What kind of thread this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -168,7 +170,8 @@ impl<'a> Worker<'a> {
     /// no thread has seen to it: room for output, input that waits.
     fn is_put_off(&mut self, member: &mut Member, deadline: u64, now: u64) -> bool {
         let Some(socket) = self.cell.socket.get() else { return false };
-        if member.conn.is_stuck() && !member.writing {
+        if member.conn.is_stuck() && !member.writing && now > deadline.saturating_add(LATE) {
+            // Where nothing has slept through it, the system has said that there is no room.
             member.conn.handle_ready(Flags::WRITABLE);
             flush(self.cell, member, &mut self.desk.shared, now);
             if member.conn.poll_deadline_beside(member.writing) > now {

@@ -10,6 +10,7 @@ mod faults;
 mod found;
 mod kit;
 mod listening;
+mod stopped;
 mod stopping;
 mod streams;
 mod stuck;

@@ -2,12 +2,17 @@
 //! thread sleeps in the socket, and must not keep the rest from being seen.
 
 use std::io::Read;
+use std::net::TcpStream;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lariat::blocking::Blocking;
-use lariat::{CloseKind, ConnId, Context, Input, Limits, Note, Outcome, Protocol, Timer};
+use lariat::{
+    CloseKind, ConnId, Context, Deadline, Input, Limits, ListenOptions, Note, Outcome, Protocol,
+    Timer,
+};
+use socket2::{Domain, Socket, Type};
 
 use crate::kit::*;
 
@@ -124,5 +129,72 @@ fn a_note_arrives_while_the_peer_takes_little_by_little() {
     assert_eq!(trail.kind(), CloseKind::Aborted);
     drop(stop);
     reader.join().unwrap();
+    running.finish();
+}
+
+/// Takes nothing of what it is offered; `opened` offers more than a socket takes.
+fn offers() -> Telling {
+    Telling { told: mpsc::channel().0, delay: None }
+}
+
+#[test]
+fn a_write_stall_is_noticed_on_time() {
+    const STALL: Duration = Duration::from_secs(2);
+    let mut driver = Blocking::new();
+    struct Pouring;
+    impl Protocol for Pouring {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            cx.write(&vec![1; 24 * MIB]);
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+    let change = |limits: &mut Limits| {
+        limits.write_stall = STALL;
+        limits.output_max = 32 * MIB;
+    };
+    let (addr, trail) = listen_with(&mut driver, change, || Pouring);
+    let running = start(driver);
+    let silent = client(addr);
+    let reason = trail.reason();
+    assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Write));
+    // Everything that the socket takes it takes at once. A quarter more would be 2.5 s.
+    let age = reason.age();
+    assert!(age >= STALL && age < STALL + STALL / 5, "after {age:?}");
+    drop(silent);
+    running.finish();
+}
+
+#[test]
+fn a_peer_that_reads_slowly_is_not_taken_for_one_that_has_stalled() {
+    const STALL: Duration = Duration::from_millis(1500);
+    let mut driver = Blocking::new();
+    let trail = Trail::default();
+    let mut options = ListenOptions::default();
+    options.limits.write_stall = STALL;
+    options.send_buffer = Some(8 * KIB);
+    let kept = trail.clone();
+    let factory = move |_: &lariat::Incoming| Some(Watched(offers(), kept.clone()));
+    let listener = driver.listen_with("127.0.0.1:0", options, factory).unwrap();
+    let addr = driver.addresses(listener)[0].socket_addr().unwrap();
+    let running = start(driver);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(8 * KIB).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    let mut slow = TcpStream::from(socket);
+    let began = Instant::now();
+    let (mut block, mut left) = (vec![0; 8 * KIB], 2 * MIB);
+    // The pace is the point: each of these reads makes room, and none of them makes much.
+    while began.elapsed() < 3 * STALL {
+        slow.read_exact(&mut block).unwrap();
+        left -= block.len();
+        thread::sleep(STALL / 5);
+    }
+    slow.set_read_timeout(Some(PATIENCE)).unwrap();
+    slow.read_exact(&mut vec![0; left]).unwrap();
+    assert_eq!(trail.names(), "opened");
+    drop(slow);
     running.finish();
 }

@@ -20,6 +20,7 @@ mod outside;
 mod peers;
 mod replacing;
 mod stopping;
+mod stuck;
 mod timers;
 #[path = "../shared/toy.rs"]
 mod toy;

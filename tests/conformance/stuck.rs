@@ -1,0 +1,284 @@
+//! Output that its receiver does not take, while something else is due: nothing waits for it. The
+//! limits that could end a wait instead are so long that a scenario which needs them fails.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use lariat::{ConnId, Input, Limits, Note, Outcome, Timer};
+
+use crate::kit::{Play, Stage, data, everywhere};
+
+const SOON: Timer = Timer::new(1);
+const NEVER: Duration = Duration::from_secs(3600);
+/// Long enough for what is under way to come to rest, so that threads sleep.
+const AT_REST: Duration = Duration::from_millis(150);
+
+/// More than sockets and a network take.
+fn much(stage: &Stage<'_>) -> usize {
+    if stage.is_real() { 20 << 20 } else { 1 << 20 }
+}
+
+fn patient() -> Limits {
+    let mut limits = Limits::default();
+    (limits.write_stall, limits.close_deadline) = (NEVER, NEVER);
+    limits.output_max = 64 << 20;
+    limits
+}
+
+type Id = Arc<OnceLock<ConnId>>;
+
+/// Reads nothing until it is noted.
+fn pausing() -> Play {
+    Play::new()
+        .opened(|cx| {
+            cx.pause_reading();
+            Ok(())
+        })
+        .notified(|cx, _| {
+            cx.resume_reading();
+            Ok(())
+        })
+}
+
+/// Keeps its id, and writes `count` bytes when it opens.
+fn writing(count: usize, id: Id) -> Play {
+    Play::new().opened(move |cx| {
+        let _ = id.set(cx.id());
+        cx.write(&vec![7; count]);
+        Ok(())
+    })
+}
+
+#[test]
+fn b18_a_timer_of_a_callback_fires_while_the_output_of_that_callback_is_stuck() {
+    everywhere(|stage| {
+        let (count, client) = (much(stage), Id::default());
+        let peer = Arc::clone(&client);
+        let addr = stage.serve_with("server", patient(), move || {
+            let peer = Arc::clone(&peer);
+            Play::new()
+                .opened(move |cx| {
+                    cx.write(&vec![7; count]);
+                    cx.set_timer(SOON, Duration::from_millis(30));
+                    Ok(())
+                })
+                // Without it the peer would never read.
+                .timeout(move |cx, _| {
+                    cx.peer(*peer.get().unwrap()).notify(Note::new(()));
+                    cx.close();
+                    Ok(())
+                })
+        });
+        client.set(stage.connect("client", addr, pausing())).unwrap();
+        stage.run();
+        let all = data(&vec![7; count]);
+        let lines = ["opened", "notified", &all, "eof", "closed finished by the peer"];
+        stage.expect("client", &lines);
+        stage.expect("server", &["opened", "timeout of timer 1", "closed finished by us"]);
+    });
+}
+
+#[test]
+fn b18_a_timer_set_while_output_is_stuck_already_fires() {
+    everywhere(|stage| {
+        let (count, server) = (much(stage), Id::default());
+        let id = Arc::clone(&server);
+        let addr = stage.serve_with("server", patient(), move || {
+            writing(count, Arc::clone(&id))
+                .data(|cx, input| {
+                    input.consume_all();
+                    cx.set_timer(SOON, Duration::from_millis(30));
+                    Ok(())
+                })
+                .timeout(|cx, _| {
+                    cx.abort();
+                    Ok(())
+                })
+        });
+        let client = pausing().timeout(|cx, _| {
+            cx.write(b"?");
+            Ok(())
+        });
+        let client = client.opened(|cx| {
+            cx.pause_reading();
+            cx.set_timer(SOON, AT_REST);
+            Ok(())
+        });
+        stage.connect("client", addr, client);
+        stage.run();
+        let lines =
+            ["opened", &data(b"?"), "timeout of timer 1", "closed aborted by us"].map(String::from);
+        stage.expect("server", &lines);
+    });
+}
+
+#[test]
+fn a_note_arrives_while_output_is_stuck_and_nothing_comes() {
+    everywhere(|stage| {
+        let (count, server) = (much(stage), Id::default());
+        let id = Arc::clone(&server);
+        let addr = stage.serve_with("server", patient(), move || {
+            writing(count, Arc::clone(&id)).notified(|cx, _| {
+                cx.abort();
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, pausing());
+        stage.driver.control().set_timer(AT_REST, move |control| {
+            control.peer(*server.get().unwrap()).notify(Note::new(()));
+        });
+        stage.run();
+        stage.expect("server", &["opened", "notified", "closed aborted by us"]);
+    });
+}
+
+#[test]
+fn b19_two_ends_that_both_write_first_and_much_get_everything() {
+    everywhere(|stage| {
+        let count = much(stage);
+        let heard = Arc::new(AtomicUsize::new(0));
+        let sum = Arc::clone(&heard);
+        let talks = move |own: u8, other: u8| {
+            let sum = Arc::clone(&sum);
+            Play::new()
+                .opened(move |cx| {
+                    cx.write(&vec![own; count]);
+                    cx.shutdown_write();
+                    Ok(())
+                })
+                .data(move |_, input| {
+                    assert!(input.iter().all(|byte| *byte == other));
+                    sum.fetch_add(input.len(), Ordering::Relaxed);
+                    input.consume_all();
+                    Ok(())
+                })
+        };
+        let server = talks.clone();
+        let addr = stage.serve_with("server", patient(), move || server(1, 2));
+        stage.connect_with("client", addr, patient(), talks(2, 1));
+        stage.run();
+        for who in ["server", "client"] {
+            let lines = stage.trace.of(who);
+            let last = lines.last().is_some_and(|line| line.starts_with("closed finished"));
+            stage.check(last, &format!("{who} ends in order"));
+        }
+        stage.check(heard.load(Ordering::Relaxed) == 2 * count, "everything arrives");
+    });
+}
+
+/// Passes on what comes.
+fn relay(own: Id, to: Id) -> Play {
+    Play::new()
+        .opened(move |cx| {
+            let _ = own.set(cx.id());
+            Ok(())
+        })
+        .data(move |cx, input: &mut Input<'_>| -> Outcome {
+            cx.peer(*to.get().unwrap()).write(input);
+            input.consume_all();
+            Ok(())
+        })
+}
+
+/// A source, a relay that it writes to, and a receiver that the relay writes to, whose own peer
+/// takes nothing. Returns the ids of the relay and the receiver.
+fn stuck_relay(stage: &mut Stage<'_>) -> (Id, Id) {
+    let count = 2 * much(stage);
+    let (relaying, receiving) = (Id::default(), Id::default());
+    let own = Arc::clone(&receiving);
+    let addr = stage.serve_with("receiver", patient(), move || writing(1, Arc::clone(&own)));
+    stage.connect("silent", addr, pausing());
+    let (own, to) = (Arc::clone(&relaying), Arc::clone(&receiving));
+    let addr =
+        stage.serve_with("relay", patient(), move || relay(Arc::clone(&own), Arc::clone(&to)));
+    let source = Play::new().opened(|cx| {
+        cx.set_timer(SOON, Duration::from_millis(20));
+        Ok(())
+    });
+    let source = source.timeout(move |cx, _| {
+        cx.write(&vec![7; count]);
+        Ok(())
+    });
+    stage.connect_with("source", addr, patient(), source);
+    (relaying, receiving)
+}
+
+#[test]
+fn an_abort_of_a_relay_whose_receiver_is_stuck_is_at_once() {
+    everywhere(|stage| {
+        let (relaying, receiving) = stuck_relay(stage);
+        let handle = stage.driver.handle();
+        stage.driver.control().set_timer(2 * AT_REST, move |control| {
+            handle.abort(*relaying.get().unwrap());
+            control.set_timer(AT_REST, move |control| {
+                control.peer(*receiving.get().unwrap()).abort();
+            });
+        });
+        stage.run();
+        let lines = stage.trace.of("relay");
+        let aborted = lines.last().is_some_and(|line| line == "closed aborted by us");
+        stage.check(aborted, "the relay is aborted");
+        let lines = stage.trace.of("receiver");
+        let aborted = lines.last().is_some_and(|line| line == "closed aborted by us");
+        stage.check(aborted, "the receiver is aborted");
+    });
+}
+
+#[test]
+fn a_relay_goes_on_when_its_receiver_is_gone() {
+    everywhere(|stage| {
+        let (relaying, receiving) = stuck_relay(stage);
+        stage.driver.control().set_timer(2 * AT_REST, move |control| {
+            control.peer(*receiving.get().unwrap()).abort();
+            // It is no longer held: what has come before the close is read, and lost.
+            control.peer(*relaying.get().unwrap()).notify(Note::new(()));
+        });
+        let trace = stage.trace.clone();
+        stage.driver.control().set_timer(4 * AT_REST, move |control| {
+            assert!(!trace.of("relay").is_empty());
+            control.shutdown();
+        });
+        stage.run();
+        let stale = stage.driver.metrics().stale;
+        stage.check(stale > 0, "what the relay writes behind that is for nobody");
+        let lines = stage.trace.of("relay");
+        stage.check(lines.contains(&"notified".to_owned()), "the relay is noted");
+    });
+}
+
+#[test]
+fn a_connection_that_has_paused_reads_no_more_than_input_max() {
+    everywhere(|stage| {
+        let (count, input_max) = (much(stage), 100_000);
+        let mut limits = patient();
+        limits.input_max = input_max;
+        let real = stage.is_real();
+        let addr = stage.serve_with("server", limits, move || {
+            Play::new()
+                .opened(|cx| {
+                    cx.pause_reading();
+                    cx.set_timer(SOON, 2 * AT_REST);
+                    Ok(())
+                })
+                .timeout(|cx, _| {
+                    cx.abort();
+                    Ok(())
+                })
+                .closed(move |_, reason| {
+                    let unread = reason.unread();
+                    assert!(unread <= input_max as u64, "{unread} bytes were read");
+                    assert!(real || unread == 0, "{unread} bytes were read");
+                })
+        });
+        let client = Play::new().opened(move |cx| {
+            cx.write(&vec![7; count]);
+            Ok(())
+        });
+        stage.connect_with("client", addr, patient(), client);
+        stage.run();
+        let panics = stage.driver.metrics().panics;
+        stage.check(panics == 0, "it reads too much");
+        stage.expect("server", &["opened", "timeout of timer 1", "closed aborted by us"]);
+    });
+}
