@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::bell::{Bell, Company, lock};
+use super::bell::{Bell, lock};
 use super::system::TcpStream;
 use crate::connection::{Connection, Flags};
 use crate::handle::Post;
@@ -13,7 +13,7 @@ use crate::id::ConnId;
 use crate::protocol::{Protocol, TimerOwner};
 use crate::reason::{By, CloseKind, ConnectFailure};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::timer::Timers;
 
 /// A connection, its protocol and its socket.
@@ -26,14 +26,12 @@ pub(super) struct Cell {
     pub(super) id: ConnId,
     pub(super) socket: OnceLock<TcpStream>,
     pub(super) member: Mutex<Member>,
-    /// Whether the connection's own thread sleeps in the socket, or is about to, where it hears
-    /// nothing but the socket. Set under the lock of `member`.
-    away: AtomicBool,
     /// Whether the connection's own thread waits for `member`: locks are not fair, and a companion
     /// that is busy would otherwise have it again before the other has woken up.
     pub(super) reader_waits: AtomicBool,
+    /// What the connection's own thread sleeps on. It goes away under the lock of `member`.
     pub(super) reader: Bell,
-    pub(super) company: Company,
+    pub(super) companions: Bell,
     signals: AtomicU8,
     /// Requests of handles, in order; None once the connection is gone.
     mail: Mutex<Option<Vec<Post>>>,
@@ -106,32 +104,12 @@ impl Cell {
                 lingered: false,
                 write_timeout: None,
             }),
-            away: AtomicBool::new(false),
             reader_waits: AtomicBool::new(false),
-            reader: Bell::default(),
-            company: Company::default(),
+            reader: Bell::attended(),
+            companions: Bell::default(),
             signals: AtomicU8::new(0),
             mail: Mutex::new(Some(Vec::new())),
         })
-    }
-
-    // ---- the connection's own thread ---------------------------------------------------------
-
-    /// The connection's own thread is about to sleep in the socket. It holds the lock, and has to
-    /// ask for requests once more when it has given the lock up.
-    pub(super) fn go_away(&self) {
-        self.away.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn come_back(&self) {
-        self.away.store(false, Ordering::Release);
-    }
-
-    /// Whether the connection's own thread hears nothing but the socket. If it does not, it will
-    /// look before it sleeps there.
-    pub(super) fn is_away(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.away.load(Ordering::SeqCst)
     }
 
     // ---- requests ----------------------------------------------------------------------------
@@ -155,12 +133,6 @@ impl Cell {
     #[inline(always)]
     pub(super) fn has_requests(&self) -> bool {
         self.signals.load(Ordering::Acquire) != 0
-    }
-
-    /// Whether requests came before this thread said that it goes away.
-    pub(super) fn is_asked(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.signals.load(Ordering::SeqCst) != 0
     }
 
     /// Takes the mail that has come so far.

@@ -16,12 +16,13 @@ pub(super) fn accompany(hub: &Arc<Hub>, desk: &mut Desk, cell: &Arc<Cell>) {
             Next::End => break,
             Next::Write { byte } => {
                 worker.sleep_for_room(byte);
-                if !cell.company.listen_again() {
-                    return cell.reader.ring();
+                if !cell.companions.come_back() {
+                    cell.reader.call();
+                    return;
                 }
             }
             Next::Wait { until } | Next::Read { until, .. } => {
-                cell.company.wait(until, &worker.desk.shared.clock);
+                cell.companions.wait(until, &worker.desk.shared.clock);
             }
         }
     }
@@ -30,6 +31,6 @@ pub(super) fn accompany(hub: &Arc<Hub>, desk: &mut Desk, cell: &Arc<Cell>) {
         // A connect cannot be woken: nobody else would tell.
         worker.tell_closed();
     }
-    cell.company.leave();
-    cell.reader.ring();
+    cell.companions.leave();
+    cell.reader.call();
 }

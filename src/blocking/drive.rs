@@ -81,7 +81,7 @@ impl Hub {
         if let Some(own) = after.released.iter().position(|holder| *holder == cell.id) {
             after.released.swap_remove(own);
             member.conn.handle_released(cell.id);
-            cell.reader.ring();
+            cell.reader.call();
         }
         after.unheld = member.conn.poll_unheld();
         after.unheld.retain(|queue| *queue != cell.id);

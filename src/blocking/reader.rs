@@ -48,24 +48,23 @@ pub(super) fn connect(hub: &Arc<Hub>, desk: &mut Desk, cell: &Arc<Cell>, dial: &
 impl<'a> Worker<'a> {
     fn connect(&mut self, dial: &Dial) {
         let cell = self.cell;
-        let mut member = lock(&cell.member);
-        // A connection whose end is decided comes here as well, and one that has been cancelled.
-        self.drive_on(&mut member);
-        let most = member.conn.limits().connect.max(SHORTEST);
-        if member.conn.flags().any(Flags::ENDED) {
-            return;
-        }
-        member.connecting = true;
-        cell.go_away();
-        drop(member);
-        if cell.is_asked() {
-            self.hub.call_companion(cell);
-        }
+        let most = loop {
+            let mut member = lock(&cell.member);
+            // A connection whose end is decided comes here as well, and one that was cancelled.
+            self.drive_on(&mut member);
+            if member.conn.flags().any(Flags::ENDED) {
+                return;
+            }
+            if cell.reader.go_away() {
+                member.connecting = true;
+                break member.conn.limits().connect.max(SHORTEST);
+            }
+        };
         self.hub.thread_away();
         let connected = system::connect(dial, most);
         self.hub.thread_back();
         let mut member = lock(&cell.member);
-        cell.come_back();
+        cell.reader.come_back();
         member.connecting = false;
         // A close that came meanwhile is a cancelled connect, whether it succeeded or not.
         self.drive_on(&mut member);
@@ -98,16 +97,13 @@ impl<'a> Worker<'a> {
         loop {
             let next = self.advance();
             let timer = lock(&cell.member).timers.next().filter(|at| *at < u64::MAX);
-            if timer.is_some_and(|at| cell.company.call_by(at)) {
-                self.hub.start_companion(cell);
+            if let Some(at) = timer {
+                self.hub.call_companion(cell, at);
             }
             match next {
                 Next::Read { until, most, stuck } => {
                     if stuck {
-                        self.hub.call_companion(cell);
-                    }
-                    if cell.is_asked() {
-                        continue;
+                        self.hub.call_companion(cell, 0);
                     }
                     if buffer.is_empty() {
                         buffer = vec![0; READ_BUFFER].into_boxed_slice();
@@ -115,12 +111,11 @@ impl<'a> Worker<'a> {
                     self.set_read_timeout(until);
                     let most = most.min(buffer.len());
                     while self.read(&mut buffer[..most]) {}
+                    cell.reader.come_back();
                 }
                 Next::Write { byte } => {
-                    if cell.is_asked() {
-                        self.hub.call_companion(cell);
-                    }
                     self.sleep_for_room(byte);
+                    cell.reader.come_back();
                 }
                 Next::Wait { until } => {
                     let clock = &self.desk.shared.clock;
@@ -134,7 +129,7 @@ impl<'a> Worker<'a> {
         }
         self.desk.buffer = buffer;
         // The companions leave, so that `closed` is the last of it and the counters are whole.
-        while !cell.company.close() {
+        while !cell.companions.close() {
             cell.reader.wait(u64::MAX, &self.desk.shared.clock);
         }
         self.tell_closed();

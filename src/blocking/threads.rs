@@ -80,31 +80,25 @@ impl Hub {
     /// Lets a thread of the connection look at it. Whatever has changed was changed, or a signal
     /// left, before this.
     pub(super) fn nudge(self: &Arc<Hub>, cell: &Arc<Cell>) {
-        if cell.is_away() {
-            self.call_companion(cell);
-        } else {
-            cell.reader.ring();
+        if !cell.reader.call() {
+            self.call_companion(cell, 0);
         }
     }
 
-    /// Lets a companion look at the connection; starts one if none listens.
-    pub(super) fn call_companion(self: &Arc<Hub>, cell: &Arc<Cell>) {
-        if cell.company.call() {
-            self.start_companion(cell);
+    /// Lets a companion look at the connection at `at` or sooner; starts one if none listens.
+    pub(super) fn call_companion(self: &Arc<Hub>, cell: &Arc<Cell>, at: u64) {
+        if !cell.companions.call_or_hire(at) {
+            return;
         }
-    }
-
-    /// Starts a companion that has been counted.
-    pub(super) fn start_companion(self: &Arc<Hub>, cell: &Arc<Cell>) {
         let Err((error, _)) = self.start(Job::Accompany(Arc::clone(cell))) else { return };
         log::error!(target: "lariat::blocking", "cannot start a companion thread: {error}");
-        if cell.company.miss() {
+        if cell.companions.leave() {
             cell.signal(Signal::Alone);
             // Out of whatever its thread sleeps in; it finds the signal before it asks what this
             // meant.
             cell.wake(Shutdown::Both);
         }
-        cell.reader.ring();
+        cell.reader.call();
     }
 
     /// Tells every connection.

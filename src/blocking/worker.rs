@@ -108,12 +108,8 @@ impl<'a> Worker<'a> {
         loop {
             self.desk.shared.metrics.turns += 1;
             self.desk.publish();
-            if self.role == Role::Reader {
-                cell.come_back();
-            } else {
-                while cell.reader_waits.load(Ordering::Acquire) {
-                    thread::yield_now();
-                }
+            while self.role == Role::Companion && cell.reader_waits.load(Ordering::Acquire) {
+                thread::yield_now();
             }
             let mut member = lock(&cell.member);
             let now = self.desk.shared.clock.exact();
@@ -142,7 +138,7 @@ impl<'a> Worker<'a> {
             } else if let Some(next) = self.next(&mut member, now) {
                 drop(member);
                 if mem::take(&mut self.changed) && self.role == Role::Companion {
-                    cell.reader.ring();
+                    cell.reader.call();
                 }
                 return next;
             }
@@ -182,7 +178,7 @@ impl<'a> Worker<'a> {
         let waits = member.conn.may_read() && member.conn.flags().none(Flags::CLOSING);
         let reads =
             self.role == Role::Reader && mem::replace(&mut self.looked, deadline) != deadline;
-        waits && (reads || self.cell.is_away()) && system::has_input(socket)
+        waits && (reads || self.cell.reader.is_away()) && system::has_input(socket)
     }
 
     /// Applies what others have asked for since a thread last looked.
@@ -231,15 +227,12 @@ impl<'a> Worker<'a> {
         let until = member.conn.poll_deadline_beside(member.writing).max(now + MILLISECOND);
         if self.role == Role::Companion {
             let timer = member.timers.next().unwrap_or(u64::MAX);
-            if !stuck || !self.cell.is_away() {
+            if !stuck || !self.cell.reader.is_away() {
                 return Some(Next::Wait { until: until.min(timer.max(now + MILLISECOND)) });
             }
             // Beyond the next timer another companion would have to be started for it.
             let until = until.min(timer.max(now + MILLISECOND));
-            return match self.cell.company.stop_listening() {
-                true => self.go_writing(member, until, now),
-                false => None,
-            };
+            return self.go_writing(member, until, now);
         }
         let reads = member.conn.may_read();
         if stuck && (!reads || !mem::replace(&mut self.impatient, true)) {
@@ -250,8 +243,7 @@ impl<'a> Worker<'a> {
         if most == 0 {
             return Some(Next::Wait { until });
         }
-        self.cell.go_away();
-        Some(Next::Read { until, most, stuck })
+        self.cell.reader.go_away().then_some(Next::Read { until, most, stuck })
     }
 
     // ---- sleeping for room ---------------------------------------------------------------------
@@ -275,11 +267,12 @@ impl<'a> Worker<'a> {
                 Err(error) => log_timeout(&error),
             }
         }
-        member.writing = true;
-        if self.role == Role::Reader {
-            self.cell.go_away();
-        }
-        Some(Next::Write { byte })
+        let bell = match self.role {
+            Role::Reader => &self.cell.reader,
+            Role::Companion => &self.cell.companions,
+        };
+        member.writing = bell.go_away();
+        member.writing.then_some(Next::Write { byte })
     }
 
     /// Sleeps until the socket has taken the byte.
@@ -443,8 +436,8 @@ impl<'a> Worker<'a> {
             shared.metrics.panics += 1;
         }
         if applies {
-            self.cell.reader.ring();
-            self.cell.company.call_present();
+            self.cell.reader.call();
+            self.cell.companions.call();
         }
     }
 

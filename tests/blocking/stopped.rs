@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lariat::blocking::Blocking;
 use lariat::{Context, Input, Outcome, Protocol, Timer};
 
 use crate::kit::*;
