@@ -151,6 +151,13 @@ impl Context<'_> {
         self.conn.want_reset();
     }
 
+    /// Whether the driver is being shut down, as `driver` says at more cost.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shared.stopping
+    }
+
     /// Whether the callback lets another protocol take over.
     #[cfg(feature = "http")]
     pub(crate) fn is_replaced(&self) -> bool {

@@ -374,7 +374,7 @@ impl Response {
         framing: Framing,
         body: &[u8],
     ) {
-        if cx.driver().is_stopping() {
+        if cx.is_stopping() {
             self.keep_no_longer();
         }
         let facts = self.facts;
