@@ -9,9 +9,10 @@
 
 The project is copied to a scratch directory. The copy without a defect must pass: that is the
 control. Then each defect is planted alone and the tests run in this order until one fails: the
-seeded test of the simulator, which stops at the first seed that fails; the scripted tests of the
-simulator; the conformance scenarios; the tests of HTTP, which a defect of HTTP is shown first. A test that hangs is stopped after --timeout seconds and does
-not count: a test must fail by itself.
+seeded test of the simulator, which stops at the first seed that fails and reduces what it has
+found; the scripted tests of the simulator; the conformance scenarios; the tests of HTTP, which a
+defect of HTTP is shown first. A test that hangs is stopped after --timeout seconds and does not
+count: a test must fail by itself.
 
 Ends with 1 when a defect was not found, could not be planted or does not compile.
 """
@@ -21,6 +22,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,9 @@ import tomllib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+# What `check` says of a failure that it has reduced: events before and after, and the seconds.
+REDUCED = re.compile(r"^reduced from (\d+) events in ([\d.]+) s by \d+ runs to (\d+) event", re.M)
+KEPT = re.compile(r"^no event could be left out of (\d+) event.*, tried in ([\d.]+) s", re.M)
 # What a test says when it has failed, or when its own watchdog had to end it.
 FAILED = re.compile(r"^test (\S+) .*FAILED$|^stuck: (\S+)", re.M)
 RANDOM = "general::random_runs_keep_every_rule_and_end"
@@ -71,12 +76,14 @@ class Copy:
     def __init__(self, folder, limit):
         self.folder = folder
         self.limit = limit
+        # Of each failure of the seeded test: see `reduction`.
+        self.reductions = []
         self.env = dict(os.environ, CARGO_INCREMENTAL="1", CARGO_TARGET_DIR=f"{folder}/target")
         for profile in ("DEV", "TEST"):
             self.env[f"CARGO_PROFILE_{profile}_DEBUG"] = "0"
             # With debug assertions, but many more seeds in the same time.
             self.env[f"CARGO_PROFILE_{profile}_OPT_LEVEL"] = "1"
-        for name in ("LARIAT_SEED", "LARIAT_SEEDS"):
+        for name in ("LARIAT_SEED", "LARIAT_SEEDS", "LARIAT_REDUCE"):
             self.env.pop(name, None)
         self.fill()
 
@@ -131,13 +138,29 @@ class Copy:
         return code == 0, text
 
 
+def reduction(output):
+    """Events before a reduction, after it, and the seconds it took; None where there was none."""
+    found = REDUCED.search(output)
+    if found:
+        return int(found[1]), int(found[3]), float(found[2])
+    found = KEPT.search(output)
+    return (int(found[1]), int(found[1]), float(found[2])) if found else None
+
+
 def steps(copy, args, file):
     """The tests, each with a function that names what has failed; `file` has the defect."""
     def seeds():
         passed, output = copy.test(["--test", "sim"], "--exact", RANDOM,
                                    LARIAT_SEEDS=str(args.seeds))
         seed = re.search(r"seed (\d+) failed", output)
-        return passed, f"simulator, seed {seed[1]}" if seed else "simulator, all seeds together"
+        if not seed:
+            return passed, "simulator, all seeds together"
+        found = reduction(output)
+        if not found:
+            return passed, f"simulator, seed {seed[1]}"
+        copy.reductions.append(found)
+        before, after, took = found
+        return passed, f"simulator, seed {seed[1]}: {before} events, {after} after {took} s"
 
     def listed(title, test, *more):
         passed, output = copy.test(test, *more)
@@ -224,6 +247,11 @@ def main():
             bad += missed
             show(name, found or "NOT FOUND", time.monotonic() - began)
         print(f"{len(wanted) - bad} of {len(wanted)} found")
+        if copy.reductions:
+            middle = [statistics.median(column) for column in zip(*copy.reductions)]
+            most = [max(column) for column in zip(*copy.reductions)]
+            print(f"{len(copy.reductions)} reduced: median {middle[0]:.0f} events to "
+                  f"{middle[1]:.0f} in {middle[2]:.1f} s, at most to {most[1]} in {most[2]} s")
     finally:
         if not args.scratch:
             shutil.rmtree(folder, ignore_errors=True)

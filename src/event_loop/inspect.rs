@@ -16,6 +16,11 @@ impl<S: System> EventLoop<S> {
         self.table.get(id)?.conn.decided(self.shared.clock.exact())
     }
 
+    /// Whether it was asked for anything yet.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.shared.metrics.turns > 0 || self.is_busy() || !self.listening.is_empty()
+    }
+
     /// Every connection, with its peer and the end that is decided.
     pub(crate) fn connections(&self) -> Vec<(ConnId, Endpoint, Option<CloseReason>)> {
         let now = self.shared.clock.exact();
@@ -34,8 +39,13 @@ impl<S: System> EventLoop<S> {
         if !self.due.is_empty() {
             return Some(format!("{} timers were taken out and have not run", self.due.len()));
         }
-        for (list, what) in [(&self.ready, "has something to do"), (&self.dirty, "has output")] {
-            if let Some(id) = list.first() {
+        let lists = [
+            (self.ready.first(), "has something to do"),
+            (self.bulk.front(), "has more to move"),
+            (self.dirty.first(), "has output"),
+        ];
+        for (id, what) in lists {
+            if let Some(id) = id {
                 return Some(format!("{id} {what} and is in a list that nobody looks at"));
             }
         }
@@ -60,6 +70,7 @@ impl<S: System> EventLoop<S> {
             entry.conn.handle_ready(Flags::READABLE);
         }
         self.ready.clear();
+        self.bulk.clear();
     }
 
     /// Applies what was asked for outside of callbacks, as the next turn would.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::choices::Kind;
+
 /// How a simulated link carries bytes. Each direction is first in, first out.
 ///
 /// ```
@@ -69,6 +71,25 @@ impl Faults {
     /// No faults: the same as the default.
     pub fn none() -> Faults {
         Faults::default()
+    }
+
+    /// How often this kind goes wrong.
+    pub(super) fn of(&self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Choice => 0,
+            Kind::ShortReads => self.short_reads,
+            Kind::ShortWrites => self.short_writes,
+            Kind::Interrupts => self.interrupts,
+            Kind::Spurious => self.spurious,
+            Kind::Delays => self.delays,
+            Kind::Cuts => self.cuts,
+            Kind::Resets => self.resets,
+            Kind::Vanishes => self.vanishes,
+            Kind::AcceptErrors => self.accept_errors,
+            Kind::ConnectErrors => self.connect_errors,
+            Kind::ClockStalls => self.clock_stalls,
+            Kind::SingleEvents => self.single_events,
+        }
     }
 
     /// Everything that a peer may do and survive: bytes are cut and late, calls are short and

@@ -3,7 +3,9 @@
 //! [`Sim`] runs the very turns of the reactor over sockets that do not exist, so that every order
 //! of events can be had, and had again: the same seed gives the same trace, byte for byte, on every
 //! machine. [`Probe`] tests one protocol alone, [`every_split`] finds the commonest bug of
-//! protocols written by hand, and [`check`] runs a scenario over many seeds.
+//! protocols written by hand, and [`check`] runs a scenario over many seeds: what a scenario draws
+//! from [`Sim::choices`] and all faults are reduced to the least that fails, which is printed with
+//! its events as a test of [`replay`].
 //!
 //! ```
 //! use lariat::sim::{Faults, Sim};
@@ -28,10 +30,15 @@
 //! ```
 
 mod check;
+mod choices;
 mod ends;
 mod faults;
+mod log;
 mod network;
 mod probe;
+mod quiet;
+mod real;
+mod shrink;
 mod socket;
 mod system;
 mod text;
@@ -43,15 +50,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use crate::address::IntoAddress;
 use crate::clock::{Clock, nanos};
 use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Op, Result};
+use crate::error::{Error, ErrorKind, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
@@ -60,15 +67,18 @@ use crate::metrics::Metrics;
 use crate::options::ListenOptions;
 use crate::protocol::{Control, Incoming, Protocol};
 
-pub use check::{check, seeds_from_env};
+pub use check::{check, replay, seeds_from_env};
+pub use choices::Choices;
 pub use faults::{Call, Fault, Faults, Link};
 pub use probe::{Probe, every_split};
 pub use socket::{Acceptor, Socket};
 pub use text::ByteText;
 pub use trace::{Trace, Traced};
 
+use choices::Tape;
 use ends::Ends;
 use network::Network;
+use real::real_now;
 use system::{Shared, SimSystem};
 use wakes::{GRACE, Watch};
 
@@ -86,40 +96,49 @@ pub struct Sim {
 impl Sim {
     /// A simulator with the default [`DriverLimits`].
     pub fn new(seed: u64) -> Sim {
-        Sim::build(seed, DriverLimits::default())
+        Sim::build(Tape::new(seed), DriverLimits::default())
     }
 
     /// A simulator with its own limits.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn with_limits(seed: u64, limits: DriverLimits) -> Result<Sim> {
         limits.validate()?;
-        Ok(Sim::build(seed, limits))
+        Ok(Sim::build(Tape::new(seed), limits))
     }
 
-    fn build(seed: u64, limits: DriverLimits) -> Sim {
-        let shown = Arc::new(AtomicU64::new(0));
-        let network = Rc::new(RefCell::new(Network::new(seed, Arc::clone(&shown))));
-        // Instants cannot be made up; only differences of this one are ever looked at.
-        let start = Instant::now();
-        let woken = Arc::new(AtomicBool::new(false));
-        let wake = Arc::clone(&woken);
-        let wake = Box::new(move || wake.store(true, Ordering::Release));
-        let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
-        let clock = Clock::virtual_at(Arc::clone(&shown), start, SystemTime::UNIX_EPOCH);
-        let system = SimSystem {
-            network: Rc::clone(&network),
-            start,
-            shown,
-            woken,
-            bound: None,
-            ends: Ends::default(),
-            watch: Watch::default(),
-        };
-        let inner = EventLoop::new(system, clock, seed, limits, mailbox);
+    fn build(tape: Tape, limits: DriverLimits) -> Sim {
+        let seed = tape.seed();
+        let network = Rc::new(RefCell::new(Network::new(tape)));
+        let inner = driver(seed, limits, &network);
         Sim { seed, network, inner, buffer: read_buffer(), grace: GRACE }
+    }
+
+    /// Gives a simulator in which nothing has begun other limits: those of a scenario that
+    /// [`check`] runs, or that it draws itself. Handles of before reach nobody any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidLimits`], also once the simulator
+    /// listens, has connected, or has made a turn.
+    pub fn set_limits(&mut self, limits: DriverLimits) -> Result<()> {
+        limits.validate()?;
+        if self.inner.has_begun() {
+            let late = Error::new(ErrorKind::InvalidLimits, Op::Limits);
+            return Err(late.with_detail("the simulator has begun"));
+        }
+        let inner = driver(self.seed, limits, &self.network);
+        let before = std::mem::replace(&mut self.inner, inner);
+        self.inner.shared.strict = before.shared.strict;
+        self.inner.keep_running = before.keep_running;
+        Ok(())
+    }
+
+    /// What a scenario draws from the seed: see [`Choices`].
+    pub fn choices(&self) -> Choices {
+        self.network.borrow().choices.clone()
     }
 
     /// The seed.
@@ -317,7 +336,7 @@ impl Sim {
     /// # Errors
     ///
     /// The address is in use in this simulator, or is none;
-    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the simulator has been shut down.
+    /// [`ErrorKind::Stopped`] once the simulator has been shut down.
     pub fn listen<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,
@@ -331,7 +350,7 @@ impl Sim {
     /// # Errors
     ///
     /// As [`listen`](Sim::listen), and
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits).
+    /// [`ErrorKind::InvalidLimits`].
     pub fn listen_with<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,
@@ -386,6 +405,28 @@ fn address(addr: impl IntoAddress) -> Result<SocketAddr> {
     endpoint.map_err(|error| Error::from_io(Op::Connect, error).with_addr(addr))
 }
 
+/// A driver over the network.
+fn driver(seed: u64, limits: DriverLimits, network: &Shared) -> EventLoop<SimSystem> {
+    let shown = Arc::clone(&network.borrow().shown);
+    // Instants cannot be made up; only differences of this one are ever looked at.
+    let start = real_now();
+    let woken = Arc::new(AtomicBool::new(false));
+    let wake = Arc::clone(&woken);
+    let wake = Box::new(move || wake.store(true, Ordering::Release));
+    let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
+    let clock = Clock::virtual_at(Arc::clone(&shown), start, SystemTime::UNIX_EPOCH);
+    let system = SimSystem {
+        network: Rc::clone(network),
+        start,
+        shown,
+        woken,
+        bound: None,
+        ends: Ends::default(),
+        watch: Watch::default(),
+    };
+    EventLoop::new(system, clock, seed, limits, mailbox)
+}
+
 impl Sealed for Sim {}
 
 impl Driver for Sim {
@@ -414,7 +455,7 @@ impl Driver for Sim {
     }
 
     fn stop_on_signals(&mut self) -> Result<()> {
-        let error = Error::new(crate::error::ErrorKind::Unsupported, Op::Signals);
+        let error = Error::new(ErrorKind::Unsupported, Op::Signals);
         Err(error.with_detail("the simulator has none"))
     }
 }

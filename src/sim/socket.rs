@@ -42,7 +42,8 @@ pub struct Socket {
 
 impl Socket {
     pub(super) fn dial(network: &Shared, addr: SocketAddr) -> Socket {
-        let end = network.borrow_mut().start_connect(addr, None, Some(Raw::default()));
+        let key = network.borrow().choices.new_key();
+        let end = network.borrow_mut().start_connect(addr, None, Some(Raw::default()), key);
         Socket { network: Rc::clone(network), end }
     }
 
@@ -71,7 +72,9 @@ impl Socket {
 
     /// The host disappears: no FIN, no reset, no answer ever again.
     pub fn vanish(&self) {
-        self.network.borrow_mut().vanish(self.end);
+        let mut network = self.network.borrow_mut();
+        network.note_deed(self.end, "vanishes");
+        network.vanish(self.end);
     }
 
     /// Reads nothing any more: the window fills up.
@@ -86,8 +89,10 @@ impl Socket {
     }
 
     fn set_stopped(&self, stopped: bool) {
-        if let Some(raw) = &mut self.network.borrow_mut().endpoints[self.end].raw {
-            raw.stopped = stopped;
+        let mut network = self.network.borrow_mut();
+        let Some(raw) = &mut network.endpoints[self.end].raw else { return };
+        if std::mem::replace(&mut raw.stopped, stopped) != stopped {
+            network.note_deed(self.end, if stopped { "stops reading" } else { "reads again" });
         }
     }
 

@@ -2,31 +2,12 @@
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::time::Duration;
 
 use lariat::sim::{Sim, check};
 use lariat::{CloseReason, Context, Input, Outcome, Protocol};
 
-/// Set for a test that is to fail, so that another one can read what it prints.
-const PLANNED: &str = "LARIAT_PLANNED_FAILURE";
-
-fn is_planned() -> bool {
-    env::var_os(PLANNED).is_some()
-}
-
-/// What the test `name` of this binary prints when it runs alone and fails.
-fn failure_of(name: &str, vars: &[(&str, &str)]) -> String {
-    let mut command = Command::new(env::current_exe().expect("this binary"));
-    command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]);
-    command.env_remove("LARIAT_SEED").env_remove("LARIAT_SEEDS").env("RUST_BACKTRACE", "0");
-    let output = command.env(PLANNED, "1").envs(vars.iter().copied()).output().expect("it runs");
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let summary = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success(), "{name} was to fail: {text}");
-    assert!(summary.contains("0 passed; 1 failed"), "{summary}");
-    text
-}
+use crate::planned::{failure_of, is_planned};
 
 #[test]
 fn check_runs_each_seed_in_a_simulator_of_its_own_and_lets_a_failure_through() {
@@ -86,7 +67,7 @@ fn planned_after_four_ends() {
 #[test]
 fn check_says_of_a_failure_how_to_repeat_it_and_how_each_connection_ended() {
     let name = "checking::planned_after_four_ends";
-    let text = failure_of(name, &[]);
+    let text = failure_of(name, &[("LARIAT_REDUCE", "0")]);
     let expected = "seed 4 failed at 10ms; to repeat it alone:
     LARIAT_SEED=4 cargo test checking::planned_after_four_ends
 its connections:
@@ -123,7 +104,7 @@ fn planned_with_a_crowd() {
 
 #[test]
 fn check_names_the_last_forty_ends_and_forty_of_those_still_open() {
-    let text = failure_of("checking::planned_with_a_crowd", &[]);
+    let text = failure_of("checking::planned_with_a_crowd", &[("LARIAT_REDUCE", "0")]);
     assert!(text.contains("(10 have ended before these)"), "{text}");
     assert!(text.contains("(10 more are open)"), "{text}");
     let lines = |what: &str| text.lines().filter(|line| line.ends_with(what)).count();

@@ -1,8 +1,10 @@
 //! The tools for users' own protocols: `Probe`, `every_split`, `check`.
 
 mod checking;
+mod planned;
 mod probes;
 mod protocols;
+mod shrinking;
 mod splits;
 #[path = "../shared/toy.rs"]
 mod toy;

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use lariat::sim::Choices;
 use lariat::{CloseReason, ConnId, Context, Filter, Input, Note, Outcome, Protocol, Timer};
 
-use crate::dice::Dice;
 use crate::toy::Toy;
-use crate::world::{Shared, Target};
+use crate::world::{Shared, Target, limits};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
@@ -49,7 +49,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) fn any(dice: &mut Dice, targets: &[Target]) -> Kind {
+    pub(crate) fn any(dice: &Choices, targets: &[Target]) -> Kind {
         let count = dice.within(0..3_000);
         match dice.below(17) {
             0 | 1 => Kind::Echo,
@@ -85,8 +85,10 @@ pub(crate) struct Actor {
     kind: Kind,
     /// Bytes still to be sent by itself.
     left: usize,
+    /// What it does by chance.
+    dice: Choices,
     /// Chances of something odd in a callback, of a thousand.
-    odd: u64,
+    odd: u32,
     filter: Option<Toy>,
     /// Whether it stays when the driver stops.
     stays: bool,
@@ -96,16 +98,21 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    pub(crate) fn new(world: &Shared, who: &str, kind: Kind, filter: Option<Toy>) -> Actor {
+    pub(crate) fn new(
+        world: &Shared,
+        who: &str,
+        kind: Kind,
+        filter: Option<Toy>,
+        dice: Choices,
+    ) -> Actor {
         let end = world.borrow_mut().born(who);
-        Actor::at(world, end, kind, filter)
+        Actor::at(world, end, kind, filter, dice)
     }
 
-    fn at(world: &Shared, end: usize, kind: Kind, filter: Option<Toy>) -> Actor {
+    fn at(world: &Shared, end: usize, kind: Kind, filter: Option<Toy>, dice: Choices) -> Actor {
         let mut inside = world.borrow_mut();
         inside.ends[end].filtered |= filter.is_some();
         let _ = write!(inside.ends[end].who, " {kind:?}");
-        let dice = &mut inside.dice;
         let left = match dice.below(10) {
             0..4 => 0,
             4..8 => dice.within(1..3_000),
@@ -120,6 +127,7 @@ impl Actor {
             end,
             kind,
             left,
+            dice,
             odd,
             filter,
             stays,
@@ -129,9 +137,9 @@ impl Actor {
     }
 
     /// A client of `target`, with its filter if need be.
-    pub(crate) fn client(world: &Shared, kind: Kind, target: Target) -> Actor {
-        let key = world.borrow_mut().dice.next() as u8;
-        Actor::new(world, "client", kind, target.filtered.then(|| Toy::client(key)))
+    pub(crate) fn client(world: &Shared, kind: Kind, target: Target, dice: Choices) -> Actor {
+        let key = dice.below(256) as u8;
+        Actor::new(world, "client", kind, target.filtered.then(|| Toy::client(key)), dice)
     }
 
     pub(crate) fn who(&self) -> String {
@@ -172,7 +180,7 @@ impl Actor {
     /// Sends of its own stream until it is congested.
     fn produce(&mut self, cx: &mut Context<'_>) {
         while self.left > 0 && !cx.is_congested() {
-            let most = self.world.borrow_mut().dice.within(1..9_000);
+            let most = 9_000 - self.dice.within(0..9_000);
             let chunk = self.world.borrow().stream(self.end, self.left.min(most));
             self.left -= chunk.len();
             self.write(cx, &chunk);
@@ -191,7 +199,7 @@ impl Actor {
     }
 
     fn soon(&self) -> Duration {
-        let micros = self.world.borrow_mut().dice.pick(&[0, 1, 900, 5_000, 60_000, 400_000]);
+        let micros = self.dice.pick(&[0, 1, 900, 5_000, 60_000, 400_000]);
         Duration::from_micros(micros)
     }
 
@@ -225,11 +233,11 @@ impl Actor {
 
     fn oddity(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.look(cx);
-        let odd = self.world.borrow_mut().dice.chance(self.odd);
+        let odd = self.dice.chance(self.odd);
         if !odd || !self.world.borrow().busy {
             return Ok(());
         }
-        let what = self.world.borrow_mut().dice.below(17);
+        let what = self.dice.below(17);
         match what {
             0 => cx.close(),
             1 => cx.abort(),
@@ -245,7 +253,7 @@ impl Actor {
                 self.set(cx, RESUME, soon);
             }
             6 => {
-                let timer = Timer::new(ODD + (cx.random() % 3) as u16);
+                let timer = Timer::new(ODD + self.dice.below(3) as u16);
                 let soon = self.soon();
                 self.set(cx, timer, soon);
             }
@@ -257,7 +265,7 @@ impl Actor {
             }
             8 => self.connect(cx),
             9 => {
-                let mut limits = self.world.borrow_mut().limits();
+                let mut limits = limits(&self.dice);
                 // What is queued already stays within the bound.
                 limits.output_max = limits.output_max.max(cx.limits().output_max);
                 cx.set_limits(limits)?;
@@ -272,7 +280,7 @@ impl Actor {
 
     /// Does something to somebody.
     fn bother(&self, cx: &mut Context<'_>, what: u64) {
-        let Some(them) = self.world.borrow_mut().somebody() else { return };
+        let Some(them) = self.world.borrow().somebody(&self.dice) else { return };
         let bytes = self.world.borrow().stream(them.0, 100);
         match what {
             12 => cx.peer(them.1).notify(Note::new(7u32)),
@@ -284,23 +292,24 @@ impl Actor {
     }
 
     fn connect(&self, cx: &mut Context<'_>) {
-        let mut world = self.world.borrow_mut();
+        let world = self.world.borrow();
         if world.ends.len() > 60 || world.targets.is_empty() {
             return;
         }
-        let targets = world.targets.clone();
-        let target = world.dice.pick(&targets);
-        let kind = Kind::any(&mut world.dice, &[]);
+        let target = self.dice.pick(&world.targets);
         drop(world);
-        cx.driver().connect_local(target.addr, Actor::client(&self.world, kind, target));
+        let kind = Kind::any(&self.dice, &[]);
+        let client = Actor::client(&self.world, kind, target, self.dice.fork());
+        cx.driver().connect_local(target.addr, client);
     }
 
     fn replace(&self, cx: &mut Context<'_>) {
-        let kind = Kind::any(&mut self.world.borrow_mut().dice, &[]);
+        let kind = Kind::any(&self.dice, &[]);
         if matches!(self.kind, Kind::Relay(_) | Kind::RelayEnd(..)) {
             return;
         }
-        cx.replace_local(Actor::at(&self.world, self.end, kind, None));
+        let dice = self.dice.clone();
+        cx.replace_local(Actor::at(&self.world, self.end, kind, None, dice));
     }
 }
 
@@ -316,7 +325,7 @@ impl Protocol for Actor {
         self.note_greed(cx);
         if let Kind::Relay(target) = self.kind {
             let kind = Kind::RelayEnd(cx.id(), self.end);
-            let child = Actor::client(&self.world, kind, target);
+            let child = Actor::client(&self.world, kind, target, self.dice.fork());
             let end = child.end;
             self.child = Some((cx.driver().connect_local(target.addr, child), end));
         }
@@ -336,7 +345,7 @@ impl Protocol for Actor {
                     self.write(cx, input);
                 }
                 self.consume(input, whole);
-                if matches!(self.kind, Kind::Replacer) && cx.random() % 8 == 0 {
+                if matches!(self.kind, Kind::Replacer) && self.dice.below(8) == 7 {
                     self.replace(cx);
                 }
             }
@@ -375,7 +384,7 @@ impl Protocol for Actor {
                 // What it leaves is shown again when it resumes, without an event.
                 self.consume(input, whole.div_ceil(2));
                 cx.pause_reading();
-                let micros = self.world.borrow_mut().dice.pick(&[0, 1, 900]);
+                let micros = self.dice.pick(&[0, 1, 900]);
                 self.set(cx, RESUME, Duration::from_micros(micros));
             }
             Kind::Relay(_) => {
@@ -389,7 +398,7 @@ impl Protocol for Actor {
                 self.consume(input, whole);
             }
             Kind::Caster => {
-                let them = self.world.borrow_mut().somebody();
+                let them = self.world.borrow().somebody(&self.dice);
                 if let Some((end, id)) = them.filter(|_| cx.bytes_in() <= ECHOED) {
                     self.push_to(cx, (id, end), input);
                 }

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use lariat::sim::{Faults, Link, Sim, Socket, Trace, seeds_from_env};
+use lariat::sim::{Choices, Faults, Link, Sim, Socket, Trace, check};
 use lariat::{Closes, DriverLimits, ListenOptions, Overload, Protocol};
 
 use crate::actor::{Actor, Kind, place};
 use crate::toy::Toy;
 use crate::watchdog::Watchdog;
-use crate::world::{Shared, Target, World};
+use crate::world::{Shared, Target, World, limits};
 
 /// Runs of the ordinary test. `LARIAT_SEEDS` asks for more.
 const SEEDS: u64 = 120;
@@ -20,17 +20,27 @@ const SEEDS: u64 = 120;
 /// More connections than a run ever has.
 const ROOMY: usize = 10_000;
 
-fn driver_limits(world: &Shared) -> DriverLimits {
-    let dice = &mut world.borrow_mut().dice;
+/// The first of each are the roomiest.
+fn driver_limits(dice: &Choices) -> DriverLimits {
     let mut limits = DriverLimits::default();
-    limits.connections_max = dice.pick(&[3, 8, 30, ROOMY]);
+    limits.connections_max = dice.pick(&[ROOMY, 30, 8, 3]);
     limits.overload = dice.pick(&[Overload::Pause, Overload::Shed]);
-    limits.accepts_max = dice.pick(&[1, 3, 64]);
-    limits.timers_max = dice.pick(&[1, 5, 1024]);
-    limits.lingering_max = dice.pick(&[1, 4, 1024]);
-    limits.events_max = dice.pick(&[1, 7, 1024]);
-    limits.drain = Duration::from_millis(dice.pick(&[0, 100, 4_000, 20_000]));
+    limits.accepts_max = dice.pick(&[64, 3, 1]);
+    limits.timers_max = dice.pick(&[1024, 5, 1]);
+    limits.lingering_max = dice.pick(&[1024, 4, 1]);
+    limits.events_max = dice.pick(&[1024, 7, 1]);
+    limits.drain = Duration::from_millis(dice.pick(&[20_000, 4_000, 100, 0]));
     limits
+}
+
+fn link(dice: &Choices) -> Link {
+    let mut link = Link::default();
+    link.latency = Duration::from_micros(dice.pick(&[50, 20_000, 0]));
+    link.window = dice.pick(&[256 << 10, 64 << 10, 1_000, 1]);
+    if dice.chance(300) && link.window >= 1_000 {
+        link.bandwidth = Some(dice.pick(&[1_000_000, 20_000]));
+    }
+    link
 }
 
 fn boxed(trace: Option<&Trace>, actor: Actor) -> Box<dyn Protocol> {
@@ -42,24 +52,22 @@ fn boxed(trace: Option<&Trace>, actor: Actor) -> Box<dyn Protocol> {
 
 /// An end of the test's own.
 struct Raw {
+    dice: Choices,
     socket: Option<Socket>,
     end: usize,
     finished: bool,
 }
 
 impl Raw {
-    fn dial(sim: &Sim, world: &Shared) -> Raw {
-        let target = {
-            let world = &mut *world.borrow_mut();
-            world.dice.pick(&world.targets)
-        };
+    fn dial(sim: &Sim, world: &Shared, dice: Choices) -> Raw {
+        let target = dice.pick(&world.borrow().targets);
         let socket = sim.dial(target.addr);
         let end = world.borrow_mut().born("raw");
         let mut inside = world.borrow_mut();
         inside.ends[end].raw = true;
         inside.ends[end].addrs = Some((socket.local_addr(), socket.peer_addr()));
         drop(inside);
-        Raw { socket: Some(socket), end, finished: false }
+        Raw { dice, socket: Some(socket), end, finished: false }
     }
 
     fn collect(&self, world: &mut World) {
@@ -83,15 +91,15 @@ impl Raw {
     fn end_quietly(&self, world: &mut World) {
         let Some(socket) = &self.socket else { return };
         socket.resume_reading();
-        if self.finished || world.dice.chance(300) {
+        if self.finished || self.dice.chance(300) {
             return;
         }
         // All in one go: there is one event for the bytes and the end.
-        let count = world.dice.within(0..50);
+        let count = self.dice.within(0..50);
         let bytes = world.stream(self.end, count);
         socket.send(&bytes);
         world.ends[self.end].sent.extend(bytes);
-        if world.dice.chance(700) {
+        if self.dice.chance(700) {
             socket.finish();
             world.ends[self.end].finished = true;
         }
@@ -100,32 +108,32 @@ impl Raw {
     fn act(&mut self, world: &mut World) {
         self.collect(world);
         let Some(socket) = &self.socket else { return };
-        match world.dice.below(24) {
-            0..12 if !self.finished => {
-                let most = world.dice.pick(&[1, 10, 2_000, 60_000]);
-                let count = world.dice.within(0..most + 1);
+        match self.dice.below(24) {
+            1..13 if !self.finished => {
+                let most = self.dice.pick(&[1, 10, 2_000, 60_000]);
+                let count = self.dice.within(0..most + 1);
                 let bytes = world.stream(self.end, count);
                 socket.send(&bytes);
                 world.ends[self.end].sent.extend(bytes);
             }
-            12 => {
+            13 => {
                 socket.finish();
                 self.finished = true;
                 world.ends[self.end].finished = true;
             }
-            13 | 14 => socket.stop_reading(),
-            15 | 16 => socket.resume_reading(),
-            17 => socket.read(world.dice.within(0..5_000)),
-            18 if world.dice.chance(300) => {
+            14 | 15 => socket.stop_reading(),
+            16 | 17 => socket.resume_reading(),
+            18 => socket.read(self.dice.within(0..5_000)),
+            19 if self.dice.chance(300) => {
                 world.ends[self.end].cut = true;
                 socket.reset();
                 self.socket = None;
             }
-            19 if world.dice.chance(300) => {
+            20 if self.dice.chance(300) => {
                 world.ends[self.end].cut = true;
                 socket.vanish();
             }
-            20 if world.dice.chance(300) => {
+            21 if self.dice.chance(300) => {
                 world.ends[self.end].gone = true;
                 self.socket = None;
             }
@@ -147,56 +155,50 @@ struct Ran {
     held: u64,
 }
 
-fn run(seed: u64, traced: bool) -> Ran {
-    let world: Shared = Rc::new(RefCell::new(World::new(seed)));
+/// Whether there is one more, of at most so many.
+fn one_more(dice: &Choices, count: usize, most: usize, of_thousand: u32) -> bool {
+    count < most && dice.chance(of_thousand)
+}
+
+fn run(sim: &mut Sim, traced: bool) -> Ran {
+    let dice = sim.choices();
+    let world: Shared = Rc::new(RefCell::new(World::new()));
     let trace = traced.then(Trace::new);
-    let limits = driver_limits(&world);
+    let limits = driver_limits(&dice);
     let drain = limits.drain;
     let roomy = limits.connections_max == ROOMY;
-    let mut sim = Sim::with_limits(seed, limits).unwrap();
-    sim.set_faults(if seed % 2 == 0 { Faults::rough() } else { Faults::harsh() });
-    let mut link = Link::default();
-    {
-        let dice = &mut world.borrow_mut().dice;
-        link.latency = Duration::from_micros(dice.pick(&[0, 50, 20_000]));
-        link.window = dice.pick(&[1, 1_000, 64 << 10, 256 << 10]);
-        if dice.chance(300) {
-            link.bandwidth = Some(dice.pick(&[20_000, 1_000_000]));
-        }
-    }
-    if link.window < 1_000 {
-        link.bandwidth = None;
-    }
+    sim.set_limits(limits).unwrap();
+    let harsh = dice.chance(500);
+    sim.set_faults(if harsh { Faults::harsh() } else { Faults::rough() });
+    let link = link(&dice);
     let slow = link.bandwidth.is_some() || link.window < 64 << 10;
     sim.set_link(link);
 
-    let servers = world.borrow_mut().dice.within(1..4) as u16;
-    for number in 0..servers {
-        serve(&mut sim, &world, number, trace.as_ref());
+    serve(sim, &world, 0, dice.fork(), trace.as_ref());
+    for number in 1.. {
+        if !one_more(&dice, number as usize, 3, 550) {
+            break;
+        }
+        serve(sim, &world, number, dice.fork(), trace.as_ref());
     }
-    let clients = world.borrow_mut().dice.within(0..10);
-    for _ in 0..clients {
-        let (target, kind, limits) = {
-            let world = &mut *world.borrow_mut();
-            let target = world.dice.pick(&world.targets);
-            (target, Kind::any(&mut world.dice, &world.targets), world.limits())
-        };
-        let actor = Actor::client(&world, kind, target);
-        sim.control()
-            .connect_local_with(target.addr, limits.into(), boxed(trace.as_ref(), actor))
-            .unwrap();
+    let mut clients = 0;
+    while one_more(&dice, clients, 10, 850) {
+        clients += 1;
+        connect(sim, &world, dice.fork(), trace.as_ref());
     }
-    let raws = world.borrow_mut().dice.within(0..8);
-    let mut raws: Vec<Raw> = (0..raws).map(|_| Raw::dial(&sim, &world)).collect();
+    let mut raws: Vec<Raw> = Vec::new();
+    while one_more(&dice, raws.len(), 8, 820) {
+        raws.push(Raw::dial(sim, &world, dice.fork()));
+    }
 
     // Faults on: nothing may be wrong.
-    let mut held = 0;
-    let slices = world.borrow_mut().dice.within(5..40);
-    for _ in 0..slices {
+    let (mut held, mut slices) = (0, 0);
+    while one_more(&dice, slices, 40, 970) {
+        slices += 1;
         for raw in &mut raws {
             raw.act(&mut world.borrow_mut());
         }
-        let micros = world.borrow_mut().dice.pick(&[10, 1_000, 30_000, 700_000]);
+        let micros = dice.pick(&[10, 1_000, 30_000, 700_000]);
         sim.run_for(Duration::from_micros(micros)).unwrap();
         let metrics = sim.metrics();
         held += metrics.held;
@@ -211,17 +213,17 @@ fn run(seed: u64, traced: bool) -> Ran {
         raw.end_quietly(&mut world.borrow_mut());
     }
     sim.run_for(Duration::from_secs(5)).unwrap();
-    if roomy && seed % 2 == 0 {
+    if roomy && !harsh {
         raws.iter().for_each(|raw| raw.judge_waiting(&mut world.borrow_mut()));
     }
     // Without resets, vanished hosts and narrow links, all has arrived by now.
-    if seed % 2 == 0 && !slow {
+    if !harsh && !slow {
         raws.iter().for_each(|raw| raw.collect(&mut world.borrow_mut()));
         world.borrow_mut().judge_progress();
     }
     for raw in &mut raws {
         raw.collect(&mut world.borrow_mut());
-        if world.borrow_mut().dice.chance(250) {
+        if raw.dice.chance(250) {
             world.borrow_mut().ends[raw.end].gone = true;
             raw.socket = None;
         }
@@ -257,33 +259,36 @@ fn run(seed: u64, traced: bool) -> Ran {
     }
 }
 
-fn serve(sim: &mut Sim, world: &Shared, number: u16, trace: Option<&Trace>) {
+/// A protocol that connects.
+fn connect(sim: &mut Sim, world: &Shared, dice: Choices, trace: Option<&Trace>) {
+    let targets = world.borrow().targets.clone();
+    let target = dice.pick(&targets);
+    let (kind, limits) = (Kind::any(&dice, &targets), limits(&dice));
+    let actor = boxed(trace, Actor::client(world, kind, target, dice));
+    sim.control().connect_local_with(target.addr, limits.into(), actor).unwrap();
+}
+
+fn serve(sim: &mut Sim, world: &Shared, number: u16, dice: Choices, trace: Option<&Trace>) {
     let mut options = ListenOptions::default();
-    let filtered = {
-        let world = &mut *world.borrow_mut();
-        options.limits = world.limits();
-        options.backlog = world.dice.pick(&[1, 5, 1024]);
-        world.dice.chance(250)
-    };
+    options.limits = limits(&dice);
+    options.backlog = dice.pick(&[1024, 5, 1]);
+    let filtered = dice.chance(250);
+    let kind = Kind::any(&dice, &world.borrow().targets);
     let (shared, trace) = (Rc::clone(world), trace.cloned());
-    let kind = {
-        let world = &mut *world.borrow_mut();
-        Kind::any(&mut world.dice, &world.targets)
-    };
     let listener = sim
         .listen_with(place(number), options, move |incoming| {
             shared.borrow_mut().met_at_listeners.insert(incoming.peer());
             // A factory may refuse, and may panic.
-            let chance = shared.borrow_mut().dice.below(100);
-            match chance {
-                0 => return None,
-                1 => {
+            match dice.below(100) {
+                98 => return None,
+                99 => {
                     shared.borrow_mut().planned_panics += 1;
                     panic!("planned");
                 }
                 _ => {}
             }
-            let actor = Actor::new(&shared, "server", kind, filtered.then(Toy::server));
+            let filter = filtered.then(Toy::server);
+            let actor = Actor::new(&shared, "server", kind, filter, dice.fork());
             Some(boxed(trace.as_ref(), actor))
         })
         .unwrap();
@@ -297,15 +302,11 @@ fn random_runs_keep_every_rule_and_end() {
     let (began, mut seeds, mut time) = (Instant::now(), 0u32, Duration::ZERO);
     let (mut connections, mut bytes, mut held) = (0, 0, 0);
     let mut ends = BTreeMap::new();
-    for seed in seeds_from_env(0..SEEDS) {
-        // A seed that is repeated alone is to be looked at.
-        let alone = std::env::var_os("LARIAT_SEED").is_some();
-        let _watchdog = Watchdog::new(format!("seed {seed} failed"));
-        let ran = std::panic::catch_unwind(|| run(seed, alone)).unwrap_or_else(|panic| {
-            eprintln!("seed {seed} failed; to repeat it alone:");
-            eprintln!("    LARIAT_SEED={seed} cargo test --test sim random_runs");
-            std::panic::resume_unwind(panic)
-        });
+    // A seed that is repeated alone is to be looked at.
+    let alone = std::env::var_os("LARIAT_SEED").is_some();
+    check(0..SEEDS, |sim| {
+        let _watchdog = Watchdog::new(format!("seed {} failed", sim.seed()));
+        let ran = run(sim, alone);
         seeds += 1;
         time += ran.virtual_time;
         connections += ran.connections;
@@ -314,7 +315,7 @@ fn random_runs_keep_every_rule_and_end() {
         for (kind, count) in counts(&ran.closes) {
             *ends.entry(kind).or_insert(0) += count;
         }
-    }
+    });
     let real = began.elapsed().as_secs_f64().max(1e-9);
     println!(
         "{seeds} seeds in {real:.1} s: {:.0} seeds per second; {connections} connections, {bytes} \
@@ -352,7 +353,7 @@ fn counts(closes: &Closes) -> [(&'static str, u64); 11] {
 fn the_same_seed_gives_the_same_trace_twice() {
     crate::quiet_planned_panics();
     for seed in 0..12 {
-        let (first, second) = (run(seed, true), run(seed, true));
+        let [first, second] = [Sim::new(seed), Sim::new(seed)].map(|mut sim| run(&mut sim, true));
         assert_eq!(first, second, "seed {seed}");
     }
 }

@@ -6,7 +6,7 @@
 mod accepting;
 mod actor;
 mod budget;
-mod dice;
+mod driver;
 mod faults;
 mod flow;
 mod found;

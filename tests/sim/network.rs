@@ -1,11 +1,8 @@
 //! The made-up network does what Linux does, and what the test tells it to.
 
-use std::time::Duration;
-
 use lariat::sim::{Call, Fault, Link, Sim, Socket, Trace};
 use lariat::{
-    CloseKind, CloseReason, Context, Driver, DriverLimits, ErrorKind, Input, Outcome, Overload,
-    Protocol, Timer,
+    CloseKind, CloseReason, Context, ErrorKind, Input, Outcome, Overload, Protocol, Timer,
 };
 
 use crate::kit::{Echo, Reasons, Sink, ms, serve, serve_with, sim_with, stream};
@@ -437,116 +434,6 @@ fn a_script_counts_from_the_call_that_comes_next() {
     sim.run_for(ms(1)).unwrap();
     assert_eq!(client.take_received(), b"onefour");
     assert_eq!(sim.metrics().callbacks - before, 2, "two bytes, and the other two");
-}
-
-// ---- the simulator as a driver ------------------------------------------------------------------
-
-#[test]
-fn a_late_write_fails_a_strict_simulator_and_is_counted_by_any_other() {
-    struct Late;
-    impl Protocol for Late {
-        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-            cx.close();
-            cx.write(input);
-            Ok(())
-        }
-    }
-    for strict in [false, true] {
-        let mut sim = Sim::new(3);
-        sim.strict(strict);
-        let addr = serve(&mut sim, || Late);
-        let client = sim.dial(addr);
-        client.send(b"word");
-        let run = std::panic::AssertUnwindSafe(|| sim.run_for(ms(1)).unwrap());
-        let panic = std::panic::catch_unwind(run).err();
-        let message = panic.and_then(|panic| panic.downcast_ref::<String>().cloned());
-        assert_eq!(message.is_some(), strict);
-        assert!(message.is_none_or(|message| message.ends_with("(Sim::strict, seed 3)")));
-        assert_eq!(sim.metrics().refused_bytes, 4);
-    }
-}
-
-#[test]
-fn a_turn_waits_no_longer_than_it_is_told_to() {
-    struct Sleeper;
-    impl Protocol for Sleeper {
-        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-            cx.set_timer(Timer::new(1), ms(500));
-            Ok(())
-        }
-        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
-            Ok(())
-        }
-        fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
-            cx.close();
-            Ok(())
-        }
-    }
-    let mut sim = Sim::new(1);
-    let addr = serve(&mut sim, || Sleeper);
-    let _client = sim.dial(addr);
-    sim.run_for(ms(1)).unwrap();
-    let began = sim.now();
-    sim.turn(Some(ms(20))).unwrap();
-    assert_eq!(sim.now() - began, ms(20));
-    sim.turn(Some(Duration::ZERO)).unwrap();
-    assert_eq!(sim.now() - began, ms(20));
-    let fired = sim.run_until(|sim| sim.metrics().timers > 0).unwrap();
-    let took = sim.now();
-    assert!(fired && (ms(500)..=ms(502)).contains(&took), "{took:?}");
-    // Nothing more comes of it: the condition is never met.
-    assert!(!sim.run_until(|sim| sim.metrics().timers > 1_000).unwrap());
-}
-
-#[test]
-fn a_simulator_without_anything_to_do_is_over_unless_it_is_to_keep_running() {
-    let mut sim = Sim::new(5);
-    assert_eq!((sim.seed(), sim.now(), sim.is_over(), sim.is_quiet()), (5, ms(0), true, true));
-    sim.keep_running(true);
-    assert!(!sim.is_over() && sim.is_quiet());
-    sim.run().unwrap();
-    assert!(!sim.handle().is_ended());
-    sim.handle().shutdown();
-    sim.run().unwrap();
-    assert!(sim.is_over() && sim.handle().is_ended());
-    assert!(format!("{sim:?}").starts_with("Sim { seed: 5, now: "));
-}
-
-#[test]
-fn limits_that_contradict_one_another_make_no_simulator() {
-    let mut limits = DriverLimits::default();
-    limits.connections_max = 0;
-    let refused = Sim::with_limits(1, limits).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::InvalidLimits);
-}
-
-#[test]
-fn a_simulator_has_no_signals() {
-    let driver: &mut dyn Driver = &mut Sim::new(1);
-    let refused = driver.stop_on_signals().unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported);
-    assert_eq!(refused.to_string(), "cannot take over signals: the simulator has none");
-}
-
-#[test]
-fn a_trace_has_a_line_for_each_callback_with_who_and_when() {
-    let mut sim = Sim::new(1);
-    let trace = Trace::new();
-    let wrap = trace.clone();
-    let addr = serve(&mut sim, move || wrap.wrap("echo", Echo));
-    let client = sim.dial(addr);
-    client.send(b"hel");
-    sim.run_for(ms(1)).unwrap();
-    client.send(b"lo");
-    client.finish();
-    sim.run().unwrap();
-    let expected = "0.000050 echo opened\n\
-                    0.000100 echo data 5 bytes a430d84680aabd0b\n\
-                    0.001050 echo eof\n\
-                    0.001050 echo closed finished by the peer\n";
-    assert_eq!(trace.text(), expected);
-    assert_eq!(format!("{trace:?}"), expected);
-    assert!(trace.of("nobody").is_empty());
 }
 
 #[test]

@@ -4,12 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use lariat::sim::{Faults, Link, Sim, Socket, Trace};
+use lariat::sim::{Choices, Faults, Link, Sim, Socket, Trace};
 use lariat::{
     CloseKind, CloseReason, ConnId, Context, Deadline, Input, Note, Outcome, Protocol, Timer,
 };
 
-use crate::dice::Dice;
 use crate::kit::{Count, Echo, Sink, add, ms, serve, serve_with, sim_with};
 
 type Ids = Rc<RefCell<Vec<ConnId>>>;
@@ -228,13 +227,13 @@ fn c3_the_rest_of_the_batch_is_served_after_a_stop_inside_a_callback() {
 fn c4_one_callback_in_a_hundred_panics_and_the_others_lose_nothing() {
     crate::quiet_planned_panics();
     struct Shaky {
-        dice: Rc<RefCell<Dice>>,
+        dice: Choices,
         panicked: Rc<RefCell<Vec<ConnId>>>,
         closed: Count,
     }
     impl Shaky {
         fn shake(&self, cx: &Context<'_>) {
-            if self.dice.borrow_mut().chance(10) {
+            if self.dice.chance(10) {
                 self.panicked.borrow_mut().push(cx.id());
                 panic!("planned");
             }
@@ -264,11 +263,11 @@ fn c4_one_callback_in_a_hundred_panics_and_the_others_lose_nothing() {
     let count = if cfg!(debug_assertions) { 300 } else { 1_000 };
     let mut sim = Sim::new(4);
     sim.set_faults(Faults::rough());
-    let dice = Rc::new(RefCell::new(Dice::new(4)));
+    let dice = sim.choices();
     let (panicked, closed): (Rc<RefCell<Vec<ConnId>>>, Count) = (Rc::default(), Rc::default());
     let (all, ends) = (Rc::clone(&panicked), Rc::clone(&closed));
     let addr = serve(&mut sim, move || Shaky {
-        dice: Rc::clone(&dice),
+        dice: dice.clone(),
         panicked: Rc::clone(&all),
         closed: Rc::clone(&ends),
     });
@@ -407,7 +406,7 @@ fn c8_a_zero_timer_set_again_in_timeout_fires_once_per_turn_and_starves_nobody()
 #[test]
 fn c9_a_clock_that_stands_still_or_jumps_makes_no_timer_early() {
     struct Careful {
-        dice: Dice,
+        dice: Choices,
         due: Option<Instant>,
         fired: Count,
         early: Count,
@@ -441,8 +440,9 @@ fn c9_a_clock_that_stands_still_or_jumps_makes_no_timer_early() {
         sim.set_faults(faults);
         let (fired, early): (Count, Count) = (Rc::default(), Rc::default());
         let (fires, earlies) = (Rc::clone(&fired), Rc::clone(&early));
+        let dice = sim.choices();
         let addr = serve(&mut sim, move || Careful {
-            dice: Dice::new(seed),
+            dice: dice.fork(),
             due: None,
             fired: Rc::clone(&fires),
             early: Rc::clone(&earlies),

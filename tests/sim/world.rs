@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
+use lariat::sim::Choices;
 use lariat::{CloseKind, CloseReason, ConnId, Endpoint, FilterFailure, Limits};
-
-use crate::dice::Dice;
 
 pub(crate) type Shared = Rc<RefCell<World>>;
 
@@ -50,7 +50,6 @@ pub(crate) struct Target {
 }
 
 pub(crate) struct World {
-    pub(crate) dice: Dice,
     pub(crate) ends: Vec<End>,
     pub(crate) targets: Vec<Target>,
     pub(crate) planned_panics: u64,
@@ -65,10 +64,36 @@ pub(crate) struct World {
     pub(crate) busy: bool,
 }
 
+/// Limits of a connection; the first of each are the roomiest.
+pub(crate) fn limits(dice: &Choices) -> Limits {
+    let mut limits = Limits::default();
+    limits.high_mark = dice.pick(&[65_536, 16_000, 3_000, 100, 1, 0]);
+    limits.low_mark = match dice.below(3) {
+        0 => limits.high_mark / 4,
+        1 => 0,
+        _ => limits.high_mark,
+    };
+    limits.output_max = dice.pick(&[8 << 20, 300_000, 20_000]).max(limits.high_mark);
+    limits.input_max = dice.pick(&[1 << 20, 70_000, 1_000, 64]);
+    limits.read_budget = dice.pick(&[256 << 10, 20_000, 1_000, 100]);
+    limits.write_budget = dice.pick(&[1 << 20, 20_000, 1_000, 100]);
+    limits.notes_max = dice.pick(&[64, 3, 1]);
+    let time = || Duration::from_millis(dice.pick(&[30_000, 3_000, 500, 50]));
+    limits.connect = time();
+    limits.handshake = time();
+    limits.write_stall = time();
+    limits.close_deadline = time();
+    limits.linger_idle = time();
+    limits.linger_total = time();
+    if dice.chance(300) {
+        limits.idle = Some(time());
+    }
+    limits
+}
+
 impl World {
-    pub(crate) fn new(seed: u64) -> World {
+    pub(crate) fn new() -> World {
         World {
-            dice: Dice::new(seed),
             ends: Vec::new(),
             targets: Vec::new(),
             planned_panics: 0,
@@ -110,7 +135,7 @@ impl World {
     }
 
     /// An open connection, any.
-    pub(crate) fn somebody(&mut self) -> Option<(usize, ConnId)> {
+    pub(crate) fn somebody(&self, dice: &Choices) -> Option<(usize, ConnId)> {
         let open: Vec<(usize, ConnId)> = self
             .ends
             .iter()
@@ -118,35 +143,7 @@ impl World {
             .filter(|(_, end)| end.closed == 0)
             .filter_map(|(number, end)| Some((number, end.id?)))
             .collect();
-        if open.is_empty() { None } else { Some(self.dice.pick(&open)) }
-    }
-
-    pub(crate) fn limits(&mut self) -> Limits {
-        let dice = &mut self.dice;
-        let mut limits = Limits::default();
-        limits.high_mark = dice.pick(&[0, 1, 100, 3_000, 16_000, 65_536]);
-        limits.low_mark = match dice.below(3) {
-            0 => 0,
-            1 => limits.high_mark / 4,
-            _ => limits.high_mark,
-        };
-        limits.output_max = dice.pick(&[20_000, 300_000, 8 << 20]).max(limits.high_mark);
-        limits.input_max = dice.pick(&[64, 1_000, 70_000, 1 << 20]);
-        limits.read_budget = dice.pick(&[100, 1_000, 20_000, 256 << 10]);
-        limits.write_budget = dice.pick(&[100, 1_000, 20_000, 1 << 20]);
-        limits.notes_max = dice.pick(&[1, 3, 64]);
-        let times = [50, 500, 3_000, 30_000];
-        let time = |dice: &mut Dice| std::time::Duration::from_millis(dice.pick(&times));
-        limits.connect = time(dice);
-        limits.handshake = time(dice);
-        limits.write_stall = time(dice);
-        limits.close_deadline = time(dice);
-        limits.linger_idle = time(dice);
-        limits.linger_total = time(dice);
-        if dice.chance(300) {
-            limits.idle = Some(time(dice));
-        }
-        limits
+        if open.is_empty() { None } else { Some(dice.pick(&open)) }
     }
 
     // ---- the rules ---------------------------------------------------------------------------

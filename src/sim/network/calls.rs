@@ -6,11 +6,12 @@ use super::{Event, Network, Progress, Segment};
 use crate::clock::nanos;
 use crate::connection::Flags;
 use crate::id::ConnId;
+use crate::sim::choices::Kind;
 use crate::sim::faults::Call;
 
 impl Network {
     pub(in crate::sim) fn register(&mut self, end: usize, token: ConnId) -> io::Result<()> {
-        self.fault(Call::Register)?;
+        self.fault(Call::Register, Some(end))?;
         self.endpoints[end].token = Some(token);
         // As the kernel does: what is ready at the registration is told.
         let endpoint = &self.endpoints[end];
@@ -37,19 +38,19 @@ impl Network {
     }
 
     pub(in crate::sim) fn read(&mut self, end: usize, buffer: &mut [u8]) -> io::Result<usize> {
-        let bound = self.fault(Call::Read)?;
+        let bound = self.fault(Call::Read, Some(end))?;
         let available = self.endpoints[end].arrived.len().min(buffer.len());
         if available == 0 {
             return self.read_end(end);
         }
         let mut count = available;
-        if self.random.chance(self.faults.short_reads) {
-            count = 1 + self.random.below(available as u64) as usize;
+        if let Some(less) = self.roll(Some(end), Kind::ShortReads, available as u64 - 1) {
+            count = 1 + less as usize;
         }
         count = count.min(bound.unwrap_or(usize::MAX)).max(1);
         if count < available && count < buffer.len() {
             // To the driver a short read means that nothing follows: the rest arrives later.
-            let at = self.now + 1 + self.delay();
+            let at = self.now + 1 + self.delay(Some(end));
             self.events.arm(at, Event::Ready(end, Flags::READABLE));
         }
         let endpoint = &mut self.endpoints[end];
@@ -79,7 +80,7 @@ impl Network {
     pub(super) fn open_window(&mut self, end: usize) {
         let Some(other) = self.endpoints[end].other else { return };
         if self.endpoints[other].write_blocked {
-            let at = self.now + nanos(self.endpoints[end].link.latency) + self.delay();
+            let at = self.now + nanos(self.endpoints[end].link.latency) + self.delay(Some(end));
             self.events.arm(at, Event::Ready(other, Flags::WRITABLE));
         }
         self.send_raw(other);
@@ -92,7 +93,7 @@ impl Network {
     }
 
     pub(in crate::sim) fn write(&mut self, end: usize, bytes: &[&[u8]]) -> io::Result<usize> {
-        let bound = self.fault(Call::Write)?;
+        let bound = self.fault(Call::Write, Some(end))?;
         let endpoint = &mut self.endpoints[end];
         if let Some(errno) = endpoint.error.take() {
             endpoint.reset_seen = true;
@@ -106,15 +107,16 @@ impl Network {
             return Ok(0);
         }
         let mut count = wanted.min(self.window(end));
-        if count > 0 && self.random.chance(self.faults.short_writes) {
-            count = 1 + self.random.below(count as u64) as usize;
+        let less = (count as u64).saturating_sub(1);
+        if let Some(less) = self.roll(Some(end), Kind::ShortWrites, less) {
+            count = 1 + less as usize;
         }
         count = count.min(bound.unwrap_or(usize::MAX));
         if count < wanted {
             self.endpoints[end].write_blocked = true;
             if self.window(end) > count {
                 // Nobody will read to make room: the network has some by itself, a little later.
-                let at = self.now + 1 + self.delay();
+                let at = self.now + 1 + self.delay(Some(end));
                 self.events.arm(at, Event::Ready(end, Flags::WRITABLE));
             }
         }

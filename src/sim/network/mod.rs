@@ -1,20 +1,24 @@
 //! The made-up network: endpoints, what is under way between them, and the order of events.
 
 mod calls;
+mod chance;
 mod raw;
 mod wire;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::choices::{Choices, Kind, Owner, Source, Tape};
 use super::faults::{Call, Fault, Faults, Link, Scripted};
+use super::log::{Log, What};
 use crate::clock::nanos;
 use crate::connection::Flags;
 use crate::id::ConnId;
-use crate::random::Random;
 use crate::timer::Timers;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -84,6 +88,8 @@ pub(super) struct Endpoint {
     counted: bool,
     /// The host is gone: nothing arrives, nothing leaves.
     vanished: bool,
+    /// Where its faults are drawn from.
+    source: Source,
     pub(super) raw: Option<Raw>,
 }
 
@@ -105,8 +111,15 @@ pub(super) struct Network {
     /// Polls since time last moved.
     standing: u32,
     /// The time that the driver sees: it may stand still for a while.
-    shown: Arc<AtomicU64>,
-    random: Random,
+    pub(super) shown: Arc<AtomicU64>,
+    pub(super) tape: Rc<RefCell<Tape>>,
+    /// Where the scenario and what the test dials draw from.
+    pub(super) choices: Choices,
+    source: Source,
+    /// What happens, where somebody is going to look.
+    pub(super) log: Option<Log>,
+    /// Calls that are left to a run that may have no end.
+    pub(super) calls_left: Option<u64>,
     pub(super) faults: Faults,
     pub(super) link: Link,
     script: Vec<Scripted>,
@@ -128,12 +141,18 @@ pub(super) enum Edge {
 }
 
 impl Network {
-    pub(super) fn new(seed: u64, shown: Arc<AtomicU64>) -> Network {
+    pub(super) fn new(tape: Tape) -> Network {
+        let log = tape.records().then(Log::default);
+        let tape = Rc::new(RefCell::new(tape));
         Network {
             now: 0,
             standing: 0,
-            shown,
-            random: Random::new(seed ^ 0x6E65_7477_6F72_6B00),
+            shown: Arc::default(),
+            choices: Choices::root(&tape),
+            tape,
+            source: Source::new(Owner::Network),
+            log,
+            calls_left: None,
             faults: Faults::none(),
             link: Link::default(),
             script: Vec::new(),
@@ -150,26 +169,6 @@ impl Network {
 
     pub(super) fn script(&mut self, call: Call, nth: u64, fault: Fault) {
         self.script.push(Scripted { call, nth: self.calls[call as usize] + nth, fault });
-    }
-
-    /// What the script and chance have for this call: an error, or a bound on its bytes.
-    fn fault(&mut self, call: Call) -> Result<Option<usize>, io::Error> {
-        let nth = self.calls[call as usize];
-        self.calls[call as usize] += 1;
-        let scripted = self.script.iter().position(|s| s.call == call && s.nth == nth);
-        match scripted.map(|at| self.script.swap_remove(at).fault) {
-            Some(Fault::Error(errno)) => return Err(io::Error::from_raw_os_error(errno)),
-            Some(Fault::Short(bytes)) => return Ok(Some(bytes)),
-            None => {}
-        }
-        if call != Call::Register && self.random.chance(self.faults.interrupts) {
-            return Err(io::Error::from_raw_os_error(libc::EINTR));
-        }
-        Ok(None)
-    }
-
-    fn delay(&mut self) -> u64 {
-        if self.random.chance(self.faults.delays) { self.random.below(20 * MILLISECOND) } else { 0 }
     }
 
     fn free_port(&mut self) -> u16 {
@@ -214,7 +213,7 @@ impl Network {
     /// The accept of a driver, with everything that can go wrong, and with so many descriptors in
     /// reserve.
     pub(super) fn accept(&mut self, addr: SocketAddr, reserve: usize) -> io::Result<usize> {
-        self.fault(Call::Accept)?;
+        self.fault(Call::Accept, None)?;
         // As Linux does: the descriptor is looked for before the newcomer.
         if self.descriptors >= self.descriptors_max.saturating_add(reserve) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
@@ -223,20 +222,19 @@ impl Network {
         if !waiting {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if self.random.chance(self.faults.accept_errors) {
-            if self.random.chance(500) {
-                let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-                let errno = lacking[self.random.below(4) as usize];
-                return Err(io::Error::from_raw_os_error(errno));
+        let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        let fleeting = [libc::ECONNABORTED, libc::EPROTO, libc::ENETDOWN, libc::EPERM];
+        if let Some(way) = self.roll(None, Kind::AcceptErrors, 8) {
+            let way = way as usize;
+            if way < 4 {
+                return Err(io::Error::from_raw_os_error(lacking[way]));
             }
             if let Some(end) = self.take_newcomer(addr) {
                 // The newcomer itself has failed: it is gone from the queue.
                 self.endpoints[end].reset_on_close = true;
                 self.close(end);
             }
-            let fleeting = [libc::ECONNABORTED, libc::EPROTO, libc::ENETDOWN, libc::EPERM];
-            let errno = fleeting[self.random.below(4) as usize];
-            return Err(io::Error::from_raw_os_error(errno));
+            return Err(io::Error::from_raw_os_error(fleeting[way - 4]));
         }
         self.take_newcomer(addr).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
@@ -260,15 +258,15 @@ impl Network {
         addr: SocketAddr,
         from: Option<SocketAddr>,
     ) -> io::Result<usize> {
-        self.fault(Call::Connect)?;
+        self.fault(Call::Connect, None)?;
         if self.descriptors >= self.descriptors_max {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        let failure = self.random.chance(self.faults.connect_errors);
-        let end = self.start_connect(addr, from, None);
+        let key = self.tape.borrow_mut().connect_key(&mut self.source);
+        let end = self.start_connect(addr, from, None, key);
         self.count(end);
-        if failure {
-            let errno = match self.random.below(3) {
+        if let Some(way) = self.roll(Some(end), Kind::ConnectErrors, 3) {
+            let errno = match way {
                 0 => libc::ECONNREFUSED,
                 1 => libc::EHOSTUNREACH,
                 _ => {
@@ -288,6 +286,7 @@ impl Network {
         remote: SocketAddr,
         from: Option<SocketAddr>,
         raw: Option<Raw>,
+        key: u32,
     ) -> usize {
         let ip = if remote.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { remote.ip() };
         let mut local = from.unwrap_or_else(|| SocketAddr::new(ip, 0));
@@ -295,8 +294,10 @@ impl Network {
             local.set_port(self.free_port());
         }
         let latency = nanos(self.link.latency);
-        let end = self.add(local, remote, Progress::Connecting, raw);
-        let at = self.now + latency + self.delay();
+        let source = Source::new(Owner::Connecting(key));
+        let end = self.add(local, remote, Progress::Connecting, raw, source);
+        self.note(What::Connects(local, remote));
+        let at = self.now + latency + self.delay(Some(end));
         self.events.arm(at, Event::Handshake(end));
         end
     }
@@ -318,6 +319,7 @@ impl Network {
         remote: SocketAddr,
         progress: Progress,
         raw: Option<Raw>,
+        source: Source,
     ) -> usize {
         self.endpoints.push(Endpoint {
             local,
@@ -339,6 +341,7 @@ impl Network {
             closed: false,
             counted: false,
             vanished: false,
+            source,
             raw,
         });
         self.endpoints.len() - 1
@@ -349,7 +352,7 @@ impl Network {
         endpoint.progress = Progress::Failed;
         endpoint.error = Some(errno);
         let flags = Flags::READABLE | Flags::WRITABLE | Flags::HUNG | Flags::FAULTY;
-        let at = self.now + nanos(self.link.latency) + self.delay();
+        let at = self.now + nanos(self.link.latency) + self.delay(Some(end));
         self.events.arm(at, Event::Ready(end, flags));
     }
 
@@ -367,20 +370,21 @@ impl Network {
                 self.events.arm(self.now + 100 * MILLISECOND, Event::Handshake(end));
             }
             Some(true) => {
-                let other = self.add(remote, local, Progress::Open, None);
+                let source = Source::new(Owner::Accepted(self.endpoints[end].source.key()));
+                let other = self.add(remote, local, Progress::Open, None, source);
                 self.endpoints[other].other = Some(end);
                 self.endpoints[end].other = Some(other);
                 self.endpoints[end].progress = Progress::Open;
-                let at = self.now + nanos(self.link.latency) + self.delay();
+                let at = self.now + nanos(self.link.latency) + self.delay(Some(end));
                 self.events.arm(at, Event::Ready(end, Flags::WRITABLE));
+                let told = self.now + self.delay(Some(other));
                 if let Some(listener) = self.listeners.get_mut(&remote) {
                     listener.backlog.push_back(other);
                     if let (Some(number), false) = (listener.number, listener.raw) {
-                        let at = self.now + self.delay();
-                        self.events.arm(at, Event::Newcomer(number));
+                        self.events.arm(told, Event::Newcomer(number));
                     }
                 }
-                if self.random.chance(self.faults.vanishes) {
+                if self.roll(Some(end), Kind::Vanishes, 1).is_some() {
                     self.endpoints[end].vanished = true;
                 }
                 self.send_raw(end);
@@ -404,7 +408,7 @@ impl Network {
 
     /// Waits for events: moves time to the next one, at most to `until`, and hands over what waits.
     pub(super) fn poll(&mut self, until: Option<u64>) -> io::Result<Vec<Edge>> {
-        if let Err(error) = self.fault(Call::Poll) {
+        if let Err(error) = self.fault(Call::Poll, None) {
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
@@ -431,15 +435,12 @@ impl Network {
             }
         }
         self.standing = if self.now > before { 0 } else { self.standing.saturating_add(1) };
-        if !self.random.chance(self.faults.clock_stalls) {
+        if self.roll(None, Kind::ClockStalls, 1).is_none() {
             self.shown.store(self.now, Ordering::Relaxed);
         }
-        if self.random.chance(self.faults.spurious) {
-            self.add_spurious();
-        }
-        let count =
-            if self.random.chance(self.faults.single_events) { 1 } else { self.edges.len() };
-        let count = count.min(self.edges.len());
+        self.add_spurious();
+        let single = self.edges.len() > 1 && self.roll(None, Kind::SingleEvents, 1).is_some();
+        let count = if single { 1 } else { self.edges.len() };
         Ok(self.edges.drain(..count).collect())
     }
 
@@ -455,16 +456,18 @@ impl Network {
     }
 
     fn add_spurious(&mut self) {
-        let tokens: Vec<ConnId> = self.endpoints.iter().filter_map(|end| end.token).collect();
-        if tokens.is_empty() {
+        if self.faults.spurious == 0 {
             return;
         }
-        let id = tokens[self.random.below(tokens.len() as u64) as usize];
-        let flags = match self.random.below(3) {
-            0 => Flags::READABLE,
-            1 => Flags::WRITABLE,
-            _ => Flags::READABLE | Flags::WRITABLE,
-        };
-        self.edges.push_back(Edge::Connection(id, flags));
+        let tokens: Vec<ConnId> = self.endpoints.iter().filter_map(|end| end.token).collect();
+        let ways = 3 * tokens.len() as u64;
+        if let Some(way) = self.roll(None, Kind::Spurious, ways) {
+            let flags = match way % 3 {
+                0 => Flags::READABLE,
+                1 => Flags::WRITABLE,
+                _ => Flags::READABLE | Flags::WRITABLE,
+            };
+            self.edges.push_back(Edge::Connection(tokens[way as usize / 3], flags));
+        }
     }
 }

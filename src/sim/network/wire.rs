@@ -3,18 +3,20 @@
 use super::{Edge, Event, Network, Segment};
 use crate::clock::nanos;
 use crate::connection::Flags;
+use crate::sim::choices::Kind;
+use crate::sim::log::What;
 
 impl Network {
     pub(super) fn send(&mut self, end: usize, bytes: Vec<u8>) {
         let mut rest = bytes;
-        if rest.len() > 1 && self.random.chance(self.faults.cuts) {
-            let at = 1 + self.random.below(rest.len() as u64 - 1) as usize;
-            let tail = rest.split_off(at);
+        let places = (rest.len() as u64).saturating_sub(1);
+        if let Some(place) = self.roll(Some(end), Kind::Cuts, places) {
+            let tail = rest.split_off(1 + place as usize);
             self.transmit(end, Segment::Bytes(rest));
             rest = tail;
         }
         self.transmit(end, Segment::Bytes(rest));
-        if self.random.chance(self.faults.resets) {
+        if self.roll(Some(end), Kind::Resets, 1).is_some() {
             self.transmit(end, Segment::Reset);
             // The end that was reset by the network learns of it as well.
             self.break_end(end, libc::ECONNRESET);
@@ -23,7 +25,7 @@ impl Network {
 
     pub(super) fn transmit(&mut self, from: usize, segment: Segment) {
         let Some(to) = self.endpoints[from].other else { return };
-        let delay = self.delay();
+        let delay = self.delay(Some(from));
         let endpoint = &mut self.endpoints[to];
         let bytes = match &segment {
             Segment::Bytes(bytes) => bytes.len(),
@@ -50,6 +52,13 @@ impl Network {
         }
         let endpoint = &mut self.endpoints[to];
         let Some(segment) = endpoint.under_way.pop_front() else { return };
+        let (from, here) = (endpoint.remote, endpoint.local);
+        self.note(match &segment {
+            Segment::Bytes(bytes) => What::Bytes(from, here, bytes.len()),
+            Segment::Fin => What::Fin(from, here),
+            Segment::Reset => What::Reset(from, here),
+        });
+        let endpoint = &mut self.endpoints[to];
         match segment {
             Segment::Bytes(bytes) => {
                 endpoint.under_way_bytes -= bytes.len();
@@ -96,7 +105,7 @@ impl Network {
 
     pub(super) fn tell(&mut self, end: usize, flags: Flags) {
         if self.endpoints[end].token.is_some() {
-            let delay = self.delay();
+            let delay = self.delay(Some(end));
             if delay == 0 {
                 self.edge(end, flags);
             } else {

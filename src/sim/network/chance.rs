@@ -1,0 +1,111 @@
+//! What goes wrong by itself: drawn from the choices of the run, and written into its log.
+
+use std::io;
+
+use super::{MILLISECOND, Network};
+use crate::sim::choices::Kind;
+use crate::sim::faults::{Call, Fault};
+use crate::sim::log::What;
+
+/// A delay is shorter than this.
+const DELAY: u64 = 20 * MILLISECOND;
+
+impl Network {
+    /// What the script and chance have for this call: an error, or a bound on its bytes. `end` is
+    /// whose call it is, where it is somebody's.
+    pub(super) fn fault(
+        &mut self,
+        call: Call,
+        end: Option<usize>,
+    ) -> Result<Option<usize>, io::Error> {
+        self.spend_call();
+        let nth = self.calls[call as usize];
+        self.calls[call as usize] += 1;
+        let scripted = self.script.iter().position(|s| s.call == call && s.nth == nth);
+        match scripted.map(|at| self.script.swap_remove(at).fault) {
+            Some(Fault::Error(errno)) => return Err(io::Error::from_raw_os_error(errno)),
+            Some(Fault::Short(bytes)) => return Ok(Some(bytes)),
+            None => {}
+        }
+        if call != Call::Register && self.roll(end, Kind::Interrupts, 1).is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EINTR));
+        }
+        Ok(None)
+    }
+
+    /// A run with other choices than those of its seed may have no end, or be of no interest. It is
+    /// left here and nowhere else: a call is never made while something is dropped.
+    fn spend_call(&mut self) {
+        assert!(self.log.as_ref().is_none_or(|log| !log.is_full()), "too much happens in this run");
+        if let Some(left) = &mut self.calls_left {
+            assert!(*left > 0, "this run makes too many calls");
+            *left -= 1;
+        }
+    }
+
+    /// Calls of the driver so far.
+    pub(in crate::sim) fn calls_made(&self) -> u64 {
+        self.calls.iter().sum()
+    }
+
+    /// Whether a fault happens, at an end or to the network as a whole, and in which of so many
+    /// ways.
+    pub(super) fn roll(&mut self, end: Option<usize>, kind: Kind, ways: u64) -> Option<u64> {
+        let of_thousand = self.faults.of(kind);
+        if of_thousand == 0 {
+            return None;
+        }
+        let source = match end {
+            Some(end) => &mut self.endpoints[end].source,
+            None => &mut self.source,
+        };
+        let way = self.tape.borrow_mut().fault(source, kind, of_thousand, ways)?;
+        if self.log.is_some() {
+            let place = end.map_or(String::new(), |end| {
+                let end = &self.endpoints[end];
+                format!(" at {}, peer {}", end.local, end.remote)
+            });
+            let what = match kind {
+                Kind::Delays => format!("a delay of {} us{place}", way / 1000),
+                _ => format!("{}{place}", sentence(kind)),
+            };
+            self.note(What::Fault(what));
+        }
+        Some(way)
+    }
+
+    pub(super) fn delay(&mut self, end: Option<usize>) -> u64 {
+        self.roll(end, Kind::Delays, DELAY).unwrap_or(0)
+    }
+
+    pub(super) fn note(&mut self, what: What) {
+        if let Some(log) = &mut self.log {
+            log.push(self.now, what);
+        }
+    }
+
+    /// Where the log is kept, what the test does at its own end.
+    pub(in crate::sim) fn note_deed(&mut self, end: usize, what: &'static str) {
+        if self.log.is_some() {
+            let local = self.endpoints[end].local;
+            self.note(What::Does(local, what));
+        }
+    }
+}
+
+fn sentence(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Choice | Kind::Delays => kind.name(),
+        Kind::ShortReads => "a read returns less than there is",
+        Kind::ShortWrites => "a write takes less than fits",
+        Kind::Interrupts => "a call is interrupted",
+        Kind::Spurious => "an event without a cause",
+        Kind::Cuts => "a segment is cut in two",
+        Kind::Resets => "a reset by the network",
+        Kind::Vanishes => "the host vanishes",
+        Kind::AcceptErrors => "an accept fails",
+        Kind::ConnectErrors => "the connect fails",
+        Kind::ClockStalls => "the clock stands still",
+        Kind::SingleEvents => "one event alone is reported",
+    }
+}
