@@ -63,6 +63,8 @@ impl Called<'_> {
     }
 
     pub(crate) fn closed(self, reason: &CloseReason) {
+        let now = self.shared.clock.exact();
+        self.conn.tap_closed(reason, now);
         self.run_cold(Callback::Closed, &mut |protocol, cx| {
             protocol.closed(cx, reason);
             Ok(())

@@ -88,6 +88,7 @@ mod signals;
 pub mod sim;
 mod socket;
 mod sync;
+mod tap;
 mod timer;
 
 pub use address::{Address, IntoAddress};
@@ -107,6 +108,7 @@ pub use protocol::{
 #[cfg(feature = "http")]
 pub use protocols::http;
 pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
+pub use tap::{Tap, Tapped};
 pub use timer::Timer;
 
 /// Bytes that are shared instead of copied, of the crate [`bytes`].

@@ -23,7 +23,7 @@ struct Layer {
 #[rustfmt::skip]
 const LAYERS: [Layer; 8] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
-        modules: &["id", "error", "limits", "buffer", "timer", "filter", "reason", "clock",
+        modules: &["id", "error", "limits", "buffer", "timer", "filter", "tap", "reason", "clock",
             "metrics", "note", "random", "date", "guard", "grammar",
             "address", "endpoint", "options", "sync", "admission", "episode"] },
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],

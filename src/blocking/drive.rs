@@ -179,11 +179,12 @@ pub(super) fn send_own(
     if whole == 0 {
         return;
     }
+    let now = shared.clock.exact();
+    shared.output.tap(shown, &mut member.conn, now);
     let lost = Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::ENDED | Flags::BROKEN;
     if member.conn.flags().any(lost) || member.conn.has_panicked() {
         return member.conn.lose_output(whole);
     }
-    let now = shared.clock.exact();
     let slice = shared.output.slice(shown).filter(|_| member.conn.sends_directly());
     let mut sent = 0;
     if let (Some(bytes), Some(socket)) = (slice, cell.socket.get()) {

@@ -110,6 +110,9 @@ impl Connection {
             }
         }
         if gained > 0 {
+            self.tap_unread(gained, tick);
+        }
+        if gained > 0 && self.flags.none(Flags::ENDED) {
             self.note_unread();
         }
         self.handle_progress(result, By::Peer, tick);

@@ -78,11 +78,13 @@ impl Flags {
     pub(crate) const STOPPING_DUE: Flags = Flags(1 << 27);
 
     /// The system has told of the peer's FIN, though nothing may have read it.
-    pub(crate) const FIN_TOLD: Flags = Flags(1 << 31);
+    pub(crate) const FIN_TOLD: Flags = Flags(1 << 45);
     /// The limits were changed: the deadlines may be others.
     pub(crate) const LIMITS_CHANGED: Flags = Flags(1 << 29);
     /// In a list of connections that have something to do.
     pub(crate) const LISTED: Flags = Flags(1 << 28);
+    /// A tap is shown what comes and goes.
+    pub(crate) const TAPPED: Flags = Flags(1 << 31);
     /// It moved much when it was last served: others come first.
     pub(crate) const BULK: Flags = Flags(1 << 30);
 
@@ -140,12 +142,14 @@ impl Flags {
             | Self::FILTERED.0
             | Self::CLOSING.0
             | Self::BROKEN.0
+            | Self::TAPPED.0
             | Self::HANDSHAKING.0,
     );
     /// After a callback: when of these `WRITABLE` alone is set, there is nothing to do but send.
     pub(crate) const SETTLED_GATE: Flags = Flags(
         Self::WRITABLE.0
             | Self::READABLE.0
+            | Self::TAPPED.0
             | Self::CLOSE_WANTED.0
             | Self::ABORT_WANTED.0
             | Self::FIN_WANTED.0

@@ -73,6 +73,10 @@ impl Connection {
             return self.filter_input(bytes, pool, tick);
         }
         self.bytes_in += bytes.len() as u64;
+        self.tap_received(bytes, tick);
+        if self.flags.any(Flags::ENDED) {
+            return self.discard(bytes.len(), tick);
+        }
         self.queues_mut().unread.push(bytes, pool);
         self.note_unread();
     }

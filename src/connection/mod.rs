@@ -13,6 +13,7 @@ mod input;
 mod output;
 mod rare;
 mod steps;
+mod tapping;
 #[cfg(test)]
 mod tests;
 mod timers;

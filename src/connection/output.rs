@@ -57,6 +57,11 @@ impl Connection {
             return Queued::Refused;
         }
         let fits = !matches!(written, Written::TooMany(_)) && self.check_marks(count);
+        match &written {
+            Written::Copied(bytes) if fits => self.tap_sent(bytes, tick),
+            Written::Shared(bytes) if fits => self.tap_sent(bytes, tick),
+            _ => {}
+        }
         let queued = match written {
             Written::Copied(bytes) if fits => self.queue(bytes, pool, tick),
             Written::Shared(bytes) if fits => self.queue_shared(bytes, tick),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::ending::End;
 use super::filtering::Filtered;
+use super::tapping::Tapping;
 use super::timers::Armed;
 use super::{Connection, Flags};
 use crate::buffer::{ByteQueue, SendQueue};
@@ -18,6 +19,7 @@ pub(crate) struct Rare {
     pub(super) queues: Option<Box<Queues>>,
     pub(super) timers: Armed,
     pub(super) filtered: Option<Box<Filtered>>,
+    pub(super) tap: Option<Box<Tapping>>,
     pub(super) end: Option<Box<End>>,
     /// When the present phase (connecting, handshake, closing) began.
     pub(super) phase: u64,
@@ -63,6 +65,7 @@ impl Rare {
         self.queues.is_none()
             && self.timers.is_empty()
             && self.filtered.is_none()
+            && self.tap.is_none()
             && self.end.is_none()
             && self.counted == Counted::default()
     }

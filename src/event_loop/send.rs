@@ -22,6 +22,7 @@ impl<S: System> EventLoop<S> {
             return self.shared.output.clear();
         }
         let Some(entry) = self.table.get_mut(id) else { return self.shared.output.clear() };
+        self.shared.output.tap(shown, &mut entry.conn, self.shared.clock.tick());
         let lost = Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::ENDED | Flags::BROKEN;
         if entry.conn.flags().any(lost) || entry.conn.has_panicked() {
             entry.conn.lose_output(self.shared.output.len());

@@ -14,6 +14,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 #[cfg(feature = "http")]
 use crate::reason::CloseKind;
+use crate::tap::Tap;
 use crate::timer::Timer;
 
 /// What can be asked of a socket, whatever the driver.
@@ -70,6 +71,15 @@ impl Context<'_> {
     /// The local address, asked from the system; None once the socket is gone.
     pub fn local_addr(&self) -> Option<Endpoint> {
         self.socket.local_addr().ok()
+    }
+
+    /// Shows the clear bytes of this connection to `tap` from now on, in the place of an earlier
+    /// tap: for capture. A tap that is set in [`opened`](Protocol::opened) sees all of them; what
+    /// the running `data` is shown is not shown to it. It stays when another protocol takes over.
+    pub fn set_tap(&mut self, tap: impl Tap + 'static) {
+        let local = self.local_addr();
+        let (since, wall) = (self.shared.clock.exact(), self.shared.clock.wall());
+        self.conn.put_tap(Box::new(tap), local, since, wall);
     }
 
     /// What the filter under this connection tells of its session, if it is a `T`: who the peer is,

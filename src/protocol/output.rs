@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::connection::{Connection, Flags};
 use crate::guard::drop_guarded;
 
 /// Above this capacity the cork is given back after use.
@@ -147,6 +148,16 @@ impl Output {
         }
         if from < self.cork.len() {
             take(Part::Copied(&self.cork[from..]));
+        }
+    }
+
+    /// Shows the output to the tap of `conn`, if it has one.
+    pub(crate) fn tap(&self, shown: &[u8], conn: &mut Connection, tick: u64) {
+        if conn.flags().any(Flags::TAPPED) {
+            self.for_each(shown, |part| match part {
+                Part::Copied(bytes) => conn.tap_sent(bytes, tick),
+                Part::Shared(bytes) => conn.tap_sent(bytes, tick),
+            });
         }
     }
 

@@ -21,6 +21,7 @@ mod peers;
 mod replacing;
 mod stopping;
 mod stuck;
+mod taps;
 mod timers;
 #[path = "../shared/toy.rs"]
 mod toy;
