@@ -70,9 +70,9 @@ build() {
     }
 }
 
-# Sets COMMAND from the first argument of a script: a name (lariat, blocking, companions, own_bytes,
-# bare_mio, std_threads, tokio_ct) or a whole command with {port} in it. Builds the load generator and what the
-# name stands for.
+# Sets COMMAND from the first argument of a script: a name (lariat, blocking, companions, with_timer,
+# with_filter, own_bytes, bare_mio, std_threads, tokio_ct) or a whole command with {port} in it. Builds
+# the load generator and what the name stands for.
 # REPLIES is what the server answers with, for the load generator.
 choose() {
     REPLIES=${REPLIES:-echo}
@@ -89,15 +89,15 @@ choose() {
             --target-dir "$ROOT/target" --example echo_blocking
         COMMAND="$ROOT/target/release/examples/echo_blocking --addr 127.0.0.1:{port} --max-conns 10000 -q"
         ;;
-    own_bytes | companions)
+    own_bytes | companions | with_timer | with_filter)
         build cargo build --release --manifest-path "$HERE/own_bytes/Cargo.toml" \
             --target-dir "$HERE/target"
         COMMAND="$BIN/$1 {port}"
-        [ "$1" = companions ] || REPLIES=own
+        [ "$1" != own_bytes ] || REPLIES=own
         ;;
     bare_mio | std_threads | tokio_ct) COMMAND="$BIN/$1 {port}" ;;
     *{port}*) COMMAND=$1 ;;
-    *) fail "not a server: '$1'. Give lariat, blocking, companions, own_bytes, bare_mio, std_threads, tokio_ct or a command with {port}" ;;
+    *) fail "not a server: '$1'. Give lariat, blocking, companions, with_timer, with_filter, own_bytes, bare_mio, std_threads, tokio_ct or a command with {port}" ;;
     esac
 }
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # memory.sh [SERVER]   resident bytes of the server per idle connection
 #
-# SERVER: lariat (default), blocking, companions (blocking, with a timer on each connection),
-# bare_mio, std_threads, tokio_ct, or a command with {port} in it. Connections held:
-# CONNECTIONS=10000; fewer for the servers of threads.
+# SERVER: lariat (default), with_timer and with_filter (a timer, or a filter that changes nothing, on
+# each connection), blocking, companions (blocking, with a timer on each connection), bare_mio,
+# std_threads, tokio_ct, or a command with {port} in it. Connections held: CONNECTIONS=10000; fewer
+# for the servers of threads.
 #
 # Prints one line for connections that were never used and one for connections that carried 64 KiB
 # each, for a fresh server each: bytes per connection while they are held, what is left per

@@ -113,6 +113,9 @@ impl Flags {
     pub(crate) const LATE: Flags = Flags(1 << 43);
     /// A late write has been logged.
     pub(crate) const WARNED: Flags = Flags(1 << 41);
+    /// The metrics count it as paused, and as held.
+    pub(crate) const COUNTED_PAUSED: Flags = Flags(1 << 46);
+    pub(crate) const COUNTED_HELD: Flags = Flags(1 << 47);
     /// `data` left input while output was congested: it is shown again after `drained`.
     pub(crate) const LEFT: Flags = Flags(1 << 44);
 

@@ -23,8 +23,8 @@ pub(crate) struct Rare {
     pub(super) end: Option<Box<End>>,
     /// When the present phase (connecting, handshake, closing) began.
     pub(super) phase: u64,
-    /// What of this connection is in the gauges of the metrics.
-    counted: Counted,
+    /// The unsent bytes that the metrics count.
+    buffered: usize,
 }
 
 /// What waits.
@@ -41,13 +41,6 @@ pub(crate) struct Queues {
     pub(crate) holding: Vec<ConnId>,
     /// Connections that this one's queue holds.
     pub(crate) holders: Vec<ConnId>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Counted {
-    buffered: usize,
-    paused: bool,
-    held: bool,
 }
 
 impl Queues {
@@ -67,7 +60,7 @@ impl Rare {
             && self.filtered.is_none()
             && self.tap.is_none()
             && self.end.is_none()
-            && self.counted == Counted::default()
+            && self.buffered == 0
     }
 }
 
@@ -155,21 +148,29 @@ impl Connection {
 
     /// Brings the gauges of the metrics up to date.
     pub(crate) fn account(&mut self, metrics: &mut Metrics) {
-        let now = if self.flags.any(Flags::ENDED) {
-            Counted::default()
+        let ended = self.flags.any(Flags::ENDED);
+        let buffered = if ended { 0 } else { self.unsent() };
+        let before = self.rare().map_or(0, |rare| rare.buffered);
+        if buffered != before {
+            metrics.buffered = metrics.buffered - before as u64 + buffered as u64;
+            self.rare_mut().buffered = buffered;
+        }
+        self.count_flag(Flags::PAUSED, Flags::COUNTED_PAUSED, &mut metrics.paused);
+        self.count_flag(Flags::HELD, Flags::COUNTED_HELD, &mut metrics.held);
+    }
+
+    /// Brings one gauge up to date; `counted` says whether this connection is in it.
+    fn count_flag(&mut self, flag: Flags, counted: Flags, gauge: &mut u64) {
+        let now = self.flags.any(flag) && self.flags.none(Flags::ENDED);
+        if now == self.flags.any(counted) {
+            return;
+        }
+        if now {
+            *gauge += 1;
+            self.flags.set(counted);
         } else {
-            Counted {
-                buffered: self.unsent(),
-                paused: self.flags.any(Flags::PAUSED),
-                held: self.flags.any(Flags::HELD),
-            }
-        };
-        let before = self.rare().map_or_else(Counted::default, |rare| rare.counted);
-        if now != before {
-            metrics.buffered = metrics.buffered - before.buffered as u64 + now.buffered as u64;
-            metrics.paused = metrics.paused - u64::from(before.paused) + u64::from(now.paused);
-            metrics.held = metrics.held - u64::from(before.held) + u64::from(now.held);
-            self.rare_mut().counted = now;
+            *gauge -= 1;
+            self.flags.clear(counted);
         }
     }
 }
