@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes};
-
-use crate::guard::drop_guarded;
+use crate::guard::GuardedBytes;
 
 /// Copied output is kept in chunks of at most this many bytes, so that a queue gives memory back
 /// while it drains.
@@ -52,7 +50,7 @@ impl ChunkPool {
 #[derive(Debug)]
 enum Chunk {
     Copied { bytes: Vec<u8>, sent: usize },
-    Shared(Bytes),
+    Shared(GuardedBytes),
 }
 
 impl Chunk {
@@ -107,7 +105,7 @@ impl SendQueue {
     }
 
     /// Puts `bytes` at the end without copying.
-    pub(crate) fn push_shared(&mut self, bytes: Bytes) {
+    pub(crate) fn push_shared(&mut self, bytes: GuardedBytes) {
         if !bytes.is_empty() {
             self.len += bytes.len();
             self.chunks.push_back(Chunk::Shared(bytes));
@@ -152,11 +150,7 @@ impl SendQueue {
             count -= unsent;
             match self.chunks.pop_front() {
                 Some(Chunk::Copied { bytes, .. }) => pool.give(bytes),
-                // The bytes may have an owner of the user's, whose drop may panic.
-                Some(Chunk::Shared(bytes)) => {
-                    drop_guarded(bytes);
-                }
-                None => {}
+                Some(Chunk::Shared(_)) | None => {}
             }
         }
     }
@@ -253,7 +247,7 @@ mod tests {
     fn gather_stops_at_the_number_of_bytes_asked_for() {
         let mut queue = SendQueue::default();
         queue.push(b"abcdef", &mut ChunkPool::default());
-        queue.push_shared(Bytes::from_static(b"ghi"));
+        queue.push_shared(GuardedBytes::new(&b"ghi"[..]));
         let mut slices = [IoSlice::new(&[]); 4];
         let count = queue.gather(&mut slices, 7);
         assert_eq!(count, 2);
@@ -397,7 +391,7 @@ mod tests {
                         if call == 0 {
                             queue.push(&bytes, &mut pool);
                         } else {
-                            queue.push_shared(bytes.into());
+                            queue.push_shared(GuardedBytes::new(bytes));
                         }
                     }
                     _ => {

@@ -1,13 +1,11 @@
 //! The only place that calls a protocol: events in, wishes out, errors and panics contained.
 
-use std::sync::Arc;
-
 use crate::connection::{Connection, Consumed};
 use crate::filter::Filter;
 use crate::guard::{Panic, guarded};
 use crate::note::Note;
 use crate::protocol::{Callback, Context, Input, Outcome, Protocol, Shared, SocketInfo};
-use crate::reason::{By, CloseKind, CloseReason};
+use crate::reason::{By, Cause, CloseKind, CloseReason};
 use crate::timer::Timer;
 
 /// A connection and its protocol, as a driver lends them for one callback.
@@ -80,7 +78,7 @@ impl Called<'_> {
                 shared.metrics.panics += 1;
                 let peer = conn.peer();
                 log::error!(target: "lariat::dispatch", "filter for {peer} panicked: {panic}");
-                conn.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
+                conn.end(By::Us, CloseKind::Panicked, Some(Cause::new(panic)));
                 None
             }
         }
@@ -141,7 +139,7 @@ fn note_error(
 ) {
     let (callback, name, peer) = (cx.callback.name(), protocol.name(), cx.conn.peer());
     log::debug!(target: "lariat::dispatch", "{callback} of {name} for {peer} failed: {error}");
-    cx.conn.handle_failure(CloseKind::Protocol, error.into());
+    cx.conn.handle_failure(CloseKind::Protocol, Cause::new(error));
 }
 
 #[cold]
@@ -152,5 +150,5 @@ fn note_panic(cx: &mut Context<'_>, protocol: &dyn Protocol, panic: Panic) {
     let (callback, peer) = (cx.callback.name(), cx.conn.peer());
     log::error!(target: "lariat::dispatch", "{callback} of {name} for {peer} panicked: {panic}");
     cx.shared.metrics.panics += 1;
-    cx.conn.handle_failure(CloseKind::Panicked, Arc::new(panic));
+    cx.conn.handle_failure(CloseKind::Panicked, Cause::new(panic));
 }

@@ -2,7 +2,11 @@
 
 use std::any::Any;
 use std::fmt;
+use std::mem;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::{Buf, Bytes};
 
 /// The message of a panic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,47 @@ pub(crate) fn drop_guarded<T>(value: T) -> bool {
     guarded(move || drop(value)).is_ok()
 }
 
+/// Drops values of the user's one by one: where one panics, the others still have their turn.
+/// False if the drop of any panicked.
+pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) -> bool {
+    values.into_iter().fold(true, |all, value| drop_guarded(value) && all)
+}
+
+/// Bytes of the user's. They may have an owner whose drop panics: wherever they are dropped, that
+/// is guarded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GuardedBytes(Bytes);
+
+impl GuardedBytes {
+    pub(crate) fn new(bytes: impl Into<Bytes>) -> GuardedBytes {
+        GuardedBytes(bytes.into())
+    }
+
+    /// The bytes from `at` on, which are shared.
+    pub(crate) fn slice_from(&self, at: usize) -> GuardedBytes {
+        GuardedBytes(self.0.slice(at..))
+    }
+
+    /// Drops the first `count` bytes.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.0.advance(count);
+    }
+}
+
+impl Deref for GuardedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for GuardedBytes {
+    fn drop(&mut self) {
+        drop_guarded(mem::take(&mut self.0));
+    }
+}
+
 #[cold]
 fn sentence(payload: Box<dyn Any + Send>) -> Panic {
     let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
@@ -40,7 +85,7 @@ fn sentence(payload: Box<dyn Any + Send>) -> Panic {
     // The payload is the user's too, and its drop may panic in turn; that one has no further drop
     // worth running.
     if let Err(second) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
-        std::mem::forget(second);
+        mem::forget(second);
     }
     Panic(text)
 }
@@ -67,5 +112,43 @@ mod tests {
         let result = guarded(|| -> () { std::panic::panic_any(Bomb) });
         assert_eq!(result, Err(Panic("a panic without a message".to_owned())));
         assert!(!drop_guarded(Bomb));
+    }
+
+    /// Panics when it is dropped, and counts the panics.
+    struct Counts<'a>(&'a std::cell::Cell<u32>);
+    impl Drop for Counts<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+            panic!("planned");
+        }
+    }
+
+    #[test]
+    fn each_of_several_that_panic_is_dropped() {
+        let count = std::cell::Cell::new(0);
+        assert!(!drop_each((0..3).map(|_| Counts(&count))));
+        assert_eq!(count.get(), 3);
+        assert!(drop_each([1, 2]));
+        assert!(!drop_each([Some(Counts(&count)), None]), "whichever it is");
+    }
+
+    #[test]
+    fn bytes_whose_owner_panics_are_dropped_anywhere() {
+        struct Owner;
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                b"abc"
+            }
+        }
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                panic!("planned");
+            }
+        }
+        let mut bytes = GuardedBytes::new(Bytes::from_owner(Owner));
+        let part = bytes.slice_from(2);
+        bytes.advance(1);
+        assert_eq!((&bytes[..], &part[..]), (&b"bc"[..], &b"c"[..]));
+        drop((bytes, part));
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::address::{Address, IntoAddress};
 use crate::error::{Error, Op, Result};
+use crate::guard::GuardedBytes;
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::note::Note;
@@ -111,7 +112,10 @@ impl Handle {
         id: ConnId,
         bytes: impl Into<Bytes>,
     ) -> std::result::Result<(), Refused<Bytes>> {
-        self.post(bytes.into(), |bytes| Post::Write { to: id, content: Content::Shared(bytes) })
+        self.post(bytes.into(), |bytes| Post::Write {
+            to: id,
+            content: Content::Shared(GuardedBytes::new(bytes)),
+        })
     }
 
     /// Sends a note to a connection, received by [`Protocol::notified`], not before `opened`.

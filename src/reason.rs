@@ -6,6 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::guard::drop_guarded;
+
 use crate::error::is_rejected;
 
 /// Who ended a connection.
@@ -117,8 +119,24 @@ pub enum CloseKind {
     SystemError,
 }
 
-/// A cause that can be shared: errors are not `Clone`.
-pub(crate) type Cause = Arc<dyn StdError + Send + Sync>;
+/// An error behind an end. It may be the user's: wherever it is dropped, that is guarded.
+#[derive(Clone, Debug)]
+pub(crate) struct Cause(
+    /// Shared, as errors are not `Clone`. None only while it is dropped.
+    Option<Arc<dyn StdError + Send + Sync>>,
+);
+
+impl Cause {
+    pub(crate) fn new(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Cause {
+        Cause(Some(Arc::from(error.into())))
+    }
+}
+
+impl Drop for Cause {
+    fn drop(&mut self) {
+        drop_guarded(self.0.take());
+    }
+}
 
 /// Why a connection ended, who ended it, and what was lost on the way.
 ///
@@ -155,7 +173,7 @@ impl CloseReason {
 
     /// The error behind it: of the callback, the filter or the system.
     pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
-        self.cause.as_deref()
+        self.cause.as_ref().and_then(|cause| cause.0.as_deref())
     }
 
     /// Bytes that were queued and never handed to the kernel.
@@ -197,8 +215,8 @@ impl CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} by {}", self.kind, self.by)?;
-        if let Some(cause) = &self.cause {
-            write!(f, " ({cause})")?;
+        if let Some(error) = self.error() {
+            write!(f, " ({error})")?;
         }
         write!(f, ": {} bytes in, {} bytes out", self.bytes_in, self.bytes_out)?;
         for (count, what) in

@@ -33,11 +33,14 @@ impl Acceptor {
         hub.acceptor_started();
         let serial = hub.serial.load(Ordering::Relaxed);
         let owned = Arc::clone(hub);
+        // If no thread starts, this is the last of it.
+        let factory = Arc::clone(&self.factory);
         let started = hub.thread(format!("lariat {}", self.id)).spawn(move || {
             self.accept_all(&owned, serial);
             drop_guarded(self);
             owned.acceptor_ended();
         });
+        drop_guarded(factory);
         if started.is_err() {
             hub.acceptor_ended();
         }

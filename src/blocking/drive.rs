@@ -213,7 +213,7 @@ fn queue_own(member: &mut Member, shared: &mut Shared, shown: &[u8], mut skip: u
         skip -= skipped;
         match part {
             Part::Copied(bytes) => member.conn.queue(&bytes[skipped..], chunks, now),
-            Part::Shared(bytes) => member.conn.queue_shared(bytes.slice(skipped..), now),
+            Part::Shared(bytes) => member.conn.queue_shared(bytes.slice_from(skipped), now),
         };
     });
 }

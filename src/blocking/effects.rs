@@ -19,7 +19,7 @@ use crate::limits::Limits;
 use crate::note::Note;
 use crate::options::Dial;
 use crate::protocol::{Bound, Boxed, BoxedFactory, Effect, NoSocket, Outgoing, Protocol, Shared};
-use crate::reason::{By, CloseKind, ConnectFailure};
+use crate::reason::{By, Cause, CloseKind, ConnectFailure};
 
 /// Whose effects these are: a callback's of a connection, or a closure's.
 pub(super) struct Author<'a> {
@@ -184,7 +184,6 @@ fn write_to(
 ) {
     let Some(cell) = author.hub.cell(to) else {
         author.shared.metrics.stale += 1;
-        drop_guarded(written);
         return;
     };
     let count = written.len();
@@ -263,7 +262,7 @@ pub(super) fn enter_connect(hub: &Arc<Hub>, outgoing: Outgoing<Box<dyn Protocol 
         Entered::Welcome => {
             if let Err(error) = dial {
                 let name = CloseKind::Connect(ConnectFailure::Name);
-                member.conn.end(By::Runtime, name, Some(Arc::new(error)));
+                member.conn.end(By::Runtime, name, Some(Cause::new(error)));
             }
         }
         Entered::TooMany => {

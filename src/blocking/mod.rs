@@ -37,6 +37,7 @@ use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
+use crate::guard::drop_each;
 use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::DriverLimits;
@@ -294,8 +295,10 @@ impl Blocking {
         for job in entered {
             hub.begin(job);
         }
-        for acceptor in self.outside.acceptors.drain(..) {
+        let mut acceptors = mem::take(&mut self.outside.acceptors).into_iter();
+        while let Some(acceptor) = acceptors.next() {
             if let Err(error) = acceptor.start(&self.hub) {
+                drop_each(acceptors);
                 self.hub.shutdown();
                 runner.drain();
                 return Err(error);
@@ -364,6 +367,9 @@ impl Drop for Blocking {
         // Handles keep the hub, and must not keep its ports.
         self.hub.stop_all_listening();
         self.hub.end();
+        let Outside { acceptors, connects } = mem::take(&mut self.outside);
+        drop_each(acceptors);
+        drop_each(connects);
     }
 }
 

@@ -1,13 +1,12 @@
 //! What is asked of the driver before and after it runs: it takes effect when `run` is called.
 
+use std::mem;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use super::accept::Acceptor;
 use super::effects::{self, Author};
 use super::hub::Hub;
-use crate::guard::drop_guarded;
+use crate::guard::{GuardedBytes, drop_each, drop_guarded};
 use crate::handle::Post;
 use crate::protocol::{Boxed, Content, Effect, Outgoing, Protocol, Shared};
 
@@ -45,7 +44,7 @@ impl Outside {
             Effect::Write { to, content, .. } => {
                 let content = match content {
                     Content::Copied(range) => {
-                        Content::Shared(Bytes::copy_from_slice(&bytes[range]))
+                        Content::Shared(GuardedBytes::new(bytes[range].to_vec()))
                     }
                     other => other,
                 };
@@ -77,7 +76,10 @@ impl Outside {
             }
             Effect::StopListening(listener) => {
                 hub.stop_listening(listener);
-                self.acceptors.retain(|acceptor| acceptor.id != listener);
+                let all = mem::take(&mut self.acceptors).into_iter();
+                let (stopped, kept) = all.partition(|acceptor| acceptor.id == listener);
+                self.acceptors = kept;
+                drop_each::<Acceptor>(stopped);
             }
             Effect::Stop => hub.shutdown(),
             Effect::Replace(next) => {

@@ -21,7 +21,7 @@ use crate::clock::nanos;
 use crate::connection::{Connection, Flags};
 use crate::options::Dial;
 use crate::protocol::Callback;
-use crate::reason::failed_connect;
+use crate::reason::{Cause, failed_connect};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
@@ -79,7 +79,7 @@ impl<'a> Worker<'a> {
             }
             Err(error) => {
                 let (by, kind) = failed_connect(&error);
-                member.conn.end(by, kind, Some(Arc::new(error)));
+                member.conn.end(by, kind, Some(Cause::new(error)));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::cell::{Cell, Signal};
 use super::hub::{Desk, Hub};
 use super::pool::{Hired, Job};
 use super::system;
-use crate::reason::{By, CloseKind, ConnectFailure};
+use crate::reason::{By, Cause, CloseKind, ConnectFailure};
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
@@ -63,7 +63,7 @@ impl Hub {
         let Err((error, job)) = self.start(job) else { return };
         log::error!(target: "lariat::blocking", "cannot start a thread: {error}");
         let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
-        lock(&job.cell().member).conn.end(By::Runtime, exhausted, Some(Arc::new(error)));
+        lock(&job.cell().member).conn.end(By::Runtime, exhausted, Some(Cause::new(error)));
         let mut state = lock(&self.state);
         state.orphans.push(job);
         self.call_runner(&state);

@@ -23,7 +23,7 @@ use super::system;
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::connection::{Connection, Consumed, Due, Expired, Flags, Queued, Round};
 use crate::dispatch::Called;
-use crate::guard::{drop_guarded, guarded};
+use crate::guard::{drop_each, drop_guarded, guarded};
 use crate::handle::Post;
 use crate::protocol::{Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerOwner};
 use crate::reason::{By, CloseKind};
@@ -432,7 +432,7 @@ impl<'a> Worker<'a> {
         drop(member);
         after.carry_out(self.cell.id, self.hub);
         shared.output.clear();
-        if !drop_guarded(dropped) {
+        if !drop_each(dropped) {
             shared.metrics.panics += 1;
         }
         if applies {

@@ -320,7 +320,7 @@ impl Connection {
             // The peer is there: to it the bytes that are lost must not look like the end.
             self.flags.set(Flags::RESET);
         }
-        self.break_off(by, kind, Some(Arc::new(error)));
+        self.break_off(by, kind, Some(Cause::new(error)));
         self.drop_output(pool);
     }
 

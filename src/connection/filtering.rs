@@ -1,13 +1,13 @@
 //! The filter of a connection: between its queues and the wire.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::mem;
 
 use super::{Connection, Flags};
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::filter::{Filter, FilterResult, Progress};
-use crate::guard::{Panic, guarded};
-use crate::reason::{By, CloseKind, FilterFailure};
+use crate::guard::{Panic, drop_guarded, guarded};
+use crate::reason::{By, Cause, CloseKind, FilterFailure};
 
 /// Clear bytes that a filter is given at a time.
 const STEP: usize = 16 * 1024;
@@ -18,6 +18,29 @@ const WIRE_MARK: usize = 64 * 1024;
 pub(super) struct Filtered {
     filter: Box<dyn Filter>,
     pub(super) wire: ByteQueue,
+}
+
+/// In the place of a filter that is dropped.
+struct NoFilter;
+
+impl Filter for NoFilter {
+    fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+}
+
+impl Drop for Filtered {
+    fn drop(&mut self) {
+        drop_guarded(mem::replace(&mut self.filter, Box::new(NoFilter)));
+    }
 }
 
 impl Connection {
@@ -41,10 +64,12 @@ impl Connection {
         tick: u64,
     ) {
         if self.flags.any(Flags::FILTERED) {
+            drop_guarded(filter);
             let second = CloseKind::Filter(FilterFailure::Second);
             return self.begin_close(By::Us, second, None);
         }
         if self.flags.any(Flags::UNREAD) && !feed {
+            drop_guarded(filter);
             let unread = CloseKind::Filter(FilterFailure::UnreadInput);
             return self.begin_close(By::Us, unread, None);
         }
@@ -132,7 +157,7 @@ impl Connection {
                 true
             }
             Err(panic) => {
-                self.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
+                self.end(By::Us, CloseKind::Panicked, Some(Cause::new(panic)));
                 true
             }
         }
@@ -167,7 +192,7 @@ impl Connection {
         while self.flags.none(Flags::HANDSHAKING | Flags::ENDED) && self.wire_len() < WIRE_MARK {
             // The queue is put back at once: the filter knows nothing of it.
             let Some(queues) = self.get_queues() else { return };
-            let mut queue = std::mem::take(&mut queues.queue);
+            let mut queue = mem::take(&mut queues.queue);
             let clear = queue.front();
             let clear = &clear[..clear.len().min(STEP)];
             let count = clear.len();
@@ -239,9 +264,9 @@ impl Connection {
             Ok(Err(error)) => {
                 self.give_up_filter();
                 let failed = CloseKind::Filter(FilterFailure::Failed);
-                self.begin_close(by, failed, Some(error.into()));
+                self.begin_close(by, failed, Some(Cause::new(error)));
             }
-            Err(panic) => self.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic))),
+            Err(panic) => self.end(By::Us, CloseKind::Panicked, Some(Cause::new(panic))),
         }
     }
 
@@ -268,7 +293,7 @@ impl Connection {
         wire.trim(pool);
         match result {
             Ok(()) => self.note_wire(tick),
-            Err(panic) => self.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic))),
+            Err(panic) => self.end(By::Us, CloseKind::Panicked, Some(Cause::new(panic))),
         }
     }
 }

@@ -2,17 +2,15 @@
 
 use std::io::IoSlice;
 
-use bytes::Bytes;
-
 use super::{Connection, Flags};
 use crate::buffer::ChunkPool;
-use crate::guard::drop_guarded;
+use crate::guard::GuardedBytes;
 use crate::id::ConnId;
 
 /// Bytes that others have written.
 pub(crate) enum Written<'a> {
     Copied(&'a [u8]),
-    Shared(Bytes),
+    Shared(GuardedBytes),
     /// More than the connection may have unsent.
     TooMany(usize),
 }
@@ -53,7 +51,6 @@ impl Connection {
         let count = written.len();
         if self.flags.any(Flags::NO_WRITES) {
             self.handle_refused(count);
-            drop_guarded(written);
             return Queued::Refused;
         }
         let fits = !matches!(written, Written::TooMany(_)) && self.check_marks(count);
@@ -68,7 +65,6 @@ impl Connection {
             _ => {
                 self.want_overflow();
                 self.lose_output(count);
-                drop_guarded(written);
                 false
             }
         };
@@ -136,9 +132,8 @@ impl Connection {
     }
 
     /// Queues `bytes` without copying. Returns false as [`Connection::queue`] does.
-    pub(crate) fn queue_shared(&mut self, bytes: Bytes, tick: u64) -> bool {
+    pub(crate) fn queue_shared(&mut self, bytes: GuardedBytes, tick: u64) -> bool {
         if !self.takes_output(bytes.len(), tick) {
-            drop_guarded(bytes);
             return false;
         }
         self.queues_mut().queue.push_shared(bytes);

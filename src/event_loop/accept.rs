@@ -78,10 +78,11 @@ impl<S: System> EventLoop<S> {
             let Some(mut listener) = self.system.adopt(socket) else { continue };
             let token = self.next_socket;
             self.next_socket += 1;
-            self.system.register_listener(&mut listener, token).map_err(|error| {
+            if let Err(error) = self.system.register_listener(&mut listener, token) {
                 self.shared.binder.listeners.remove(id);
-                Error::from_io(Op::Listen, error).with_addr(addr)
-            })?;
+                drop_guarded(factory);
+                return Err(Error::from_io(Op::Listen, error).with_addr(addr));
+            }
             // Connections may have come before the registration.
             sockets.push(Socket { listener, token, ready: true, pace: Pace::default() });
         }

@@ -100,7 +100,6 @@ impl<S: System> EventLoop<S> {
         let tick = self.shared.clock.tick();
         let Some(entry) = self.table.get_mut(to) else {
             self.shared.metrics.stale += 1;
-            drop_guarded(written);
             return;
         };
         let count = written.len();

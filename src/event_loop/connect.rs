@@ -1,7 +1,6 @@
 //! Outgoing connections.
 
 use std::io;
-use std::sync::Arc;
 
 use super::EventLoop;
 use super::system::{Stream, System};
@@ -12,7 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::options::Dial;
 use crate::protocol::{Outgoing, Protocol};
-use crate::reason::{By, CloseKind, ConnectFailure, failed_connect};
+use crate::reason::{By, Cause, CloseKind, ConnectFailure, failed_connect};
 
 impl<S: System> EventLoop<S> {
     /// Begins a connect. Whatever goes wrong is told by `closed`, in a later turn.
@@ -37,7 +36,7 @@ impl<S: System> EventLoop<S> {
                 Ok(Err(error)) => fail(&mut conn, error),
                 Err(error) => {
                     let name = CloseKind::Connect(ConnectFailure::Name);
-                    conn.end(By::Runtime, name, Some(Arc::new(error)));
+                    conn.end(By::Runtime, name, Some(Cause::new(error)));
                 }
             }
         }
@@ -97,5 +96,5 @@ fn is_exhausted(error: &io::Error) -> bool {
 fn fail(conn: &mut Connection, error: io::Error) {
     log::debug!(target: "lariat::connect", "{}: {error}", conn.peer());
     let (by, kind) = failed_connect(&error);
-    conn.end(by, kind, Some(Arc::new(error)));
+    conn.end(by, kind, Some(Cause::new(error)));
 }

@@ -40,13 +40,14 @@ use crate::admission::Admission;
 use crate::clock::{Clock, nanos};
 use crate::connection::{Expired, Flags, Listing};
 use crate::driver::Report;
-use crate::guard::drop_guarded;
+use crate::guard::drop_each;
 use crate::handle::{Mail, Mailbox, Post};
 use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::protocol::{Binder, Effect, Listeners, Shared, TimerOwner};
+use crate::reason::{By, CloseKind};
 use crate::timer::TimerKey;
 
 pub(crate) use accept::Factory;
@@ -537,12 +538,12 @@ impl<S: System> Drop for EventLoop<S> {
     fn drop(&mut self) {
         self.mailbox.end();
         for id in self.table.ids() {
-            if let Some(Entry { conn, stream, protocol }) = self.table.remove(id) {
+            if let Some(Entry { mut conn, protocol, .. }) = self.table.remove(id) {
                 self.drop_protocol(protocol);
-                drop_guarded((conn, stream));
+                conn.end(By::Runtime, CloseKind::Shutdown, None);
             }
         }
-        drop_guarded(mem::take(&mut self.listening));
-        drop_guarded(mem::take(&mut self.shared.effects.list));
+        drop_each(mem::take(&mut self.listening));
+        drop_each(mem::take(&mut self.shared.effects.list));
     }
 }

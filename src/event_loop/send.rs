@@ -156,7 +156,7 @@ fn queue_output<S: System>(
         Part::Shared(bytes) => {
             let skipped = skip.min(bytes.len());
             skip -= skipped;
-            entry.conn.queue_shared(bytes.slice(skipped..), tick);
+            entry.conn.queue_shared(bytes.slice_from(skipped), tick);
         }
     });
 }

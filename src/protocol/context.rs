@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 #[cfg(feature = "http")]
-use crate::reason::CloseKind;
+use crate::reason::{Cause, CloseKind};
 use crate::tap::Tap;
 use crate::timer::Timer;
 
@@ -149,8 +149,7 @@ impl Context<'_> {
     #[cfg(feature = "http")]
     #[cold]
     pub(crate) fn refuse(&mut self, status: u16, why: &'static str) {
-        let cause: Box<dyn std::error::Error + Send + Sync> = why.into();
-        self.conn.handle_failure(CloseKind::Refused(status), Arc::from(cause));
+        self.conn.handle_failure(CloseKind::Refused(status), Cause::new(why));
     }
 
     /// Lets the end be a reset that an `Err` of this callback or [`Context::refuse`] brings: one in

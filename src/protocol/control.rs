@@ -12,6 +12,7 @@ use crate::address::IntoAddress;
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
+use crate::guard::GuardedBytes;
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
@@ -165,9 +166,9 @@ impl<'a> Control<'a> {
     /// receiver over [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] ends with
     /// [`OutputFull`](crate::CloseKind::OutputFull).
     pub fn push_all(&mut self, ids: &[ConnId], bytes: impl Into<Bytes>) {
-        let bytes = bytes.into();
+        let bytes = GuardedBytes::new(bytes);
         for id in ids {
-            self.peer(*id).push(bytes.clone());
+            self.peer(*id).push_guarded(bytes.clone());
         }
     }
 

@@ -6,14 +6,12 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::Protocol;
 use super::listen::{Bound, BoxedFactory};
 use super::output::place_in;
 use crate::address::Address;
 use crate::connection::Written;
-use crate::guard::drop_guarded;
+use crate::guard::GuardedBytes;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
@@ -29,7 +27,7 @@ pub(crate) enum Content {
     Shown(Range<usize>),
     /// A range of [`Effects::bytes`].
     Copied(Range<usize>),
-    Shared(Bytes),
+    Shared(GuardedBytes),
     /// So many that they are more than the receiver may have unsent: they are not kept.
     TooMany(usize),
 }
@@ -193,13 +191,17 @@ impl Effects {
     }
 
     /// Adds a write of shared bytes.
-    pub(crate) fn write_shared(&mut self, to: ConnId, bytes: Bytes, caused: bool, most: usize) {
+    pub(crate) fn write_shared(
+        &mut self,
+        to: ConnId,
+        bytes: GuardedBytes,
+        caused: bool,
+        most: usize,
+    ) {
         let content = if self.admits(to, bytes.len(), most) {
             Content::Shared(bytes)
         } else {
-            let count = bytes.len();
-            drop_guarded(bytes);
-            Content::TooMany(count)
+            Content::TooMany(bytes.len())
         };
         self.list.push(Effect::Write { to, content, caused });
     }
@@ -263,8 +265,8 @@ mod tests {
         assert_eq!(kept, [true, true, true, false, false, false]);
         assert_eq!(effects.bytes.len(), 160);
         effects.take();
-        effects.write_shared(one, Bytes::from_static(&[1; 100]), true, 100);
-        effects.write_shared(one, Bytes::from_static(&[1; 1]), true, 100);
+        effects.write_shared(one, GuardedBytes::new(&[1; 100][..]), true, 100);
+        effects.write_shared(one, GuardedBytes::new(&[1; 1][..]), true, 100);
         assert!(matches!(&effects.list[0], Effect::Write { content: Content::Shared(_), .. }));
         assert!(matches!(&effects.list[1], Effect::Write { content: Content::TooMany(1), .. }));
     }

@@ -1,9 +1,7 @@
 //! What the running callback writes to its own connection: a range of the input, or a cork.
 
-use bytes::Bytes;
-
 use crate::connection::{Connection, Flags};
-use crate::guard::drop_guarded;
+use crate::guard::GuardedBytes;
 
 /// Above this capacity the cork is given back after use.
 const CORK_KEPT: usize = 256 * 1024;
@@ -23,13 +21,13 @@ pub(crate) struct Output {
     /// Bytes that are not in the range; then `len` is 0.
     rest: usize,
     cork: Vec<u8>,
-    pieces: Vec<(usize, Bytes)>,
+    pieces: Vec<(usize, GuardedBytes)>,
 }
 
 /// A part of the output, in order.
 pub(crate) enum Part<'a> {
     Copied(&'a [u8]),
-    Shared(&'a Bytes),
+    Shared(&'a GuardedBytes),
 }
 
 /// Where `bytes` lie in `shown`: two address comparisons tell.
@@ -107,7 +105,7 @@ impl Output {
         self.rest -= count;
     }
 
-    pub(crate) fn push_shared(&mut self, bytes: Bytes, shown: &[u8]) {
+    pub(crate) fn push_shared(&mut self, bytes: GuardedBytes, shown: &[u8]) {
         if bytes.len() < COPIED_BELOW {
             return self.push(&bytes, shown);
         }
@@ -176,9 +174,7 @@ impl Output {
 
     #[inline(never)]
     fn give_back(&mut self) {
-        for (_, bytes) in self.pieces.drain(..) {
-            drop_guarded(bytes);
-        }
+        self.pieces.clear();
         self.cork.shrink_to(CORK_KEPT);
     }
 }
@@ -228,9 +224,9 @@ mod tests {
         output.push(&shown[4..8], &shown);
         output.push(b"x", &shown);
         output.push(&shown[..4], &shown);
-        output.push_shared(Bytes::from(vec![b'B'; COPIED_BELOW]), &shown);
+        output.push_shared(GuardedBytes::new(vec![b'B'; COPIED_BELOW]), &shown);
         output.push(b"y", &shown);
-        output.push_shared(Bytes::from_static(b"small"), &shown);
+        output.push_shared(GuardedBytes::new(&b"small"[..]), &shown);
         let mut expected = b"two xone ".to_vec();
         expected.extend(vec![b'B'; COPIED_BELOW]);
         expected.extend(b"ysmall");
@@ -285,9 +281,9 @@ mod tests {
     #[test]
     fn shared_bytes_are_kept_from_4_kib_on_and_a_cork_up_to_256_kib() {
         let mut output = Output::default();
-        output.push_shared(Bytes::from(vec![1; 4_095]), &[]);
+        output.push_shared(GuardedBytes::new(vec![1; 4_095]), &[]);
         assert_eq!((output.pieces.len(), output.cork.len()), (0, 4_095));
-        output.push_shared(Bytes::from(vec![2; 4_096]), &[]);
+        output.push_shared(GuardedBytes::new(vec![2; 4_096]), &[]);
         assert_eq!((output.pieces.len(), output.cork.len()), (1, 4_095));
         output.push(&[3; 200_000], &[]);
         output.clear();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::writer::{admit, refuse};
 use super::{Effect, Output, Shared};
 use crate::connection::{Connection, Flags};
+use crate::guard::GuardedBytes;
 use crate::id::ConnId;
 use crate::note::Note;
 
@@ -44,7 +45,10 @@ impl Peer<'_> {
 
     /// Queues `bytes` as [`write`](Peer::write) does, without copying.
     pub fn write_bytes(&mut self, bytes: impl Into<Bytes>) {
-        let bytes = bytes.into();
+        self.write_guarded(GuardedBytes::new(bytes));
+    }
+
+    fn write_guarded(&mut self, bytes: GuardedBytes) {
         if self.own.is_some() {
             return self.write_own(bytes.len(), |output, shown| output.push_shared(bytes, shown));
         }
@@ -56,8 +60,12 @@ impl Peer<'_> {
     /// [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] ends with
     /// [`OutputFull`](crate::CloseKind::OutputFull).
     pub fn push(&mut self, bytes: impl Into<Bytes>) {
+        self.push_guarded(GuardedBytes::new(bytes));
+    }
+
+    pub(super) fn push_guarded(&mut self, bytes: GuardedBytes) {
         self.caused = false;
-        self.write_bytes(bytes);
+        self.write_guarded(bytes);
     }
 
     /// A write to the own connection by its id keeps its place among its other writes.

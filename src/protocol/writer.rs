@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{Context, Shared};
 use crate::connection::{Connection, Flags};
+use crate::guard::GuardedBytes;
 
 impl Context<'_> {
     /// Queues a copy of `bytes`; slices of the input being shown are not even copied.
@@ -39,7 +40,7 @@ impl Context<'_> {
 
     /// Queues `bytes` without copying them, unless they are short.
     pub fn write_bytes(&mut self, bytes: impl Into<Bytes>) {
-        let bytes = bytes.into();
+        let bytes = GuardedBytes::new(bytes);
         if self.conn.flags().any(Flags::NO_WRITES) {
             refuse(self.shared, self.conn, bytes.len());
         } else if admit(self.shared, self.conn, bytes.len()) {

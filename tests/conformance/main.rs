@@ -8,6 +8,7 @@
 mod callbacks;
 mod clients;
 mod counters;
+mod discards;
 mod driver_timers;
 mod ends;
 mod filters;

@@ -5,6 +5,7 @@ use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
 use super::toy::{HELLO, NONSENSE, UNSPEAKABLE, encode, end};
 use crate::filter::{Filter, FilterResult, Progress};
 use crate::grammar::Callback;
+use crate::guard::GuardedBytes;
 use crate::reason::{CloseKind, Deadline, FilterFailure};
 
 fn open() -> Rig {
@@ -112,8 +113,8 @@ fn a_filter_that_fails_to_read_says_its_last_words_and_is_left_alone() {
 fn a_filter_that_fails_to_write_gets_nothing_more_to_write() {
     let mut rig = open();
     let tick = rig.tick();
-    rig.conn.queue_shared(vec![UNSPEAKABLE].into(), tick);
-    rig.conn.queue_shared(vec![1; 4].into(), tick);
+    rig.conn.queue_shared(GuardedBytes::new(vec![UNSPEAKABLE]), tick);
+    rig.conn.queue_shared(GuardedBytes::new(vec![1; 4]), tick);
     rig.model.written.extend([UNSPEAKABLE, 1, 1, 1, 1]);
     rig.send_for_others();
     rig.settle_to_the_end();

@@ -12,13 +12,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use self::kernel::Kernel;
 use super::super::{Connection, Expired, Flags, Queued, RarePool, Written};
 use super::toy::{Decoder, Toy, encode};
 use crate::buffer::ChunkPool;
 use crate::grammar::Callback;
+use crate::guard::GuardedBytes;
 use crate::id::{ConnId, Ids, ListenerId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -264,7 +263,7 @@ impl Rig {
         let broken = self.is(Flags::BROKEN);
         let bytes = self.next_output(count);
         let written = match shared {
-            true => Written::Shared(Bytes::copy_from_slice(&bytes)),
+            true => Written::Shared(GuardedBytes::new(bytes.clone())),
             false => Written::Copied(&bytes),
         };
         self.conn.borrow_queues(&mut self.rares);

@@ -1,16 +1,15 @@
 //! The parts of a turn: callbacks and what follows from them, with the model beside each.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::sync::Arc;
-
-use bytes::Bytes;
 
 use super::super::super::{Consumed, Flags, Step, Steps};
 use super::super::toy::Decoder;
 use super::{Answer, Failure, Rig, Wish, in_order};
 use crate::grammar::Callback;
+use crate::guard::GuardedBytes;
 use crate::guard::guarded;
 use crate::id::ConnId;
+use crate::reason::Cause;
 use crate::reason::{CloseKind, ConnectFailure, FilterFailure};
 
 impl Rig {
@@ -56,10 +55,10 @@ impl Rig {
         }
         match answer.failure {
             Some(Failure::Err) => {
-                self.conn.handle_failure(CloseKind::Protocol, Arc::from(io::Error::other("no")));
+                self.conn.handle_failure(CloseKind::Protocol, Cause::new(io::Error::other("no")));
             }
             Some(Failure::Panic) => {
-                self.conn.handle_failure(CloseKind::Panicked, Arc::from(io::Error::other("oh")));
+                self.conn.handle_failure(CloseKind::Panicked, Cause::new(io::Error::other("oh")));
             }
             None => {}
         }
@@ -146,7 +145,7 @@ impl Rig {
         let tick = self.tick();
         self.conn.borrow_queues(&mut self.rares);
         let taken = if shared {
-            self.conn.queue_shared(Bytes::copy_from_slice(bytes), tick)
+            self.conn.queue_shared(GuardedBytes::new(bytes.to_vec()), tick)
         } else {
             self.conn.queue(bytes, &mut self.chunks, tick)
         };

@@ -1,12 +1,11 @@
 //! The turn, as the loop has it: attending, reading, and which callback runs when.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
 
 use super::super::super::{Consumed, Due, Flags, Round};
 use super::{Model, READ_BUFFER, Rig};
 use crate::grammar::Callback;
-use crate::reason::{By, CloseKind, ConnectFailure, FilterFailure};
+use crate::reason::{By, Cause, CloseKind, ConnectFailure, FilterFailure};
 
 impl Rig {
     /// The ready list's share of a turn.
@@ -165,7 +164,7 @@ impl Rig {
         if let Some(error) = self.kernel.take_error() {
             let refused = CloseKind::Connect(ConnectFailure::Refused);
             self.model.kind = Some(refused);
-            return self.conn.end(By::Peer, refused, Some(Arc::new(error)));
+            return self.conn.end(By::Peer, refused, Some(Cause::new(error)));
         }
         let tick = self.tick();
         self.conn.handle_connected(tick);
