@@ -61,7 +61,8 @@ pub trait Driver: Sealed {
     fn keep_running(&mut self, keep: bool);
 
     /// Lets SIGINT and SIGTERM shut the driver down; a second signal ends the process at once, with
-    /// the status 130 or 143. The signals stay taken over when the driver is gone.
+    /// the status 130 or 143. So does the first once no driver is left that it could shut down; a
+    /// driver that is started later has its own first signal.
     ///
     /// # Errors
     ///

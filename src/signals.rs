@@ -1,35 +1,93 @@
 //! SIGINT and SIGTERM: the first drains, the second ends the process at once.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::{Handle, Signals};
 
 /// The signals that mean "stop".
 pub(crate) const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
 
-/// Waits for the first signal on a thread of its own, for drivers that cannot wait for it
-/// themselves.
-pub(crate) fn wait_on_a_thread(stop: impl Fn() + Send + 'static) -> io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(STOPPING)?;
-    let thread = std::thread::Builder::new().name("lariat signals".into());
-    thread.spawn(move || signals.forever().for_each(|_| stop())).map(drop)
+/// The drivers of this process that a signal drains.
+struct Drivers {
+    count: usize,
+    /// Whether the next signal ends the process. None until the signals are taken over, which is
+    /// for good.
+    ends_at_once: Option<Arc<AtomicBool>>,
 }
 
-/// From the second signal on, the process ends with 128 and the signal's number, as shells expect.
-///
+static DRIVERS: Mutex<Drivers> = Mutex::new(Drivers { count: 0, ends_at_once: None });
+
+fn drivers() -> MutexGuard<'static, Drivers> {
+    DRIVERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One driver that a signal drains, until it has ended. While there is one, the first signal leaves
+/// the process to it; from the second on, and when no driver is left, a signal ends the process with
+/// 128 and the signal's number, as shells expect.
+pub(crate) struct Watch(());
+
+impl Watch {
+    pub(crate) fn begin() -> io::Result<Watch> {
+        let mut drivers = drivers();
+        let ends_at_once = match drivers.ends_at_once.take() {
+            Some(ends_at_once) => ends_at_once,
+            None => take_over()?,
+        };
+        // While another drains, the next signal is its second.
+        if drivers.count == 0 {
+            ends_at_once.store(false, Ordering::SeqCst);
+        }
+        drivers.count += 1;
+        drivers.ends_at_once = Some(ends_at_once);
+        Ok(Watch(()))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut drivers = drivers();
+        drivers.count -= 1;
+        if let (0, Some(ends_at_once)) = (drivers.count, &drivers.ends_at_once) {
+            ends_at_once.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
 /// The order of the two registrations matters: handlers run in the order they were registered, so
 /// that the first signal finds the flag unset and then sets it for the second.
-pub(crate) fn end_at_the_second() -> io::Result<()> {
-    let first_seen = Arc::new(AtomicBool::new(false));
+fn take_over() -> io::Result<Arc<AtomicBool>> {
+    let ends_at_once = Arc::new(AtomicBool::new(false));
     for signal in STOPPING {
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            128 + signal,
-            Arc::clone(&first_seen),
-        )?;
-        signal_hook::flag::register(signal, Arc::clone(&first_seen))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ends_at_once))?;
+        flag::register(signal, Arc::clone(&ends_at_once))?;
     }
-    Ok(())
+    Ok(ends_at_once)
+}
+
+/// A thread that waits for the signals, for drivers that cannot wait for them themselves. It ends
+/// when this is dropped.
+pub(crate) struct Waiting {
+    signals: Handle,
+    _watch: Watch,
+}
+
+impl Waiting {
+    pub(crate) fn start(stop: impl Fn() + Send + 'static) -> io::Result<Waiting> {
+        let watch = Watch::begin()?;
+        let mut signals = Signals::new(STOPPING)?;
+        let waiting = Waiting { signals: signals.handle(), _watch: watch };
+        let thread = std::thread::Builder::new().name("lariat signals".into());
+        thread.spawn(move || signals.forever().for_each(|_| stop()))?;
+        Ok(waiting)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.signals.close();
+    }
 }

@@ -170,6 +170,8 @@ pub fn connect_with<P: Protocol + Send + 'static>(
 pub struct Blocking {
     hub: Arc<Hub>,
     outside: Outside,
+    #[cfg(feature = "signals")]
+    signals: Option<crate::signals::Waiting>,
 }
 
 impl Default for Blocking {
@@ -198,7 +200,12 @@ impl Blocking {
     fn build(limits: DriverLimits) -> Blocking {
         let clock = Clock::system(Readings { monotonic: system::now, wall: SystemTime::now });
         let hub = Arc::new(Hub::new(clock, limits, perform));
-        Blocking { hub, outside: Outside::default() }
+        Blocking {
+            hub,
+            outside: Outside::default(),
+            #[cfg(feature = "signals")]
+            signals: None,
+        }
     }
 
     /// Whether accepted connections are served one after another, on the thread that accepts them,
@@ -272,7 +279,7 @@ impl Blocking {
     /// # Ok::<(), lariat::Error>(())
     /// ```
     pub fn control(&mut self) -> Control<'_> {
-        let Blocking { hub, outside } = self;
+        let Blocking { hub, outside, .. } = self;
         let mut shared = hub.shared(hub.clock.exact());
         shared.stopping = hub.is_stopping();
         Control::outside(shared, |shared| outside.take_in(hub, shared))
@@ -304,7 +311,13 @@ impl Blocking {
                 return Err(error);
             }
         }
-        Ok(runner.run())
+        let report = runner.run();
+        drop(runner);
+        #[cfg(feature = "signals")]
+        if self.handle().is_ended() {
+            self.signals = None;
+        }
+        Ok(report)
     }
 
     fn warn_of_threads(&self) {
@@ -333,8 +346,8 @@ impl Blocking {
     }
 
     /// Lets SIGINT and SIGTERM shut the driver down; a second signal ends the process at once, with
-    /// the status 130 or 143. When the driver is gone the signals stay taken over, and the thread
-    /// that waits for them stays.
+    /// the status 130 or 143. So does the first once no driver is left that it could shut down; a
+    /// driver that is started later has its own first signal.
     ///
     /// # Errors
     ///
@@ -346,9 +359,10 @@ impl Blocking {
         #[cfg(feature = "signals")]
         {
             let failed = |error| Error::from_io(Op::Signals, error);
-            crate::signals::end_at_the_second().map_err(failed)?;
             let handle = self.handle();
-            crate::signals::wait_on_a_thread(move || handle.shutdown()).map_err(failed)
+            let waiting = crate::signals::Waiting::start(move || handle.shutdown());
+            self.signals = Some(waiting.map_err(failed)?);
+            Ok(())
         }
     }
 }

@@ -41,7 +41,14 @@ pub(super) struct MioSystem {
     reserve: Reserve,
     spin: Option<Duration>,
     #[cfg(feature = "signals")]
-    signals: Option<(signal_hook_mio::v1_0::Signals, crate::handle::Handle)>,
+    signals: Option<WatchedSignals>,
+}
+
+#[cfg(feature = "signals")]
+struct WatchedSignals {
+    signals: signal_hook_mio::v1_0::Signals,
+    handle: crate::handle::Handle,
+    _watch: crate::signals::Watch,
 }
 
 impl MioSystem {
@@ -62,10 +69,19 @@ impl MioSystem {
 
     #[cfg(feature = "signals")]
     pub(super) fn watch_signals(&mut self, handle: crate::handle::Handle) -> io::Result<()> {
+        let watch = crate::signals::Watch::begin()?;
         let mut signals = signal_hook_mio::v1_0::Signals::new(crate::signals::STOPPING)?;
         self.poll.registry().register(&mut signals, MioToken(SIGNALS), Interest::READABLE)?;
-        self.signals = Some((signals, handle));
+        self.signals = Some(WatchedSignals { signals, handle, _watch: watch });
         Ok(())
+    }
+
+    /// Leaves the signals to others once the driver has ended.
+    #[cfg(feature = "signals")]
+    pub(super) fn end_watch(&mut self) {
+        if self.signals.as_ref().is_some_and(|watched| watched.handle.is_ended()) {
+            self.signals = None;
+        }
     }
 
     #[inline(always)]
@@ -147,7 +163,7 @@ impl System for MioSystem {
                 WAKE => sink.wake(),
                 #[cfg(feature = "signals")]
                 SIGNALS => {
-                    if let Some((signals, handle)) = &mut self.signals {
+                    if let Some(WatchedSignals { signals, handle, .. }) = &mut self.signals {
                         if signals.pending().next().is_some() {
                             handle.shutdown();
                         }

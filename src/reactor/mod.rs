@@ -273,7 +273,10 @@ impl Reactor {
     ///
     /// Waiting for events failed.
     pub fn run(&mut self) -> Result<Report> {
-        self.inner.run(&mut self.buffer).map_err(|error| Error::from_io(Op::Poll, error))
+        let result = self.inner.run(&mut self.buffer);
+        #[cfg(feature = "signals")]
+        self.inner.system.end_watch();
+        result.map_err(|error| Error::from_io(Op::Poll, error))
     }
 
     /// One turn: waits for events, at most for `timeout` (None: as long as nothing happens), and
@@ -285,7 +288,10 @@ impl Reactor {
     /// Waiting for events failed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<()> {
         let timeout = if self.is_over() { Some(Duration::ZERO) } else { timeout };
-        self.inner.turn(timeout, &mut self.buffer).map_err(|error| Error::from_io(Op::Poll, error))
+        let result = self.inner.turn(timeout, &mut self.buffer);
+        #[cfg(feature = "signals")]
+        self.inner.system.end_watch();
+        result.map_err(|error| Error::from_io(Op::Poll, error))
     }
 
     /// Whether [`run`](Reactor::run) would return at once.
@@ -321,7 +327,8 @@ impl Reactor {
     }
 
     /// Lets SIGINT and SIGTERM shut the reactor down; a second signal ends the process at once,
-    /// with the status 130 or 143. The signals stay taken over when the reactor is gone.
+    /// with the status 130 or 143. So does the first once no driver is left that it could shut
+    /// down; a driver that is started later has its own first signal.
     ///
     /// # Errors
     ///
@@ -333,7 +340,6 @@ impl Reactor {
         #[cfg(feature = "signals")]
         {
             let failed = |error| Error::from_io(Op::Signals, error);
-            crate::signals::end_at_the_second().map_err(failed)?;
             self.inner.system.watch_signals(self.handle()).map_err(failed)
         }
     }

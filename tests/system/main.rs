@@ -6,4 +6,5 @@
 mod accepting;
 mod connecting;
 mod kit;
+mod signals;
 mod transfers;
