@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use crate::endpoint::Endpoint;
 use crate::episode::{Episode, OVER};
 use crate::limits::{DriverLimits, Overload};
 
@@ -80,6 +81,7 @@ pub(crate) struct Admission {
     released: u64,
     lacks: Episode,
     faults: Episode,
+    unwatched: Episode,
 }
 
 /// The accepts of one socket.
@@ -118,8 +120,9 @@ impl Admission {
             overload: limits.overload,
             failures: Failures::default(),
             released: 0,
-            lacks: Episode::default(),
-            faults: Episode::default(),
+            lacks: Episode::new("accepts without a resource"),
+            faults: Episode::new("accepts that fail"),
+            unwatched: Episode::new("connections that cannot be watched"),
         }
     }
 
@@ -156,6 +159,24 @@ impl Admission {
         let failed: u64 = ended.into_iter().flatten().sum();
         if failed > 0 {
             log::info!(target: "lariat::accept", "accepting again after {failed} failed accepts");
+        }
+    }
+
+    /// An accepted connection could not be watched, and is refused.
+    pub(crate) fn note_unwatched(&mut self, peer: Endpoint, error: &io::Error, now: u64) {
+        if let Some(earlier) = self.unwatched.note(now) {
+            log::warn!(
+                target: "lariat::accept", "cannot watch the connection of {peer}: {error}{earlier}",
+            );
+        }
+    }
+
+    /// An accepted connection is watched.
+    pub(crate) fn note_watched(&mut self, now: u64) {
+        if let Some(count) = self.unwatched.end(now) {
+            log::info!(
+                target: "lariat::accept", "connections are watched again; {count} were refused",
+            );
         }
     }
 

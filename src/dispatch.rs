@@ -121,10 +121,11 @@ impl Called<'_> {
             note_panic(&mut cx, &*protocol, panic);
         }
         if timed {
-            let took = cx.shared.clock.exact().saturating_sub(before);
+            let now = cx.shared.clock.exact();
+            let took = now.saturating_sub(before);
             let Shared { blame, metrics, .. } = cx.shared;
             let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
-            blame.judge(took, callback, &name, cx.conn.peer(), metrics);
+            blame.judge((took, now), callback, &name, cx.conn.peer(), metrics);
         }
     }
 }

@@ -1,22 +1,31 @@
 //! Troubles that come many at a time: the first is logged, the rest are counted.
 
 use std::fmt;
+// Not those of the model check: nothing waits while it is held.
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// After so long without another the trouble is over, and the next one begins an episode.
 pub(crate) const OVER: u64 = 2_000_000_000;
 
-/// One kind of trouble. Times are nanoseconds of the driver's clock.
+/// One kind of trouble. Times are nanoseconds of the driver's clock. What has not been logged when
+/// it is dropped is logged then, as a number.
 #[derive(Debug, Default)]
 pub(crate) struct Episode {
+    /// What goes wrong, for the last line.
+    what: &'static str,
     count: u64,
     last: u64,
 }
 
-/// What nobody was told of before a new episode began; `Display` is the end of a log line.
+/// What was not logged before a new episode began; `Display` is the end of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Earlier(u64);
 
 impl Episode {
+    pub(crate) fn new(what: &'static str) -> Episode {
+        Episode { what, count: 0, last: 0 }
+    }
+
     /// One more. `Some` when it begins an episode and is to be logged.
     pub(crate) fn note(&mut self, now: u64) -> Option<Earlier> {
         let earlier = match self.count {
@@ -28,10 +37,50 @@ impl Episode {
         earlier
     }
 
+    /// The driver ends: what has not been logged is.
+    pub(crate) fn close(&mut self) {
+        if self.count > 1 {
+            let more = self.count - 1;
+            log::info!(target: "lariat::episode", "{}: {more} more times, not logged", self.what);
+        }
+        self.count = 0;
+    }
+
     /// What failed has succeeded: how often it had failed, if the episode is over.
+    #[inline]
     pub(crate) fn end(&mut self, now: u64) -> Option<u64> {
         let over = self.count > 0 && now.saturating_sub(self.last) >= OVER;
         over.then(|| std::mem::take(&mut self.count))
+    }
+}
+
+/// A trouble that several threads may have.
+#[derive(Debug)]
+pub(crate) struct CommonEpisode(Mutex<Episode>);
+
+impl CommonEpisode {
+    pub(crate) fn new(what: &'static str) -> CommonEpisode {
+        CommonEpisode(Mutex::new(Episode::new(what)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Episode> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Episode::note`].
+    pub(crate) fn note(&self, now: u64) -> Option<Earlier> {
+        self.lock().note(now)
+    }
+
+    /// As [`Episode::close`].
+    pub(crate) fn close(&self) {
+        self.lock().close();
+    }
+}
+
+impl Drop for Episode {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -50,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_first_of_an_episode_is_logged_and_the_rest_are_counted() {
-        let mut episode = Episode::default();
+        let mut episode = Episode::new("a test");
         assert_eq!(episode.note(5), Some(Earlier(0)));
         for now in 6..100 {
             assert_eq!(episode.note(now), None);
@@ -62,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_episode_lasts_as_long_as_the_pauses_are_short() {
-        let mut episode = Episode::default();
+        let mut episode = Episode::new("a test");
         assert!(episode.note(0).is_some());
         assert_eq!(episode.note(OVER - 1), None);
         assert_eq!(episode.note(2 * OVER - 2), None);
@@ -73,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_lone_trouble_says_nothing_of_others() {
-        let mut episode = Episode::default();
+        let mut episode = Episode::new("a test");
         assert_eq!(episode.note(0).unwrap().to_string(), "");
         assert_eq!(episode.note(OVER).unwrap().to_string(), "");
     }

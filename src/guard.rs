@@ -37,7 +37,11 @@ pub(crate) fn drop_guarded<T>(value: T) -> bool {
 /// Drops values of the user's one by one: where one panics, the others still have their turn.
 /// False if the drop of any panicked.
 pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) -> bool {
-    values.into_iter().fold(true, |all, value| drop_guarded(value) && all)
+    let mut all = true;
+    for value in values {
+        all &= drop_guarded(value);
+    }
+    all
 }
 
 /// Bytes of the user's. They may have an owner whose drop panics: wherever they are dropped, that

@@ -26,8 +26,8 @@ fn drivers() -> MutexGuard<'static, Drivers> {
 }
 
 /// One driver that a signal drains, until it has ended. While there is one, the first signal leaves
-/// the process to it; from the second on, and when no driver is left, a signal ends the process with
-/// 128 and the signal's number, as shells expect.
+/// the process to it; from the second on, and when no driver is left, a signal ends the process
+/// with 128 and the signal's number, as shells expect.
 pub(crate) struct Watch(());
 
 impl Watch {

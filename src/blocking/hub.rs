@@ -14,6 +14,7 @@ use super::system::{self, TcpListener};
 use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::driver::Report;
+use crate::episode::CommonEpisode;
 use crate::handle::Post;
 use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::{DriverLimits, OutputMax};
@@ -47,6 +48,9 @@ pub(super) struct Hub {
     /// Requests of handles that no thread has taken yet.
     pub(super) posted: AtomicUsize,
     pub(super) watched: Mutex<Option<Watched>>,
+    /// Late writes of any thread, and threads that could not be started.
+    pub(super) late_writes: CommonEpisode,
+    pub(super) no_thread: CommonEpisode,
     /// What a thread does for a connection: this knows the threads, they do not know this.
     pub(super) perform: Perform,
 }
@@ -215,6 +219,8 @@ impl Hub {
             stack_size: AtomicUsize::new(0),
             posted: AtomicUsize::new(0),
             watched: Mutex::default(),
+            late_writes: CommonEpisode::new("late writes"),
+            no_thread: CommonEpisode::new("threads that do not start"),
             perform,
         }
     }

@@ -384,6 +384,9 @@ impl Drop for Blocking {
         let Outside { acceptors, connects } = mem::take(&mut self.outside);
         drop_each(acceptors);
         drop_each(connects);
+        for episode in [&self.hub.late_writes, &self.hub.no_thread] {
+            episode.close();
+        }
     }
 }
 

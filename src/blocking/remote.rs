@@ -8,6 +8,7 @@ use super::bell::lock;
 use super::cell::Signal;
 use super::hub::{Hub, State};
 use crate::clock::nanos;
+use crate::episode::Earlier;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::drop_guarded;
 use crate::handle::{Post, Remote};
@@ -141,6 +142,10 @@ impl Common for Hub {
             drop_guarded(closure);
         }
         timer
+    }
+
+    fn note_late_write(&self, now: u64) -> Option<Earlier> {
+        self.late_writes.note(now)
     }
 
     fn cancel_timer(&self, timer: TimerId) -> Option<SendClosure> {

@@ -58,10 +58,16 @@ impl Hub {
         }
     }
 
+    fn note_no_thread(&self, error: &io::Error) {
+        if let Some(earlier) = self.no_thread.note(self.clock.exact()) {
+            log::error!(target: "lariat::blocking", "cannot start a thread: {error}{earlier}");
+        }
+    }
+
     /// Starts the thread of a connection. Without a thread there is no connection.
     pub(super) fn begin(self: &Arc<Hub>, job: Job) {
         let Err((error, job)) = self.start(job) else { return };
-        log::error!(target: "lariat::blocking", "cannot start a thread: {error}");
+        self.note_no_thread(&error);
         let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
         lock(&job.cell().member).conn.end(By::Runtime, exhausted, Some(Cause::new(error)));
         let mut state = lock(&self.state);
@@ -91,7 +97,7 @@ impl Hub {
             return;
         }
         let Err((error, _)) = self.start(Job::Accompany(Arc::clone(cell))) else { return };
-        log::error!(target: "lariat::blocking", "cannot start a companion thread: {error}");
+        self.note_no_thread(&error);
         if cell.companions.leave() {
             cell.signal(Signal::Alone);
             // Out of whatever its thread sleeps in; it finds the signal before it asks what this

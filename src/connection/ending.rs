@@ -85,12 +85,9 @@ impl Connection {
         self.flags.set(Flags::OVERFLOW);
     }
 
-    /// Counts bytes written too late. True the first time, which is worth a warning.
-    pub(crate) fn handle_refused(&mut self, count: usize) -> bool {
+    /// Counts bytes written too late.
+    pub(crate) fn handle_refused(&mut self, count: usize) {
         self.end_mut().refused += count as u64;
-        let first = self.flags.none(Flags::WARNED);
-        self.flags.set(Flags::WARNED);
-        first
     }
 
     /// A callback failed. Its wishes are applied first, then [`Connection::handle_wishes`] ends the

@@ -111,8 +111,6 @@ impl Flags {
     pub(crate) const COUNTED_OUT: Flags = Flags(1 << 42);
     /// The connect was asked for while the driver was stopping.
     pub(crate) const LATE: Flags = Flags(1 << 43);
-    /// A late write has been logged.
-    pub(crate) const WARNED: Flags = Flags(1 << 41);
     /// The metrics count it as paused, and as held.
     pub(crate) const COUNTED_PAUSED: Flags = Flags(1 << 46);
     pub(crate) const COUNTED_HELD: Flags = Flags(1 << 47);

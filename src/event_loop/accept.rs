@@ -271,13 +271,14 @@ impl<S: System> EventLoop<S> {
         };
         let id = self.shared.ids.reserve();
         if let Err(error) = self.system.register_stream(&mut stream, id) {
-            log::warn!(target: "lariat::accept", "cannot watch the connection of {peer}: {error}");
+            self.admission.note_unwatched(peer, &error, self.shared.clock.exact());
             self.shared.metrics.accept_errors += 1;
             self.shared.ids.release(id);
             self.note_released(Released::Place);
             return self.drop_protocol(protocol);
         }
         let now = self.shared.clock.tick();
+        self.admission.note_watched(now);
         let limits = Arc::clone(&listener.limits);
         self.shared.outputs.note(&limits);
         let conn = Connection::accepted(id, listener.id, peer, limits, now);

@@ -428,14 +428,8 @@ impl<S: System> EventLoop<S> {
         *longest = (*longest).max(Duration::from_nanos(took));
         if took >= self.shared.blame.limit {
             self.shared.metrics.slow_turns += 1;
-            if self.shared.blame.turns == 0 {
-                log::warn!(
-                    target: "lariat::turn",
-                    "a turn took {} ms; callbacks are timed for a while to find the one to blame",
-                    took / MILLISECOND,
-                );
-            }
-            self.shared.blame.start();
+            let Shared { blame, metrics, clock, .. } = &mut self.shared;
+            blame.judge_turn(took, clock.tick(), metrics);
         }
     }
 

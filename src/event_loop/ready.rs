@@ -16,6 +16,7 @@ impl<S: System> EventLoop<S> {
         let (snapshot, bulk) = (self.ready.len(), self.bulk.len());
         if self.shared.blame.turns > 0 {
             self.shared.blame.turns -= 1;
+            self.shared.blame.note_turn(&self.shared.metrics);
             self.serve_rest(0, snapshot, buffer);
         } else {
             for at in 0..snapshot {

@@ -4,6 +4,7 @@
 //! wish for things: bytes to be written, the connection to be closed, a timer to be set. No
 //! callback runs inside another; wishes take effect when the callback has returned.
 
+mod blame;
 mod closures;
 mod context;
 mod control;

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::blame::Blame;
 use super::listen::{Binder, BoxedFactory, stopped};
-use super::{
-    Boxed, Callback, Closure, Closures, Effect, Effects, Outgoing, Output, SendClosure, TimerId,
-};
+use super::{Boxed, Closure, Closures, Effect, Effects, Outgoing, Output, SendClosure, TimerId};
 use crate::address::Address;
 use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::connection::RarePool;
-use crate::endpoint::Endpoint;
+use crate::episode::{Earlier, Episode};
 use crate::error::Result;
 use crate::id::{ConnId, IdSource, ListenerId};
 use crate::limits::{Limits, OutputMax};
@@ -58,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) strict: bool,
     pub(crate) late_write: Option<String>,
     pub(crate) blame: Blame,
+    /// Late writes, where one thread is the whole driver.
+    pub(crate) late_writes: Episode,
     #[cfg(feature = "http")]
     pub(crate) date: crate::date::DateLine,
     pub(crate) binder: Binder,
@@ -73,6 +74,8 @@ pub(crate) trait Common {
     fn metrics(&self) -> Metrics;
     /// Sets a timer, whose closure one of them runs.
     fn set_timer(&self, delay: Duration, closure: SendClosure) -> TimerId;
+    /// Bytes were written too late. `Some` when that is to be logged.
+    fn note_late_write(&self, now: u64) -> Option<Earlier>;
     /// Takes back the closure of a timer, unless it has run.
     fn cancel_timer(&self, timer: TimerId) -> Option<SendClosure>;
 }
@@ -101,6 +104,7 @@ impl Shared {
             strict: false,
             late_write: None,
             blame: Blame::default(),
+            late_writes: Episode::new("late writes"),
             #[cfg(feature = "http")]
             date: crate::date::DateLine::default(),
             binder,
@@ -165,46 +169,6 @@ impl Shared {
     pub(crate) fn note_end(&mut self, id: ConnId, reason: &CloseReason) {
         if let Some(watched) = self.watched.as_mut().filter(|watched| watched.id == id) {
             watched.reason = Some(reason.clone());
-        }
-    }
-}
-
-/// The search for a slow callback. A clock reading per callback costs more than the rest of the
-/// message, so it is on only for a while after a slow turn.
-#[derive(Debug, Default)]
-pub(crate) struct Blame {
-    /// Turns for which callbacks are still timed.
-    pub(crate) turns: u32,
-    /// Nanoseconds that a callback may take.
-    pub(crate) limit: u64,
-}
-
-impl Blame {
-    /// How long callbacks are timed after a slow turn.
-    const TURNS: u32 = 1000;
-
-    pub(crate) fn start(&mut self) {
-        self.turns = Blame::TURNS;
-    }
-
-    /// A timed callback of `protocol` for `conn` is over.
-    #[cold]
-    pub(crate) fn judge(
-        &self,
-        took: u64,
-        callback: Callback,
-        protocol: &str,
-        peer: Endpoint,
-        metrics: &mut Metrics,
-    ) {
-        if took > self.limit {
-            metrics.slow_callbacks += 1;
-            log::warn!(
-                target: "lariat::dispatch",
-                "{} of {protocol} for {peer} took {} ms and kept every other connection waiting",
-                callback.name(),
-                took / 1_000_000,
-            );
         }
     }
 }

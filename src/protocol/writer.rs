@@ -133,10 +133,17 @@ pub(super) fn refuse(shared: &mut Shared, conn: &mut Connection, count: usize) {
         return conn.lose_output(count);
     }
     shared.metrics.refused_bytes += count as u64;
-    if conn.handle_refused(count) {
+    conn.handle_refused(count);
+    let now = shared.clock.exact();
+    let logged = match &shared.common {
+        Some(common) => common.note_late_write(now),
+        None => shared.late_writes.note(now),
+    };
+    if let Some(earlier) = logged {
         log::warn!(
             target: "lariat::dispatch",
-            "{count} bytes were written to {} after it was closed for writing; they are dropped",
+            "{count} bytes were written to {} after it was closed for writing; they are \
+             dropped{earlier}",
             conn.peer(),
         );
     }

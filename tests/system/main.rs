@@ -6,5 +6,6 @@
 mod accepting;
 mod connecting;
 mod kit;
+mod logs;
 mod signals;
 mod transfers;

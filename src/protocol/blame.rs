@@ -1,0 +1,119 @@
+//! The search for what makes a turn slow.
+
+use super::Callback;
+use crate::endpoint::Endpoint;
+use crate::episode::Episode;
+use crate::metrics::Metrics;
+
+const MILLISECOND: u64 = 1_000_000;
+
+/// A clock reading per callback costs more than the rest of the message, so callbacks are timed
+/// only for a while after a slow turn. Then it is known which of them are slow, and what the slow
+/// turns that have no slow callback are made of.
+#[derive(Debug)]
+pub(crate) struct Blame {
+    /// Turns for which callbacks are still timed.
+    pub(crate) turns: u32,
+    /// Nanoseconds that a callback, and a turn, may take.
+    pub(crate) limit: u64,
+    timed: Timed,
+    slow_turns: Episode,
+    /// Whether it has been said what the slow turns of this episode are made of.
+    explained: bool,
+    slow_callbacks: Episode,
+    /// The callback that was named last, and its protocol.
+    named: Option<(Callback, String)>,
+}
+
+/// What is known of one turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Timed {
+    turn: u64,
+    /// Bytes that had moved before.
+    before: u64,
+    /// Nanoseconds in callbacks.
+    spent: u64,
+}
+
+impl Default for Blame {
+    fn default() -> Blame {
+        Blame {
+            turns: 0,
+            limit: 0,
+            timed: Timed::default(),
+            slow_turns: Episode::new("slow turns"),
+            explained: false,
+            slow_callbacks: Episode::new("slow callbacks"),
+            named: None,
+        }
+    }
+}
+
+impl Blame {
+    /// How long callbacks are timed after a slow turn.
+    const TURNS: u32 = 1000;
+
+    /// Something happens in the turn that `metrics` counted last.
+    #[cold]
+    pub(crate) fn note_turn(&mut self, metrics: &Metrics) {
+        if self.timed.turn != metrics.turns {
+            self.timed = Timed { turn: metrics.turns, before: moved(metrics), spent: 0 };
+        }
+    }
+
+    /// A turn took too long.
+    #[cold]
+    pub(crate) fn judge_turn(&mut self, took: u64, now: u64, metrics: &Metrics) {
+        let took = took / MILLISECOND;
+        if let Some(earlier) = self.slow_turns.note(now) {
+            self.explained = false;
+            log::warn!(target: "lariat::turn", "a turn took {took} ms{earlier}");
+        }
+        if self.turns > 0 && !self.explained && self.timed.turn == metrics.turns {
+            self.explained = true;
+            log::warn!(
+                target: "lariat::turn",
+                "a turn took {took} ms: {} ms in callbacks, {} bytes moved",
+                self.timed.spent / MILLISECOND,
+                moved(metrics) - self.timed.before,
+            );
+        }
+        self.turns = Blame::TURNS;
+    }
+
+    /// A timed callback of `protocol` for `peer` is over.
+    #[cold]
+    pub(crate) fn judge(
+        &mut self,
+        (took, now): (u64, u64),
+        callback: Callback,
+        protocol: &str,
+        peer: Endpoint,
+        metrics: &mut Metrics,
+    ) {
+        self.note_turn(metrics);
+        self.timed.spent += took;
+        if took <= self.limit {
+            return;
+        }
+        metrics.slow_callbacks += 1;
+        let earlier = self.slow_callbacks.note(now);
+        let named = self.named.as_ref();
+        let known = named.is_some_and(|(last, name)| *last == callback && name == protocol);
+        if earlier.is_none() && known {
+            return;
+        }
+        self.named = Some((callback, protocol.to_owned()));
+        log::warn!(
+            target: "lariat::dispatch",
+            "{} of {protocol} for {peer} took {} ms and kept every other connection waiting{}",
+            callback.name(),
+            took / MILLISECOND,
+            earlier.map(|earlier| earlier.to_string()).unwrap_or_default(),
+        );
+    }
+}
+
+fn moved(metrics: &Metrics) -> u64 {
+    metrics.bytes_in + metrics.bytes_out
+}
