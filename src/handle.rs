@@ -251,7 +251,7 @@ impl Handle {
         })
     }
 
-    /// Closes a listener: newcomers are refused, its connections stay.
+    /// Closes a listener: clients are refused, its connections stay.
     ///
     /// # Errors
     ///

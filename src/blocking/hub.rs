@@ -229,7 +229,8 @@ impl Hub {
     pub(super) fn binder(&self) -> Binder {
         let bind = |addr, options: &ListenOptions| {
             let listener = system::listen(addr, options)?;
-            Ok(Bound { addr: listener.local_addr()?.into(), socket: Box::new(listener) })
+            let addr = listener.local_addr()?.into();
+            Ok(Bound { addr, socket: Box::new(listener), close: None })
         };
         Binder::new(self.listeners.clone(), Box::new(bind))
     }

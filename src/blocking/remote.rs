@@ -12,7 +12,7 @@ use crate::episode::Earlier;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::drop_guarded;
 use crate::handle::{Post, Remote};
-use crate::id::ConnId;
+use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::protocol::{Common, SendClosure, TimerId};
 use crate::sync::MutexGuard;
@@ -142,6 +142,10 @@ impl Common for Hub {
             drop_guarded(closure);
         }
         timer
+    }
+
+    fn stop_listening(&self, listener: ListenerId) {
+        Hub::stop_listening(self, listener);
     }
 
     fn note_late_write(&self, now: u64) -> Option<Earlier> {

@@ -74,12 +74,12 @@ impl<S: System> EventLoop<S> {
         factory: Factory,
     ) -> Result<()> {
         let mut sockets = Vec::new();
-        for Bound { addr, socket } in bound {
+        for Bound { addr, socket, .. } in bound {
             let Some(mut listener) = self.system.adopt(socket) else { continue };
             let token = self.next_socket;
             self.next_socket += 1;
             if let Err(error) = self.system.register_listener(&mut listener, token) {
-                self.shared.binder.listeners.remove(id);
+                self.shared.binder.close(id);
                 drop_guarded(factory);
                 return Err(Error::from_io(Op::Listen, error).with_addr(addr));
             }
@@ -99,9 +99,9 @@ impl<S: System> EventLoop<S> {
         limits: Arc<Limits>,
         factory: BoxedFactory,
     ) {
-        let listeners = &self.shared.binder.listeners;
-        if self.draining || !listeners.has(id) {
-            listeners.remove(id);
+        let binder = &mut self.shared.binder;
+        if self.draining || !binder.listeners.has(id) {
+            binder.close(id);
             drop_guarded((sockets, factory));
             return;
         }
@@ -301,7 +301,7 @@ impl<S: System> EventLoop<S> {
     // ---- stopping ----------------------------------------------------------------------------
 
     pub(crate) fn stop_listening(&mut self, id: ListenerId) {
-        self.shared.binder.listeners.remove(id);
+        self.shared.binder.close(id);
         let Some(at) = self.listening.iter().position(|listener| listener.id == id) else {
             if self.accepting {
                 self.stopped.push(id);

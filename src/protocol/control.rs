@@ -268,7 +268,8 @@ impl<'a> Control<'a> {
         self.shared.binder.listeners.addresses(listener)
     }
 
-    /// Closes a listener: newcomers are refused, its connections stay.
+    /// Closes a listener at once: clients are refused from now on, its connections stay, and
+    /// another listener can have its addresses, also in the same callback.
     pub fn stop_listening(&mut self, listener: ListenerId) {
         self.shared.stop_listening(listener);
     }

@@ -1,8 +1,9 @@
-//! Listening: sockets are opened at once, also by callbacks, and accepted from when the driver has
-//! taken them over.
+//! Listening: sockets are opened and closed at once, also by callbacks, and accepted from when the
+//! driver has taken them over.
 
 use std::any::Any;
 use std::io;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Incoming, Protocol};
@@ -28,7 +29,12 @@ pub(crate) struct Bound {
     pub(crate) addr: Endpoint,
     /// Its type is known to the driver that made it, and to nobody above.
     pub(crate) socket: Box<dyn Any>,
+    /// None where any thread may stop a listener: then [`Common`](super::Common) does.
+    pub(crate) close: Option<Close>,
 }
+
+/// Closes a socket at once, whoever has it by then, so that its address is free.
+pub(crate) type Close = Box<dyn FnOnce()>;
 
 /// Opens a listening socket.
 pub(crate) type Bind = Box<dyn Fn(Endpoint, &ListenOptions) -> io::Result<Bound>>;
@@ -37,17 +43,18 @@ pub(crate) type Bind = Box<dyn Fn(Endpoint, &ListenOptions) -> io::Result<Bound>
 pub(crate) struct Binder {
     bind: Bind,
     pub(crate) listeners: Listeners,
+    closes: Vec<(ListenerId, Close)>,
 }
 
 impl Binder {
     pub(crate) fn new(listeners: Listeners, bind: Bind) -> Binder {
-        Binder { bind, listeners }
+        Binder { bind, listeners, closes: Vec::new() }
     }
 
     /// Opens a socket for each address that `addr` stands for: for all that exist here, or for
     /// none.
     pub(crate) fn listen(
-        &self,
+        &mut self,
         addr: &Address,
         options: &ListenOptions,
     ) -> Result<(ListenerId, Vec<Bound>)> {
@@ -66,7 +73,24 @@ impl Binder {
         if let (true, Some((addr, error))) = (sockets.is_empty(), failed) {
             return Err(Error::from_io(Op::Listen, error).with_addr(addr));
         }
-        Ok((self.listeners.enter(&sockets), sockets))
+        Ok((self.enter(&mut sockets), sockets))
+    }
+
+    /// Names a listener.
+    pub(crate) fn enter(&mut self, sockets: &mut [Bound]) -> ListenerId {
+        let id = self.listeners.enter(sockets);
+        let closes = sockets.iter_mut().filter_map(|socket| socket.close.take());
+        self.closes.extend(closes.map(|close| (id, close)));
+        id
+    }
+
+    /// Closes the sockets of a listener and forgets it.
+    pub(crate) fn close(&mut self, id: ListenerId) {
+        self.listeners.remove(id);
+        let all = mem::take(&mut self.closes).into_iter();
+        let (stopped, kept): (Vec<_>, Vec<_>) = all.partition(|(of, _)| *of == id);
+        self.closes = kept;
+        stopped.into_iter().for_each(|(_, close)| close());
     }
 }
 
@@ -96,7 +120,7 @@ impl Listeners {
     }
 
     /// Names a listener. Ids are never given out twice.
-    pub(crate) fn enter(&self, sockets: &[Bound]) -> ListenerId {
+    fn enter(&self, sockets: &[Bound]) -> ListenerId {
         let mut known = self.lock();
         let id = ListenerId::new(known.next);
         known.next += 1;
@@ -134,7 +158,7 @@ mod tests {
             if refused.contains(&addr.port().unwrap()) {
                 return Err(io::Error::from_raw_os_error(errno));
             }
-            Ok(Bound { addr, socket: Box::new(()) })
+            Ok(Bound { addr, socket: Box::new(()), close: None })
         };
         Binder::new(Listeners::default(), Box::new(bind))
     }
@@ -146,7 +170,7 @@ mod tests {
     #[test]
     fn addresses_that_do_not_exist_here_are_left_out_unless_none_does() {
         let options = ListenOptions::default();
-        let some = binder(&[2], libc::EADDRNOTAVAIL);
+        let mut some = binder(&[2], libc::EADDRNOTAVAIL);
         let (id, sockets) = some.listen(&several(&[1, 2, 3]), &options).unwrap();
         assert_eq!(sockets.len(), 2);
         assert_eq!(some.listeners.addresses(id).len(), 2);

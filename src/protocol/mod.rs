@@ -35,7 +35,7 @@ pub(crate) use effects::{Boxed, Content, Effect, Effects, Outgoing, Successor};
 pub use forward::Callbacks;
 pub use input::Input;
 pub(crate) use listen::BoxedFactory;
-pub(crate) use listen::{Bind, Binder, Bound, Listeners, stopped};
+pub(crate) use listen::{Bind, Binder, Bound, Close, Listeners, stopped};
 pub(crate) use output::{Output, Part};
 pub use peer::Peer;
 pub use replacement::Replacement;

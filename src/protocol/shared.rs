@@ -76,6 +76,8 @@ pub(crate) trait Common {
     fn set_timer(&self, delay: Duration, closure: SendClosure) -> TimerId;
     /// Bytes were written too late. `Some` when that is to be logged.
     fn note_late_write(&self, now: u64) -> Option<Earlier>;
+    /// Closes the sockets of a listener.
+    fn stop_listening(&self, listener: ListenerId);
     /// Takes back the closure of a timer, unless it has run.
     fn cancel_timer(&self, timer: TimerId) -> Option<SendClosure>;
 }
@@ -161,7 +163,19 @@ impl Shared {
         Ok(id)
     }
 
+    /// Closes the sockets of a listener at once, so that another can have its addresses; the driver
+    /// drops what else there is when the callback has returned.
     pub(crate) fn stop_listening(&mut self, id: ListenerId) {
+        for effect in &mut self.effects.list {
+            match effect {
+                Effect::Listen { id: new, sockets, .. } if *new == id => sockets.clear(),
+                _ => {}
+            }
+        }
+        match &self.common {
+            Some(common) => common.stop_listening(id),
+            None => self.binder.close(id),
+        }
         self.effects.list.push(Effect::StopListening(id));
     }
 

@@ -6,9 +6,11 @@
 //! through.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -21,7 +23,7 @@ use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
 use crate::options::Dial;
-use crate::protocol::{Bind, Bound, SocketInfo};
+use crate::protocol::{Bind, Bound, Close, SocketInfo};
 use crate::socket::{self, Reserve, retry};
 
 /// The upper half of a token is a connection's generation, which is never 0. With 0 there, the
@@ -134,9 +136,31 @@ fn rare_flags_of(event: &Event) -> Flags {
         | Flags::FIN_TOLD.when(closed & !faulty)
 }
 
+/// A listening socket, until a callback closes it.
+#[derive(Clone)]
+pub(super) struct Listening(Rc<Cell<Option<TcpListener>>>);
+
+impl Listening {
+    /// Runs `code` with the socket; `closed` is what comes of one that has been closed.
+    fn with<T>(&self, closed: T, code: impl FnOnce(&mut TcpListener) -> T) -> T {
+        let Some(mut socket) = self.0.take() else { return closed };
+        let result = code(&mut socket);
+        self.0.set(Some(socket));
+        result
+    }
+}
+
+/// A nonblocking listening socket on its way to the loop.
+pub(super) fn bound(addr: Endpoint, listener: std::net::TcpListener) -> Bound {
+    let listening = Listening(Rc::new(Cell::new(Some(TcpListener::from_std(listener)))));
+    let closed = listening.clone();
+    let close: Close = Box::new(move || drop(closed.0.take()));
+    Bound { addr, socket: Box::new(listening), close: Some(close) }
+}
+
 impl System for MioSystem {
     type Stream = TcpStream;
-    type Listener = TcpListener;
+    type Listener = Listening;
 
     const CHECKED: bool = cfg!(debug_assertions);
 
@@ -179,21 +203,22 @@ impl System for MioSystem {
     fn bind(&self) -> Bind {
         Box::new(|addr, options| {
             let listener = socket::listen(addr.need_ip()?, options)?;
-            Ok(Bound { addr: listener.local_addr()?.into(), socket: Box::new(listener) })
+            Ok(bound(listener.local_addr()?.into(), listener))
         })
     }
 
-    fn adopt(&mut self, socket: Box<dyn Any>) -> Option<TcpListener> {
-        let listener: Box<std::net::TcpListener> = socket.downcast().ok()?;
-        Some(TcpListener::from_std(*listener))
+    fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Listening> {
+        socket.downcast().ok().map(|listener| *listener)
     }
 
     fn connect(&mut self, dial: &Dial) -> io::Result<TcpStream> {
         socket::start_connect(dial)
     }
 
-    fn register_listener(&mut self, listener: &mut TcpListener, token: u32) -> io::Result<()> {
-        self.poll.registry().register(listener, MioToken(token as usize), Interest::READABLE)
+    fn register_listener(&mut self, listener: &mut Listening, token: u32) -> io::Result<()> {
+        let token = MioToken(token as usize);
+        listener
+            .with(Ok(()), |socket| self.poll.registry().register(socket, token, Interest::READABLE))
     }
 
     fn register_stream(&mut self, stream: &mut TcpStream, id: ConnId) -> io::Result<()> {
@@ -204,7 +229,7 @@ impl System for MioSystem {
 
     fn accept_with_reserve(
         &mut self,
-        listener: &mut TcpListener,
+        listener: &mut Listening,
     ) -> io::Result<(TcpStream, Endpoint)> {
         self.reserve.free();
         Listener::accept(listener)
@@ -255,11 +280,12 @@ impl Stream for TcpStream {
     }
 }
 
-impl Listener for TcpListener {
+impl Listener for Listening {
     type Stream = TcpStream;
 
     fn accept(&mut self) -> io::Result<(TcpStream, Endpoint)> {
-        let (stream, peer) = retry(|| TcpListener::accept(self))?;
+        let closed = Err(io::ErrorKind::WouldBlock.into());
+        let (stream, peer) = self.with(closed, |socket| retry(|| socket.accept()))?;
         Ok((stream.into(), peer.into()))
     }
 }

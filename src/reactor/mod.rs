@@ -23,7 +23,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::{DriverLimits, Limits};
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
-use crate::protocol::{Bound, Control, Incoming, Protocol, Watched};
+use crate::protocol::{Control, Incoming, Protocol, Watched};
 use crate::reason::CloseReason;
 
 use mio_system::MioSystem;
@@ -244,8 +244,8 @@ impl Reactor {
         let failed = |error| Error::from_io(Op::Listen, error);
         listener.set_nonblocking(true).map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?.into();
-        let sockets = vec![Bound { addr, socket: Box::new(listener) }];
-        let id = self.inner.shared.binder.listeners.enter(&sockets);
+        let mut sockets = vec![mio_system::bound(addr, listener)];
+        let id = self.inner.shared.binder.enter(&mut sockets);
         self.inner.adopt(id, sockets, Arc::new(limits), boxed(factory))?;
         Ok(id)
     }

@@ -1,7 +1,7 @@
 //! The system beneath the simulator's loop: sockets of a made-up network.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
 use crate::options::Dial;
-use crate::protocol::{Bind, Bound, SocketInfo};
+use crate::protocol::{Bind, Bound, Close, SocketInfo};
 use crate::reason::CloseReason;
 use crate::socket::retry;
 
@@ -40,9 +40,12 @@ pub(super) struct SimStream {
     local: SocketAddr,
 }
 
+#[derive(Clone)]
 pub(super) struct SimListener {
     network: Shared,
     addr: SocketAddr,
+    /// Until a callback closes it: from then on the address may be another's.
+    open: Rc<Cell<bool>>,
 }
 
 impl System for SimSystem {
@@ -91,8 +94,11 @@ impl System for SimSystem {
         Box::new(move |addr, options| {
             let addr = addr.need_ip()?;
             let addr = network.borrow_mut().listen(addr, options.backlog as usize, false)?;
-            let listener = SimListener { network: Rc::clone(&network), addr };
-            Ok(Bound { addr: addr.into(), socket: Box::new(listener) })
+            let open = Rc::new(Cell::new(true));
+            let listener = SimListener { network: Rc::clone(&network), addr, open };
+            let closed = listener.clone();
+            let close: Close = Box::new(move || closed.close());
+            Ok(Bound { addr: addr.into(), socket: Box::new(listener), close: Some(close) })
         })
     }
 
@@ -109,7 +115,9 @@ impl System for SimSystem {
     }
 
     fn register_listener(&mut self, listener: &mut SimListener, token: u32) -> io::Result<()> {
-        self.network.borrow_mut().register_listener(listener.addr, token);
+        if listener.open.get() {
+            self.network.borrow_mut().register_listener(listener.addr, token);
+        }
         Ok(())
     }
 
@@ -123,8 +131,7 @@ impl System for SimSystem {
         &mut self,
         listener: &mut SimListener,
     ) -> io::Result<(SimStream, Endpoint)> {
-        let end = retry(|| self.network.borrow_mut().accept(listener.addr, 1))?;
-        Ok(listener.stream(end))
+        listener.accept_with(1)
     }
 
     fn restore_reserve(&mut self) -> bool {
@@ -188,12 +195,26 @@ impl Listener for SimListener {
     type Stream = SimStream;
 
     fn accept(&mut self) -> io::Result<(SimStream, Endpoint)> {
-        let end = retry(|| self.network.borrow_mut().accept(self.addr, 0))?;
-        Ok(self.stream(end))
+        self.accept_with(0)
     }
 }
 
 impl SimListener {
+    /// Accepts, with so many descriptors in reserve.
+    fn accept_with(&self, reserve: usize) -> io::Result<(SimStream, Endpoint)> {
+        if !self.open.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let end = retry(|| self.network.borrow_mut().accept(self.addr, reserve))?;
+        Ok(self.stream(end))
+    }
+
+    fn close(&self) {
+        if self.open.replace(false) {
+            self.network.borrow_mut().close_listener(self.addr);
+        }
+    }
+
     fn stream(&self, end: usize) -> (SimStream, Endpoint) {
         let network = self.network.borrow();
         let (local, remote) = (network.endpoints[end].local, network.endpoints[end].remote);
@@ -203,6 +224,6 @@ impl SimListener {
 
 impl Drop for SimListener {
     fn drop(&mut self) {
-        self.network.borrow_mut().close_listener(self.addr);
+        self.close();
     }
 }

@@ -16,6 +16,7 @@ mod handles;
 mod input;
 mod kit;
 mod limits;
+mod listening;
 mod output;
 mod outside;
 mod peers;

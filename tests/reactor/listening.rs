@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lariat::reactor::Reactor;
-use lariat::{ErrorKind, Limits, Op, Overload};
+use lariat::{Context, ErrorKind, Input, Limits, Op, Outcome, Overload};
 
 use crate::common::*;
 
@@ -93,15 +93,11 @@ fn above_the_limit_a_shedding_listener_turns_newcomers_away() {
 fn lingering_connections_do_not_count_against_the_limit() {
     struct Leaver;
     impl lariat::Protocol for Leaver {
-        fn opened(&mut self, cx: &mut lariat::Context<'_>) -> lariat::Outcome {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
             cx.close();
             Ok(())
         }
-        fn data(
-            &mut self,
-            _: &mut lariat::Context<'_>,
-            _: &mut lariat::Input<'_>,
-        ) -> lariat::Outcome {
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
             Ok(())
         }
     }
@@ -143,7 +139,7 @@ fn a6_a_connection_that_lingers_gives_its_place_back_at_once() {
 /// Answers with a word and closes, and so lingers until its peer has finished too.
 struct Brief;
 impl lariat::Protocol for Brief {
-    fn data(&mut self, cx: &mut lariat::Context<'_>, _: &mut lariat::Input<'_>) -> lariat::Outcome {
+    fn data(&mut self, cx: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
         cx.write(b"bye");
         cx.close();
         Ok(())
@@ -277,6 +273,30 @@ fn a_stopped_listener_refuses_and_its_connections_stay() {
     let thread = thread::spawn(move || echo_once(&mut stream, b"still here"));
     join(&mut reactor, thread);
     drive(&mut reactor, Reactor::is_over);
+    finish(reactor);
+}
+
+#[test]
+fn a_driver_that_drains_refuses_clients() {
+    struct Stays;
+    impl lariat::Protocol for Stays {
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+        fn stopping(&mut self, _: &mut Context<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+    let mut reactor = Reactor::new().unwrap();
+    let addr = listen(&mut reactor, || Stays);
+    let stream = client(addr);
+    drive(&mut reactor, |reactor| reactor.metrics().accepted == 1);
+    reactor.handle().shutdown();
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert!(!reactor.is_over());
+    let refused = std::net::TcpStream::connect(addr).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    drop(stream);
     finish(reactor);
 }
 

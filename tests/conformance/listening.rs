@@ -1,0 +1,129 @@
+//! Listeners that stop, and others that take their addresses over.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lariat::{Control, Endpoint, ErrorKind, Incoming, ListenerId};
+
+use crate::kit::{Last, Play, Stage, data, echo, everywhere, says};
+
+/// Listens at `addr` for one connection, which `who` serves.
+fn listen(
+    control: &mut Control<'_>,
+    stage: &Arc<Names>,
+    who: &'static str,
+    addr: Endpoint,
+) -> lariat::Result<ListenerId> {
+    let names = Arc::clone(stage);
+    control.listen(addr, move |incoming: &Incoming| {
+        Some(Last::new(names.trace.wrap(who, echo()), incoming))
+    })
+}
+
+struct Names {
+    trace: lariat::sim::Trace,
+}
+
+/// Asks, and closes when it is answered.
+fn asks() -> Play {
+    says(b"hello").data(|cx, input| {
+        if input.len() == 5 {
+            input.consume_all();
+            cx.close();
+        }
+        Ok(())
+    })
+}
+
+/// Runs `moves` when a connection is accepted, with the address at which it was. It may begin to
+/// listen there as "second", for a client that comes afterwards.
+fn moved(stage: &mut Stage<'_>, moves: fn(&mut Control<'_>, &Arc<Names>, ListenerId, Endpoint)) {
+    let names = Arc::new(Names { trace: stage.trace.clone() });
+    let kept = Arc::clone(&names);
+    let first = move |incoming: &Incoming| {
+        let (names, old) = (Arc::clone(&kept), incoming.listener());
+        let play = Play::new().opened(move |cx| {
+            let addr = cx.local_addr().unwrap();
+            moves(&mut cx.driver(), &names, old, addr);
+            let asks = names.trace.wrap("later client", asks());
+            cx.driver().connect(addr, asks);
+            Ok(())
+        });
+        Some(kept.trace.wrap("first", play))
+    };
+    let listener = stage.driver.control().listen("127.0.0.1:0", first).unwrap();
+    let addr = stage.driver.addresses(listener)[0];
+    let client = Play::new().opened(|cx| {
+        cx.close();
+        Ok(())
+    });
+    stage.connect("client", addr, client);
+    stage.run();
+    let hello = data(b"hello");
+    stage.expect("later client", &["opened", &hello, "closed finished by us"]);
+    stage.expect("second", &["opened", &hello, "eof", "closed finished by the peer"]);
+    stage.expect("first", &["opened", "eof", "closed finished by the peer"]);
+    stage.expect("client", &["opened", "closed finished by us"]);
+}
+
+#[test]
+fn a_listener_that_stops_frees_its_address_in_the_same_callback() {
+    everywhere(|stage| {
+        moved(stage, |control, names, old, addr| {
+            let taken = listen(control, names, "second", addr).unwrap_err();
+            assert_eq!(taken.kind(), ErrorKind::AddressInUse);
+            control.stop_listening(old);
+            assert!(control.addresses(old).is_empty());
+            let new = listen(control, names, "second", addr).unwrap();
+            assert_eq!(control.addresses(new), [addr]);
+        });
+    });
+}
+
+#[test]
+fn one_that_no_loop_has_taken_over_frees_its_address_as_well() {
+    everywhere(|stage| {
+        moved(stage, |control, names, old, addr| {
+            control.stop_listening(old);
+            for _ in 0..3 {
+                let fleeting = listen(control, names, "fleeting", addr).unwrap();
+                control.stop_listening(fleeting);
+            }
+            listen(control, names, "second", addr).unwrap();
+        });
+        stage.expect("fleeting", &[] as &[&str]);
+    });
+}
+
+#[test]
+fn a_listener_that_stops_twice_does_not_stop_the_one_that_follows() {
+    everywhere(|stage| {
+        moved(stage, |control, names, old, addr| {
+            control.stop_listening(old);
+            listen(control, names, "second", addr).unwrap();
+            control.stop_listening(old);
+        });
+    });
+}
+
+#[test]
+fn a_closure_moves_a_listener() {
+    everywhere(|stage| {
+        let names = Arc::new(Names { trace: stage.trace.clone() });
+        let old = stage.driver.control().listen("127.0.0.1:0", |_| None::<Play>).unwrap();
+        let addr = stage.driver.addresses(old)[0];
+        let done = Arc::new(Mutex::new(false));
+        let does = Arc::clone(&done);
+        let later = Duration::from_millis(10);
+        stage.driver.control().set_timer(later, move |control| {
+            control.stop_listening(old);
+            listen(control, &names, "second", addr).unwrap();
+            let asks = names.trace.wrap("client", asks());
+            control.connect(addr, asks);
+            *does.lock().unwrap() = true;
+        });
+        stage.run();
+        stage.check(*done.lock().unwrap(), "the closure has run");
+        stage.expect("client", &["opened", &data(b"hello"), "closed finished by us"]);
+    });
+}
