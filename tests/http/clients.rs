@@ -8,8 +8,8 @@ use lariat::http::{
     Client, ClientError, ClientRequest, ClientResponse, Handler, Header, Http, Length, Request,
     Response, Status,
 };
-use lariat::sim::Probe;
-use lariat::{CloseKind, ConnectFailure, Context, Driver, Limits, Outcome};
+use lariat::sim::{Probe, Sim};
+use lariat::{CloseKind, ConnectFailure, Context, Driver, Input, Limits, Outcome, Protocol};
 
 use crate::kit::{everywhere, serve};
 use crate::site::Site;
@@ -323,6 +323,38 @@ fn the_head_of_a_response_has_a_bound_and_an_error_of_its_own() {
         let response = format!("{begins}{value}\r\n\r\n");
         assert_eq!(response.len(), size);
         assert_eq!(hears(response.as_bytes()), expected, "{size} bytes");
+    }
+}
+
+#[test]
+fn what_is_not_whole_of_a_response_waits_for_more_without_a_callback() {
+    /// Sends this at once, and reads nothing.
+    struct Says(&'static [u8]);
+    impl Protocol for Says {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            cx.write(self.0);
+            cx.pause_reading();
+            Ok(())
+        }
+
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+    let partial: [&[u8]; 3] = [
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5;a",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\nB",
+    ];
+    for bytes in partial {
+        let mut sim = Sim::new(0);
+        let addr = serve(&mut sim, move || Says(bytes));
+        let (client, heard) = client();
+        sim.connect(addr, client);
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        // `opened` of both, and `data` once.
+        assert_eq!(sim.metrics().callbacks, 3, "{}", bytes.escape_ascii());
+        assert!(heard.lock().unwrap().is_empty());
     }
 }
 

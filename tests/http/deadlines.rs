@@ -209,7 +209,9 @@ fn h15_each_time_holds_to_the_millisecond() {
 #[test]
 fn h15_each_time_is_kept_on_every_driver() {
     for time in TIMES {
-        let limits = time.limits(Duration::from_millis(80));
+        // That of a head also begins before the first byte, which may be late on a busy machine.
+        let short = if time.field.starts_with("head") { SECOND } else { 80 * MS };
+        let limits = time.limits(short);
         everywhere(|driver, told| {
             let limits = limits.clone();
             let script = time.sent.iter().map(|bytes| Step::Send(bytes.to_vec())).collect();

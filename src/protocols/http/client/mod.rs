@@ -195,7 +195,13 @@ impl Protocol for Client {
         let result = self.take(&mut rest);
         input.consume(input.len() - rest.len());
         match result {
-            Ok(false) => return Ok(()),
+            Ok(false) => {
+                if !rest.is_empty() {
+                    // Without this it would be shown again before there is more of it.
+                    input.need(rest.len() + 1);
+                }
+                return Ok(());
+            }
             Ok(true) => {
                 if let Some(response) = self.response.take() {
                     self.finish(cx, Ok(response));
