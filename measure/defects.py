@@ -6,6 +6,7 @@
   defects.py --check                  whether every text is still found exactly once; builds nothing
   defects.py --seeds 2000             seeds of the random test; default 400
   defects.py --unit                   what neither finds is shown to the unit tests as well
+  defects.py --random                 the seeded test alone: what it finds and reduces it to
 
 The project is copied to a scratch directory. The copy without a defect must pass: that is the
 control. Then each defect is planted alone and the tests run in this order until one fails: the
@@ -176,6 +177,8 @@ def steps(copy, args, file):
     if file.startswith("src/protocols/http/"):
         yield http
     yield seeds
+    if args.random:
+        return
     yield lambda: listed("simulator test", ["--test", "sim"], "--skip", RANDOM)
     yield lambda: listed("conformance scenario", ["--test", "conformance"])
     if not file.startswith("src/protocols/http/"):
@@ -206,6 +209,7 @@ def main():
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--seeds", type=int, default=400)
     parser.add_argument("--unit", action="store_true")
+    parser.add_argument("--random", action="store_true")
     parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--scratch", help="a directory to work in, which is kept")
     args = parser.parse_args()

@@ -15,8 +15,8 @@ pub(super) struct Failure {
 }
 
 thread_local! {
-    /// The last panic of this thread, while those of this thread are quiet.
-    static LAST: RefCell<Option<Option<Failure>>> = const { RefCell::new(None) };
+    /// The guards of this thread, and its last panic since there was one.
+    static QUIET: RefCell<(usize, Option<Failure>)> = const { RefCell::new((0, None)) };
 }
 
 /// The hook of before, and the threads for which it is replaced.
@@ -33,20 +33,20 @@ impl Quiet {
             panic::set_hook(Box::new(look));
         }
         before.0 += 1;
-        LAST.set(Some(None));
+        QUIET.with_borrow_mut(|(guards, _)| *guards += 1);
         Quiet(())
     }
 
     /// Runs code that may panic.
     pub(super) fn run(&self, code: impl FnOnce()) -> Result<(), Failure> {
-        LAST.set(Some(None));
+        QUIET.with_borrow_mut(|(_, last)| *last = None);
         let result = catch_unwind(AssertUnwindSafe(code));
         result.map_err(|payload| {
             let message = sentence(&*payload);
+            let last = QUIET.with_borrow_mut(|(_, last)| last.take());
+            let place = last.map_or_else(String::new, |last| last.place);
             // The payload is the user's, and so is its drop.
             let _ = catch_unwind(AssertUnwindSafe(move || drop(payload)));
-            let last = LAST.replace(Some(None)).flatten();
-            let place = last.map_or_else(String::new, |last| last.place);
             Failure { place, message }
         })
     }
@@ -54,7 +54,7 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        LAST.set(None);
+        QUIET.with_borrow_mut(|(guards, _)| *guards -= 1);
         let mut before = BEFORE.write().unwrap_or_else(PoisonError::into_inner);
         before.0 -= 1;
         if before.0 == 0 {
@@ -66,13 +66,12 @@ impl Drop for Quiet {
 }
 
 fn look(info: &PanicHookInfo<'_>) {
-    let quiet = LAST.with_borrow_mut(|last| match last {
-        Some(last) => {
+    let quiet = QUIET.with_borrow_mut(|(guards, last)| {
+        if *guards > 0 {
             let place = info.location().map(ToString::to_string).unwrap_or_default();
             *last = Some(Failure { place, message: sentence(info.payload()) });
-            true
         }
-        None => false,
+        *guards > 0
     });
     if !quiet {
         let before = BEFORE.read().unwrap_or_else(PoisonError::into_inner);
@@ -93,46 +92,38 @@ fn sentence(payload: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread;
 
-    /// One test, as the hook is one for all threads.
+    // That other threads are heard, and this one again afterwards, is tested in a process of its
+    // own: the hook is one for all tests.
     #[test]
-    fn panics_of_this_thread_are_looked_at_and_those_of_others_shown_as_before() {
-        let shown = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&shown);
-        let before = panic::take_hook();
-        let others = "of another thread, for this test alone";
-        panic::set_hook(Box::new(move |info| {
-            if info.payload().downcast_ref::<&str>() == Some(&others) {
-                count.fetch_add(1, Ordering::Relaxed);
-            } else {
-                before(info);
+    fn a_panic_becomes_its_place_and_its_sentence() {
+        let quiet = Quiet::begin();
+        let failure = quiet.run(|| panic!("number {}", 7)).unwrap_err();
+        assert_eq!(failure.message, "number 7");
+        assert!(failure.place.starts_with("src/sim/quiet.rs:"), "{}", failure.place);
+        let nested = Quiet::begin();
+        assert_eq!(nested.run(|| ()), Ok(()));
+        drop(nested);
+        // What is caught within leaves the last word to what is not.
+        let failure = quiet.run(|| {
+            let _ = catch_unwind(|| panic!("caught"));
+            panic!("not caught")
+        });
+        assert_eq!(failure.unwrap_err().message, "not caught");
+        let failure = quiet.run(|| panic::panic_any(7u8)).unwrap_err();
+        assert_eq!(failure.message, "a panic without a message");
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_it_is_dropped_does_no_harm() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("again");
             }
-        }));
-        let elsewhere = || thread::spawn(move || panic::panic_any(others)).join().is_err();
-        {
-            let quiet = Quiet::begin();
-            let failure = quiet.run(|| panic!("number {}", 7)).unwrap_err();
-            assert_eq!(failure.message, "number 7");
-            assert!(failure.place.starts_with("src/sim/quiet.rs:"), "{}", failure.place);
-            let nested = Quiet::begin();
-            assert_eq!(nested.run(|| ()), Ok(()));
-            drop(nested);
-            // What is caught within leaves the last word to what is not.
-            let failure = quiet.run(|| {
-                let _ = catch_unwind(|| panic!("caught"));
-                panic!("not caught")
-            });
-            assert_eq!(failure.unwrap_err().message, "not caught");
-            assert!(elsewhere());
-            assert_eq!(shown.load(Ordering::Relaxed), 1);
         }
-        assert!(elsewhere());
-        assert_eq!(shown.load(Ordering::Relaxed), 2);
-        let own = catch_unwind(|| panic::panic_any(others));
-        assert!(own.is_err());
-        assert_eq!(shown.load(Ordering::Relaxed), 3, "this thread's are shown again");
+        let quiet = Quiet::begin();
+        assert!(quiet.run(|| panic::panic_any(Bomb)).is_err());
+        assert_eq!(quiet.run(|| ()), Ok(()));
     }
 }

@@ -1,6 +1,7 @@
 //! A failure of `check` is reduced before it is printed, and can be kept as a test.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::Duration;
 
 use lariat::sim::{Choices, Faults, Sim, check, replay, seeds_from_env};
@@ -151,6 +152,36 @@ fn a_run_that_chance_outside_of_the_simulator_decides_is_called_so() {
     let printed = failure_of("shrinking::planned_flaky", &[]);
     assert!(printed.contains("seed 2 failed at 0ns"), "{printed}");
     assert!(printed.contains("did not fail again: something besides the seed"), "{printed}");
+}
+
+#[test]
+#[ignore = "fails for another test"]
+fn planned_with_a_hook() {
+    if !is_planned() {
+        return;
+    }
+    panic::set_hook(Box::new(|info| {
+        if let Some(message) = info.payload().downcast_ref::<&str>() {
+            eprintln!("the hook was told: {message}");
+        }
+    }));
+    let checked = catch_unwind(|| {
+        check(0..1, |sim| {
+            let number = sim.choices().below(1_000);
+            let _ = thread::spawn(|| panic!("in another thread")).join();
+            assert!(number > 1_000, "in the scenario");
+        });
+    });
+    assert!(checked.is_err());
+    panic!("afterwards");
+}
+
+#[test]
+fn while_a_failure_is_reduced_only_panics_of_other_threads_are_shown() {
+    let printed = failure_of("shrinking::planned_with_a_hook", &[]);
+    let told = |what: &str| printed.matches(&format!("the hook was told: {what}")).count();
+    assert_eq!((told("in the scenario"), told("afterwards")), (1, 1), "{printed}");
+    assert!(told("in another thread") > 2, "{printed}");
 }
 
 #[test]
