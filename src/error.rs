@@ -271,43 +271,4 @@ fn kind_of(error: &io::Error) -> ErrorKind {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::error::Error as _;
-
-    fn failed(errno: i32) -> Error {
-        Error::from_io(Op::Listen, io::Error::from_raw_os_error(errno)).with_addr("127.0.0.1:7000")
-    }
-
-    #[test]
-    fn the_sentence_names_operation_address_and_cause() {
-        assert_eq!(
-            failed(libc::EADDRINUSE).to_string(),
-            "cannot listen on 127.0.0.1:7000: the address is already in use"
-        );
-        assert_eq!(
-            failed(libc::EACCES).to_string(),
-            "cannot listen on 127.0.0.1:7000: permission denied"
-        );
-    }
-
-    #[test]
-    fn debug_adds_the_hint_that_main_prints() {
-        assert_eq!(
-            format!("{:?}", failed(libc::EADDRINUSE)),
-            "cannot listen on 127.0.0.1:7000: the address is already in use\n\
-             hint: another program has this port; try port 0"
-        );
-    }
-
-    #[test]
-    fn the_io_error_keeps_kind_and_source() {
-        let error = failed(libc::EMFILE);
-        assert_eq!(error.kind(), ErrorKind::Exhausted);
-        assert!(error.source().is_some());
-        let io: io::Error = failed(libc::EADDRINUSE).into();
-        assert_eq!(io.kind(), io::ErrorKind::AddrInUse);
-        let all_kinds: fn(Error) -> Box<dyn std::error::Error + Send + Sync> = |e| Box::new(e);
-        assert!(all_kinds(error).to_string().starts_with("cannot listen"));
-    }
-}
+mod tests;

@@ -91,3 +91,38 @@ impl<T> From<Refused<T>> for Box<dyn std::error::Error> {
         Box::new(refused.error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{ErrorKind, Op};
+
+    fn refused() -> Refused<&'static str> {
+        Refused { error: Error::new(ErrorKind::Full, Op::Post), payload: "precious" }
+    }
+
+    #[test]
+    fn a_refused_request_says_why_and_gives_its_payload_back() {
+        assert_eq!(refused().error().kind(), ErrorKind::Full);
+        assert_eq!(refused().to_string(), "cannot reach the driver: its queue is full");
+        let hinted = "cannot reach the driver: its queue is full\nhint: the driver is behind; \
+                      try again later";
+        assert_eq!(format!("{:?}", refused()), hinted);
+        assert_eq!(refused().into_payload(), "precious");
+    }
+
+    /// The payload need not be `Send`, nor an error.
+    #[test]
+    fn a_question_mark_makes_an_error_of_it_wherever_one_may_be() {
+        type Local = Result<(), Refused<std::rc::Rc<()>>>;
+        let local =
+            || -> Local { Err(Refused { error: refused().error, payload: std::rc::Rc::new(()) }) };
+        let ours = || -> crate::error::Result<()> { Ok(local()?) };
+        let any = || -> Result<(), Box<dyn std::error::Error>> { Ok(local()?) };
+        let shared = || -> crate::protocol::Outcome { Ok(local()?) };
+        assert_eq!(ours().unwrap_err().kind(), ErrorKind::Full);
+        let kind = |error: Option<&Error>| error.map(Error::kind);
+        assert_eq!(kind(any().unwrap_err().downcast_ref()), Some(ErrorKind::Full));
+        assert_eq!(kind(shared().unwrap_err().downcast_ref()), Some(ErrorKind::Full));
+    }
+}

@@ -4,9 +4,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use lariat::{Metrics, Timer};
+use lariat::{Closes, DriverLimits, Limits, ListenerId, Metrics, Overload, Timer};
 
-use crate::kit::{Play, everywhere};
+use crate::kit::{Play, Stage, echo, everywhere, everywhere_with, says};
+use crate::toy::Toy;
 
 const LOOK: Timer = Timer::new(1);
 
@@ -65,5 +66,274 @@ fn a_callback_that_asks_a_handle_for_counters_does_not_wait_for_itself() {
         stage.connect("client", addr, client);
         stage.run();
         stage.expect("client", &["opened", "closed finished by us"]);
+    });
+}
+
+// ---- every kind of end --------------------------------------------------------------------------
+
+/// Closes in its `opened`.
+fn closing() -> Play {
+    Play::new().opened(|cx| {
+        cx.close();
+        Ok(())
+    })
+}
+
+/// A client and a server, and how both ended.
+fn ends(stage: &mut Stage<'_>, limits: Limits, server: fn() -> Play, client: Play) {
+    let addr = stage.serve_with("server", limits, server);
+    stage.connect("client", addr, client);
+    stage.run();
+}
+
+type Kind = (&'static str, fn(&mut Stage<'_>), fn(&mut Closes));
+
+/// Each kind of end of a server, and what its client makes of that.
+const KINDS: [Kind; 10] = [
+    (
+        "finished",
+        |stage| ends(stage, Limits::default(), Play::new, closing()),
+        |closes| closes.finished = 2,
+    ),
+    (
+        "aborted, and reset",
+        |stage| {
+            let aborting = || {
+                Play::new().data(|cx, _| {
+                    cx.abort();
+                    Ok(())
+                })
+            };
+            ends(stage, Limits::default(), aborting, says(b"x"));
+        },
+        |closes| (closes.aborted, closes.reset) = (1, 1),
+    ),
+    (
+        "timed out",
+        |stage| {
+            let mut limits = Limits::default();
+            limits.idle = Some(Duration::from_millis(20));
+            ends(stage, limits, Play::new, Play::new());
+        },
+        |closes| (closes.timed_out, closes.finished) = (1, 1),
+    ),
+    (
+        "input full",
+        |stage| {
+            let mut limits = Limits::default();
+            limits.input_max = 4;
+            ends(stage, limits, || Play::new().data(|_, _| Ok(())), says(b"12345"));
+        },
+        |closes| (closes.input_full, closes.finished) = (1, 1),
+    ),
+    (
+        "output full",
+        |stage| {
+            let mut limits = Limits::default();
+            (limits.low_mark, limits.high_mark, limits.output_max) = (1, 2, 4);
+            let talkative = || {
+                Play::new().data(|cx, _| {
+                    cx.write(b"12345");
+                    Ok(())
+                })
+            };
+            ends(stage, limits, talkative, says(b"x"));
+        },
+        |closes| (closes.output_full, closes.reset) = (1, 1),
+    ),
+    (
+        "connect",
+        |stage| {
+            let addr = stage.deserted();
+            stage.connect("client", addr, Play::new());
+            stage.run();
+        },
+        |closes| closes.connect = 1,
+    ),
+    (
+        "filter",
+        |stage| {
+            let filtered = || Play::new().filter(|| Some(Box::new(Toy::server()) as _));
+            ends(stage, Limits::default(), filtered, says(b"this is no toy"));
+        },
+        |closes| (closes.filter, closes.finished) = (1, 1),
+    ),
+    (
+        "protocol",
+        |stage| {
+            ends(stage, Limits::default(), || Play::new().opened(|_| Err("no".into())), Play::new())
+        },
+        |closes| (closes.protocol, closes.finished) = (1, 1),
+    ),
+    (
+        "panicked, and reset",
+        |stage| {
+            let panicking = || Play::new().data(|_, _| panic!("as it should"));
+            ends(stage, Limits::default(), panicking, says(b"x"));
+        },
+        |closes| (closes.panicked, closes.reset) = (1, 1),
+    ),
+    (
+        "shut down, and reset",
+        |stage| {
+            let staying = || {
+                Play::new().stopping(|_| Ok(())).data(|cx, _| {
+                    cx.driver().shutdown();
+                    Ok(())
+                })
+            };
+            ends(stage, Limits::default(), staying, says(b"x").stopping(|_| Ok(())));
+        },
+        |closes| closes.shutdown = 2,
+    ),
+];
+
+#[test]
+fn every_kind_of_end_is_counted_in_its_place() {
+    let mut limits = DriverLimits::default();
+    limits.drain = Duration::from_millis(20);
+    for (kind, scenario, expect) in KINDS {
+        everywhere_with(limits.clone(), |stage| {
+            scenario(stage);
+            let mut expected = Closes::default();
+            expect(&mut expected);
+            let found = stage.driver.metrics().closes;
+            stage.check(found == expected, &format!("{kind}: {found}, not {expected}"));
+        });
+    }
+}
+
+#[test]
+fn a_protocol_that_cannot_take_over_is_counted_as_unsupported() {
+    everywhere(|stage| {
+        let replacing = || {
+            Play::new().data(|cx, _| {
+                cx.replace_local(closing());
+                Ok(())
+            })
+        };
+        ends(stage, Limits::default(), replacing, says(b"x"));
+        let unsupported = stage.driver.metrics().closes.unsupported;
+        let expected = u64::from(stage.has_threads());
+        stage.check(unsupported == expected, "only where it might have to leave its thread");
+    });
+}
+
+// ---- every other counter ------------------------------------------------------------------------
+
+#[test]
+fn bytes_calls_and_callbacks_of_an_exchange_are_counted() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", echo);
+        let mut back = 0;
+        let client = Play::new()
+            .opened(|cx| {
+                cx.write(&[7; 1000]);
+                cx.set_timer(LOOK, Duration::ZERO);
+                Ok(())
+            })
+            .timeout(|_, _| Ok(()))
+            .data(move |cx, input| {
+                back += input.len();
+                input.consume_all();
+                if back == 1000 {
+                    cx.close();
+                }
+                Ok(())
+            });
+        stage.connect("client", addr, client);
+        stage.run();
+        let metrics = stage.driver.metrics();
+        let Metrics { bytes_in, bytes_out, reads, writes, callbacks, timers, .. } = metrics;
+        stage.check((bytes_in, bytes_out) == (2000, 2000), &format!("{metrics}"));
+        stage.check(reads >= 2 && writes >= 2, &format!("{metrics}"));
+        let lines = stage.trace.of("client").len() + stage.trace.of("server").len();
+        stage.check(callbacks >= lines as u64, &format!("{metrics}"));
+        stage.check(timers == 1, &format!("{metrics}"));
+        stage.check((metrics.accepted, metrics.connects) == (1, 1), &format!("{metrics}"));
+        let nothing = [
+            metrics.stale,
+            metrics.refused,
+            metrics.accept_errors,
+            metrics.refused_bytes,
+            metrics.refused_notes,
+            metrics.panics,
+        ];
+        // A simulator with faults makes accepts fail.
+        let calm = nothing == [0; 6] || !stage.is_real() && metrics.accept_errors > 0;
+        stage.check(calm, &format!("{metrics}"));
+        let loops = [metrics.events > 0, metrics.busy > Duration::ZERO];
+        stage.check(metrics.turns > 0 && metrics.age > Duration::ZERO, &format!("{metrics}"));
+        stage.check(!stage.has_threads() || loops == [false; 2], &format!("{metrics}"));
+        stage.check(stage.has_threads() || loops[0], &format!("{metrics}"));
+    });
+}
+
+/// Connects to `addr`, and stops that listener when it is over.
+fn turned_away(stage: &mut Stage<'_>, listener: ListenerId) {
+    let addr = stage.driver.addresses(listener)[0];
+    let client = Play::new().closed(move |cx, _| cx.driver().stop_listening(listener));
+    stage.driver.control().connect(addr, stage.trace.wrap("client", client));
+    stage.run();
+}
+
+#[test]
+fn a_newcomer_that_the_factory_refuses_is_counted_and_so_is_one_that_is_shed() {
+    let mut shedding = DriverLimits::default();
+    (shedding.connections_max, shedding.overload) = (1, Overload::Shed);
+    for limits in [DriverLimits::default(), shedding] {
+        everywhere_with(limits, |stage| {
+            let listener = stage.driver.control().listen("127.0.0.1:0", |_| None::<Play>).unwrap();
+            turned_away(stage, listener);
+            let metrics = stage.driver.metrics();
+            stage.check((metrics.refused, metrics.accepted) == (1, 0), &format!("{metrics}"));
+            stage.check(metrics.panics == 0, &format!("{metrics}"));
+        });
+    }
+    everywhere(|stage| {
+        let panicking = |_: &lariat::Incoming| -> Option<Play> { panic!("in a factory") };
+        let listener = stage.driver.control().listen("127.0.0.1:0", panicking).unwrap();
+        turned_away(stage, listener);
+        let metrics = stage.driver.metrics();
+        let counted = (metrics.refused, metrics.accepted, metrics.panics);
+        stage.check(counted == (1, 0, 1), &format!("{metrics}"));
+    });
+}
+
+#[test]
+fn panics_are_counted_in_callbacks_closures_timers_and_drops() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a drop");
+        }
+    }
+    everywhere(|stage| {
+        let addr = stage.deserted();
+        let bomb = Bomb;
+        let client = Play::new().closed(move |_, _| {
+            let _ = &bomb;
+            panic!("in closed");
+        });
+        stage.connect("client", addr, client);
+        stage.driver.handle().call(|_| panic!("in a closure")).unwrap();
+        stage.driver.control().set_timer(Duration::ZERO, |_| panic!("in a timer"));
+        stage.run();
+        let panics = stage.driver.metrics().panics;
+        stage.check(panics == 4, &format!("{panics} panics were counted"));
+    });
+}
+
+#[test]
+fn a_wake_up_is_counted_on_a_loop_and_many_requests_make_one() {
+    everywhere(|stage| {
+        let handle = stage.driver.handle();
+        for _ in 0..3 {
+            handle.call(|_| {}).unwrap();
+        }
+        stage.run();
+        let wakeups = stage.driver.metrics().wakeups;
+        let expected = u64::from(!stage.has_threads());
+        stage.check(wakeups == expected, &format!("{wakeups} wake-ups"));
     });
 }

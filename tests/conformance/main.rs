@@ -7,6 +7,7 @@
 
 mod callbacks;
 mod clients;
+mod context;
 mod counters;
 mod discards;
 mod driver_timers;
