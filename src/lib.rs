@@ -83,6 +83,7 @@ mod protocols;
 mod random;
 pub mod reactor;
 mod reason;
+mod sending;
 #[cfg(feature = "signals")]
 mod signals;
 pub mod sim;

@@ -11,11 +11,9 @@ use super::hub::Hub;
 use super::system;
 use crate::connection::{Flags, Step, Steps};
 use crate::id::ConnId;
-use crate::protocol::{Callback, Part, Shared};
+use crate::protocol::Shared;
+use crate::sending;
 use crate::socket::retry;
-
-/// Slices that one call sends. A chunk is 64 KiB, so that a call takes up to 1 MiB.
-const SLICES: usize = 16;
 
 /// What concerns other connections, and so waits until the lock has been given up.
 #[must_use]
@@ -72,6 +70,10 @@ impl Hub {
                 Step::Settled => break,
             }
         }
+        if member.conn.flags().any(Flags::BROKEN) {
+            // What has arrived is read; nothing more can come, and no thread may sleep for it.
+            cell.wake(Shutdown::Read);
+        }
         if member.conn.flags().any(Flags::CLOSING | Flags::ENDED) {
             for key in member.conn.take_timers() {
                 member.timers.cancel(key);
@@ -91,131 +93,32 @@ impl Hub {
 
 /// Holds `writer` until the queue of `queue` has drained. No lock is held.
 ///
-/// The writer is held first, and entered then: a queue that drains in between releases only those
-/// that it knows. So it is looked at once more.
-pub(super) fn hold(hub: &Arc<Hub>, writer: &Cell, queue: &Cell) {
-    if !lock(&writer.member).conn.handle_held(queue.id) {
-        return;
+/// The writer is held first, and entered then: a queue that drained in between would release it
+/// before it is held. One that has drained by now releases it when it is driven on, which comes
+/// next.
+pub(super) fn hold(writer: &Cell, queue: &Cell) {
+    if lock(&writer.member).conn.handle_held(queue.id) {
+        lock(&queue.member).conn.handle_holds(writer.id);
     }
-    let mut member = lock(&queue.member);
-    member.conn.handle_holds(writer.id);
-    let released = member.conn.poll_released();
-    drop(member);
-    After { released, ..After::default() }.carry_out(queue.id, hub);
 }
 
-/// Sends what is queued, until it is all gone, the socket takes no more, or the budget is used up.
-pub(super) fn flush(cell: &Cell, member: &mut Member, shared: &mut Shared, now: u64) {
-    let mut budget = member.conn.limits().write_budget;
-    while budget > 0 && member.conn.has_output() {
-        let Some(socket) = cell.socket.get() else { break };
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let count = member.conn.poll_output(&mut slices, budget, &mut shared.chunks, now);
-        let wanted: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-        if wanted == 0 {
-            break;
-        }
-        let result = retry(|| match &slices[..count] {
+/// Sends by the socket of `cell`, without sleeping.
+pub(super) fn sends(cell: &Cell) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<usize> {
+    move |slices| {
+        let Some(socket) = cell.socket.get() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        retry(|| match slices {
             [one] => system::send(socket, one),
             many => system::send_vectored(socket, many),
-        });
-        let sent = note_sent(cell, member, shared, result, wanted);
-        if sent > 0 {
-            member.conn.handle_sent(sent, &mut shared.chunks, now);
-        }
-        budget -= sent;
-        member.conn.handle_flushed();
-    }
-    member.conn.handle_flushed();
-}
-
-/// Counts an attempt to send `wanted` bytes. Returns how many have gone.
-fn note_sent(
-    cell: &Cell,
-    member: &mut Member,
-    shared: &mut Shared,
-    result: io::Result<usize>,
-    wanted: usize,
-) -> usize {
-    shared.metrics.writes += 1;
-    match result {
-        Ok(sent) => {
-            shared.metrics.bytes_out += sent as u64;
-            if sent < wanted {
-                member.conn.handle_write_blocked();
-            }
-            sent
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            member.conn.handle_write_blocked();
-            0
-        }
-        Err(error) => {
-            log::debug!(target: "lariat::send", "{}: {error}", member.conn.peer());
-            fail(cell, member, shared, error);
-            0
-        }
+        })
     }
 }
 
-/// A write has failed. What has arrived is read first; nothing more can come, and the thread that
-/// reads must not wait for it.
-pub(super) fn fail(cell: &Cell, member: &mut Member, shared: &mut Shared, error: io::Error) {
-    member.conn.handle_write_failed(error, &mut shared.chunks);
-    cell.wake(Shutdown::Read);
-}
-
-/// Sends what a callback wrote to its own connection; what the socket does not take is queued.
-/// `first` is how the first attempt went, if that was made already.
-pub(super) fn send_own(
-    cell: &Cell,
-    member: &mut Member,
-    shared: &mut Shared,
-    shown: &[u8],
-    callback: Callback,
-    first: Option<io::Result<usize>>,
-) {
-    let whole = shared.output.len();
-    if whole == 0 {
-        return;
-    }
-    let now = shared.clock.exact();
-    shared.output.tap(shown, &mut member.conn, now);
-    let lost = Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::ENDED | Flags::BROKEN;
-    if member.conn.flags().any(lost) || member.conn.has_panicked() {
-        return member.conn.lose_output(whole);
-    }
-    let slice = shared.output.slice(shown).filter(|_| member.conn.sends_directly());
-    let mut sent = 0;
-    if let (Some(bytes), Some(socket)) = (slice, cell.socket.get()) {
-        let result = first.unwrap_or_else(|| retry(|| system::send(socket, bytes)));
-        sent = note_sent(cell, member, shared, result, whole);
-        member.conn.handle_sent_at(sent, now);
-    }
-    if sent < whole {
-        queue_own(member, shared, shown, sent, now);
-    }
-    flush(cell, member, shared, now);
-    if callback.answers_input() && member.conn.handle_caused(whole) {
-        member.conn.hold_itself();
-    }
-}
-
-/// Queues what a callback wrote to its own connection, without its first `skip` bytes.
-fn queue_own(member: &mut Member, shared: &mut Shared, shown: &[u8], mut skip: usize, now: u64) {
-    let Shared { output, chunks, .. } = shared;
-    output.for_each(shown, |part| {
-        let whole = match &part {
-            Part::Copied(bytes) => bytes.len(),
-            Part::Shared(bytes) => bytes.len(),
-        };
-        let skipped = skip.min(whole);
-        skip -= skipped;
-        match part {
-            Part::Copied(bytes) => member.conn.queue(&bytes[skipped..], chunks, now),
-            Part::Shared(bytes) => member.conn.queue_shared(bytes.slice_from(skipped), now),
-        };
-    });
+/// Sends what is queued, as far as the socket takes it.
+pub(super) fn flush(cell: &Cell, member: &mut Member, shared: &mut Shared, now: u64) {
+    let most = member.conn.limits().write_budget;
+    sending::flush(&mut member.conn, shared, now, most, &mut sends(cell));
 }
 
 /// Shuts the socket's write side.
@@ -224,7 +127,7 @@ fn send_fin(cell: &Cell, member: &mut Member, shared: &mut Shared, now: u64) {
     member.conn.handle_fin_sent(now);
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotConnected => {
-            fail(cell, member, shared, error);
+            member.conn.handle_write_failed(error, &mut shared.chunks);
         }
         _ => {}
     }

@@ -200,7 +200,7 @@ fn write_to(
             metrics.refused_bytes += count as u64;
             return;
         }
-        (Queued::Held, Some(writer)) => hold(author.hub, writer, &cell),
+        (Queued::Held, Some(writer)) => hold(writer, &cell),
         _ => {}
     }
     later.note_changed(cell);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::bell::lock;
 use super::cell::{Cell, Member, Signal, Signals};
-use super::drive::{fail, flush, send_own};
+use super::drive::{flush, sends};
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
 use super::system;
@@ -27,6 +27,7 @@ use crate::guard::{drop_each, drop_guarded, guarded};
 use crate::handle::Post;
 use crate::protocol::{Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerOwner};
 use crate::reason::{By, CloseKind};
+use crate::sending;
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
 use crate::timer::{Timer, TimerKey};
@@ -36,6 +37,8 @@ pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 pub(super) const MILLISECOND: u64 = 1_000_000;
 /// A deadline that is seen later than this was slept through, by a process that was stopped.
 const LATE: u64 = 50 * MILLISECOND;
+/// How long a companion leaves it to the reader to say that input has put a deadline off.
+const PATIENCE: u64 = 250 * MILLISECOND;
 
 /// What kind of thread this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,8 +83,8 @@ pub(super) struct Worker<'a> {
     pub(super) read_timeout: Option<Duration>,
     /// Whether the reader has slept for room in vain, and leaves that to its companion.
     impatient: bool,
-    /// The deadline before which the socket was looked at.
-    looked: u64,
+    /// The deadline before which the socket was looked at, and when it first was.
+    looked: (u64, u64),
     /// Whether this thread has changed anything since it last rang for the reader.
     changed: bool,
 }
@@ -94,7 +97,7 @@ impl<'a> Worker<'a> {
         role: Role,
     ) -> Worker<'a> {
         let (read_timeout, impatient, changed) = (None, false, false);
-        Worker { hub, cell, desk, role, read_timeout, impatient, looked: 0, changed }
+        Worker { hub, cell, desk, role, read_timeout, impatient, looked: (0, 0), changed }
     }
 
     // ---- what is due -------------------------------------------------------------------------
@@ -174,11 +177,22 @@ impl<'a> Worker<'a> {
                 return true;
             }
         }
-        // Once: what is read then either moves the deadline, or it was not waited for.
-        let waits = member.conn.may_read() && member.conn.flags().none(Flags::CLOSING);
-        let reads =
-            self.role == Role::Reader && mem::replace(&mut self.looked, deadline) != deadline;
-        waits && (reads || self.cell.reader.is_away()) && system::has_input(socket)
+        if !member.conn.may_read() || member.conn.flags().any(Flags::CLOSING) {
+            return false;
+        }
+        let first = mem::replace(&mut self.looked.0, deadline) != deadline;
+        if first {
+            self.looked.1 = now;
+        }
+        match self.role {
+            // Once: what is read then either moves the deadline, or it was not waited for.
+            Role::Reader => first && system::has_input(socket),
+            // The reader may have read it already. It comes by itself, unless it sleeps for longer.
+            Role::Companion if self.cell.reader.is_away() => {
+                now < self.looked.1.saturating_add(PATIENCE) || system::has_input(socket)
+            }
+            Role::Companion => false,
+        }
     }
 
     /// Applies what others have asked for since a thread last looked.
@@ -297,7 +311,7 @@ impl<'a> Worker<'a> {
                 member.conn.handle_ready(Flags::WRITABLE);
             }
             Err(error) if is_early(&error) => {}
-            Err(error) => fail(self.cell, &mut member, shared, error),
+            Err(error) => member.conn.handle_write_failed(error, &mut shared.chunks),
         }
     }
 
@@ -407,10 +421,20 @@ impl<'a> Worker<'a> {
     ) {
         self.changed = true;
         let shared = &mut self.desk.shared;
-        send_own(self.cell, &mut member, shared, shown.bytes(), callback, sent);
+        let (bytes, now) = (shown.bytes(), shared.clock.exact());
+        let most = member.conn.limits().write_budget;
+        match sent {
+            None => {
+                let sends = &mut sends(self.cell);
+                sending::send_own(&mut member.conn, shared, bytes, callback, now, most, sends);
+            }
+            Some(sent) => {
+                let attempt = (shared.output.len(), sent);
+                sending::send_rest(&mut member.conn, shared, bytes, callback, now, attempt);
+            }
+        }
         if callback == Callback::Stopping {
             // Before the effects: one of them may close this connection for another reason.
-            let now = shared.clock.exact();
             member.conn.handle_wishes(&mut shared.chunks, now, true);
         }
         let successors = shared.effects.take_successors();

@@ -1,12 +1,11 @@
 //! The tap of a connection: above its filter, below its protocol.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Connection, Flags};
 use crate::endpoint::Endpoint;
 use crate::guard::{drop_guarded, guarded};
-use crate::reason::{By, CloseKind, CloseReason};
+use crate::reason::{By, Cause, CloseKind, CloseReason};
 use crate::tap::{Tap, Tapped};
 
 /// A tap, and what it is told with each call.
@@ -78,7 +77,7 @@ impl Connection {
         if let Err(panic) = guarded(|| call(&mut **tap, &at)) {
             self.flags.clear(Flags::TAPPED);
             drop_guarded(self.rare_mut().tap.take());
-            self.end(By::Us, CloseKind::Panicked, Some(Arc::new(panic)));
+            self.end(By::Us, CloseKind::Panicked, Some(Cause::new(panic)));
         }
     }
 }

@@ -112,7 +112,7 @@ impl<S: System> EventLoop<S> {
         if shown.len() >= BULK {
             self.note_bulk(id, shown.len());
         }
-        self.send_rest(id, shown, self.shared.output.len(), result, Callback::Data);
+        self.send_rest(id, shown, result, Callback::Data);
         self.shared.output.clear();
         self.finish(id);
         true

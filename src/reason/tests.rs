@@ -75,7 +75,7 @@ fn the_reason_is_a_plain_sentence_of_all_that_was_lost() {
              3 written too late",
         ),
         (
-            |r| r.cause = Some(Arc::new(io::Error::other("it rains"))),
+            |r| r.cause = Some(Cause::new(io::Error::other("it rains"))),
             "timed out (write) by the runtime (it rains): 1 bytes in, 2 bytes out",
         ),
     ];
@@ -90,7 +90,7 @@ fn the_reason_is_a_plain_sentence_of_all_that_was_lost() {
 fn a_reason_gives_each_of_its_parts() {
     let mut whole = reason();
     (whole.unsent, whole.unread, whole.refused, whole.peer_finished) = (3, 4, 5, true);
-    whole.cause = Some(Arc::new(io::Error::other("it rains")));
+    whole.cause = Some(Cause::new(io::Error::other("it rains")));
     assert_eq!((whole.by(), whole.kind()), (By::Runtime, CloseKind::TimedOut(Deadline::Write)));
     assert_eq!((whole.bytes_in(), whole.bytes_out()), (1, 2));
     assert_eq!((whole.unsent(), whole.unread(), whole.refused()), (3, 4, 5));

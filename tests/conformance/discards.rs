@@ -447,7 +447,8 @@ fn all_went_off(count: &Count, told: &str) {
 #[test]
 fn c20_a_driver_that_is_dropped_before_it_runs() {
     quiet();
-    let drivers: [(&str, fn() -> Box<dyn Driver>); 3] = [
+    type Make = fn() -> Box<dyn Driver>;
+    let drivers: [(&str, Make); 3] = [
         ("the simulator", || Box::new(Sim::new(1))),
         ("the reactor", || Box::new(Reactor::new().unwrap())),
         ("blocking threads", || Box::new(Blocking::new())),

@@ -46,7 +46,7 @@ fn exchange(stage: &mut Stage<'_>, limits: &Limits, then: Then, what: &str) {
     let mut own = limits.clone();
     own.input_max = own.input_max.max(COUNT);
     stage.connect_with("client", addr, own, client);
-    stage.driver.handle().call(|control| drop(control.metrics())).unwrap();
+    stage.driver.handle().call(|control| assert_eq!(control.metrics().panics, 0)).unwrap();
     stage.run();
     let lines = stage.trace.of("client");
     let whole = lines.contains(&data(&[7; COUNT]));

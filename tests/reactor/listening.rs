@@ -127,10 +127,10 @@ fn a6_a_connection_that_lingers_gives_its_place_back_at_once() {
     };
     let (_, addr) = listen_with(&mut reactor, forever, || Brief);
     let mut clients: Vec<_> = (0..3).map(|_| client(addr)).collect();
-    for at in 0..3 {
-        clients[at].write_all(b"!").unwrap();
-        drive(&mut reactor, |reactor| reactor.metrics().lingering == at as u64 + 1);
-        assert_eq!(clients[at].read(&mut [0; 9]).unwrap(), 3);
+    for (client, lingering) in clients.iter_mut().zip(1..) {
+        client.write_all(b"!").unwrap();
+        drive(&mut reactor, |reactor| reactor.metrics().lingering == lingering);
+        assert_eq!(client.read(&mut [0; 9]).unwrap(), 3);
     }
     settle_all(&mut reactor, 3, clients);
     finish(reactor);

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::net::TcpStream;
 use super::{
     Echo, Peers, Quiet, Step, Watched, bury, check, check_books, client, dawdle, driver_with, echo,
     join, read_to_end, run, run_and_leave, send, spawn, watch,
 };
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::CloseReason;
-use crate::sync::model::roll;
-use crate::{ConnId, Handle, Note, Timer};
+use crate::sync::model::{roll, thread};
+use crate::{ConnId, ConnectOptions, Handle, Note, Timer};
 
 /// Says ten bytes, which is more than the window, and closes when they have come back.
 #[derive(Default)]
@@ -162,6 +163,140 @@ fn model_two_connections_relay_to_each_other() {
         }
         first.end();
         second.end();
+        check_books(&driver);
+    });
+}
+
+/// The marks are so low that each write holds its writer.
+fn holding() -> ConnectOptions {
+    let mut options = ConnectOptions::default();
+    (options.limits.high_mark, options.limits.low_mark) = (roll(8), 0);
+    options
+}
+
+#[test]
+fn model_a_writer_that_is_held_goes_on_when_the_queue_has_drained() {
+    check(|| {
+        let serve = |stream| {
+            let stream = Arc::new(stream);
+            let writing = Arc::clone(&stream);
+            let writer = spawn(move || {
+                for _ in 0..3 {
+                    send(&writing, b"more than a window");
+                    dawdle();
+                }
+                let _ = writing.shutdown(Shutdown::Write);
+            });
+            let mut all = Vec::new();
+            let mut buffer = [0; 5];
+            while let Ok(count) = std::io::Read::read(&mut &*stream, &mut buffer) {
+                if count == 0 {
+                    break;
+                }
+                all.extend_from_slice(&buffer[..count]);
+                dawdle();
+            }
+            assert_eq!(all, b"more than a windowmore than a windowmore than a window");
+            join([writer]);
+        };
+        let ids: Arc<[OnceLock<ConnId>; 2]> = Arc::default();
+        let mut driver = driver_with(|_| ());
+        let (first, first_addr) = Peers::start(serve);
+        let (second, second_addr) = Peers::start(serve);
+        let (relay, one) = watch(Relay(Arc::clone(&ids), 1));
+        let id = driver.control().connect_with(first_addr, holding(), relay).unwrap();
+        ids[0].set(id).unwrap();
+        let (relay, two) = watch(Relay(Arc::clone(&ids), 0));
+        let id = driver.control().connect_with(second_addr, holding(), relay).unwrap();
+        ids[1].set(id).unwrap();
+        run(&mut driver);
+        for trail in [one, two] {
+            assert_eq!(trail.ended(), crate::CloseKind::Finished, "{:?}", trail.steps());
+        }
+        first.end();
+        second.end();
+        check_books(&driver);
+    });
+}
+
+#[test]
+fn model_a_queue_that_drains_while_its_writer_is_being_held_releases_it() {
+    check(|| {
+        // Each byte is a write that holds, and each byte of the other peer lets its thread send.
+        let drips = |stream: &TcpStream| {
+            for _ in 0..12 {
+                send(stream, b"d");
+                thread::yield_now();
+            }
+            let _ = stream.shutdown(Shutdown::Write);
+        };
+        let ids: Arc<[OnceLock<ConnId>; 2]> = Arc::default();
+        let mut driver = driver_with(|_| ());
+        let (source, source_addr) = Peers::start(move |stream| {
+            drips(&stream);
+            read_to_end(&stream);
+        });
+        let (target, target_addr) = Peers::start(move |stream| {
+            drips(&stream);
+            assert_eq!(read_to_end(&stream), (vec![b'd'; 12], None));
+        });
+        let mut options = ConnectOptions::default();
+        (options.limits.high_mark, options.limits.low_mark) = (0, 0);
+        let (relay, one) = watch(Relay(Arc::clone(&ids), 1));
+        let id = driver.control().connect_with(source_addr, options.clone(), relay).unwrap();
+        ids[0].set(id).unwrap();
+        let (quiet, two) = watch(HalfOpen(Arc::clone(&ids)));
+        let id = driver.control().connect_with(target_addr, options, quiet).unwrap();
+        ids[1].set(id).unwrap();
+        run(&mut driver);
+        for trail in [one, two] {
+            assert_eq!(trail.ended(), crate::CloseKind::Finished, "{:?}", trail.steps());
+        }
+        source.end();
+        target.end();
+        check_books(&driver);
+    });
+}
+
+/// Takes everything, and finishes the source's other half at its end.
+struct HalfOpen(Arc<[OnceLock<ConnId>; 2]>);
+
+impl Protocol for HalfOpen {
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn eof(&mut self, cx: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        cx.peer(*self.0[0].get().unwrap()).shutdown_write();
+        Ok(())
+    }
+}
+
+#[test]
+fn model_an_echo_that_is_held_by_its_own_queue_goes_on() {
+    check(|| {
+        let mut driver = driver_with(|_| ());
+        let mut options = crate::ListenOptions::default();
+        (options.limits.high_mark, options.limits.low_mark) = (roll(8), 0);
+        let listener = driver.listen_with("10.0.0.1:1", options, |_| Some(Echo)).unwrap();
+        let addr = driver.addresses(listener)[0];
+        let handle = driver.handle();
+        let client = spawn(move || {
+            let stream = Arc::new(client(addr).unwrap());
+            let writing = Arc::clone(&stream);
+            let writer = spawn(move || {
+                send(&writing, b"much more than a window, and than two");
+                let _ = writing.shutdown(Shutdown::Write);
+            });
+            dawdle();
+            let all = b"much more than a window, and than two".to_vec();
+            assert_eq!(read_to_end(&stream), (all, None));
+            join([writer]);
+            handle.stop_listening(listener).unwrap();
+        });
+        run(&mut driver);
+        join([client]);
         check_books(&driver);
     });
 }
