@@ -103,7 +103,7 @@ fn serve(sim: &mut Sim, limits: Limits, echo: Echo) -> lariat::Endpoint {
     let mut options = ListenOptions::default();
     options.limits = limits;
     let listener = sim.listen_with("127.0.0.1:0", options, move |_| Some(echo.clone())).unwrap();
-    sim.addresses(listener)[0].clone()
+    sim.addresses(listener)[0]
 }
 
 /// Everybody sends a message of `size` bytes in two parts and reads it back.
@@ -127,7 +127,7 @@ fn kept_after(size: usize, echo: Echo) -> usize {
     const CLIENTS: usize = 200;
     let mut sim = Sim::new(1);
     let addr = serve(&mut sim, Limits::default(), Echo { size, ..echo });
-    let clients: Vec<Socket> = (0..CLIENTS).map(|_| sim.dial(addr.clone())).collect();
+    let clients: Vec<Socket> = (0..CLIENTS).map(|_| sim.dial(addr)).collect();
     sim.run_for(Duration::from_secs(1)).unwrap();
     // The first ones fill the pools, and what the made-up sockets keep.
     exchange(&mut sim, &clients[..1], size);
@@ -264,8 +264,11 @@ impl Protocol for Receiver {
     }
 }
 
+/// What a protocol tells the test.
+type Told<T> = Rc<Cell<Option<T>>>;
+
 /// A simulator with a receiver whose peer does not read.
-fn stuck_receiver() -> (Sim, Socket, Rc<Cell<Option<ConnId>>>, Rc<Cell<Option<CloseKind>>>) {
+fn stuck_receiver() -> (Sim, Socket, Told<ConnId>, Told<CloseKind>) {
     let mut sim = Sim::new(1);
     let (receiver, reason) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
     let (id, end) = (Rc::clone(&receiver), Rc::clone(&reason));
@@ -276,7 +279,7 @@ fn stuck_receiver() -> (Sim, Socket, Rc<Cell<Option<ConnId>>>, Rc<Cell<Option<Cl
             Some(Receiver(Rc::clone(&id), Rc::clone(&end)))
         })
         .unwrap();
-    let client = sim.dial(sim.addresses(listener)[0].clone());
+    let client = sim.dial(sim.addresses(listener)[0]);
     client.stop_reading();
     sim.run_for(Duration::from_secs(1)).unwrap();
     (sim, client, receiver, reason)
@@ -288,9 +291,9 @@ fn kept_of_writers(writers: usize, write: bool) -> usize {
     let to = Rc::new(Cell::new(receiver.get()));
     let relayed = Rc::clone(&to);
     let listener = sim.listen("127.0.0.1:0", move |_| Some(Relay(Rc::clone(&relayed)))).unwrap();
-    let addr = sim.addresses(listener)[0].clone();
+    let addr = sim.addresses(listener)[0];
     let one = |sim: &mut Sim, bytes: usize| {
-        let writer = sim.dial(addr.clone());
+        let writer = sim.dial(addr);
         writer.send(&vec![7; bytes]);
         sim.run_for(Duration::from_millis(50)).unwrap();
         let held = sim.metrics().held;
@@ -354,7 +357,7 @@ fn writes_to_another_connection_are_bounded_within_one_callback() {
         let (to, kept) = (Rc::clone(&receiver), Rc::clone(&memory));
         let make = move |_: &_| Some(Flood { to: Rc::clone(&to), shared, grown: Rc::clone(&kept) });
         let listener = sim.listen("127.0.0.1:0", make).unwrap();
-        let client = sim.dial(sim.addresses(listener)[0].clone());
+        let client = sim.dial(sim.addresses(listener)[0]);
         client.send(b"x");
         sim.run_for(Duration::from_secs(1)).unwrap();
         assert_eq!(reason.get(), Some(CloseKind::OutputFull));
