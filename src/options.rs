@@ -283,8 +283,7 @@ mod tests {
 
     #[test]
     fn options_of_limits_have_those_limits_and_nothing_else_changed() {
-        let mut limits = Limits::default();
-        limits.notes_max = 3;
+        let limits = Limits { notes_max: 3, ..Limits::default() };
         let connect = ConnectOptions::from(limits.clone());
         assert_eq!((connect.limits.notes_max, connect.nodelay), (3, true));
         let listen = ListenOptions::from(limits);

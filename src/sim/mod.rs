@@ -511,7 +511,7 @@ mod tests {
         let id = Rc::new(Cell::new(None));
         let opened = Rc::clone(&id);
         let listener = sim.listen("127.0.0.1:1", move |_| Some(Quiet(Rc::clone(&opened)))).unwrap();
-        let client = sim.dial(&sim.addresses(listener)[0]);
+        let client = sim.dial(sim.addresses(listener)[0]);
         client.stop_reading();
         sim.run_for(Duration::from_millis(1)).unwrap();
         // Longer than a write may stall.

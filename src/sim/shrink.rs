@@ -441,7 +441,10 @@ mod tests {
         let reduced = reduced(&mut |sim| {
             let choices = sim.choices();
             let number = choices.below(1_000);
-            while number < 20 {
+            loop {
+                if number >= 20 {
+                    break;
+                }
                 sim.turn(Some(Duration::from_millis(1))).unwrap();
             }
             assert!(number < 300, "{number}");

@@ -136,12 +136,10 @@ struct Told {
 impl Told {
     fn of(stream: &TcpStream) -> Told {
         let socket = SockRef::from(stream);
-        let keepalive = socket.keepalive().unwrap().then(|| {
-            let mut keepalive = Keepalive::default();
-            keepalive.idle = socket.tcp_keepalive_time().unwrap();
-            keepalive.interval = socket.tcp_keepalive_interval().unwrap();
-            keepalive.count = socket.tcp_keepalive_retries().unwrap();
-            keepalive
+        let keepalive = socket.keepalive().unwrap().then(|| Keepalive {
+            idle: socket.tcp_keepalive_time().unwrap(),
+            interval: socket.tcp_keepalive_interval().unwrap(),
+            count: socket.tcp_keepalive_retries().unwrap(),
         });
         Told {
             nodelay: socket.tcp_nodelay().unwrap(),
