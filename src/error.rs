@@ -18,6 +18,8 @@ pub enum Op {
     Listen,
     /// Connecting to an address.
     Connect,
+    /// Taking over a socket of the standard library.
+    Adopt,
     /// Waiting for events.
     Poll,
     /// Handing over limits or options.
@@ -40,6 +42,8 @@ pub enum ErrorKind {
     AddressUnavailable,
     /// The text is not an address, or names none.
     InvalidAddress,
+    /// The socket is not connected, does not listen, or is of another kind than TCP.
+    InvalidSocket,
     /// The limits or options cannot work together, or the system rejects an option.
     InvalidLimits,
     /// The system does not permit it.
@@ -107,6 +111,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Error {
+        self.0.kind = kind;
+        self
+    }
+
     pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Error {
         self.0.detail = Some(detail.into());
         self
@@ -152,6 +161,7 @@ impl fmt::Display for Error {
             Op::Start => "cannot start the driver",
             Op::Listen => "cannot listen",
             Op::Connect => "cannot connect",
+            Op::Adopt => "cannot adopt the socket",
             Op::Poll => "cannot wait for events",
             Op::Limits => "these limits cannot work",
             Op::Signals => "cannot take over signals",
@@ -170,6 +180,7 @@ impl fmt::Display for Error {
             ErrorKind::AddressInUse => "the address is already in use",
             ErrorKind::AddressUnavailable => "the address is not one of this machine's",
             ErrorKind::InvalidAddress => "the text is not an address",
+            ErrorKind::InvalidSocket => "it is not of the right kind",
             ErrorKind::InvalidLimits => "they contradict one another",
             ErrorKind::PermissionDenied => "permission denied",
             ErrorKind::Exhausted => "no descriptor or memory is left",
@@ -206,7 +217,9 @@ impl From<Error> for io::Error {
         let kind = match error.0.kind {
             ErrorKind::AddressInUse => io::ErrorKind::AddrInUse,
             ErrorKind::AddressUnavailable => io::ErrorKind::AddrNotAvailable,
-            ErrorKind::InvalidAddress | ErrorKind::InvalidLimits => io::ErrorKind::InvalidInput,
+            ErrorKind::InvalidAddress | ErrorKind::InvalidSocket | ErrorKind::InvalidLimits => {
+                io::ErrorKind::InvalidInput
+            }
             ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
             ErrorKind::Full => io::ErrorKind::WouldBlock,
             ErrorKind::Stopped => io::ErrorKind::BrokenPipe,

@@ -30,7 +30,7 @@ pub struct Metrics {
     pub bytes_out: u64,
     /// Callbacks run.
     pub callbacks: u64,
-    /// Connections accepted from listeners.
+    /// Connections accepted from listeners, and streams adopted.
     pub accepted: u64,
     /// Accepted connections that a factory refused or that were shed.
     pub refused: u64,

@@ -15,7 +15,9 @@ use socket2::SockRef;
 use crate::endpoint::Endpoint;
 use crate::protocol::SocketInfo;
 
-pub(crate) use opening::{check_connected, connect, listen, start_connect};
+#[cfg(not(all(test, lariat_model)))]
+pub(crate) use opening::connect;
+pub(crate) use opening::{Listener, SystemSockets, check_connected, give, start_connect};
 
 impl SocketInfo for TcpStream {
     fn local_addr(&self) -> io::Result<Endpoint> {

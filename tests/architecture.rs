@@ -147,6 +147,7 @@ fn no_driver_names_another() {
 /// The files of the blocking driver, each of which may import those above it.
 const BLOCKING: &[&str] = &[
     "system",
+    "timeouts",
     "bell",
     "counters",
     "alarms",
@@ -157,6 +158,7 @@ const BLOCKING: &[&str] = &[
     "remote",
     "drive",
     "accept",
+    "adopt",
     "effects",
     "outside",
     "runner",

@@ -72,8 +72,7 @@ impl Acceptor {
     }
 
     fn accept(&self) -> io::Result<(TcpStream, Endpoint)> {
-        let (stream, peer) = retry(|| self.socket.listener.accept())?;
-        Ok((stream, peer.into()))
+        retry(|| self.socket.listener.accept())
     }
 
     /// A resource is lacking, which the system says also when no connection waits. The next is
@@ -108,7 +107,7 @@ impl Acceptor {
         let id = lock(&hub.ids).reserve();
         let limits = Arc::clone(&self.limits);
         hub.outputs.note(&limits);
-        let conn = Connection::accepted(id, self.id, peer, limits, hub.clock.exact());
+        let conn = Connection::accepted(id, Some(self.id), peer, limits, hub.clock.exact());
         let cell = Cell::new(id, conn, protocol, Some(stream));
         hub.enter_claimed(&cell);
         match here {
@@ -248,7 +247,8 @@ mod tests {
         hub.note_released();
         assert!(paces.iter().all(|pace| !waits(&hub, pace)));
         let addr = ([127, 0, 0, 1], 0).into();
-        let socket = Socket::new(system::listen(addr, &ListenOptions::default()).unwrap());
+        let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
+        let socket = Socket::new(*bound.socket.downcast().unwrap());
         assert!(hub.wait_to_accept(&socket, &mut paces[0]));
         // With the fifth of a second, there is a gap before the next.
         assert!(waits(&hub, &paces[1]));

@@ -5,6 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::accept::Acceptor;
+use super::adopt;
 use super::bell::lock;
 use super::cell::{Cell, Member};
 use super::drive::hold;
@@ -18,7 +19,9 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
 use crate::options::Dial;
-use crate::protocol::{Bound, Boxed, BoxedFactory, Effect, NoSocket, Outgoing, Protocol, Shared};
+use crate::protocol::{
+    Adopted, Bound, Boxed, BoxedFactory, Effect, NoSocket, Outgoing, Protocol, Shared,
+};
 use crate::reason::{By, Cause, CloseKind, ConnectFailure};
 
 /// Whose effects these are: a callback's of a connection, or a closure's.
@@ -35,12 +38,18 @@ struct Later {
     /// Connections that were changed: each is driven on once, whatever was changed.
     changed: Vec<Arc<Cell>>,
     connects: Vec<Job>,
+    adopted: Vec<Arc<Cell>>,
     acceptors: Vec<Acceptor>,
     locals: Vec<Local>,
 }
 
-/// A connect for a protocol that may not leave this thread, and so cannot have one of its own.
-pub(super) type Local = Outgoing<Box<dyn Protocol>>;
+/// A connection for a protocol that may not leave this thread, and so cannot have one of its own.
+pub(super) struct Local {
+    pub(super) id: ConnId,
+    pub(super) peer: Endpoint,
+    pub(super) limits: Arc<Limits>,
+    pub(super) protocol: Box<dyn Protocol>,
+}
 
 /// Applies what the last callback, which was shown `shown`, asked for. It waits for nothing but the
 /// locks of others, one at a time, so that the next callback need not wait long.
@@ -70,10 +79,11 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: 
             Effect::Abort(id) => change(author, later, id, Connection::want_abort),
             Effect::Notify { to, note } => notify(author, later, to, note),
             Effect::Connect(outgoing) => {
+                let peer = outgoing.dial().map_or(Endpoint::Other, |dial| dial.to);
                 let Outgoing { id, addr, limits, options, protocol } = *outgoing;
                 match protocol {
                     Boxed::Here(protocol) if locals => {
-                        later.locals.push(Local { id, addr, limits, options, protocol });
+                        later.locals.push(Local { id, peer, limits, protocol });
                     }
                     Boxed::Here(protocol) => {
                         author.hub.forget(id);
@@ -85,6 +95,7 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: 
                     }
                 }
             }
+            Effect::Adopt(adopted) => adopt(author, later, *adopted, locals),
             Effect::Listen { id, sockets, limits, factory } => {
                 later.acceptors.extend(listen(author.hub, id, sockets, limits, factory));
             }
@@ -128,6 +139,9 @@ impl Later {
         }
         for job in self.connects {
             hub.begin(job);
+        }
+        for cell in self.adopted {
+            adopt::begin(hub, cell);
         }
     }
 }
@@ -256,7 +270,7 @@ pub(super) fn enter_connect(hub: &Arc<Hub>, outgoing: Outgoing<Box<dyn Protocol 
     hub.outputs.note(&limits);
     let conn = Connection::connecting(id, peer, limits, hub.clock.exact());
     let cell = Cell::new(id, conn, protocol, None);
-    let entered = hub.enter_connect(&cell);
+    let entered = hub.enter_asked(&cell, false);
     let mut member = lock(&cell.member);
     match entered {
         Entered::Welcome => {
@@ -274,10 +288,26 @@ pub(super) fn enter_connect(hub: &Arc<Hub>, outgoing: Outgoing<Box<dyn Protocol 
     Job::Connect(cell, Box::new(Dial { to: peer, options }))
 }
 
-/// Tells a protocol that may not leave this thread that it cannot be connected.
+fn adopt(author: &mut Author<'_>, later: &mut Later, adopted: Adopted<Boxed>, locals: bool) {
+    let Adopted { id, peer, limits, socket, protocol } = adopted;
+    match protocol {
+        Boxed::Here(protocol) if locals => {
+            later.locals.push(Local { id, peer, limits, protocol });
+        }
+        Boxed::Here(protocol) => {
+            author.hub.forget(id);
+            drop_guarded(protocol);
+        }
+        Boxed::Anywhere(protocol) => {
+            let adopted = Adopted { id, peer, limits, socket, protocol };
+            later.adopted.extend(adopt::enter(author.hub, adopted));
+        }
+    }
+}
+
+/// Tells a protocol that may not leave this thread that it cannot have a connection.
 pub(super) fn refuse_local(author: &mut Author<'_>, local: Local) {
-    let peer = local.dial().map_or(Endpoint::Other, |dial| dial.to);
-    let Local { id, limits, mut protocol, .. } = local;
+    let Local { id, peer, limits, mut protocol } = local;
     let Author { hub, shared, .. } = author;
     let mut conn = Connection::connecting(id, peer, limits, shared.clock.exact());
     conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Unsupported), None);

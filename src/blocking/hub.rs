@@ -10,7 +10,7 @@ use super::bell::lock;
 use super::cell::{Cell, Signal};
 use super::counters::Counters;
 use super::pool::{Job, Pool};
-use super::system::{self, TcpListener};
+use super::system::{self, Listener};
 use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::driver::Report;
@@ -19,8 +19,7 @@ use crate::handle::Post;
 use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::{DriverLimits, OutputMax};
 use crate::metrics::Metrics;
-use crate::options::ListenOptions;
-use crate::protocol::{Binder, Bound, Common, Listeners, SendClosure, Shared, Watched};
+use crate::protocol::{Binder, Common, Listeners, SendClosure, Shared, Watched};
 use crate::reason::CloseReason;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -117,11 +116,11 @@ pub(super) struct Listening {
 
 /// One listening socket, which its acceptor thread sleeps in.
 pub(super) struct Socket {
-    pub(super) listener: TcpListener,
+    pub(super) listener: Listener,
     stopped: AtomicBool,
 }
 
-/// How an outgoing connection was entered.
+/// How a connection that was asked for or adopted was entered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entered {
     Welcome,
@@ -169,7 +168,7 @@ impl Drop for Desk {
 }
 
 impl Socket {
-    pub(super) fn new(listener: TcpListener) -> Socket {
+    pub(super) fn new(listener: Listener) -> Socket {
         Socket { listener, stopped: AtomicBool::new(false) }
     }
 
@@ -227,12 +226,7 @@ impl Hub {
 
     /// What opens listening sockets, which threads sleep in.
     pub(super) fn binder(&self) -> Binder {
-        let bind = |addr, options: &ListenOptions| {
-            let listener = system::listen(addr, options)?;
-            let addr = listener.local_addr()?.into();
-            Ok(Bound { addr, socket: Box::new(listener), close: None })
-        };
-        Binder::new(self.listeners.clone(), Box::new(bind))
+        Binder::new(self.listeners.clone(), system::sockets())
     }
 
     /// What one thread lends to the code that it calls.
@@ -297,10 +291,11 @@ impl Hub {
         lock(&self.state).cells.get(&id).cloned()
     }
 
-    /// Enters an outgoing connection, also when there are too many.
-    pub(super) fn enter_connect(&self, cell: &Arc<Cell>) -> Entered {
+    /// Enters a connection that was asked for or adopted, also when there are too many.
+    pub(super) fn enter_asked(&self, cell: &Arc<Cell>, adopted: bool) -> Entered {
         let mut state = lock(&self.state);
-        state.metrics.connects += 1;
+        state.metrics.connects += u64::from(!adopted);
+        state.metrics.accepted += u64::from(adopted);
         let full = state.admission.place(state.open) != Place::Free;
         state.open += 1;
         state.cells.insert(cell.id, Arc::clone(cell));

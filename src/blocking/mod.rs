@@ -5,6 +5,7 @@
 //! has set a timer, or others write or send notes to it. [`serve`] is a whole server in a line.
 
 mod accept;
+mod adopt;
 mod alarms;
 mod bell;
 mod cell;
@@ -20,6 +21,7 @@ mod remote;
 mod runner;
 mod system;
 mod threads;
+mod timeouts;
 mod worker;
 
 #[cfg(all(test, lariat_model))]
@@ -136,7 +138,7 @@ pub fn serve<P: Protocol + Send + 'static>(
 ///
 /// The name cannot be looked up; or [`ErrorKind::Stopped`] when the protocol has shut the driver
 /// down, and a callback had not returned when the time to drain was over. A thread that cannot be
-/// started is `Ok`, with [`Connect(Exhausted)`](ConnectFailure::Exhausted).
+/// started is `Ok`, with [`Connect(Exhausted)`](crate::ConnectFailure::Exhausted).
 pub fn connect<P: Protocol + Send + 'static>(
     addr: impl IntoAddress,
     protocol: P,
@@ -299,8 +301,13 @@ impl Blocking {
         let connects = mem::take(&mut self.outside.connects).into_iter();
         let entered: Vec<Job> =
             connects.map(|outgoing| effects::enter_connect(hub, outgoing)).collect();
+        let adopted = mem::take(&mut self.outside.adopted).into_iter();
+        let adopted: Vec<_> = adopted.filter_map(|one| adopt::enter(hub, one)).collect();
         for job in entered {
             hub.begin(job);
+        }
+        for cell in adopted {
+            adopt::begin(hub, cell);
         }
         let mut acceptors = mem::take(&mut self.outside.acceptors).into_iter();
         while let Some(acceptor) = acceptors.next() {
@@ -381,8 +388,9 @@ impl Drop for Blocking {
         // Handles keep the hub, and must not keep its ports.
         self.hub.stop_all_listening();
         self.hub.end();
-        let Outside { acceptors, connects } = mem::take(&mut self.outside);
+        let Outside { acceptors, connects, adopted } = mem::take(&mut self.outside);
         drop_each(acceptors);
+        drop_each(adopted);
         drop_each(connects);
         for episode in [&self.hub.late_writes, &self.hub.no_thread] {
             episode.close();
@@ -436,6 +444,11 @@ mod tests {
     #[test]
     fn every_option_of_a_socket_is_read_back() {
         read_back::every_option_is_read_back(Blocking::new);
+    }
+
+    #[test]
+    fn what_is_adopted_is_given_its_options() {
+        read_back::what_is_adopted_is_given_its_options(Blocking::new);
     }
 
     #[cfg(target_os = "linux")]

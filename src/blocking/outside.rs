@@ -4,17 +4,19 @@ use std::mem;
 use std::sync::Arc;
 
 use super::accept::Acceptor;
-use super::effects::{self, Author};
+use super::effects::{self, Author, Local};
 use super::hub::Hub;
+use crate::endpoint::Endpoint;
 use crate::guard::{GuardedBytes, drop_each, drop_guarded};
 use crate::handle::Post;
-use crate::protocol::{Boxed, Content, Effect, Outgoing, Protocol, Shared};
+use crate::protocol::{Adopted, Boxed, Content, Effect, Outgoing, Protocol, Shared};
 
 /// What waits for `run`.
 #[derive(Default)]
 pub(super) struct Outside {
     pub(super) acceptors: Vec<Acceptor>,
     pub(super) connects: Vec<Outgoing<Box<dyn Protocol + Send>>>,
+    pub(super) adopted: Vec<Adopted<Box<dyn Protocol + Send>>>,
 }
 
 impl Outside {
@@ -60,14 +62,20 @@ impl Outside {
                     Boxed::Anywhere(protocol) => {
                         self.connects.push(Outgoing { id, addr, limits, options, protocol });
                     }
-                    Boxed::Here(protocol) if told => {
-                        hub.forget(id);
-                        drop_guarded(protocol);
+                    Boxed::Here(protocol) => {
+                        let peer = addr.at_once().unwrap_or(Endpoint::Other);
+                        refuse(hub, shared, Local { id, peer, limits, protocol }, told);
+                    }
+                }
+            }
+            Effect::Adopt(adopted) => {
+                let Adopted { id, peer, limits, socket, protocol } = *adopted;
+                match protocol {
+                    Boxed::Anywhere(protocol) => {
+                        self.adopted.push(Adopted { id, peer, limits, socket, protocol });
                     }
                     Boxed::Here(protocol) => {
-                        let author = &mut Author { hub, shared, cell: None };
-                        let local = Outgoing { id, addr, limits, options, protocol };
-                        effects::refuse_local(author, local);
+                        refuse(hub, shared, Local { id, peer, limits, protocol }, told);
                     }
                 }
             }
@@ -86,5 +94,15 @@ impl Outside {
                 drop_guarded(next.protocol.here());
             }
         }
+    }
+}
+
+/// A protocol that may not leave this thread cannot have a connection, and is told so, once.
+fn refuse(hub: &Arc<Hub>, shared: &mut Shared, local: Local, told: bool) {
+    if told {
+        hub.forget(local.id);
+        drop_guarded(local.protocol);
+    } else {
+        effects::refuse_local(&mut Author { hub, shared, cell: None }, local);
     }
 }

@@ -3,13 +3,13 @@
 
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::net::{
-    TcpListener, TcpStream, connect, has_input, listen, now, reset_on_close, send, send_vectored,
-    threads_max, wake_accept,
+    Listener, TcpStream, adopted, connect, has_input, now, reset_on_close, send, send_vectored,
+    sockets, threads_max, wake_accept,
 };
 #[cfg(not(all(test, lariat_model)))]
 pub(super) use real::{
-    TcpListener, TcpStream, connect, has_input, listen, now, reset_on_close, send, send_vectored,
-    threads_max, wake_accept,
+    Listener, TcpStream, adopted, connect, has_input, now, reset_on_close, send, send_vectored,
+    sockets, threads_max, wake_accept,
 };
 
 #[cfg(not(all(test, lariat_model)))]
@@ -21,31 +21,35 @@ mod real {
 
     use socket2::SockRef;
 
-    use crate::endpoint::Endpoint;
-    use crate::options::ListenOptions;
-    use crate::socket::{self, NO_SIGNAL};
+    use crate::protocol::Sockets;
+    use crate::socket::{NO_SIGNAL, SystemSockets};
 
-    pub(crate) use crate::socket::{connect, reset_on_close};
-    pub(crate) use std::net::{TcpListener, TcpStream};
+    pub(crate) use crate::socket::{Listener, connect, reset_on_close};
+    pub(crate) use std::net::TcpStream;
 
     #[inline(always)]
     pub(crate) fn now() -> Instant {
         Instant::now()
     }
 
-    /// Opens a listening socket, which a thread sleeps in.
-    pub(crate) fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<TcpListener> {
-        let listener = socket::listen(addr.need_ip()?, options)?;
-        listener.set_nonblocking(false)?;
-        Ok(listener)
+    /// Sockets that threads sleep in.
+    pub(crate) fn sockets() -> Box<dyn Sockets> {
+        Box::new(SystemSockets { nonblocking: false })
+    }
+
+    /// A stream that was connected elsewhere, and has been prepared.
+    pub(crate) fn adopted(stream: TcpStream) -> io::Result<TcpStream> {
+        Ok(stream)
     }
 
     /// Wakes a thread out of `accept`: by a shutdown of the socket where that helps, by a
     /// connection to it elsewhere.
-    pub(crate) fn wake_accept(listener: &TcpListener) {
-        let woken = SockRef::from(listener).shutdown(Shutdown::Both);
-        if woken.is_err() || !cfg!(target_os = "linux") {
-            if let Ok(addr) = listener.local_addr() {
+    pub(crate) fn wake_accept(listener: &Listener) {
+        let Listener { socket, gives } = listener;
+        // A socket that was adopted may be another process's as well, and has to go on listening.
+        let ours = cfg!(target_os = "linux") && gives.is_none();
+        if !ours || SockRef::from(socket).shutdown(Shutdown::Both).is_err() {
+            if let Ok(addr) = socket.local_addr() {
                 drop(TcpStream::connect_timeout(&addr, Duration::from_secs(1)));
             }
         }

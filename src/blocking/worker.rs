@@ -20,6 +20,7 @@ use super::drive::{flush, sends};
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
 use super::system;
+use super::timeouts::{fits, is_early, log_timeout, timeout};
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::connection::{Connection, Consumed, Due, Expired, Flags, Queued, Round};
 use crate::dispatch::Called;
@@ -32,8 +33,6 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
 use crate::timer::{Timer, TimerKey};
 
-/// The shortest time that a thread sleeps.
-pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 pub(super) const MILLISECOND: u64 = 1_000_000;
 /// A deadline that is seen later than this was slept through, by a process that was stopped.
 const LATE: u64 = 50 * MILLISECOND;
@@ -581,29 +580,4 @@ fn room(member: &Member) -> usize {
     }
     let unread = member.conn.queues().map_or(0, |queues| queues.unread.len());
     member.conn.limits().input_max.saturating_sub(unread)
-}
-
-/// The time-out of a call that is to sleep until `until`. Zero would mean none to the system.
-pub(super) fn timeout(until: u64, now: u64) -> Option<Duration> {
-    let left = Duration::from_nanos(until.saturating_sub(now));
-    (until < u64::MAX).then_some(left.max(SHORTEST))
-}
-
-/// Whether the time-out that a socket has serves: it may end a sleep early, but hardly late.
-pub(super) fn fits(has: Option<Duration>, wanted: Option<Duration>) -> bool {
-    match (has, wanted) {
-        (None, None) => true,
-        (Some(has), Some(wanted)) => has >= wanted / 2 && has <= wanted + SHORTEST,
-        _ => false,
-    }
-}
-
-pub(super) fn log_timeout(error: &io::Error) {
-    log::debug!(target: "lariat::blocking", "cannot set a time-out: {error}");
-}
-
-/// Whether a call ended before anything happened: its time-out has passed, or a signal came. Any
-/// other error is the connection's, the system's own ETIMEDOUT above all.
-pub(super) fn is_early(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -96,13 +96,13 @@ impl Connection {
     /// A connection whose socket is open.
     pub(crate) fn accepted(
         id: ConnId,
-        listener: ListenerId,
+        listener: Option<ListenerId>,
         peer: Endpoint,
         limits: Arc<Limits>,
         now: u64,
     ) -> Connection {
         let mut connection = Connection::new(id, peer, limits, now);
-        connection.listener = Some(listener);
+        connection.listener = listener;
         connection.flags.set(Flags::OPENED_DUE | Flags::WRITABLE);
         connection
     }

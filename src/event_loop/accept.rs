@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use super::system::{Listener, System};
@@ -20,7 +21,9 @@ use crate::guard::{drop_guarded, guarded};
 use crate::id::ListenerId;
 use crate::limits::Limits;
 use crate::options::ListenOptions;
-use crate::protocol::{Bound, BoxedFactory, Incoming, Protocol, TimerOwner, stopped};
+use crate::protocol::{
+    Bound, BoxedFactory, Incoming, Protocol, TimerOwner, adopts_no_more, stopped,
+};
 
 /// Makes protocols for accepted connections.
 pub(crate) type Factory = Box<dyn FnMut(&Incoming) -> Option<Box<dyn Protocol>>>;
@@ -61,6 +64,21 @@ impl<S: System> EventLoop<S> {
             return Err(stopped(addr));
         }
         let (id, sockets) = self.shared.binder.listen(addr, &options)?;
+        self.adopt(id, sockets, Arc::new(options.limits), factory)?;
+        Ok(id)
+    }
+
+    /// Listens with a socket that listens already.
+    pub(crate) fn adopt_listener(
+        &mut self,
+        socket: TcpListener,
+        options: ListenOptions,
+        factory: Factory,
+    ) -> Result<ListenerId> {
+        if self.draining {
+            return Err(adopts_no_more());
+        }
+        let (id, sockets) = self.shared.binder.adopt_listener(socket, &options)?;
         self.adopt(id, sockets, Arc::new(options.limits), factory)?;
         Ok(id)
     }
@@ -281,7 +299,7 @@ impl<S: System> EventLoop<S> {
         self.admission.note_watched(now);
         let limits = Arc::clone(&listener.limits);
         self.shared.outputs.note(&limits);
-        let conn = Connection::accepted(id, listener.id, peer, limits, now);
+        let conn = Connection::accepted(id, Some(listener.id), peer, limits, now);
         self.table.insert(Entry { conn, stream: Some(stream), protocol });
         self.shared.metrics.accepted += 1;
         self.shared.metrics.open += 1;

@@ -48,6 +48,7 @@ impl<S: System> EventLoop<S> {
                     self.drop_protocol(outgoing.protocol.here());
                 }
                 Effect::Connect(outgoing) => self.connect_now(outgoing.map(Boxed::here)),
+                Effect::Adopt(adopted) => self.adopt_stream(adopted.map(Boxed::here)),
                 Effect::Listen { id, sockets, limits, factory } => {
                     self.adopt_wished(id, sockets, limits, factory);
                 }

@@ -18,6 +18,7 @@
 //! knows which system is beneath: see [`System`].
 
 mod accept;
+mod adopt;
 mod apply;
 mod attend;
 mod budget;
@@ -125,7 +126,7 @@ impl<S: System> EventLoop<S> {
         limits: DriverLimits,
         mailbox: Arc<Mailbox>,
     ) -> EventLoop<S> {
-        let binder = Binder::new(Listeners::default(), system.bind());
+        let binder = Binder::new(Listeners::default(), system.sockets());
         let mut shared = Shared::new(clock, IdSource::Own(Ids::default()), seed, binder);
         shared.blame.limit = limits.slow_callback.map_or(u64::MAX, nanos);
         let admission = Admission::new(&limits);

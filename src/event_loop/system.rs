@@ -5,13 +5,14 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::connection::Flags;
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::options::Dial;
-use crate::protocol::{Bind, SocketInfo};
+use crate::protocol::{SocketInfo, Sockets};
 use crate::reason::CloseReason;
 
 /// Takes events.
@@ -39,11 +40,15 @@ pub(crate) trait System {
     /// per change (edge-triggered); spurious events are allowed. An interrupted wait ends early.
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()>;
 
-    /// What opens the sockets that [`System::adopt`] takes over.
-    fn bind(&self) -> Bind;
+    /// What opens and prepares the sockets that [`System::adopt`] takes over.
+    fn sockets(&self) -> Box<dyn Sockets>;
 
     /// Takes a listening socket over; None for one that is not of this system's making.
     fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Self::Listener>;
+
+    /// Takes a connected stream over, which [`Sockets::adopt_stream`] has prepared, and registers
+    /// it.
+    fn adopt_stream(&mut self, stream: TcpStream, id: ConnId) -> io::Result<Self::Stream>;
 
     /// A nonblocking socket whose connect has begun.
     fn connect(&mut self, dial: &Dial) -> io::Result<Self::Stream>;

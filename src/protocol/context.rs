@@ -58,7 +58,7 @@ impl Context<'_> {
         self.conn.id()
     }
 
-    /// The listener that accepted the connection; None for an outgoing one.
+    /// The listener that accepted the connection; None for one that was asked for or adopted.
     pub fn listener(&self) -> Option<ListenerId> {
         self.conn.listener()
     }

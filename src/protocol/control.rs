@@ -1,6 +1,7 @@
 //! The driver, as callbacks, closures and code outside of it reach it.
 
 use std::fmt;
+use std::net::{TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -231,6 +232,72 @@ impl<'a> Control<'a> {
         Ok(self.shared.connect(addr.into_address(), Some(options), protocol))
     }
 
+    /// Takes over a stream that was connected elsewhere: by code of your own, or by another
+    /// process. From then on it is like an accepted one. `opened` runs after the callback has
+    /// returned; bytes that have come before are read.
+    ///
+    /// Of the options [`bind`](ConnectOptions::bind) is not looked at; the others are set. The
+    /// stream need not be nonblocking.
+    ///
+    /// What stands in its way only when the driver takes it over is told by `closed`:
+    /// [`Connect(Limit)`](crate::ConnectFailure::Limit) when there are too many connections,
+    /// [`Shutdown`](crate::CloseKind::Shutdown) when the driver stops.
+    ///
+    /// ```
+    /// use std::net::{TcpListener, TcpStream};
+    /// use lariat::{ConnectOptions, Context, Input, Outcome, Protocol, reactor::Reactor};
+    ///
+    /// struct Greeter;
+    /// impl Protocol for Greeter {
+    ///     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+    ///         cx.write(b"hello");
+    ///         cx.close();
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
+    /// }
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    /// let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    /// let (stream, _) = listener.accept().unwrap();
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.control().adopt_stream(stream, ConnectOptions::default(), Greeter)?;
+    /// # drop(client);
+    /// reactor.run()?;
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidSocket`](crate::ErrorKind::InvalidSocket) for a stream that is not
+    /// connected, or has been reset; [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits)
+    /// for options that cannot work; [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the
+    /// driver is being shut down; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the
+    /// simulator. The stream is closed, and `protocol` is dropped.
+    pub fn adopt_stream(
+        &mut self,
+        stream: TcpStream,
+        options: ConnectOptions,
+        protocol: impl Protocol + Send + 'static,
+    ) -> Result<ConnId> {
+        self.shared.adopt_stream(stream, options, Boxed::Anywhere(Box::new(protocol)))
+    }
+
+    /// Takes a stream over like [`adopt_stream`](Control::adopt_stream), with a protocol that may
+    /// not leave this thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`adopt_stream`](Control::adopt_stream).
+    pub fn adopt_stream_local(
+        &mut self,
+        stream: TcpStream,
+        options: ConnectOptions,
+        protocol: impl Protocol + 'static,
+    ) -> Result<ConnId> {
+        self.shared.adopt_stream(stream, options, Boxed::Here(Box::new(protocol)))
+    }
+
     // ---- listeners ---------------------------------------------------------------------------
 
     /// Listens on `addr`, whose socket is open when this returns: [`addresses`](Control::addresses)
@@ -261,6 +328,50 @@ impl<'a> Control<'a> {
         factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
     ) -> Result<ListenerId> {
         self.shared.listen(&addr.into_address(), options, boxed(factory))
+    }
+
+    /// Serves a socket that is listening already, one inherited from a supervisor for instance.
+    /// Clients that wait in its queue are accepted like those to come, and all are given the
+    /// options. Of these [`backlog`](ListenOptions::backlog),
+    /// [`reuse_port`](ListenOptions::reuse_port) and [`v6_only`](ListenOptions::v6_only) are not
+    /// looked at: they are what the socket was made with.
+    ///
+    /// The socket goes on listening for other processes that have it when the listener is stopped.
+    /// On blocking threads its thread is then woken by a connection to it; if another process takes
+    /// that connection, the thread goes on until the next one.
+    ///
+    /// ```
+    /// # use lariat::{Context, Input, Outcome, Protocol};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
+    /// # }
+    /// use lariat::{ListenOptions, reactor::Reactor};
+    ///
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    /// let addr = socket.local_addr().unwrap();
+    /// let mut reactor = Reactor::new()?;
+    /// let mut control = reactor.control();
+    /// let listener = control.adopt_listener(socket, ListenOptions::default(), |_| Some(Echo))?;
+    /// assert_eq!(control.addresses(listener), [addr]);
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidSocket`](crate::ErrorKind::InvalidSocket) for a socket that does not
+    /// listen, as far as the system tells (Linux and FreeBSD do);
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits) for options that cannot work;
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the driver is being shut down;
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator. The socket is
+    /// closed.
+    pub fn adopt_listener<P: Protocol + Send + 'static>(
+        &mut self,
+        listener: TcpListener,
+        options: ListenOptions,
+        factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
+    ) -> Result<ListenerId> {
+        self.shared.adopt_listener(listener, options, boxed(factory))
     }
 
     /// The real addresses of a listener; none once it has stopped.

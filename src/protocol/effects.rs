@@ -6,9 +6,9 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Protocol;
 use super::listen::{Bound, BoxedFactory};
 use super::output::place_in;
+use super::{Adopted, Protocol};
 use crate::address::Address;
 use crate::connection::Written;
 use crate::guard::GuardedBytes;
@@ -86,6 +86,7 @@ pub(crate) enum Effect {
     },
     /// In a box: writes to others are what has to be small.
     Connect(Box<Outgoing<Boxed>>),
+    Adopt(Box<Adopted<Boxed>>),
     Listen {
         id: ListenerId,
         sockets: Vec<Bound>,

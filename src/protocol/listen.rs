@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::io;
 use std::mem;
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Incoming, Protocol};
@@ -11,7 +12,7 @@ use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::ListenerId;
-use crate::options::ListenOptions;
+use crate::options::{ListenOptions, SocketOptions};
 
 /// A factory as every driver can take it: called for each newcomer, None refuses.
 pub(crate) type BoxedFactory =
@@ -36,19 +37,36 @@ pub(crate) struct Bound {
 /// Closes a socket at once, whoever has it by then, so that its address is free.
 pub(crate) type Close = Box<dyn FnOnce()>;
 
-/// Opens a listening socket.
-pub(crate) type Bind = Box<dyn Fn(Endpoint, &ListenOptions) -> io::Result<Bound>>;
+/// Sockets as a driver has them.
+pub(crate) trait Sockets {
+    /// Opens a listening socket.
+    fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound>;
 
-/// Opens listening sockets for a driver and its callbacks.
+    /// Prepares a listening socket of the system.
+    fn adopt_listener(&self, _: TcpListener, _: &ListenOptions) -> io::Result<Bound> {
+        Err(no_sockets())
+    }
+
+    /// Prepares a stream of the system; tells its peer.
+    fn adopt_stream(&self, _: &TcpStream, _: &SocketOptions) -> io::Result<Endpoint> {
+        Err(no_sockets())
+    }
+}
+
+fn no_sockets() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "this driver has no sockets of the system")
+}
+
+/// Opens listening sockets for a driver and its callbacks, and prepares those that it is to adopt.
 pub(crate) struct Binder {
-    bind: Bind,
+    pub(super) sockets: Box<dyn Sockets>,
     pub(crate) listeners: Listeners,
     closes: Vec<(ListenerId, Close)>,
 }
 
 impl Binder {
-    pub(crate) fn new(listeners: Listeners, bind: Bind) -> Binder {
-        Binder { bind, listeners, closes: Vec::new() }
+    pub(crate) fn new(listeners: Listeners, sockets: Box<dyn Sockets>) -> Binder {
+        Binder { sockets, listeners, closes: Vec::new() }
     }
 
     /// Opens a socket for each address that `addr` stands for: for all that exist here, or for
@@ -63,7 +81,7 @@ impl Binder {
         let mut sockets = Vec::new();
         let mut failed = None;
         for addr in &addrs {
-            match (self.bind)(*addr, options) {
+            match self.sockets.listen(*addr, options) {
                 Ok(socket) => sockets.push(socket),
                 // One of several addresses of a name may not exist here: IPv6 is off, say.
                 Err(error) if addrs.len() > 1 && is_absent(&error) => failed = Some((addr, error)),
@@ -153,14 +171,21 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
-    fn binder(refused: &'static [u16], errno: i32) -> Binder {
-        let bind = move |addr: Endpoint, _: &ListenOptions| {
+    /// Refuses some ports, with this error.
+    struct Refusing(&'static [u16], i32);
+
+    impl Sockets for Refusing {
+        fn listen(&self, addr: Endpoint, _: &ListenOptions) -> io::Result<Bound> {
+            let Refusing(refused, errno) = self;
             if refused.contains(&addr.port().unwrap()) {
-                return Err(io::Error::from_raw_os_error(errno));
+                return Err(io::Error::from_raw_os_error(*errno));
             }
             Ok(Bound { addr, socket: Box::new(()), close: None })
-        };
-        Binder::new(Listeners::default(), Box::new(bind))
+        }
+    }
+
+    fn binder(refused: &'static [u16], errno: i32) -> Binder {
+        Binder::new(Listeners::default(), Box::new(Refusing(refused, errno)))
     }
 
     fn several(ports: &[u16]) -> Address {

@@ -4,6 +4,7 @@
 //! wish for things: bytes to be written, the connection to be closed, a timer to be set. No
 //! callback runs inside another; wishes take effect when the callback has returned.
 
+mod adopt;
 mod blame;
 mod closures;
 mod context;
@@ -26,6 +27,7 @@ use crate::reason::CloseReason;
 use crate::timer::Timer;
 
 pub(crate) use crate::grammar::Callback;
+pub(crate) use adopt::{Adopted, adopts_no_more};
 pub use closures::TimerId;
 pub(crate) use closures::{Closure, Closures, SendClosure};
 pub use context::Context;
@@ -35,7 +37,7 @@ pub(crate) use effects::{Boxed, Content, Effect, Effects, Outgoing, Successor};
 pub use forward::Callbacks;
 pub use input::Input;
 pub(crate) use listen::BoxedFactory;
-pub(crate) use listen::{Bind, Binder, Bound, Close, Listeners, stopped};
+pub(crate) use listen::{Binder, Bound, Close, Listeners, Sockets, stopped};
 pub(crate) use output::{Output, Part};
 pub use peer::Peer;
 pub use replacement::Replacement;

@@ -22,9 +22,9 @@ use crate::connection::Flags;
 use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
-use crate::options::Dial;
-use crate::protocol::{Bind, Bound, Close, SocketInfo};
-use crate::socket::{self, Reserve, retry};
+use crate::options::{Dial, ListenOptions, SocketOptions};
+use crate::protocol::{Bound, Close, SocketInfo, Sockets};
+use crate::socket::{self, Reserve, SystemSockets, retry};
 
 /// The upper half of a token is a connection's generation, which is never 0. With 0 there, the
 /// lower half is one of these, or a listener's number.
@@ -51,6 +51,12 @@ struct WatchedSignals {
     signals: signal_hook_mio::v1_0::Signals,
     handle: crate::handle::Handle,
     _watch: crate::signals::Watch,
+}
+
+/// A listening socket, and what accepted streams are given.
+pub(super) struct MioListener {
+    socket: TcpListener,
+    gives: Option<SocketOptions>,
 }
 
 impl MioSystem {
@@ -138,11 +144,11 @@ fn rare_flags_of(event: &Event) -> Flags {
 
 /// A listening socket, until a callback closes it.
 #[derive(Clone)]
-pub(super) struct Listening(Rc<Cell<Option<TcpListener>>>);
+pub(super) struct Listening(Rc<Cell<Option<MioListener>>>);
 
 impl Listening {
     /// Runs `code` with the socket; `closed` is what comes of one that has been closed.
-    fn with<T>(&self, closed: T, code: impl FnOnce(&mut TcpListener) -> T) -> T {
+    fn with<T>(&self, closed: T, code: impl FnOnce(&mut MioListener) -> T) -> T {
         let Some(mut socket) = self.0.take() else { return closed };
         let result = code(&mut socket);
         self.0.set(Some(socket));
@@ -150,12 +156,40 @@ impl Listening {
     }
 }
 
-/// A nonblocking listening socket on its way to the loop.
-pub(super) fn bound(addr: Endpoint, listener: std::net::TcpListener) -> Bound {
-    let listening = Listening(Rc::new(Cell::new(Some(TcpListener::from_std(listener)))));
-    let closed = listening.clone();
-    let close: Close = Box::new(move || drop(closed.0.take()));
-    Bound { addr, socket: Box::new(listening), close: Some(close) }
+/// The sockets of the system, whose listeners a callback can close.
+struct MioSockets(SystemSockets);
+
+impl Sockets for MioSockets {
+    fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {
+        self.0.listen(addr, options).map(closable)
+    }
+
+    fn adopt_listener(
+        &self,
+        socket: std::net::TcpListener,
+        options: &ListenOptions,
+    ) -> io::Result<Bound> {
+        self.0.adopt_listener(socket, options).map(closable)
+    }
+
+    fn adopt_stream(&self, socket: &TcpStream, options: &SocketOptions) -> io::Result<Endpoint> {
+        self.0.adopt_stream(socket, options)
+    }
+}
+
+/// A listening socket of the system on its way to the loop.
+fn closable(bound: Bound) -> Bound {
+    match bound.socket.downcast::<socket::Listener>() {
+        Ok(listener) => {
+            let socket::Listener { socket, gives } = *listener;
+            let listener = MioListener { socket: TcpListener::from_std(socket), gives };
+            let listening = Listening(Rc::new(Cell::new(Some(listener))));
+            let closed = listening.clone();
+            let close: Close = Box::new(move || drop(closed.0.take()));
+            Bound { addr: bound.addr, socket: Box::new(listening), close: Some(close) }
+        }
+        Err(socket) => Bound { socket, ..bound },
+    }
 }
 
 impl System for MioSystem {
@@ -200,15 +234,17 @@ impl System for MioSystem {
         Ok(())
     }
 
-    fn bind(&self) -> Bind {
-        Box::new(|addr, options| {
-            let listener = socket::listen(addr.need_ip()?, options)?;
-            Ok(bound(listener.local_addr()?.into(), listener))
-        })
+    fn sockets(&self) -> Box<dyn Sockets> {
+        Box::new(MioSockets(SystemSockets { nonblocking: true }))
     }
 
     fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Listening> {
         socket.downcast().ok().map(|listener| *listener)
+    }
+
+    fn adopt_stream(&mut self, mut stream: TcpStream, id: ConnId) -> io::Result<TcpStream> {
+        self.register_stream(&mut stream, id)?;
+        Ok(stream)
     }
 
     fn connect(&mut self, dial: &Dial) -> io::Result<TcpStream> {
@@ -216,9 +252,10 @@ impl System for MioSystem {
     }
 
     fn register_listener(&mut self, listener: &mut Listening, token: u32) -> io::Result<()> {
-        let token = MioToken(token as usize);
-        listener
-            .with(Ok(()), |socket| self.poll.registry().register(socket, token, Interest::READABLE))
+        let (registry, token) = (self.poll.registry(), MioToken(token as usize));
+        listener.with(Ok(()), |listener| {
+            registry.register(&mut listener.socket, token, Interest::READABLE)
+        })
     }
 
     fn register_stream(&mut self, stream: &mut TcpStream, id: ConnId) -> io::Result<()> {
@@ -285,7 +322,11 @@ impl Listener for Listening {
 
     fn accept(&mut self) -> io::Result<(TcpStream, Endpoint)> {
         let closed = Err(io::ErrorKind::WouldBlock.into());
-        let (stream, peer) = self.with(closed, |socket| retry(|| socket.accept()))?;
-        Ok((stream.into(), peer.into()))
+        self.with(closed, |listener| {
+            let (stream, peer) = retry(|| listener.socket.accept())?;
+            let stream = stream.into();
+            socket::give(&stream, listener.gives.as_ref());
+            Ok((stream, peer.into()))
+        })
     }
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
-use crate::limits::{DriverLimits, Limits};
+use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::protocol::{Control, Incoming, Protocol, Watched};
@@ -229,25 +229,19 @@ impl Reactor {
         self.inner.listen(&addr.into_address(), options, boxed(factory))
     }
 
-    /// Serves a socket that is listening already, one inherited from a supervisor for instance.
+    /// Serves a socket that is listening already, one inherited from a supervisor for instance; see
+    /// [`Control::adopt_listener`].
     ///
     /// # Errors
     ///
-    /// The limits contradict one another, or the socket cannot be watched.
+    /// As [`Control::adopt_listener`], and the socket cannot be watched.
     pub fn adopt_listener<P: Protocol + 'static>(
         &mut self,
         listener: TcpListener,
-        limits: Limits,
+        options: ListenOptions,
         factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
-        limits.validate()?;
-        let failed = |error| Error::from_io(Op::Listen, error);
-        listener.set_nonblocking(true).map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?.into();
-        let mut sockets = vec![mio_system::bound(addr, listener)];
-        let id = self.inner.shared.binder.enter(&mut sockets);
-        self.inner.adopt(id, sockets, Arc::new(limits), boxed(factory))?;
-        Ok(id)
+        self.inner.adopt_listener(listener, options, boxed(factory))
     }
 
     /// The real addresses of a listener; none once it has stopped.
@@ -415,6 +409,11 @@ mod tests {
     #[test]
     fn every_option_of_a_socket_is_read_back() {
         read_back::every_option_is_read_back(|| Reactor::new().unwrap());
+    }
+
+    #[test]
+    fn what_is_adopted_is_given_its_options() {
+        read_back::what_is_adopted_is_given_its_options(|| Reactor::new().unwrap());
     }
 
     #[cfg(target_os = "linux")]

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,8 +16,8 @@ use crate::clock::nanos;
 use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
-use crate::options::Dial;
-use crate::protocol::{Bind, Bound, Close, SocketInfo};
+use crate::options::{Dial, ListenOptions};
+use crate::protocol::{Bound, Close, SocketInfo, Sockets};
 use crate::reason::CloseReason;
 use crate::socket::retry;
 
@@ -89,21 +89,16 @@ impl System for SimSystem {
         Ok(())
     }
 
-    fn bind(&self) -> Bind {
-        let network = Rc::clone(&self.network);
-        Box::new(move |addr, options| {
-            let addr = addr.need_ip()?;
-            let addr = network.borrow_mut().listen(addr, options.backlog as usize, false)?;
-            let open = Rc::new(Cell::new(true));
-            let listener = SimListener { network: Rc::clone(&network), addr, open };
-            let closed = listener.clone();
-            let close: Close = Box::new(move || closed.close());
-            Ok(Bound { addr: addr.into(), socket: Box::new(listener), close: Some(close) })
-        })
+    fn sockets(&self) -> Box<dyn Sockets> {
+        Box::new(SimSockets(Rc::clone(&self.network)))
     }
 
     fn adopt(&mut self, socket: Box<dyn Any>) -> Option<SimListener> {
         socket.downcast().ok().map(|listener| *listener)
+    }
+
+    fn adopt_stream(&mut self, _: TcpStream, _: ConnId) -> io::Result<SimStream> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn connect(&mut self, dial: &Dial) -> io::Result<SimStream> {
@@ -140,6 +135,21 @@ impl System for SimSystem {
 
     fn ended(&mut self, id: ConnId, peer: Endpoint, reason: &CloseReason) {
         self.ends.ended(id, peer, reason);
+    }
+}
+
+struct SimSockets(Shared);
+
+impl Sockets for SimSockets {
+    fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {
+        let SimSockets(network) = self;
+        let addr = addr.need_ip()?;
+        let addr = network.borrow_mut().listen(addr, options.backlog as usize, false)?;
+        let open = Rc::new(Cell::new(true));
+        let listener = SimListener { network: Rc::clone(network), addr, open };
+        let closed = listener.clone();
+        let close: Close = Box::new(move || closed.close());
+        Ok(Bound { addr: addr.into(), socket: Box::new(listener), close: Some(close) })
     }
 }
 

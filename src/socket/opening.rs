@@ -1,4 +1,5 @@
-//! Opening sockets: to listen, to connect, with their options.
+//! Opening sockets, to listen and to connect, and taking over those that are open; with their
+//! options.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,14 +8,16 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::reset_on_close;
+use crate::endpoint::Endpoint;
 use crate::error::rejected;
 use crate::options::{Dial, Keepalive, ListenOptions, SocketOptions};
+use crate::protocol::{Bound, Sockets};
 
 /// A listening, nonblocking TCP socket.
 ///
 /// The options of streams are set here once: accepted sockets inherit them, which saves a call or
 /// more for each.
-pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
+fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
     let socket = open(addr)?;
     if addr.is_ipv6() {
         socket.set_only_v6(options.v6_only).map_err(rejected("v6_only"))?;
@@ -27,6 +30,105 @@ pub(crate) fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<Tc
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// A listening socket of the system.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    /// What accepted streams are given, if they do not inherit it: those that a socket had waiting
+    /// before it was adopted.
+    pub(crate) gives: Option<SocketOptions>,
+}
+
+impl Listener {
+    /// Accepts, where accepting sleeps.
+    #[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
+    pub(crate) fn accept(&self) -> io::Result<(TcpStream, Endpoint)> {
+        let (stream, peer) = self.socket.accept()?;
+        give(&stream, self.gives.as_ref());
+        Ok((stream, peer.into()))
+    }
+}
+
+/// Gives an accepted stream the options that it has not inherited.
+#[inline]
+pub(crate) fn give(stream: &TcpStream, options: Option<&SocketOptions>) {
+    if let Some(options) = options {
+        if let Err(error) = set_options(SockRef::from(stream), options) {
+            // The listening socket has taken all of them, so that this stream has failed already.
+            log::debug!(target: "lariat::socket", "{error}");
+        }
+    }
+}
+
+/// The sockets of the system.
+pub(crate) struct SystemSockets {
+    /// Whether calls return at once where they would sleep.
+    pub(crate) nonblocking: bool,
+}
+
+impl Sockets for SystemSockets {
+    fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {
+        let socket = listen(addr.need_ip()?, options)?;
+        if !self.nonblocking {
+            socket.set_nonblocking(false)?;
+        }
+        let addr = socket.local_addr()?.into();
+        Ok(Bound { addr, socket: Box::new(Listener { socket, gives: None }), close: None })
+    }
+
+    fn adopt_listener(&self, socket: TcpListener, options: &ListenOptions) -> io::Result<Bound> {
+        let addr = socket.local_addr().map_err(not_tcp)?.into();
+        let shown = SockRef::from(&socket);
+        if !listens(&shown)? {
+            let sentence = "the socket does not listen";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+        }
+        set_options(shown, &options.socket())?;
+        self.prepare(SockRef::from(&socket))?;
+        let gives = Some(options.socket());
+        Ok(Bound { addr, socket: Box::new(Listener { socket, gives }), close: None })
+    }
+
+    fn adopt_stream(&self, socket: &TcpStream, options: &SocketOptions) -> io::Result<Endpoint> {
+        let peer = socket.peer_addr().map_err(not_tcp)?.into();
+        set_options(SockRef::from(socket), options)?;
+        self.prepare(SockRef::from(socket))?;
+        Ok(peer)
+    }
+}
+
+impl SystemSockets {
+    /// Makes a socket sleep as this driver expects it, whatever it was set to before.
+    fn prepare(&self, socket: SockRef<'_>) -> io::Result<()> {
+        socket.set_nonblocking(self.nonblocking)?;
+        if !self.nonblocking {
+            socket.set_read_timeout(None)?;
+            socket.set_write_timeout(None)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a socket that is to be adopted lacks, in words.
+fn not_tcp(error: io::Error) -> io::Error {
+    let sentence = match error.kind() {
+        io::ErrorKind::NotConnected => "the stream is not connected",
+        io::ErrorKind::InvalidInput => "it is no TCP socket",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), sentence)
+}
+
+/// Whether a socket listens, as far as the system tells.
+fn listens(socket: &SockRef<'_>) -> io::Result<bool> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    return socket.is_listener();
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        let _ = socket;
+        Ok(true)
+    }
 }
 
 /// A nonblocking socket whose connect has begun.
@@ -43,6 +145,7 @@ pub(crate) fn start_connect(dial: &Dial) -> io::Result<TcpStream> {
 }
 
 /// A blocking socket that is connected; waits for that, at most for `timeout`.
+#[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
 pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
     let (socket, to) = prepare(dial)?;
     // socket2 drops the fraction of a millisecond that is left, and a deadline is never early.
@@ -106,7 +209,7 @@ fn open(addr: SocketAddr) -> io::Result<Socket> {
 
 /// Sets the options of a stream, or those that the streams of a listener inherit. The error names
 /// the option.
-pub(crate) fn set_options(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
+fn set_options(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(options.nodelay).map_err(rejected("nodelay"))?;
     if let Some(Keepalive { idle, interval, count }) = options.keepalive {
         // One after the other: only so is it known which of them is rejected.

@@ -1,6 +1,7 @@
 //! The options of real sockets as the system tells them, for tests of the drivers that have some.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use crate::error::ErrorKind;
 use crate::options::{ConnectOptions, Keepalive, ListenOptions};
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::{CloseKind, CloseReason, ConnectFailure};
+
+/// Linux doubles the size of a buffer that it is given, for its own bookkeeping.
+const FACTOR: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
 
 /// Every option of streams on `make`'s drivers, accepted and outgoing.
 pub(crate) fn every_option_is_read_back<D: Driver>(make: impl Fn() -> D) {
@@ -41,10 +45,47 @@ pub(crate) fn every_option_is_read_back<D: Driver>(make: impl Fn() -> D) {
         ListenOptions { send_buffer: Some(20_000), receive_buffer: Some(30_000), ..listen },
         ConnectOptions { send_buffer: Some(40_000), receive_buffer: Some(50_000), ..connect },
     );
-    // Linux doubles what it is given, for its own bookkeeping.
-    let factor = if cfg!(target_os = "linux") { 2 } else { 1 };
-    assert_eq!(accepted.buffers, (20_000 * factor, 30_000 * factor));
-    assert_eq!(outgoing.buffers, (40_000 * factor, 50_000 * factor));
+    assert_eq!(accepted.buffers, (20_000 * FACTOR, 30_000 * FACTOR));
+    assert_eq!(outgoing.buffers, (40_000 * FACTOR, 50_000 * FACTOR));
+}
+
+/// What is adopted is given its options as well: a stream, and the connections of a listener, those
+/// that wait in its queue and those to come.
+pub(crate) fn what_is_adopted_is_given_its_options<D: Driver>(make: impl Fn() -> D) {
+    let keepalive = Some(keepalive(70, 7, 3));
+    for nodelay in [true, false] {
+        let mut driver = make();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = socket.local_addr().unwrap();
+        let waiting = TcpStream::connect(addr).unwrap();
+        waiting.set_nodelay(!nodelay).unwrap();
+        let (told, hears_stream) = channel();
+        let options = ConnectOptions::default();
+        let options = ConnectOptions { nodelay, keepalive, send_buffer: Some(40_000), ..options };
+        let telling = Telling { told, stops: false };
+        driver.control().adopt_stream(waiting, options, telling).unwrap();
+
+        let (told, hears_listener) = channel();
+        let accepted = AtomicUsize::new(0);
+        let factory = move |_: &_| {
+            let stops = accepted.fetch_add(1, Ordering::Relaxed) == 1;
+            Some(Telling { told: told.clone(), stops })
+        };
+        let options = ListenOptions::default();
+        let options = ListenOptions { nodelay, keepalive, send_buffer: Some(20_000), ..options };
+        driver.control().adopt_listener(socket, options, factory).unwrap();
+        let (told, _unheard) = channel();
+        let later = Telling { told, stops: false };
+        driver.control().connect(addr, later);
+        driver.run().unwrap();
+
+        let told =
+            [&hears_stream, &hears_listener, &hears_listener].map(|told| told.recv().unwrap());
+        for (told, send_buffer) in told.iter().zip([40_000, 20_000, 20_000]) {
+            assert_eq!((told.nodelay, told.keepalive), (nodelay, keepalive));
+            assert_eq!(told.buffers.0, send_buffer * FACTOR);
+        }
+    }
 }
 
 /// The bounds that Linux has for keepalive: at them, and one above.
@@ -92,9 +133,9 @@ pub(crate) fn a_connect_leaves_from_the_address_it_is_bound_to<D: Driver>(make: 
         assert_eq!(outgoing.local, accepted.peer);
         outgoing.local
     };
-    let free = from(([127, 0, 0, 2], 0).into());
-    assert_eq!(free.ip(), Some([127, 0, 0, 2].into()));
-    let named = ([127, 0, 0, 3], free.port().unwrap()).into();
+    let free = from(([127, 0, 0, 7], 0).into());
+    assert_eq!(free.ip(), Some([127, 0, 0, 7].into()));
+    let named = ([127, 0, 0, 8], free.port().unwrap()).into();
     assert_eq!(from(named), named);
     // The earlier connection still waits in the system to be forgotten: the client closed first.
     assert_eq!(from(named), named);
@@ -155,23 +196,29 @@ impl Told {
 #[track_caller]
 fn ends(driver: &mut dyn Driver, listen: ListenOptions, connect: ConnectOptions) -> (Told, Told) {
     let (accepted, hears_accepted) = channel();
-    let factory = move |_: &_| Some(Telling(accepted.clone()));
+    let factory = move |_: &_| Some(Telling { told: accepted.clone(), stops: true });
     let listener = driver.control().listen_with(any(), listen, factory).unwrap();
     let addr = driver.addresses(listener)[0];
     let (outgoing, hears_outgoing) = channel();
-    driver.control().connect_with(addr, connect, Telling(outgoing)).unwrap();
+    driver.control().connect_with(addr, connect, Telling { told: outgoing, stops: false }).unwrap();
     driver.run().unwrap();
     (hears_accepted.recv().unwrap(), hears_outgoing.recv().unwrap())
 }
 
 /// Tells of its socket. The outgoing end closes first, and none is left to wait for if it fails.
-struct Telling(Sender<Told>);
+struct Telling {
+    told: Sender<Told>,
+    /// Whether its listener is to stop.
+    stops: bool,
+}
 
 impl Protocol for Telling {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.0.send(Told::of(cx.socket.stream().unwrap()))?;
+        // Nobody may want to know.
+        let _ = self.told.send(Told::of(cx.socket.stream().unwrap()));
         match cx.listener() {
-            Some(listener) => cx.driver().stop_listening(listener),
+            Some(listener) if self.stops => cx.driver().stop_listening(listener),
+            Some(_) => {}
             None => cx.close(),
         }
         Ok(())

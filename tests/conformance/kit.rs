@@ -39,6 +39,12 @@ pub(crate) fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage
             watched(&mut sim, &told, false, &scenario);
         }
     }
+    on_sockets(limits, scenario);
+}
+
+/// Runs `scenario` on the drivers that have the system's sockets.
+#[track_caller]
+pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
     let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
     watched(&mut reactor, "the reactor", true, &scenario);
     let mut blocking = Blocking::with_limits(limits).unwrap();

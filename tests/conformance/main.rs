@@ -5,6 +5,7 @@
 //! network, and over real sockets on the reactor and on blocking threads; the traces must be the
 //! same.
 
+mod adopting;
 mod callbacks;
 mod clients;
 mod context;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lariat::reactor::Reactor;
-use lariat::{CloseKind, Context, ErrorKind, Input, Limits, Outcome, Protocol, Timer};
+use lariat::{CloseKind, Context, ErrorKind, Input, ListenOptions, Outcome, Protocol, Timer};
 use socket2::SockRef;
 
 use crate::common::*;
@@ -55,7 +55,7 @@ fn a_listener_whose_socket_was_shut_down_does_not_spin() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let twin = listener.try_clone().unwrap();
     let mut reactor = Reactor::new().unwrap();
-    reactor.adopt_listener(listener, Limits::default(), |_| Some(Sink)).unwrap();
+    reactor.adopt_listener(listener, ListenOptions::default(), |_| Some(Sink)).unwrap();
     let served = listen(&mut reactor, || Echo);
     reactor.turn(Some(Duration::ZERO)).unwrap();
     SockRef::from(&twin).shutdown(Shutdown::Both).unwrap();

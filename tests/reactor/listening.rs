@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lariat::reactor::Reactor;
-use lariat::{Context, ErrorKind, Input, Limits, Op, Outcome, Overload};
+use lariat::{Context, ErrorKind, Input, Limits, ListenOptions, Op, Outcome, Overload};
 
 use crate::common::*;
 
@@ -249,7 +249,7 @@ fn an_adopted_listener_serves_also_those_who_came_before() {
     let addr = listener.local_addr().unwrap();
     let mut early = client(addr);
     let mut reactor = Reactor::new().unwrap();
-    let id = reactor.adopt_listener(listener, Limits::default(), |_| Some(Echo)).unwrap();
+    let id = reactor.adopt_listener(listener, ListenOptions::default(), |_| Some(Echo)).unwrap();
     assert_eq!(reactor.addresses(id), [addr]);
     let thread = thread::spawn(move || {
         echo_once(&mut early, b"early");

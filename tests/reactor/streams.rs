@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use lariat::reactor::Reactor;
-use lariat::{CloseKind, ConnId, Context, Deadline, Input, Limits, Outcome, Protocol};
+use lariat::{
+    CloseKind, ConnId, Context, Deadline, Input, Limits, ListenOptions, Outcome, Protocol,
+};
 use socket2::SockRef;
 
 use crate::common::*;
@@ -263,7 +265,7 @@ fn b4_the_least_send_buffer_and_a_reader_of_single_bytes_lose_nothing() {
     let addr = listener.local_addr().unwrap();
     // Accepted sockets inherit it.
     SockRef::from(&listener).set_send_buffer_size(1).unwrap();
-    reactor.adopt_listener(listener, Limits::default(), |_| Some(Echo)).unwrap();
+    reactor.adopt_listener(listener, ListenOptions::default(), |_| Some(Echo)).unwrap();
     let thread = thread::spawn(move || {
         let stream = client(addr);
         SockRef::from(&stream).set_recv_buffer_size(1).unwrap();

@@ -31,7 +31,7 @@ use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::{CloseKind, CloseReason};
 use crate::sync::model::{self, Rules};
 use crate::{Note, Timer};
-use net::{TcpListener, TcpStream};
+use net::{Listener, TcpStream};
 
 /// Schedules of one scenario, unless `LARIAT_SEEDS` gives a number or `LARIAT_SEED` names one.
 const SEEDS: u64 = 100;
@@ -294,15 +294,14 @@ impl Protocol for Quiet {
 /// Others that the driver connects to: each of their connections is served in turn by `serve`, on a
 /// thread, until [`Peers::end`].
 struct Peers {
-    listener: Arc<TcpListener>,
+    listener: Arc<Listener>,
     thread: JoinHandle<()>,
 }
 
 impl Peers {
     fn start(serve: impl Fn(TcpStream) + Send + 'static) -> (Peers, SocketAddr) {
-        let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        let listener = Arc::new(net::listen(any.into(), &crate::ListenOptions::default()).unwrap());
-        let addr = listener.local_addr().unwrap();
+        let listener = Arc::new(net::listen());
+        let addr = listener.local_addr();
         let accepting = Arc::clone(&listener);
         let thread = spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {

@@ -17,7 +17,7 @@ use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::endpoint::Endpoint;
 use crate::options::{Dial, ListenOptions};
-use crate::protocol::SocketInfo;
+use crate::protocol::{Bound, SocketInfo, Sockets};
 use crate::sync::model;
 
 /// Bytes that an end has room for.
@@ -82,19 +82,37 @@ struct Queue {
     shut: bool,
 }
 
-pub(crate) struct TcpListener {
+pub(crate) struct Listener {
     desk: Arc<Desk>,
     addr: SocketAddr,
 }
 
-pub(crate) fn listen(_: Endpoint, _: &ListenOptions) -> io::Result<TcpListener> {
+pub(crate) fn listen() -> Listener {
     let desk = Arc::new(Desk { queue: Mutex::default(), changed: Condvar::default() });
     let addr = enter(Place::Desk(Arc::clone(&desk)));
-    Ok(TcpListener { desk, addr })
+    Listener { desk, addr }
+}
+
+struct MadeUp;
+
+impl Sockets for MadeUp {
+    fn listen(&self, _: Endpoint, _: &ListenOptions) -> io::Result<Bound> {
+        let listener = listen();
+        Ok(Bound { addr: listener.addr.into(), socket: Box::new(listener) })
+    }
+}
+
+pub(crate) fn sockets() -> Box<dyn Sockets> {
+    Box::new(MadeUp)
+}
+
+/// No socket of the system can be adopted here.
+pub(crate) fn adopted(_: std::net::TcpStream) -> io::Result<TcpStream> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 /// Wakes a thread out of `accept`.
-pub(crate) fn wake_accept(listener: &TcpListener) {
+pub(crate) fn wake_accept(listener: &Listener) {
     listener.desk.shut();
 }
 
@@ -109,17 +127,17 @@ impl Desk {
     }
 }
 
-impl TcpListener {
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.addr)
+impl Listener {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.addr
     }
 
-    pub(crate) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    pub(crate) fn accept(&self) -> io::Result<(TcpStream, Endpoint)> {
         let mut queue = locked(&self.desk.queue);
         loop {
             if let Some(stream) = queue.waiting.pop_front() {
                 let peer = stream.peer;
-                return Ok((stream, peer));
+                return Ok((stream, peer.into()));
             }
             if queue.shut {
                 return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -129,7 +147,7 @@ impl TcpListener {
     }
 }
 
-impl Drop for TcpListener {
+impl Drop for Listener {
     fn drop(&mut self) {
         PLACES.with_borrow_mut(|places| places.remove(&self.addr));
         if !std::thread::panicking() {

@@ -148,7 +148,7 @@ impl Rig {
         let (id, listener) = (ids.reserve(), ListenerId::new(0));
         let peer = ([127, 0, 0, 1], 7000).into();
         let now = 1000 * MILLISECOND;
-        Rig::new(Connection::accepted(id, listener, peer, Arc::new(limits), now), ids, now)
+        Rig::new(Connection::accepted(id, Some(listener), peer, Arc::new(limits), now), ids, now)
     }
 
     /// A connection whose protocol has a filter from the start.

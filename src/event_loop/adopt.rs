@@ -1,0 +1,42 @@
+//! Streams that were connected elsewhere.
+
+use super::EventLoop;
+use super::system::System;
+use super::table::Entry;
+use crate::admission::Place;
+use crate::connection::Connection;
+use crate::protocol::{Adopted, Protocol};
+use crate::reason::{By, Cause, CloseKind, ConnectFailure};
+
+impl<S: System> EventLoop<S> {
+    /// Takes a stream over. What goes wrong is told by `closed`, in a later turn.
+    pub(super) fn adopt_stream(&mut self, adopted: Adopted<Box<dyn Protocol>>) {
+        let Adopted { id, peer, limits, socket, protocol } = adopted;
+        let now = self.shared.clock.exact();
+        let mut conn = Connection::accepted(id, None, peer, limits, now);
+        let full = self.admission.place(self.shared.metrics.open) != Place::Free;
+        self.shared.metrics.accepted += 1;
+        self.shared.metrics.open += 1;
+        let mut stream = None;
+        if self.draining {
+            conn.end(By::Runtime, CloseKind::Shutdown, None);
+        } else if full {
+            conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Limit), None);
+        } else {
+            match self.system.adopt_stream(socket, id) {
+                Ok(adopted) => stream = Some(adopted),
+                Err(error) => {
+                    log::warn!(target: "lariat::accept", "cannot watch {peer}: {error}");
+                    let kind = CloseKind::Connect(ConnectFailure::of(&error));
+                    conn.end(By::Runtime, kind, Some(Cause::new(error)));
+                }
+            }
+        }
+        let watched = stream.is_some();
+        self.table.insert(Entry { conn, stream, protocol });
+        if watched {
+            self.ask_for_filter(id, false);
+        }
+        self.finish(id);
+    }
+}

@@ -1,0 +1,108 @@
+//! Sockets of the standard library that a driver takes over.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+use super::listen::{Binder, Bound, BoxedFactory};
+use super::{Boxed, Effect, Shared};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Op, Result, is_rejected};
+use crate::id::{ConnId, ListenerId};
+use crate::limits::Limits;
+use crate::options::{ConnectOptions, ListenOptions};
+
+/// A connected stream that a driver is to take over.
+pub(crate) struct Adopted<P> {
+    pub(crate) id: ConnId,
+    pub(crate) peer: Endpoint,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) socket: TcpStream,
+    pub(crate) protocol: P,
+}
+
+impl<P> Adopted<P> {
+    /// The same stream for the protocol in another form.
+    pub(crate) fn map<Q>(self, change: impl FnOnce(P) -> Q) -> Adopted<Q> {
+        let Adopted { id, peer, limits, socket, protocol } = self;
+        Adopted { id, peer, limits, socket, protocol: change(protocol) }
+    }
+}
+
+impl Binder {
+    /// Prepares a stream for the driver; tells its peer.
+    pub(crate) fn adopt_stream(
+        &self,
+        socket: &TcpStream,
+        options: &ConnectOptions,
+    ) -> Result<Endpoint> {
+        options.validate()?;
+        let adopted = self.sockets.adopt_stream(socket, &options.socket());
+        adopted.map_err(not_adopted)
+    }
+
+    /// Prepares a listening socket for the driver.
+    pub(crate) fn adopt_listener(
+        &mut self,
+        socket: TcpListener,
+        options: &ListenOptions,
+    ) -> Result<(ListenerId, Vec<Bound>)> {
+        options.validate()?;
+        let adopted = self.sockets.adopt_listener(socket, options);
+        let mut bound = vec![adopted.map_err(not_adopted)?];
+        Ok((self.enter(&mut bound), bound))
+    }
+}
+
+fn not_adopted(error: io::Error) -> Error {
+    let kind = match error.kind() {
+        _ if is_rejected(&error) => return Error::from_io(Op::Adopt, error),
+        io::ErrorKind::NotConnected | io::ErrorKind::InvalidInput => ErrorKind::InvalidSocket,
+        io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+        _ => return Error::from_io(Op::Adopt, error),
+    };
+    let sentence = error.to_string();
+    Error::from_io(Op::Adopt, error).with_kind(kind).with_detail(sentence)
+}
+
+/// What a driver that stops answers to a socket that it is to adopt.
+pub(crate) fn adopts_no_more() -> Error {
+    Error::new(ErrorKind::Stopped, Op::Adopt)
+}
+
+impl Shared {
+    /// Hands a stream over, which the driver takes when the callback has returned.
+    pub(crate) fn adopt_stream(
+        &mut self,
+        socket: TcpStream,
+        options: ConnectOptions,
+        protocol: Boxed,
+    ) -> Result<ConnId> {
+        if self.stopping {
+            return Err(adopts_no_more());
+        }
+        let peer = self.binder.adopt_stream(&socket, &options)?;
+        // What is written to it before it exists is bounded by these.
+        self.outputs.note(&options.limits);
+        let (id, limits) = (self.ids.reserve(), Arc::new(options.limits));
+        let adopted = Adopted { id, peer, limits, socket, protocol };
+        self.effects.list.push(Effect::Adopt(Box::new(adopted)));
+        Ok(id)
+    }
+
+    /// Hands a listening socket over, which the driver takes when the callback has returned.
+    pub(crate) fn adopt_listener(
+        &mut self,
+        socket: TcpListener,
+        options: ListenOptions,
+        factory: BoxedFactory,
+    ) -> Result<ListenerId> {
+        if self.stopping {
+            return Err(adopts_no_more());
+        }
+        let (id, sockets) = self.binder.adopt_listener(socket, &options)?;
+        let limits = Arc::new(options.limits);
+        self.effects.list.push(Effect::Listen { id, sockets, limits, factory });
+        Ok(id)
+    }
+}
