@@ -22,7 +22,7 @@ use lariat::{ConnId, Context, Input, ListenOptions, Note, Outcome, Protocol};
 const CONNECTIONS: usize = 256;
 const MESSAGE: usize = 64;
 /// Turns until the input of `data, unread` is used up.
-const TURNS: usize = 1000;
+const TURNS: usize = 200;
 
 /// Consumes one message, leaves the rest, and tells its id.
 struct OneByOne(Rc<RefCell<Vec<ConnId>>>);

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lariat::reactor::Reactor;
-use lariat::{ConnId, Context, Input, Outcome, Protocol, Timer};
+use lariat::{ConnId, Context, DriverLimits, Input, Outcome, Protocol, Timer};
 use socket2::SockRef;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -36,7 +36,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 impl Bench {
     fn new<P: Protocol + 'static>(clients: usize, mut make: impl FnMut() -> P + 'static) -> Bench {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reactor = Reactor::new().unwrap();
+        // A turn that a busy machine makes slow would time callbacks, and their names allocate.
+        let mut limits = DriverLimits::default();
+        limits.slow_callback = None;
+        let mut reactor = Reactor::with_limits(limits).unwrap();
         let listener = reactor.listen("127.0.0.1:0", move |_| Some(make())).unwrap();
         let addr = reactor.addresses(listener)[0].socket_addr().unwrap();
         let mut bench = Bench { reactor, addr, clients: Vec::new(), allocated: 0, _alone: alone };

@@ -196,18 +196,19 @@ fn a_driver_that_stops_adopts_nothing() {
                 let options = ListenOptions::default();
                 let listener = cx.driver().adopt_listener(listener, options, |_| Some(Silent));
                 *told.lock().unwrap() = vec![stream.unwrap_err(), listener.unwrap_err()];
-                cx.close();
+                cx.abort();
                 Ok(())
             });
-        let addr = stage.serve("server", Play::new);
-        stage.connect("client", addr, asks);
+        let (peer, asked) = pair();
+        let asks = stage.trace.wrap("asks", asks);
+        stage.driver.control().adopt_stream(asked, ConnectOptions::default(), asks).unwrap();
         stage.run();
         for error in errors.lock().unwrap().iter() {
             assert_eq!((error.kind(), error.op()), (ErrorKind::Stopped, Op::Adopt));
             assert_eq!(error.to_string(), "cannot adopt the socket: it has ended");
         }
         assert_eq!(errors.lock().unwrap().len(), 2);
-        drop(client);
+        drop((client, peer));
     });
 }
 
@@ -218,8 +219,9 @@ fn a_stream_that_was_handed_over_before_the_shutdown_is_closed_by_it() {
         let play = stage.trace.wrap("late", Play::new());
         stage.driver.control().adopt_stream(stream, ConnectOptions::default(), play).unwrap();
         stage.driver.handle().shutdown();
+        let peer = thread::spawn(move || client.read(&mut [0]).unwrap_or(0));
         stage.run();
-        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+        assert_eq!(peer.join().unwrap(), 0);
         let lines = stage.trace.of("late");
         stage.check(lines.last().unwrap().starts_with("closed shut down"), "it is told");
     });
