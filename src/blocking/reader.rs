@@ -23,6 +23,7 @@ use crate::connection::{Connection, Flags};
 use crate::options::Dial;
 use crate::protocol::Callback;
 use crate::reason::{Cause, failed_connect};
+use crate::socket::retry;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
@@ -248,7 +249,7 @@ impl<'a> Worker<'a> {
                 return true;
             }
             Some(bytes) if straight => {
-                let sent = system::send(socket, bytes);
+                let sent = retry(|| system::send(socket, bytes));
                 let whole = bytes.len();
                 if matches!(sent, Ok(sent) if sent == whole) {
                     member.conn.handle_sent_directly(whole);
