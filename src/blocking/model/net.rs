@@ -98,7 +98,7 @@ struct MadeUp;
 impl Sockets for MadeUp {
     fn listen(&self, _: Endpoint, _: &ListenOptions) -> io::Result<Bound> {
         let listener = listen();
-        Ok(Bound { addr: listener.addr.into(), socket: Box::new(listener) })
+        Ok(Bound { addr: listener.addr.into(), socket: Box::new(listener), close: None })
     }
 }
 
