@@ -269,7 +269,8 @@ impl Doer {
         }
         let from = model.consumed;
         let end = from + input.len();
-        model.shown = end;
+        // A protocol that takes over after `eof` is not shown again what was lost there.
+        model.shown = model.shown.max(end);
         model.rule(end <= model.offered, |m| format!("{end} bytes shown of {}", m.offered));
         let wrong = input.iter().zip(from..).find(|(byte, place)| **byte != byte_in(*place));
         model.rule(wrong.is_none(), |_| format!("a wrong byte is shown at {wrong:?}"));
