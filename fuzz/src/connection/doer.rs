@@ -42,7 +42,11 @@ impl Doer {
         model.id = Some(cx.id());
         let stage = self.stage;
         model.tell(|| {
-            format!("{callback} in {stage:?}, {} unsent, congested {}", cx.unsent(), cx.is_congested())
+            format!(
+                "{callback} in {stage:?}, {} unsent, congested {}",
+                cx.unsent(),
+                cx.is_congested()
+            )
         });
         model.rule(next.is_some(), |_| format!("{callback} in {stage:?}"));
         self.stage = next.unwrap_or(stage);
