@@ -147,6 +147,7 @@ impl Flags {
             | Self::HANDSHAKING.0,
     );
     /// After a callback: when of these `WRITABLE` alone is set, there is nothing to do but send.
+    /// With `READABLE`, more may follow, and the connection has to be listed again.
     pub(crate) const SETTLED_GATE: Flags = Flags(
         Self::WRITABLE.0
             | Self::READABLE.0

@@ -32,15 +32,13 @@ impl Connection {
     }
 
     /// `count` bytes were read where `room` were asked for. A short read means that nothing
-    /// follows, and true is returned, unless the peer has hung up: then an end or an error follows.
+    /// follows, unless the peer has hung up: then an end or an error follows.
     #[inline(always)]
-    pub(crate) fn handle_read(&mut self, count: usize, room: usize, tick: u64) -> bool {
+    pub(crate) fn handle_read(&mut self, count: usize, room: usize, tick: u64) {
         self.active = tick;
-        let drained = count < room && self.flags.none(Flags::HUNG);
-        if drained {
+        if count < room && self.flags.none(Flags::HUNG) {
             self.flags.clear(Flags::READABLE | Flags::BULK);
         }
-        drained
     }
 
     /// Much was read or sent at a time: when it is served again, others come first.

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+use std::sync::{LockResult, PoisonError};
 use std::time::Duration;
 
 use shuttle::rand::Rng;
@@ -146,15 +146,6 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         check_order(kind::<T>());
         Ok(self.taken(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
-    }
-
-    /// Whoever only tries waits for nobody, so that the order does not matter.
-    pub(crate) fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(inner) => Ok(self.taken(inner)),
-            Err(TryLockError::Poisoned(inner)) => Ok(self.taken(inner.into_inner())),
-            Err(TryLockError::WouldBlock) => Err(TryLockError::WouldBlock),
-        }
     }
 
     fn taken<'a>(&'a self, inner: shuttle::sync::MutexGuard<'a, T>) -> MutexGuard<'a, T> {
