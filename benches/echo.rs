@@ -6,7 +6,7 @@
 //!
 //! How to read it: only rows of the same run compare, and the row `bare mio again`, which is the
 //! first one repeated, says how much of a difference is noise. What lariat itself costs is better
-//! seen in the instruction counts of CONTRIBUTING.md. `cargo bench --bench echo`.
+//! seen in the instruction counts of measure/RESULTS.md. `cargo bench --bench echo`.
 
 mod common;
 
