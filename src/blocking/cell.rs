@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::bell::{Bell, lock};
 use super::system::TcpStream;
-use crate::connection::{Connection, Flags};
+use crate::connection::{Connection, Flags, Gauges};
 use crate::handle::Post;
 use crate::id::ConnId;
 use crate::protocol::{Protocol, TimerOwner};
 use crate::reason::{By, CloseKind, ConnectFailure};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::timer::Timers;
 
 /// A connection, its protocol and its socket.
@@ -33,6 +33,8 @@ pub(super) struct Cell {
     pub(super) reader: Bell,
     pub(super) companions: Bell,
     signals: AtomicU8,
+    /// What the gauges count of it, as it was when it was last driven on: see [`Cell::account`].
+    gauges: AtomicU64,
     /// Requests of handles, in order; None once the connection is gone.
     mail: Mutex<Option<Vec<Post>>>,
 }
@@ -108,8 +110,28 @@ impl Cell {
             reader: Bell::attended(),
             companions: Bell::default(),
             signals: AtomicU8::new(0),
+            gauges: AtomicU64::new(0),
             mail: Mutex::new(Some(Vec::new())),
         })
+    }
+
+    // ---- gauges ------------------------------------------------------------------------------
+
+    /// Publishes what the gauges count of the connection. The lock is held.
+    pub(super) fn account(&self, conn: &Connection) {
+        let Gauges { unsent, paused, held } = conn.gauges();
+        let packed = (unsent as u64) << 2 | u64::from(paused) << 1 | u64::from(held);
+        self.gauges.store(packed, Ordering::Relaxed);
+    }
+
+    /// What the gauges count of the connection, for a thread that cannot wait for its lock.
+    pub(super) fn gauges(&self) -> Gauges {
+        let packed = self.gauges.load(Ordering::Relaxed);
+        Gauges {
+            unsent: (packed >> 2) as usize,
+            paused: packed & 0b10 != 0,
+            held: packed & 0b01 != 0,
+        }
     }
 
     // ---- requests ----------------------------------------------------------------------------

@@ -87,6 +87,7 @@ impl Hub {
         }
         after.unheld = member.conn.poll_unheld();
         after.unheld.retain(|queue| *queue != cell.id);
+        cell.account(&member.conn);
         after
     }
 }

@@ -443,6 +443,12 @@ impl Hub {
         for worker in state.workers.values() {
             metrics.add(&worker.read());
         }
+        for cell in state.cells.values() {
+            let gauges = cell.gauges();
+            metrics.buffered += gauges.unsent as u64;
+            metrics.paused += u64::from(gauges.paused);
+            metrics.held += u64::from(gauges.held);
+        }
         metrics.open = state.open;
         metrics.lingering = state.lingering as u64;
         metrics.age = Duration::from_nanos(self.clock.exact());

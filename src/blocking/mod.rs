@@ -47,6 +47,7 @@ use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::protocol::{Control, Incoming, Protocol, Watched};
 use crate::reason::CloseReason;
+use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 
 use bell::lock;
@@ -171,7 +172,8 @@ pub fn connect_with<P: Protocol + Send + 'static>(
 /// The blocking driver. [`run`](Blocking::run) starts its threads and waits for them.
 pub struct Blocking {
     hub: Arc<Hub>,
-    outside: Outside,
+    /// What waits for `run`.
+    outside: Arc<Mutex<Outside>>,
     #[cfg(feature = "signals")]
     signals: Option<crate::signals::Waiting>,
 }
@@ -204,7 +206,7 @@ impl Blocking {
         let hub = Arc::new(Hub::new(clock, limits, perform));
         Blocking {
             hub,
-            outside: Outside::default(),
+            outside: Arc::default(),
             #[cfg(feature = "signals")]
             signals: None,
         }
@@ -281,10 +283,10 @@ impl Blocking {
     /// # Ok::<(), lariat::Error>(())
     /// ```
     pub fn control(&mut self) -> Control<'_> {
-        let Blocking { hub, outside, .. } = self;
+        let (hub, outside) = (Arc::clone(&self.hub), Arc::clone(&self.outside));
         let mut shared = hub.shared(hub.clock.exact());
         shared.stopping = hub.is_stopping();
-        Control::outside(shared, |shared| outside.take_in(hub, shared))
+        Control::outside(shared, move |shared| outside::take_in(&outside, &hub, shared))
     }
 
     /// Runs until [shutdown](Handle::shutdown), or until no listener, no connection and no
@@ -298,10 +300,11 @@ impl Blocking {
         self.warn_of_threads();
         let mut runner = Runner::new(hub);
         // All are entered before the first of them runs: their number decides which are too many.
-        let connects = mem::take(&mut self.outside.connects).into_iter();
+        let Outside { acceptors, connects, adopted } = mem::take(&mut *lock(&self.outside));
+        let connects = connects.into_iter();
         let entered: Vec<Job> =
             connects.map(|outgoing| effects::enter_connect(hub, outgoing)).collect();
-        let adopted = mem::take(&mut self.outside.adopted).into_iter();
+        let adopted = adopted.into_iter();
         let adopted: Vec<_> = adopted.filter_map(|one| adopt::enter(hub, one)).collect();
         for job in entered {
             hub.begin(job);
@@ -309,7 +312,7 @@ impl Blocking {
         for cell in adopted {
             adopt::begin(hub, cell);
         }
-        let mut acceptors = mem::take(&mut self.outside.acceptors).into_iter();
+        let mut acceptors = acceptors.into_iter();
         while let Some(acceptor) = acceptors.next() {
             if let Err(error) = acceptor.start(&self.hub) {
                 drop_each(acceptors);
@@ -388,7 +391,7 @@ impl Drop for Blocking {
         // Handles keep the hub, and must not keep its ports.
         self.hub.stop_all_listening();
         self.hub.end();
-        let Outside { acceptors, connects, adopted } = mem::take(&mut self.outside);
+        let Outside { acceptors, connects, adopted } = mem::take(&mut *lock(&self.outside));
         drop_each(acceptors);
         drop_each(adopted);
         drop_each(connects);

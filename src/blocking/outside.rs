@@ -4,12 +4,14 @@ use std::mem;
 use std::sync::Arc;
 
 use super::accept::Acceptor;
+use super::bell::lock;
 use super::effects::{self, Author, Local};
 use super::hub::Hub;
 use crate::endpoint::Endpoint;
 use crate::guard::{GuardedBytes, drop_each, drop_guarded};
 use crate::handle::Post;
 use crate::protocol::{Adopted, Boxed, Content, Effect, Outgoing, Protocol, Shared};
+use crate::sync::Mutex;
 
 /// What waits for `run`.
 #[derive(Default)]
@@ -19,9 +21,22 @@ pub(super) struct Outside {
     pub(super) adopted: Vec<Adopted<Box<dyn Protocol + Send>>>,
 }
 
+/// Keeps what was asked of `shared`, which no thread has.
+pub(super) fn take_in(outside: &Mutex<Outside>, hub: &Arc<Hub>, shared: &mut Shared) {
+    let mut new = Outside::default();
+    new.take_effects(hub, shared);
+    let mut outside = lock(outside);
+    outside.connects.append(&mut new.connects);
+    outside.adopted.append(&mut new.adopted);
+    let all = mem::take(&mut outside.acceptors).into_iter().chain(new.acceptors);
+    let (stopped, kept) = all.partition(|acceptor| acceptor.socket.is_stopped());
+    outside.acceptors = kept;
+    drop(outside);
+    drop_each::<Acceptor>(stopped);
+}
+
 impl Outside {
-    /// Keeps what was asked of `shared`, which no thread has.
-    pub(super) fn take_in(&mut self, hub: &Arc<Hub>, shared: &mut Shared) {
+    fn take_effects(&mut self, hub: &Arc<Hub>, shared: &mut Shared) {
         // A protocol that cannot be connected is told so, and may ask for something in turn.
         let mut told = false;
         while !shared.effects.is_empty() {
@@ -82,13 +97,7 @@ impl Outside {
             Effect::Listen { id, sockets, limits, factory } => {
                 self.acceptors.extend(effects::listen(hub, id, sockets, limits, factory));
             }
-            Effect::StopListening(listener) => {
-                hub.stop_listening(listener);
-                let all = mem::take(&mut self.acceptors).into_iter();
-                let (stopped, kept) = all.partition(|acceptor| acceptor.id == listener);
-                self.acceptors = kept;
-                drop_each::<Acceptor>(stopped);
-            }
+            Effect::StopListening(listener) => hub.stop_listening(listener),
             Effect::Stop => hub.shutdown(),
             Effect::Replace(next) => {
                 drop_guarded(next.protocol.here());

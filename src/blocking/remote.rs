@@ -159,6 +159,10 @@ impl Common for Hub {
         self.call_runner(&state);
         closure
     }
+
+    fn unsent(&self, id: ConnId) -> usize {
+        self.cell(id).map_or(0, |cell| cell.gauges().unsent)
+    }
 }
 
 /// The remote keeps the hub, not the other way round.

@@ -34,7 +34,7 @@ pub(crate) use flags::Flags;
 pub(crate) use input::{BULK, Consumed};
 pub(crate) use output::{Queued, Written};
 use rare::Rare;
-pub(crate) use rare::RarePool;
+pub(crate) use rare::{Gauges, RarePool};
 pub(crate) use steps::{Due, Round, Step, Steps};
 
 /// The sans-IO state of one stream.

@@ -43,6 +43,14 @@ pub(crate) struct Queues {
     pub(crate) holders: Vec<ConnId>,
 }
 
+/// What the gauges of a driver count of one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gauges {
+    pub(crate) unsent: usize,
+    pub(crate) paused: bool,
+    pub(crate) held: bool,
+}
+
 impl Queues {
     fn is_vacant(&self) -> bool {
         self.unread.is_empty()
@@ -146,22 +154,31 @@ impl Connection {
         }
     }
 
-    /// Brings the gauges of the metrics up to date.
-    pub(crate) fn account(&mut self, metrics: &mut Metrics) {
-        let ended = self.flags.any(Flags::ENDED);
-        let buffered = if ended { 0 } else { self.unsent() };
-        let before = self.rare().map_or(0, |rare| rare.buffered);
-        if buffered != before {
-            metrics.buffered = metrics.buffered - before as u64 + buffered as u64;
-            self.rare_mut().buffered = buffered;
+    /// What the gauges count of it; nothing, once its end has been carried out.
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            unsent: self.unsent(),
+            paused: self.flags.any(Flags::PAUSED),
+            held: self.flags.any(Flags::HELD),
         }
-        self.count_flag(Flags::PAUSED, Flags::COUNTED_PAUSED, &mut metrics.paused);
-        self.count_flag(Flags::HELD, Flags::COUNTED_HELD, &mut metrics.held);
+    }
+
+    /// Brings the gauges of the metrics up to date. Returns the unsent bytes if they have changed.
+    pub(crate) fn account(&mut self, metrics: &mut Metrics) -> Option<usize> {
+        let now = self.gauges();
+        self.count_flag(now.paused, Flags::COUNTED_PAUSED, &mut metrics.paused);
+        self.count_flag(now.held, Flags::COUNTED_HELD, &mut metrics.held);
+        let before = self.rare().map_or(0, |rare| rare.buffered);
+        if now.unsent == before {
+            return None;
+        }
+        metrics.buffered = metrics.buffered - before as u64 + now.unsent as u64;
+        self.rare_mut().buffered = now.unsent;
+        Some(now.unsent)
     }
 
     /// Brings one gauge up to date; `counted` says whether this connection is in it.
-    fn count_flag(&mut self, flag: Flags, counted: Flags, gauge: &mut u64) {
-        let now = self.flags.any(flag) && self.flags.none(Flags::ENDED);
+    fn count_flag(&mut self, now: bool, counted: Flags, gauge: &mut u64) {
         if now == self.flags.any(counted) {
             return;
         }

@@ -110,6 +110,7 @@ impl<S: System> EventLoop<S> {
         entry.conn.borrow_queues(&mut self.shared.rares);
         let caused = caused_by.is_some();
         let queued = entry.conn.take_queued(written, caused, &mut self.shared.chunks, tick);
+        self.shared.account(&mut entry.conn);
         match queued {
             Queued::Refused => {
                 self.shared.metrics.refused_bytes += count as u64;

@@ -40,7 +40,7 @@ impl<S: System> EventLoop<S> {
                     self.shared.timers.cancel(key);
                 }
             }
-            entry.conn.account(&mut self.shared.metrics);
+            self.shared.account(&mut entry.conn);
             entry.conn.return_rare(&mut self.shared.rares);
         }
         self.list(id);
@@ -121,7 +121,7 @@ impl<S: System> EventLoop<S> {
         for holder in holders.drain(..) {
             if let Some(entry) = self.table.get_mut(holder) {
                 entry.conn.handle_released(id);
-                entry.conn.account(&mut self.shared.metrics);
+                self.shared.account(&mut entry.conn);
                 if holder != id {
                     entry.conn.return_rare(&mut self.shared.rares);
                 }
@@ -156,7 +156,7 @@ impl<S: System> EventLoop<S> {
         if let Some(key) = entry.conn.deadline_key() {
             self.shared.timers.cancel(key);
         }
-        entry.conn.account(&mut self.shared.metrics);
+        self.shared.account(&mut entry.conn);
         self.shared.ids.release(id);
         self.note_released(Released::Place);
         self.shared.metrics.closes.count(reason.kind());

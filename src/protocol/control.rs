@@ -67,15 +67,17 @@ struct Asking<'a> {
 enum Lent<'a> {
     To(&'a mut Shared),
     /// Made for this `Control` alone, and handed back at its end.
-    Made(Made<'a>),
+    Made(Made),
 }
 
-struct Made<'a> {
+/// It borrows nothing: else what a temporary `Control` borrows would stay borrowed until the end of
+/// the statement, where dropping it might look at that.
+struct Made {
     shared: Box<Shared>,
-    take_back: Box<dyn FnMut(&mut Shared) + 'a>,
+    take_back: Box<dyn FnMut(&mut Shared)>,
 }
 
-impl Drop for Made<'_> {
+impl Drop for Made {
     fn drop(&mut self) {
         (self.take_back)(&mut self.shared);
     }
@@ -108,7 +110,10 @@ impl<'a> Control<'a> {
 
     /// The driver as code outside of it sees one whose state no thread can keep: `take_back` is
     /// given what was asked for when the `Control` is dropped.
-    pub(crate) fn outside(shared: Shared, take_back: impl FnMut(&mut Shared) + 'a) -> Control<'a> {
+    pub(crate) fn outside(
+        shared: Shared,
+        take_back: impl FnMut(&mut Shared) + 'static,
+    ) -> Control<'a> {
         let made = Made { shared: Box::new(shared), take_back: Box::new(take_back) };
         Control { shared: Lent::Made(made), asking: None }
     }

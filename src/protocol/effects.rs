@@ -42,8 +42,7 @@ impl Content {
     }
 
     /// What a connection is to take in. `shown` is the input of the callback, and `bytes` what its
-    /// writes have copied. Where no input is shown any more, nothing is a range of it: see
-    /// [`Effects::copy_shown`].
+    /// writes have copied.
     pub(crate) fn written<'a>(self, shown: &'a [u8], bytes: &'a [u8]) -> Written<'a> {
         match self {
             Content::Shown(range) => Written::Copied(&shown[range]),
@@ -225,6 +224,15 @@ impl Effects {
         let fits = count <= most.saturating_sub(*sum);
         *sum = sum.saturating_add(count);
         fits
+    }
+
+    /// Bytes that the list's writes have for a connection.
+    pub(super) fn written_to(&self, id: ConnId) -> usize {
+        let count = |effect: &Effect| match effect {
+            Effect::Write { to, content, .. } if *to == id => content.len(),
+            _ => 0,
+        };
+        self.list.iter().map(count).sum()
     }
 
     /// Takes everything out, to be applied; [`Effects::put_back`] takes the allocations back.

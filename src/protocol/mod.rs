@@ -39,6 +39,7 @@ pub use input::Input;
 pub(crate) use listen::BoxedFactory;
 pub(crate) use listen::{Binder, Bound, Close, Listeners, Sockets, stopped};
 pub(crate) use output::{Output, Part};
+pub(crate) use peer::Backlogs;
 pub use peer::Peer;
 pub use replacement::Replacement;
 pub(crate) use shared::{Common, Shared, TimerOwner, Watched};

@@ -32,6 +32,26 @@ impl Peer<'_> {
         self.shared.ids.is_current(self.id)
     }
 
+    /// Bytes written to it and not yet taken by the kernel, with those of this callback: for a
+    /// producer that has others to choose from. On blocking threads, what other threads do at the
+    /// same time may be missing.
+    ///
+    /// ```
+    /// # use lariat::{ConnId, Context};
+    /// /// Gives a job to the connection with the least to send.
+    /// fn assign(cx: &mut Context<'_>, workers: &[ConnId], job: &[u8]) {
+    ///     if let Some(least) = workers.iter().min_by_key(|id| cx.peer(**id).unsent()) {
+    ///         cx.peer(*least).write(job);
+    ///     }
+    /// }
+    /// ```
+    pub fn unsent(&self) -> usize {
+        match &self.own {
+            Some(conn) => conn.unsent() + self.shared.output.len(),
+            None => self.shared.unsent(self.id) + self.shared.effects.written_to(self.id),
+        }
+    }
+
     /// Queues a copy of `bytes`. In `data` and `eof`, a receiver above its high mark holds the
     /// writer: it is not read until the receiver has drained to its low mark. So a relay is
     /// bounded.
@@ -107,5 +127,24 @@ impl Peer<'_> {
 impl fmt::Debug for Peer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peer").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The unsent bytes of the connections of a loop, by slot. It is as long as the highest slot of
+/// those that have had any, so that idle ones cost nothing.
+#[derive(Default)]
+pub(crate) struct Backlogs(Vec<usize>);
+
+impl Backlogs {
+    pub(super) fn set(&mut self, id: ConnId, unsent: usize) {
+        let slot = id.slot();
+        if slot >= self.0.len() {
+            self.0.resize(slot + 1, 0);
+        }
+        self.0[slot] = unsent;
+    }
+
+    pub(super) fn get(&self, id: ConnId) -> usize {
+        self.0.get(id.slot()).copied().unwrap_or(0)
     }
 }

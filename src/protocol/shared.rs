@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::blame::Blame;
 use super::listen::{Binder, BoxedFactory, stopped};
-use super::{Boxed, Closure, Closures, Effect, Effects, Outgoing, Output, SendClosure, TimerId};
+use super::{
+    Backlogs, Boxed, Closure, Closures, Effect, Effects, Outgoing, Output, SendClosure, TimerId,
+};
 use crate::address::Address;
 use crate::buffer::ChunkPool;
 use crate::clock::Clock;
-use crate::connection::RarePool;
+use crate::connection::{Connection, RarePool};
 use crate::episode::{Earlier, Episode};
 use crate::error::Result;
 use crate::id::{ConnId, IdSource, ListenerId};
@@ -62,6 +64,7 @@ pub(crate) struct Shared {
     #[cfg(feature = "http")]
     pub(crate) date: crate::date::DateLine,
     pub(crate) binder: Binder,
+    pub(crate) backlogs: Backlogs,
     pub(crate) closures: Closures<Closure>,
     /// None where one thread is the whole driver.
     pub(crate) common: Option<Arc<dyn Common>>,
@@ -80,6 +83,8 @@ pub(crate) trait Common {
     fn stop_listening(&self, listener: ListenerId);
     /// Takes back the closure of a timer, unless it has run.
     fn cancel_timer(&self, timer: TimerId) -> Option<SendClosure>;
+    /// The unsent bytes of a connection.
+    fn unsent(&self, id: ConnId) -> usize;
 }
 
 /// One connection whose end somebody waits for.
@@ -110,6 +115,7 @@ impl Shared {
             #[cfg(feature = "http")]
             date: crate::date::DateLine::default(),
             binder,
+            backlogs: Backlogs::default(),
             closures: Closures::default(),
             common: None,
             watched: None,
@@ -124,6 +130,21 @@ impl Shared {
         };
         metrics.age = Duration::from_nanos(self.clock.exact());
         metrics
+    }
+
+    /// Brings the gauges, and what others may know of a connection, up to date.
+    pub(crate) fn account(&mut self, conn: &mut Connection) {
+        if let Some(unsent) = conn.account(&mut self.metrics) {
+            self.backlogs.set(conn.id(), unsent);
+        }
+    }
+
+    /// The unsent bytes of a connection, as far as this thread knows.
+    pub(super) fn unsent(&self, id: ConnId) -> usize {
+        if !self.ids.is_current(id) {
+            return 0;
+        }
+        self.common.as_ref().map_or_else(|| self.backlogs.get(id), |common| common.unsent(id))
     }
 
     /// Wishes for an outgoing connection. The id is valid at once.

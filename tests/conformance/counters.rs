@@ -1,10 +1,12 @@
 //! The counters of a driver, from the driver and from other threads.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use lariat::{Closes, DriverLimits, Limits, ListenerId, Metrics, Overload, Timer};
+use lariat::{
+    Closes, ConnId, Control, DriverLimits, Limits, ListenerId, Metrics, Note, Overload, Timer,
+};
 
 use crate::kit::{Play, Stage, echo, everywhere, everywhere_with, says};
 use crate::toy::Toy;
@@ -335,5 +337,148 @@ fn a_wake_up_is_counted_on_a_loop_and_many_requests_make_one() {
         let wakeups = stage.driver.metrics().wakeups;
         let expected = u64::from(!stage.has_threads());
         stage.check(wakeups == expected, &format!("{wakeups} wake-ups"));
+    });
+}
+
+// ---- gauges -------------------------------------------------------------------------------------
+
+/// Runs on the driver until `seen`, and then lets `then` run.
+fn when(
+    control: &mut Control<'_>,
+    seen: fn(&Metrics) -> bool,
+    then: impl FnOnce(&mut Control<'_>) + Send + 'static,
+) {
+    if seen(&control.metrics()) {
+        then(control);
+    } else {
+        control.set_timer(Duration::from_micros(200), move |control| when(control, seen, then));
+    }
+}
+
+#[test]
+fn connections_that_are_paused_are_counted_until_they_go_on() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new()
+                .opened(|cx| {
+                    cx.pause_reading();
+                    // A temporary `Control` stands beside another use of the context.
+                    assert_eq!((cx.driver().metrics().paused, cx.is_paused()), (0, true));
+                    let own = cx.id();
+                    when(
+                        &mut cx.driver(),
+                        |m| m.paused == 1,
+                        move |control| {
+                            control.peer(own).notify(Note::new(()));
+                        },
+                    );
+                    Ok(())
+                })
+                .notified(|cx, _| {
+                    cx.resume_reading();
+                    let own = cx.id();
+                    when(
+                        &mut cx.driver(),
+                        |m| m.paused == 0,
+                        move |control| {
+                            control.peer(own).close();
+                        },
+                    );
+                    Ok(())
+                })
+        });
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("server", &["opened", "notified", "closed finished by us"]);
+    });
+}
+
+#[test]
+fn unsent_bytes_and_the_writer_that_is_held_are_counted_until_they_have_gone() {
+    everywhere(|stage| {
+        let whole = if stage.is_real() { 16 << 20 } else { 1 << 20 };
+        let far: Arc<Mutex<Option<ConnId>>> = Arc::default();
+        let to = Arc::clone(&far);
+        // What comes here goes to the one that is far.
+        let near = stage.serve("near", move || {
+            let (to, to_end) = (Arc::clone(&to), Arc::clone(&to));
+            Play::new()
+                .data(move |cx, input| {
+                    let to = to.lock().unwrap().unwrap();
+                    cx.peer(to).write(input);
+                    input.consume_all();
+                    Ok(())
+                })
+                .eof(move |cx, _| {
+                    let to = to_end.lock().unwrap().unwrap();
+                    cx.peer(to).close();
+                    cx.close();
+                    Ok(())
+                })
+        });
+        let addr = stage.serve("far", move || {
+            let far = Arc::clone(&far);
+            Play::new().opened(move |cx| {
+                *far.lock().unwrap() = Some(cx.id());
+                let mut limits = Limits::default();
+                limits.output_max = 64 << 20;
+                let writer = Play::new().opened(move |cx| {
+                    cx.write_bytes(vec![7; whole]);
+                    cx.shutdown_write();
+                    Ok(())
+                });
+                cx.driver().connect_with(near, limits.into(), writer)?;
+                Ok(())
+            })
+        });
+        // It reads when the one that is near is held.
+        let reader = Play::new()
+            .opened(move |cx| {
+                cx.pause_reading();
+                let own = cx.id();
+                when(
+                    &mut cx.driver(),
+                    |metrics| metrics.held == 1 && metrics.buffered > 64 << 10,
+                    move |control| control.peer(own).notify(Note::new(())),
+                );
+                Ok(())
+            })
+            .notified(|cx, _| {
+                cx.resume_reading();
+                Ok(())
+            })
+            .closed(move |_, reason| assert_eq!(reason.bytes_in(), whole as u64));
+        stage.connect("reader", addr, reader);
+        stage.run();
+        let metrics = stage.driver.metrics();
+        stage.check(metrics.panics == 0, "nothing was wrong");
+        stage.check((metrics.held, metrics.buffered, metrics.paused) == (0, 0, 0), "all is over");
+    });
+}
+
+#[test]
+fn connections_that_linger_and_those_that_are_open_are_counted() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new().data(|cx, _| {
+                cx.close();
+                Ok(())
+            })
+        });
+        // It does not finish, so that the server has to wait for it.
+        let client = says(b"x").eof(|cx, _| {
+            let own = cx.id();
+            when(
+                &mut cx.driver(),
+                |m| (m.lingering, m.open) == (1, 1),
+                move |control| {
+                    control.peer(own).close();
+                },
+            );
+            Ok(())
+        });
+        stage.connect("client", addr, client);
+        stage.run();
+        stage.expect("client", &["opened", "eof", "closed finished by the peer"]);
     });
 }

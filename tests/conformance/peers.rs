@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::{ConnId, Context, Limits, Note, Timer};
+use lariat::{ConnId, Context, Control, Limits, Note, Timer};
 
 use crate::kit::{Play, Stage, data, everywhere, says};
 
@@ -458,4 +458,165 @@ fn a_receiver_pushed_above_its_output_max_ends_with_output_full() {
         two(stage, |cx, first| cx.peer(first).push(vec![0; 9 << 20]), Play::new);
         stage.expect("first", &["opened", "closed output full by the runtime"]);
     });
+}
+
+#[test]
+fn the_unsent_bytes_of_a_peer_are_known_from_the_write_until_they_have_gone() {
+    everywhere(|stage| {
+        let whole = if stage.is_real() { 16 << 20 } else { 1 << 20 };
+        let far: Arc<Mutex<Option<ConnId>>> = Arc::default();
+        let to = Arc::clone(&far);
+        let mut limits = Limits::default();
+        limits.output_max = 64 << 20;
+        let late = stage.serve_with("far", limits, move || {
+            let far = Arc::clone(&far);
+            Play::new().opened(move |cx| {
+                *far.lock().unwrap() = Some(cx.id());
+                Ok(())
+            })
+        });
+        // The reader reads when it is told to.
+        let reader = Play::new()
+            .opened(|cx| {
+                cx.pause_reading();
+                Ok(())
+            })
+            .notified(|cx, _| {
+                cx.resume_reading();
+                Ok(())
+            });
+        let reader = stage.connect("reader", late, reader);
+        let (mut far, mut resumed) = (None, false);
+        let addr = stage.serve("server", Play::new);
+        let writer = Play::new()
+            .opened(|cx| {
+                cx.set_timer(LATER, Duration::ZERO);
+                Ok(())
+            })
+            .timeout(move |cx, timer| {
+                let Some(to) = *to.lock().unwrap() else {
+                    cx.set_timer(timer, Duration::from_millis(1));
+                    return Ok(());
+                };
+                let own = cx.id();
+                if far.replace(to).is_none() {
+                    assert_eq!((cx.peer(to).unsent(), cx.peer(own).unsent()), (0, 0));
+                    cx.peer(to).write(b"12345");
+                    cx.peer(to).write_bytes(vec![7; whole]);
+                    assert_eq!(cx.peer(to).unsent(), 5 + whole);
+                    cx.peer(to).push(&b"!"[..]);
+                    assert_eq!(cx.driver().peer(to).unsent(), 6 + whole);
+                    cx.write(b"own");
+                    assert_eq!((cx.peer(own).unsent(), cx.unsent()), (3, 3));
+                    cx.set_timer(timer, Duration::from_millis(1));
+                    return Ok(());
+                }
+                let left = cx.peer(to).unsent();
+                assert!(left <= 6 + whole);
+                if !std::mem::replace(&mut resumed, true) {
+                    assert!(left > 0, "nobody reads");
+                    cx.peer(reader).notify(Note::new(()));
+                }
+                if left > 0 {
+                    cx.set_timer(timer, Duration::from_millis(1));
+                } else {
+                    cx.peer(to).close();
+                    cx.peer(to).write(b"too late");
+                    cx.close();
+                }
+                Ok(())
+            })
+            .closed(move |cx, _| assert_eq!(cx.peer(reader).unsent(), 0));
+        stage.connect("writer", addr, writer);
+        stage.run();
+        stage.check(stage.driver.metrics().panics == 0, "nothing was wrong");
+        let mut all = b"12345".to_vec();
+        all.resize(5 + whole, 7);
+        all.push(b'!');
+        stage.check(stage.trace.of("reader").contains(&data(&all)), "everything came");
+    });
+}
+
+#[test]
+fn what_a_callback_wrote_to_a_peer_is_known_to_the_next_one() {
+    everywhere(|stage| {
+        let whole = if stage.is_real() { 16 << 20 } else { 1 << 20 };
+        let addr = stage.serve("server", Play::new);
+        let mut limits = Limits::default();
+        limits.output_max = 64 << 20;
+        let far = stage.serve("silent", silent_server);
+        let to = stage.connect_with("far", far, limits, Play::new());
+        let writer = Play::new()
+            .opened(|cx| {
+                // Both arrive in one turn.
+                let own = cx.id();
+                cx.driver().peer(own).notify(Note::new(1u8));
+                cx.driver().peer(own).notify(Note::new(2u8));
+                Ok(())
+            })
+            .notified(move |cx, note| {
+                if note.downcast::<u8>().unwrap() == 1 {
+                    cx.peer(to).write_bytes(vec![7; whole]);
+                } else {
+                    assert!(cx.peer(to).unsent() > 0);
+                    cx.peer(to).abort();
+                    cx.close();
+                }
+                Ok(())
+            });
+        stage.connect("writer", addr, writer);
+        stage.run();
+        stage.check(stage.driver.metrics().panics == 0, "nothing was wrong");
+    });
+}
+
+#[test]
+fn an_id_of_the_dead_has_nothing_unsent_whatever_the_next_owner_of_its_slot_has() {
+    everywhere(|stage| {
+        let whole = if stage.is_real() { 16 << 20 } else { 1 << 20 };
+        let silent = stage.serve_many(4, Limits::default(), |number| {
+            (format!("silent {number}"), silent_server())
+        });
+        let next = move |control: &mut Control<'_>, dead| {
+            let mut limits = Limits::default();
+            limits.output_max = 64 << 20;
+            let next = Play::new()
+                .opened(move |cx| {
+                    cx.write_bytes(vec![7; whole]);
+                    cx.set_timer(LATER, Duration::from_millis(20));
+                    Ok(())
+                })
+                .timeout(move |cx, _| {
+                    assert!(cx.unsent() > 0);
+                    assert_eq!(cx.peer(dead).unsent(), 0);
+                    cx.abort();
+                    Ok(())
+                });
+            control.connect_with(silent, limits.into(), next).unwrap();
+        };
+        let old = stage.serve("old", Play::new);
+        let first = Play::new()
+            .opened(|cx| {
+                cx.close();
+                Ok(())
+            })
+            .closed(move |cx, _| {
+                let dead = cx.id();
+                // When its slot is free.
+                cx.after(Duration::from_millis(20), move |control| {
+                    (0..4).for_each(|_| next(control, dead));
+                });
+            });
+        stage.connect("first", old, first);
+        stage.run();
+        stage.check(stage.driver.metrics().panics == 0, "nothing was wrong");
+    });
+}
+
+/// Never reads.
+fn silent_server() -> Play {
+    Play::new().opened(|cx| {
+        cx.pause_reading();
+        Ok(())
+    })
 }
