@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::{Error, ErrorKind, Op, Result};
 
-/// An address as it is asked for: an endpoint, or text that stands for one or more.
+/// An address to listen on or to connect to: an endpoint, or text that stands for one or more.
 ///
 /// ```
 /// use lariat::Address;
@@ -17,17 +17,19 @@ use crate::error::{Error, ErrorKind, Op, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
-    /// One endpoint: an IP address and a port above all.
+    /// One endpoint, usually an IP address and a port.
     Endpoint(Endpoint),
-    /// `host:port`, looked up when it is used.
+    /// `host:port`. `serve`, `listen` and the `connect` functions of a driver's module look the
+    /// name up. A connect of a running driver does not: it fails with
+    /// [`ConnectFailure::Name`](crate::ConnectFailure::Name).
     Name(String),
-    /// Several at once: of a lookup that was made before, say.
+    /// Several endpoints, for instance the result of an earlier lookup.
     Several(Vec<Endpoint>),
 }
 
 impl Address {
-    /// Where a driver connects to: the first of several. A name is not looked up, which would keep
-    /// everything else waiting.
+    /// Where a driver connects to: the first of several. A name is not looked up, because the
+    /// lookup would block every other connection.
     pub(crate) fn at_once(&self) -> io::Result<Endpoint> {
         let error = match self {
             Address::Endpoint(endpoint) => return Ok(*endpoint),
@@ -40,7 +42,7 @@ impl Address {
         Err(io::Error::new(io::ErrorKind::InvalidInput, error))
     }
 
-    /// The endpoints it stands for. A name is looked up, which may take a while.
+    /// The endpoints it stands for. A name is looked up, which may block.
     pub(crate) fn resolve(&self, op: Op) -> Result<Vec<Endpoint>> {
         let invalid = |detail: String| {
             Error::new(ErrorKind::InvalidAddress, op).with_addr(self).with_detail(detail)
@@ -78,10 +80,11 @@ impl fmt::Display for Address {
     }
 }
 
-/// What `listen` and `serve` take for an address: a socket address, an IP address with a port, or
-/// text as `127.0.0.1:7000`, `[::1]:7000` and `localhost:7000`. Port 0 takes a free one.
+/// Everything that `listen`, `serve` and `connect` accept as an address: a socket address, an IP
+/// address with a port, or text such as `127.0.0.1:7000`, `[::1]:7000` and `localhost:7000`. Port 0
+/// picks a free port.
 ///
-/// Sealed: the list may grow.
+/// Sealed: more types may follow.
 pub trait IntoAddress: sealed::Sealed {
     /// The address.
     fn into_address(self) -> Address;
@@ -123,7 +126,7 @@ impl From<&Address> for Address {
     }
 }
 
-/// Each of these becomes an endpoint.
+/// Each of these converts into an endpoint.
 macro_rules! from_socket_address {
     ($($kind:ty),*) => {$(
         impl From<$kind> for Address {

@@ -1,4 +1,5 @@
-//! One outgoing connection whose protocol is given back: what `connect` of a driver is made of.
+//! One outgoing connection whose protocol is given back: the core of `connect` of a driver's
+//! module.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::{CloseKind, CloseReason, Deadline};
 
-/// Connects to the first of the addresses that answers, and runs `protocol` to its end. `run` is
+/// Connects to the first of the addresses that answers, and runs `protocol` to its end. `run` makes
 /// one attempt.
 pub(crate) fn connect<P: Protocol>(
     addr: &Address,
@@ -36,14 +37,14 @@ fn is_failed_connect(reason: &CloseReason) -> bool {
 
 /// Lends a protocol to a driver, until `closed`.
 ///
-/// A protocol that panicked is not returned, nor one that another has replaced: it is dropped
-/// without `closed`.
+/// A protocol that panicked is not returned. Neither is one that another has replaced: it is
+/// dropped without `closed`.
 pub(crate) struct Lent<P> {
     /// None once it has been returned, at the end.
     protocol: Option<P>,
     nobody: Nobody,
     returned: Arc<Mutex<Option<P>>>,
-    /// Whether no other address is left to try: then a failed connect is the protocol's to know.
+    /// Whether no other address is left to try: then the protocol learns of a failed connect.
     last: bool,
 }
 

@@ -9,8 +9,8 @@ use crate::protocol::Control;
 
 use sealed::Sealed;
 
-/// A driver: what moves bytes and time for protocols. A program or a test that takes a
-/// `&mut dyn Driver` runs on each of them: [`Reactor`](crate::reactor::Reactor),
+/// A driver moves bytes and time for protocols. A program or a test that takes a `&mut dyn Driver`
+/// runs on each of them: [`Reactor`](crate::reactor::Reactor),
 /// [`Blocking`](crate::blocking::Blocking) and [`Sim`](crate::sim::Sim). There are no others.
 ///
 /// ```
@@ -37,14 +37,15 @@ use sealed::Sealed;
 /// # Ok::<(), lariat::Error>(())
 /// ```
 pub trait Driver: Sealed {
-    /// The driver before and after it runs, for listeners, connects and timers above all. What is
-    /// asked for takes effect when it runs.
+    /// The driver outside of `run`, mainly for listeners, connects and timers. Requests take effect
+    /// when it runs.
     fn control(&mut self) -> Control<'_>;
 
     /// The real addresses of a listener; none once it has stopped.
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint>;
 
-    /// Runs until shutdown, or until nothing is left that could ever happen.
+    /// Runs until shutdown, or until nothing is left to do: no listener, no connection, no timer of
+    /// the driver, no request of a handle.
     ///
     /// # Errors
     ///
@@ -57,18 +58,18 @@ pub trait Driver: Sealed {
     /// The driver's counters.
     fn metrics(&self) -> Metrics;
 
-    /// Whether an idle driver goes on running, for handles to give it work \[off\].
+    /// Whether a driver with nothing to do goes on running and waits for handles \[off\].
     fn keep_running(&mut self, keep: bool);
 
-    /// Lets SIGINT and SIGTERM shut the driver down; a second signal ends the process at once, with
-    /// the status 130 or 143. So does the first once no driver is left that it could shut down; a
-    /// driver that is started later has its own first signal.
+    /// Lets SIGINT and SIGTERM shut the driver down. A second signal ends the process at once, with
+    /// the status 130 or 143. When no driver is left to shut down, the next signal ends the process
+    /// too. A driver that starts later gets a first signal of its own.
     ///
     /// # Errors
     ///
-    /// The system did not let the signals be taken over;
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator, which has none,
-    /// and without the feature `signals`.
+    /// The system did not let the program handle the signals.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator, which has no
+    /// signals, and without the feature `signals`.
     fn stop_on_signals(&mut self) -> Result<()>;
 }
 
@@ -80,12 +81,12 @@ pub(crate) fn without_signals() -> Result<()> {
     Err(error.with_detail("lariat was built without the feature `signals`"))
 }
 
-/// What keeps other crates from implementing [`Driver`], so that it can grow.
+/// Keeps other crates from implementing [`Driver`], so that it can grow.
 pub(crate) mod sealed {
     pub trait Sealed {}
 }
 
-/// What `run` leaves behind: how shutdown went.
+/// What `run` returns: how shutdown went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub(crate) drained: u64,
@@ -99,7 +100,7 @@ impl Report {
         self.drained
     }
 
-    /// Connections that were aborted when the time to drain was over.
+    /// Connections that were aborted when the drain time was over.
     pub fn aborted(&self) -> u64 {
         self.aborted
     }

@@ -7,14 +7,14 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The address that a socket has, or that its peer has: what is there. What is asked for is an
-/// [`Address`](crate::Address), which every endpoint can be turned into.
+/// The address of a socket or of its peer. An [`Address`](crate::Address) is what a program asks
+/// for; every endpoint converts into one.
 ///
 /// An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, the peer of a listener that serves both
-/// families) is the IPv4 address that it stands for.
+/// families) is stored as the IPv4 address.
 ///
-/// Nearly every endpoint is an IP address with a port, so it compares with a [`SocketAddr`], is
-/// printed like one, and functions of std take it for one:
+/// Nearly every endpoint is an IP address with a port. So an endpoint compares with a
+/// [`SocketAddr`], prints like one, and functions of std accept it in its place:
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -36,8 +36,8 @@ pub enum Endpoint {
     Ip(SocketAddr),
     /// The name of a Unix socket.
     Unix(UnixName),
-    /// Anything else: a kind that has no variant here, or the peer of a connection whose name was
-    /// never looked up.
+    /// Anything else: an address family without a variant here, or the peer of a connect to a name,
+    /// which a running driver does not look up.
     Other,
 }
 

@@ -8,7 +8,7 @@ use std::io;
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What was being done when an [`Error`] arose.
+/// The operation that failed with an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Op {
@@ -22,17 +22,17 @@ pub enum Op {
     Adopt,
     /// Waiting for events.
     Poll,
-    /// Handing over limits or options.
+    /// Checking limits or options.
     Limits,
     /// Taking over signals.
     Signals,
-    /// Asking another thread's driver for something.
+    /// Posting a request to a driver through its handle.
     Post,
     /// Setting a timer of a driver.
     Timer,
 }
 
-/// The cause of an [`Error`], for a program to decide by.
+/// The cause of an [`Error`], for programs to match on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -40,7 +40,7 @@ pub enum ErrorKind {
     AddressInUse,
     /// The address is not one of this machine's.
     AddressUnavailable,
-    /// The text is not an address, or names none.
+    /// The text is not an address, or no endpoint is found for it.
     InvalidAddress,
     /// The socket is not connected, does not listen, or is of another kind than TCP.
     InvalidSocket,
@@ -60,7 +60,7 @@ pub enum ErrorKind {
     Other,
 }
 
-/// An operation that failed: what was tried, on which address, why, and what to do about it.
+/// An operation that failed: the operation, the address, the cause, and a hint what to do.
 ///
 /// `Display` is one sentence. `Debug`, which `main` prints for a program that ends with an error,
 /// adds a hint where there is one.
@@ -126,12 +126,12 @@ impl Error {
         self.0.kind
     }
 
-    /// What was tried.
+    /// The operation.
     pub fn op(&self) -> Op {
         self.0.op
     }
 
-    /// The address it was tried on, as it was given.
+    /// The address it was tried on, as the caller gave it.
     pub fn addr(&self) -> Option<&str> {
         self.0.addr.as_deref()
     }

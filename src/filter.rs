@@ -1,8 +1,7 @@
-//! A filter changes bytes between the queues and the wire; TLS is one.
-//!
-//! A filter sits *under* the queues of a connection: what a protocol writes and reads, what others
-//! write to it, its marks, limits and timers are all on the clear side. Only what goes to and comes
-//! from the socket passes through.
+//! A filter changes bytes between the queues and the wire, as TLS does.
+//! A filter sits *under* the queues of a connection. What a protocol reads and writes, what other
+//! connections write to it, its marks, limits and timers are all on the clear side. Only bytes that
+//! go to the socket or come from it pass through the filter.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -19,9 +18,9 @@ pub enum Progress {
     PeerFinished,
 }
 
-/// What a filter returns: the error ends the connection with
-/// [`FilterFailure::Failed`](crate::FilterFailure::Failed), after the wire bytes it has produced
-/// (an alert, say) were sent.
+/// What a filter returns. An error ends the connection with
+/// [`FilterFailure::Failed`](crate::FilterFailure::Failed), after the wire bytes that the filter
+/// has produced (a TLS alert, for instance) were sent.
 pub type FilterResult = Result<Progress, Box<dyn StdError + Send + Sync>>;
 
 /// Changes clear bytes into wire bytes and back; it has no socket, no clock and no thread.
@@ -35,7 +34,7 @@ pub type FilterResult = Result<Progress, Box<dyn StdError + Send + Sync>>;
 /// ```
 /// use lariat::{Filter, FilterResult, Progress};
 ///
-/// /// Hides nothing from anybody.
+/// /// Rotates letters by 13 places: an example, not encryption.
 /// struct Rot13;
 ///
 /// fn turn(byte: u8) -> u8 {
@@ -68,7 +67,8 @@ pub type FilterResult = Result<Progress, Box<dyn StdError + Send + Sync>>;
 /// }
 /// ```
 pub trait Filter: Send {
-    /// Begins: a client appends its first message to `wire` here. The default is open at once.
+    /// Begins the session. A client appends its first message to `wire` here. The default is
+    /// [`Progress::Open`].
     ///
     /// # Errors
     ///
@@ -78,15 +78,15 @@ pub trait Filter: Send {
         Ok(Progress::Open)
     }
 
-    /// Takes bytes from the wire, all of them, and appends what they hold to `clear`. `bytes` may
-    /// be changed, to decrypt in place, say.
+    /// Takes all of `bytes` from the wire and appends what they hold to `clear`. The filter may
+    /// change `bytes`, for instance to decrypt in place.
     ///
-    /// What is appended to `wire` counts as caused by the peer: while more than
+    /// What it appends to `wire` counts as caused by the peer: while more than
     /// [`Limits::high_mark`](crate::Limits::high_mark) of it is unsent, the peer is not read.
     ///
     /// # Errors
     ///
-    /// Ends the connection: the bytes make no sense. The failure counts as the peer's.
+    /// Ends the connection, because the bytes are invalid. The failure counts as the peer's.
     fn receive(
         &mut self,
         bytes: &mut [u8],
@@ -94,7 +94,7 @@ pub trait Filter: Send {
         wire: &mut Vec<u8>,
     ) -> FilterResult;
 
-    /// Takes clear bytes, all of them, and appends their encoding to `wire`.
+    /// Takes all of `clear` and appends its encoding to `wire`.
     ///
     /// # Errors
     ///
@@ -106,15 +106,15 @@ pub trait Filter: Send {
         let _ = wire;
     }
 
-    /// Whether the peer's FIN ends its stream in order. With false, the default, a FIN that comes
-    /// before [`Progress::PeerFinished`] means that the stream was cut
+    /// Whether a FIN of the peer ends its stream in order. With false, the default, a FIN before
+    /// [`Progress::PeerFinished`] means that the stream was cut
     /// ([`FilterFailure::Truncated`](crate::FilterFailure::Truncated)).
     fn ends_with_stream(&self) -> bool {
         false
     }
 
-    /// What is known of the session (who the peer is, which protocol was agreed on), for
-    /// [`Context::session`](crate::Context::session). The default is nothing.
+    /// Facts about the session (the peer's identity, the protocol agreed on), for
+    /// [`Context::session`](crate::Context::session). The default is None.
     fn session(&self) -> Option<&dyn Any> {
         None
     }

@@ -1,4 +1,4 @@
-//! The remote of a driver: what other threads may ask of it.
+//! The remote of a driver: requests from other threads.
 
 mod mailbox;
 mod refused;
@@ -20,22 +20,22 @@ use crate::protocol::{Content, Control, Incoming, Protocol};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub use refused::Refused;
 
-/// Reaches a driver from any thread, and from its own. Nothing here blocks, but for a name that
-/// [`listen`](Handle::listen) has to look up.
+/// Reaches a driver from any thread, its own included. Two calls may wait:
+/// [`listen`](Handle::listen) for the lookup of a name, and [`metrics`](Handle::metrics) for the
+/// next turn. Every other call returns at once.
 ///
-/// What one thread asks of one connection is carried out in its order, and so are its closures, as
+/// Requests of one thread to one connection are carried out in order, and so are its closures, as
 /// which [`connect`](Handle::connect), [`listen`](Handle::listen) and
-/// [`stop_listening`](Handle::stop_listening) count. On the blocking driver, where each connection
-/// has a thread of its own, requests to different connections, and closures and requests to
-/// connections, may overtake one another. [`shutdown`](Handle::shutdown) and
-/// [`abort`](Handle::abort) stand outside of any order.
+/// [`stop_listening`](Handle::stop_listening) count. On the blocking driver each connection has a
+/// thread of its own: requests to different connections may overtake one another, and so may
+/// closures and requests to connections. [`shutdown`](Handle::shutdown) and
+/// [`abort`](Handle::abort) overtake everything that waits.
 ///
-/// Requests that are refused, because
-/// [`DriverLimits::posts_max`](crate::DriverLimits::posts_max) \[1024\] are waiting or the driver
-/// has ended, give back what they were to carry; `shutdown` and `abort` are never refused. A
-/// request for a connection that has ended does nothing and is counted in
-/// [`Metrics::stale`](crate::Metrics::stale). What a driver has not carried out when it ends is
-/// dropped.
+/// A request is refused when [`DriverLimits::posts_max`](crate::DriverLimits::posts_max) \[1024\]
+/// are waiting or the driver has ended; the error then gives back what the request carried.
+/// `shutdown` and `abort` are never refused. A request for a connection that has ended does nothing
+/// and is counted in [`Metrics::stale`](crate::Metrics::stale). Requests that a driver has not
+/// carried out when it ends are dropped.
 ///
 /// ```
 /// use std::sync::mpsc;
@@ -45,9 +45,9 @@ pub use refused::Refused;
 /// reactor.keep_running(true);
 /// let handle = reactor.handle();
 /// let thread = std::thread::spawn(move || {
-///     let (tell, told) = mpsc::channel();
-///     handle.call(move |control| tell.send(control.metrics().open).unwrap()).unwrap();
-///     assert_eq!(told.recv().unwrap(), 0);
+///     let (sender, receiver) = mpsc::channel();
+///     handle.call(move |control| sender.send(control.metrics().open).unwrap()).unwrap();
+///     assert_eq!(receiver.recv().unwrap(), 0);
 ///     handle.shutdown();
 /// });
 /// let report = reactor.run()?;
@@ -62,7 +62,7 @@ pub struct Handle {
 
 /// What a driver offers to its handles.
 pub(crate) trait Remote: Send + Sync {
-    /// Queues what `make` makes, which is asked for only if it is taken.
+    /// Queues what `make` returns; `make` is called only if the request is accepted.
     fn post(&self, make: &mut dyn FnMut() -> Option<Post>) -> Result<()>;
     fn abort(&self, id: ConnId);
     fn shutdown(&self);
@@ -91,8 +91,8 @@ impl Handle {
 
     // ---- one connection ----------------------------------------------------------------------
 
-    /// Queues a copy of `bytes` for a connection. It never waits: a receiver over
-    /// [`Limits::output_max`](crate::Limits::output_max) ends with
+    /// Queues a copy of `bytes` for a connection. If the connection then has more than
+    /// [`Limits::output_max`](crate::Limits::output_max) unsent, it ends with
     /// [`OutputFull`](crate::CloseKind::OutputFull).
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Handle {
         })
     }
 
-    /// Sends a note to a connection, received by [`Protocol::notified`], not before `opened`.
+    /// Sends a note to a connection. [`Protocol::notified`] receives it, after `opened`.
     ///
     /// ```
     /// # use lariat::{Context, Input, Note, Outcome, Protocol, sim::Sim};
@@ -144,9 +144,9 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped), with the note.
-    /// Beyond [`Limits::notes_max`](crate::Limits::notes_max) \[64\] waiting ones the connection
-    /// drops it, counted in
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped), with the note. A
+    /// connection that has [`Limits::notes_max`](crate::Limits::notes_max) \[64\] notes waiting
+    /// drops a further one and counts it in
     /// [`Metrics::refused_notes`](crate::Metrics::refused_notes).
     pub fn notify(&self, id: ConnId, note: Note) -> std::result::Result<(), Refused<Note>> {
         self.post(note, |note| Post::Notify { to: id, note })
@@ -171,14 +171,16 @@ impl Handle {
         self.post(id, Post::Close).map_err(Error::from)
     }
 
-    /// Ends a connection at once, as [`Context::abort`](crate::Context::abort) does. Never refused.
+    /// Aborts a connection, as [`Context::abort`](crate::Context::abort) does, ahead of all
+    /// requests that wait for it. The driver does so in its next turn; on blocking threads, when
+    /// the callback that runs has returned. Never refused.
     pub fn abort(&self, id: ConnId) {
         self.remote.abort(id);
     }
 
     // ---- the driver --------------------------------------------------------------------------
 
-    /// Connects to `addr`, as [`Control::connect`] does. The protocol learns its id from
+    /// Connects to `addr`, as [`Control::connect`] does. The protocol gets its id from
     /// [`Context::id`](crate::Context::id).
     ///
     /// # Errors
@@ -219,21 +221,21 @@ impl Handle {
         })
     }
 
-    /// Listens on `addr`. What came of it is told to `told`, on the driver's thread: the listener,
-    /// whose addresses [`Control::addresses`] knows, or why not.
+    /// Listens on `addr`. `done` runs on the driver's thread with the result: the listener, whose
+    /// addresses [`Control::addresses`] has, or the error.
     ///
-    /// A name is looked up by this thread, which may take a while; an address is not.
+    /// The calling thread looks a name up, which may block.
     ///
     /// # Errors
     ///
-    /// The name stands for nothing, or [`Full`](crate::ErrorKind::Full) or
+    /// The name has no address, or [`Full`](crate::ErrorKind::Full) or
     /// [`Stopped`](crate::ErrorKind::Stopped), with the factory.
     pub fn listen<P, F>(
         &self,
         addr: impl IntoAddress,
         options: ListenOptions,
         factory: F,
-        told: impl FnOnce(&mut Control<'_>, Result<ListenerId>) + Send + 'static,
+        done: impl FnOnce(&mut Control<'_>, Result<ListenerId>) + Send + 'static,
     ) -> std::result::Result<(), Refused<F>>
     where
         P: Protocol + Send + 'static,
@@ -246,12 +248,12 @@ impl Handle {
         self.post(factory, |factory| {
             Post::Call(Box::new(move |control| {
                 let listener = control.listen_with(addrs, options, factory);
-                told(control, listener);
+                done(control, listener);
             }))
         })
     }
 
-    /// Closes a listener: clients are refused, its connections stay.
+    /// Closes a listener. Its connections stay.
     ///
     /// # Errors
     ///
@@ -260,8 +262,9 @@ impl Handle {
         self.call(move |control| control.stop_listening(listener)).map_err(Error::from)
     }
 
-    /// Runs `code` on the driver's thread, outside of callbacks: on the blocking driver on the one
-    /// that called [`run`](crate::blocking::Blocking::run). A panic in it is logged and counted.
+    /// Runs `code` on the driver's thread, outside of callbacks. On the blocking driver that is the
+    /// thread that called [`run`](crate::blocking::Blocking::run). A panic in `code` is logged and
+    /// counted.
     ///
     /// # Errors
     ///
@@ -274,22 +277,23 @@ impl Handle {
         self.post(code, |code| Post::Call(Box::new(code)))
     }
 
-    /// Shuts the driver down: no more newcomers, every connection is told
-    /// [`stopping`](crate::Protocol::stopping), and what is left after
-    /// [`DriverLimits::drain`](crate::DriverLimits::drain) \[30 s\] is aborted. Never refused;
-    /// calling it again does nothing.
+    /// Shuts the driver down: it accepts no more connections, calls
+    /// [`stopping`](crate::Protocol::stopping) on each open one, and aborts what is left after
+    /// [`DriverLimits::drain`](crate::DriverLimits::drain) \[30 s\]. Never refused; a second call
+    /// does nothing.
     pub fn shutdown(&self) {
         self.remote.shutdown();
     }
 
-    /// The driver's counters right now.
+    /// The driver's counters.
     ///
-    /// A reactor or simulator that runs gives them in its next turn, and this waits for that. One
-    /// that does not run has given them when `run` or `turn` returned. Blocking threads are not
-    /// waited for.
+    /// A running reactor or simulator publishes them in its next turn, and this call waits for
+    /// that. One that is not running published them when `run` or `turn` returned. On blocking
+    /// threads the call does not wait.
     ///
-    /// Code that a reactor or simulator calls never waits here, and gets the counters that were
-    /// given last. [`Control::metrics`] has those of its own driver.
+    /// Code that a reactor or simulator calls, such as a callback, never waits here: it gets the
+    /// counters that were published last. Use [`Control::metrics`] for the current counters of its
+    /// own driver.
     ///
     /// ```
     /// use lariat::reactor::Reactor;
@@ -309,7 +313,7 @@ impl Handle {
         self.remote.metrics()
     }
 
-    /// Whether the driver has ended: nothing asked of it has an effect any more.
+    /// Whether the driver has ended: further requests have no effect.
     pub fn is_ended(&self) -> bool {
         self.remote.is_ended()
     }
@@ -323,7 +327,7 @@ impl fmt::Debug for Handle {
 
 /// A request of another thread.
 pub(crate) enum Post {
-    /// The content is not of a range: what that is one of is not sent along.
+    /// Never [`Content::Shown`]: the shown input does not travel along.
     Write {
         to: ConnId,
         content: Content,

@@ -1,8 +1,8 @@
 //! Names of connections and listeners, and the slots behind them.
 //!
-//! A [`ConnId`] is a slot number and a generation. The slot finds the connection in a table at
-//! once; the generation tells an old name from the slot's new owner, so that an event, a message or
-//! a write meant for a connection that has ended never reaches another one.
+//! A [`ConnId`] is a slot number and a generation. The slot finds the connection in a table; the
+//! generation tells an old id from the slot's new owner. So an event, a message or a write meant
+//! for a connection that has ended never reaches another one.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -13,6 +13,8 @@ use crate::sync::Mutex;
 use slab::Slab;
 
 /// Names one connection of one driver, for as long as the program runs.
+///
+/// Names one connection of one driver. Ids are not reused while the program runs.
 ///
 /// Using the id of a connection that has ended is safe and has no effect: it is counted in
 /// [`Metrics::stale`](crate::Metrics::stale).
@@ -61,7 +63,7 @@ impl fmt::Debug for ConnId {
     }
 }
 
-/// Names one call of `listen`, also when it opened several sockets. Never given out twice.
+/// Names one call of `listen`, also when it opened several sockets. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(u32);
 
@@ -131,7 +133,7 @@ impl Ids {
     }
 }
 
-/// Where a thread gets its ids from: its own, or those it shares with others.
+/// Where a thread gets its ids from: its own source, or one shared with other threads.
 #[derive(Debug)]
 pub(crate) enum IdSource {
     Own(Ids),

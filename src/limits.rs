@@ -1,7 +1,7 @@
 //! Every bound in one place: [`Limits`] of one connection, [`DriverLimits`] of a whole driver.
 //!
-//! All are on by default, all can be printed with `{:?}`, and a combination that cannot work is
-//! refused with an [`Error`] where it is handed over.
+//! All are on by default except `idle` and `spin`. All can be printed with `{:?}`. A combination
+//! that cannot work is refused with an [`Error`] where it is handed over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// The bounds of one connection; one copy is shared by all connections of a listener.
+/// The bounds of one connection. All connections of a listener share one copy.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,22 +24,23 @@ const MIB: usize = 1024 * KIB;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes read from one connection in one turn before others have theirs \[256 KiB\]. More than
-    /// 256 KiB has no effect: it is the size of the read buffer. A connection that has a turn to
-    /// itself may read four budgets. No meaning on blocking threads, which read 64 KiB at a time.
+    /// Bytes read from one connection in a turn before the others have their turn \[256 KiB\]. More
+    /// than 256 KiB has no effect: that is the size of the read buffer. A connection that has a
+    /// turn to itself may read four budgets. No meaning on blocking threads, which read 64 KiB at a
+    /// time.
     pub read_budget: usize,
-    /// Bytes a protocol may leave unread \[1 MiB, at most 1 GiB\]. A `data` that consumes nothing
-    /// while this much is unread ends the connection with
+    /// Bytes that a protocol may leave unread \[1 MiB, at most 1 GiB\]. A `data` that consumes
+    /// nothing while this much is unread ends the connection with
     /// [`InputFull`](crate::CloseKind::InputFull).
     pub input_max: usize,
-    /// Unsent bytes strictly above which a connection is congested, and input that causes more
-    /// output is no longer read \[64 KiB\].
+    /// Unsent bytes above which a connection is congested \[64 KiB\]. Input that causes more output
+    /// is then not read.
     pub high_mark: usize,
-    /// Unsent bytes at or below which a congested connection is told `drained` \[16 KiB\].
+    /// Unsent bytes at or below which a congested connection gets `drained` \[16 KiB\].
     pub low_mark: usize,
-    /// Bytes written to one connection in one turn before others have theirs \[1 MiB\].
+    /// Bytes written to one connection in a turn before the others have their turn \[1 MiB\].
     pub write_budget: usize,
-    /// Unsent bytes that are kept \[8 MiB\]; more ends the connection with
+    /// The most unsent bytes \[8 MiB\]; more ends the connection with
     /// [`OutputFull`](crate::CloseKind::OutputFull).
     pub output_max: usize,
     /// Notes that may wait for one connection \[64\]; one more is refused.
@@ -50,13 +51,13 @@ pub struct Limits {
     pub handshake: Duration,
     /// Time without a byte in either direction after which the connection ends \[off\].
     pub idle: Option<Duration>,
-    /// Time without progress while bytes wait to be sent \[30 s\].
+    /// Time without progress in sending while bytes are unsent \[30 s\].
     pub write_stall: Duration,
-    /// Time for all of closing: flushing, FIN and lingering \[10 s\].
+    /// Time for the whole close: flushing, FIN and lingering \[10 s\].
     pub close_deadline: Duration,
     /// While lingering, time without a byte from the peer \[2 s\].
     pub linger_idle: Duration,
-    /// Time for all of lingering \[5 s\].
+    /// Time for the whole of lingering \[5 s\].
     pub linger_total: Duration,
 }
 
@@ -82,7 +83,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Tells whether these bounds can work together.
+    /// Checks whether these bounds can work together.
     ///
     /// # Errors
     ///
@@ -118,9 +119,9 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overload {
-    /// The listener pauses; newcomers wait in the kernel's queue (the default).
+    /// The listener pauses; further connections wait in the kernel's queue (the default).
     Pause,
-    /// Newcomers are accepted and closed at once.
+    /// Further connections are accepted and closed at once.
     Shed,
 }
 
@@ -153,12 +154,11 @@ pub struct DriverLimits {
     pub events_max: usize,
     /// Time that shutdown leaves connections to finish before the rest are aborted \[30 s\].
     pub drain: Duration,
-    /// A turn longer than this starts the search for the callback to blame \[100 ms\]; None turns
-    /// it off. No meaning on blocking threads, where a slow callback keeps no other connection
-    /// waiting.
+    /// A turn longer than this starts the search for a slow callback \[100 ms\]; None turns it off.
+    /// No meaning on blocking threads, where a slow callback keeps no other connection waiting.
     pub slow_callback: Option<Duration>,
-    /// Time to poll without sleeping before each sleep \[off\]. Burns a core for the latency of a
-    /// lone client. No meaning on blocking threads.
+    /// Time to poll without sleeping before each sleep \[off\]. It burns a core and lowers the
+    /// latency of a lone client. No meaning on blocking threads.
     pub spin: Option<Duration>,
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::reason::CloseKind;
 
 /// A snapshot of a driver's counters since its start. Taking one costs a copy of this struct; on
-/// blocking threads, one for each of them.
+/// blocking threads, a copy for each of them.
 ///
-/// On blocking threads there is no loop: `turns` counts how often a thread has looked for what is
-/// due, and `events`, `late_timers`, `wakeups`, `slow_turns`, `slow_callbacks`, `longest_turn` and
+/// Blocking threads have no loop: there `turns` counts how often a thread has looked for due work,
+/// and `events`, `late_timers`, `wakeups`, `slow_turns`, `slow_callbacks`, `longest_turn` and
 /// `busy` stay 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -44,7 +44,7 @@ pub struct Metrics {
     pub lingering: u64,
     /// Connections now paused by their protocol.
     pub paused: u64,
-    /// Connections now held by flow control.
+    /// Connections now held by flow control: not read, because of unsent output they caused.
     pub held: u64,
     /// Unsent bytes now queued over all connections.
     pub buffered: u64,
@@ -74,7 +74,7 @@ pub struct Metrics {
     pub closes: Closes,
 }
 
-/// Adds each counter of `$other` to that of `$sum`. One that is named nowhere does not compile.
+/// Adds each counter of `$other` to that of `$sum`. A counter that is not listed does not compile.
 macro_rules! sum {
     ($kind:ident, $sum:ident, $other:ident, rest: $($rest:ident)*, each: $($each:ident)*) => {
         let $kind { $($rest: _,)* $($each,)* } = $other;
@@ -83,10 +83,10 @@ macro_rules! sum {
 }
 
 impl Metrics {
-    /// Adds the counters of another part of the same driver. Gauges add up as well; of the longest
-    /// turns the longer one counts, and the age stays.
+    /// Adds the counters of another part of the same driver, gauges included. The longest turn is
+    /// the longer of the two, and the age stays.
     pub(crate) fn add(&mut self, other: &Metrics) {
-        // Named one by one, so that a new counter cannot be forgotten.
+        // Listed one by one, so that a new counter cannot be forgotten.
         sum!(Metrics, self, other, rest: longest_turn busy age closes, each:
             turns events stale reads writes bytes_in bytes_out callbacks accepted refused
             accept_errors connects open lingering paused held buffered refused_bytes refused_notes
@@ -97,7 +97,7 @@ impl Metrics {
     }
 }
 
-/// All counters, a line for each topic:
+/// All counters, one line per topic:
 ///
 /// ```
 /// let metrics = lariat::Metrics::default();
@@ -184,17 +184,17 @@ pub struct Closes {
     pub reset: u64,
     /// [`CloseKind::Aborted`].
     pub aborted: u64,
-    /// [`CloseKind::TimedOut`], whatever the deadline.
+    /// [`CloseKind::TimedOut`], for any deadline.
     pub timed_out: u64,
     /// [`CloseKind::InputFull`].
     pub input_full: u64,
-    /// [`CloseKind::OutputFull`].
+    /// [`CloseKind::Connect`], for any failure.
     pub output_full: u64,
-    /// [`CloseKind::Connect`], whatever the failure.
+    /// [`CloseKind::Filter`], for any failure.
     pub connect: u64,
     /// [`CloseKind::Filter`], whatever the failure.
     pub filter: u64,
-    /// [`CloseKind::Protocol`].
+    /// [`CloseKind::Refused`], for any status.
     pub protocol: u64,
     /// [`CloseKind::Refused`], whatever the status.
     pub refused: u64,
@@ -276,7 +276,7 @@ impl Closes {
     }
 }
 
-/// How many ended, and how; what has not occurred is left out.
+/// How many ended, and how. Kinds that have not occurred are left out.
 ///
 /// ```
 /// let mut closes = lariat::Closes::default();

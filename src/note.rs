@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-/// A value sent to a connection, received by [`Protocol::notified`](crate::Protocol::notified).
+/// A value sent to a connection, which [`Protocol::notified`](crate::Protocol::notified) receives.
 ///
 /// ```
 /// use lariat::Note;
@@ -33,7 +33,7 @@ impl Note {
     ///
     /// # Errors
     ///
-    /// The note itself, if its value is no `T`.
+    /// The note itself, if its value is not a `T`.
     pub fn downcast<T: Any>(self) -> Result<T, Note> {
         self.0.downcast().map(|value| *value).map_err(Note)
     }

@@ -1,4 +1,4 @@
-//! How to connect and how to listen: the limits of the connections, and the options of the sockets.
+//! How to connect and how to listen: limits of the connections, options of the sockets.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::limits::Limits;
 
-/// How to listen. Accepted connections have the listener's limits and options.
+/// How to listen. Accepted connections get the listener's limits and options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -18,30 +18,29 @@ use crate::limits::Limits;
 /// options.keepalive = Some(Keepalive::default());
 /// ```
 ///
-/// The simulator looks at `limits` and `backlog` alone: the others have no meaning there.
+/// The simulator uses `limits` and `backlog` only; the other options have no meaning there.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
     /// The limits of each accepted connection.
     pub limits: Limits,
-    /// Connections that wait in the kernel to be accepted \[1024\]. The system may have a maximum
-    /// of its own (`net.core.somaxconn` on Linux), which it does not tell.
+    /// Connections that wait in the kernel to be accepted \[1024\]. The system may silently lower
+    /// it (Linux: to `net.core.somaxconn`).
     pub backlog: u32,
     /// SO_REUSEPORT: several sockets share one port \[off\].
     pub reuse_port: bool,
-    /// For IPv6 addresses, whether IPv4 is left to another socket \[on\]. Off, a listener on `[::]`
-    /// serves both, and an IPv4 peer has its IPv4 address.
+    /// For IPv6 addresses: whether the listener takes IPv6 only \[on\]. When off, a listener on
+    /// `[::]` serves both families, and an IPv4 peer has its IPv4 address.
     pub v6_only: bool,
     /// TCP_NODELAY: small writes leave at once \[on\].
     pub nodelay: bool,
     /// SO_KEEPALIVE: the system asks a silent peer whether it is still there \[off\].
     pub keepalive: Option<Keepalive>,
-    /// SO_SNDBUF, in bytes: what the kernel keeps of the output \[the system's choice\]. The system
-    /// changes it within bounds of its own: Linux doubles it, and silently caps it
-    /// (`net.core.wmem_max`).
+    /// SO_SNDBUF, in bytes: how much output the kernel keeps \[the system's choice\]. The system
+    /// adjusts it: Linux doubles it and silently caps it (`net.core.wmem_max`).
     pub send_buffer: Option<usize>,
-    /// SO_RCVBUF, in bytes: what the kernel keeps of the input \[the system's choice\]. The system
-    /// changes it as it does the other.
+    /// SO_RCVBUF, in bytes: how much input the kernel keeps \[the system's choice\]. The system
+    /// adjusts it as it does `send_buffer`.
     pub receive_buffer: Option<usize>,
 }
 
@@ -67,7 +66,7 @@ impl From<Limits> for ListenOptions {
 }
 
 impl ListenOptions {
-    /// What accepted sockets have.
+    /// The options of accepted sockets.
     pub(crate) fn socket(&self) -> SocketOptions {
         SocketOptions {
             bind: None,
@@ -95,15 +94,14 @@ impl ListenOptions {
 /// options.bind = Some(([127, 0, 0, 2], 0).into());
 /// ```
 ///
-/// The simulator looks at `limits` and `bind` alone: the others have no meaning there.
+/// The simulator uses `limits` and `bind` only; the other options have no meaning there.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectOptions {
     /// The limits of the connection.
     pub limits: Limits,
-    /// The local address to connect from \[the system's choice\]. Port 0 takes a free one; another
-    /// port is taken also while an earlier connection from it still waits in the system to be
-    /// forgotten (SO_REUSEADDR).
+    /// The local address to connect from \[the system's choice\]. Port 0 picks a free port. A given
+    /// port works also while an earlier connection from it is in TIME_WAIT (SO_REUSEADDR).
     pub bind: Option<Endpoint>,
     /// TCP_NODELAY: small writes leave at once \[on\].
     pub nodelay: bool,
@@ -135,7 +133,7 @@ impl From<Limits> for ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// What the socket has.
+    /// The options of the socket.
     pub(crate) fn socket(&self) -> SocketOptions {
         SocketOptions {
             bind: self.bind,
@@ -152,10 +150,9 @@ impl ConnectOptions {
     }
 }
 
-/// How the system asks a silent peer whether it is still there, for connections that may be idle
-/// for long.
+/// How the system probes a silent peer, for connections that may be idle for long.
 ///
-/// By default a peer that has vanished is found out after two minutes of silence:
+/// The default detects a vanished peer after two minutes of silence:
 ///
 /// ```
 /// let keepalive = lariat::Keepalive::default();
@@ -199,7 +196,7 @@ impl Default for SocketOptions {
 }
 
 impl SocketOptions {
-    /// What no system takes, and what one might take for something else.
+    /// Rejects what no system takes, and what a system might silently read as another value.
     fn validate(&self) -> Result<()> {
         let fault =
             |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
@@ -225,7 +222,7 @@ impl SocketOptions {
     }
 }
 
-/// A connect as it is asked of the system.
+/// A connect as the system is asked for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dial {
     pub(crate) to: Endpoint,

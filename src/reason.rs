@@ -1,4 +1,4 @@
-//! Why a connection ended: who, how, and what was lost.
+//! Why a connection ended: who ended it, how, and what was lost.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -43,9 +43,9 @@ pub enum Deadline {
 pub enum ConnectFailure {
     /// The peer refused: nothing listens there.
     Refused,
-    /// No way leads to the peer.
+    /// No route leads to the peer.
     Unreachable,
-    /// No local address or port is left, or the address cannot be connected to.
+    /// No local address or port is left, or the system cannot connect to this address.
     AddressUnavailable,
     /// The system does not permit it.
     PermissionDenied,
@@ -55,12 +55,13 @@ pub enum ConnectFailure {
     Exhausted,
     /// `close`, `abort` or shutdown came before the connection opened.
     Cancelled,
-    /// The system rejects one of the [`ConnectOptions`](crate::ConnectOptions):
+    /// The system rejects one of the [`ConnectOptions`](crate::ConnectOptions);
     /// [`CloseReason::error`] names it.
     Options,
-    /// The address is a name, which a running driver does not look up, or names nothing.
+    /// The address is a name, which a running driver does not look up, or a list without an
+    /// address.
     Name,
-    /// The driver or platform cannot do it.
+    /// The driver or the platform does not support the address.
     Unsupported,
     /// Anything else: see [`CloseReason::error`].
     Other,
@@ -72,12 +73,12 @@ pub enum ConnectFailure {
 pub enum FilterFailure {
     /// The filter returned an error: see [`CloseReason::error`].
     Failed,
-    /// The peer's bytes ended before the filter's own end.
+    /// The peer's bytes ended before the filter's stream did.
     Truncated,
-    /// `replace` brought a new filter while input was unread; see
-    /// [`Replacement::feed_unread`](crate::Replacement::feed_unread).
+    /// [`Context::replace`](crate::Context::replace) brought a new filter while input was unread;
+    /// see [`Replacement::feed_unread`](crate::Replacement::feed_unread).
     UnreadInput,
-    /// `replace` brought a filter to a connection that has one.
+    /// [`Context::replace`](crate::Context::replace) brought a filter to a connection that has one.
     Second,
 }
 
@@ -104,22 +105,23 @@ pub enum CloseKind {
     Filter(FilterFailure),
     /// A callback returned `Err`: see [`CloseReason::error`].
     Protocol,
-    /// A ready protocol could not serve what the peer sent, or did not send in time: the status
-    /// that it was answered with, or would have been if an answer had still been possible. What was
-    /// wrong is in [`CloseReason::error`]. `lariat::http` gives those of HTTP: 400, 408, 431, ..
+    /// A ready protocol refused what the peer sent, or what it did not send in time. The number is
+    /// the status of the answer, or the one it would have had if an answer had still been possible.
+    /// [`CloseReason::error`] says what was wrong. `lariat::http` gives those of HTTP: 400, 408,
+    /// 431, ..
     Refused(u16),
     /// A callback panicked.
     Panicked,
     /// The driver was shut down.
     Shutdown,
-    /// The driver cannot do what was asked of it.
+    /// The driver does not support what was asked of it.
     Unsupported,
-    /// The system could not go on with the connection, for want of memory or buffers, say, or
-    /// because it does not permit it: see [`CloseReason::error`]. The peer is sent a reset.
+    /// The local system could not go on with the connection, for instance for lack of memory or
+    /// permission: see [`CloseReason::error`]. The peer gets a reset.
     SystemError,
 }
 
-/// An error behind an end. It may be the user's: wherever it is dropped, that is guarded.
+/// An error behind an end. It may be the user's type, so every drop of it is guarded.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(
     /// Shared, as errors are not `Clone`. None only while it is dropped.
@@ -138,7 +140,7 @@ impl Drop for Cause {
     }
 }
 
-/// Why a connection ended, who ended it, and what was lost on the way.
+/// Why a connection ended, who ended it, and what was lost.
 ///
 /// `Display` is a plain sentence:
 ///
@@ -186,17 +188,17 @@ impl CloseReason {
         self.unread
     }
 
-    /// Bytes written too late: after `close` or `shutdown_write`.
+    /// Bytes written too late, after `close` or `shutdown_write`, and dropped.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// Bytes received, before a filter's encoding: what `data` was shown.
+    /// Bytes received, after a filter's decoding: what `data` saw.
     pub fn bytes_in(&self) -> u64 {
         self.bytes_in
     }
 
-    /// Bytes handed to the kernel (or the filter).
+    /// Bytes handed to the kernel or, as clear bytes, to the filter.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out
     }
@@ -284,7 +286,7 @@ impl fmt::Display for CloseKind {
     }
 }
 
-/// Who ended a connect that failed so, and how.
+/// Who ended a connect that failed with `error`, and how.
 pub(crate) fn failed_connect(error: &io::Error) -> (By, CloseKind) {
     if error.kind() == io::ErrorKind::TimedOut {
         // By our own deadline, or the system gave up before it.
@@ -294,8 +296,8 @@ pub(crate) fn failed_connect(error: &io::Error) -> (By, CloseKind) {
     (failure.by(), CloseKind::Connect(failure))
 }
 
-/// Who ended a connection on which a read or a write failed so, and how. It is the peer, or the
-/// network between, unless the system failed at home.
+/// Who ended a connection on which a read or a write failed with `error`, and how. It is the peer,
+/// or the network between, unless the local system failed.
 pub(crate) fn failed_transfer(error: &io::Error) -> (By, CloseKind) {
     let at_home = match error.kind() {
         io::ErrorKind::OutOfMemory

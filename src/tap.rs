@@ -1,4 +1,4 @@
-//! A tap is shown the clear bytes of a connection, for capture: it is neither filter nor protocol.
+//! A tap sees the clear bytes of a connection, for capture. It is neither a filter nor a protocol.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -7,7 +7,7 @@ use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::reason::CloseReason;
 
-/// Which connection a tap is shown something of, and when.
+/// The connection that a [`Tap`] sees, and the time of the call.
 #[derive(Clone, Copy)]
 pub struct Tapped {
     pub(crate) id: ConnId,
@@ -22,7 +22,7 @@ impl Tapped {
         self.id
     }
 
-    /// The local address, as it was when the tap was set; None if the system did not say.
+    /// The local address when the tap was set; None if the system did not give it.
     pub fn local_addr(&self) -> Option<Endpoint> {
         self.local
     }
@@ -32,7 +32,7 @@ impl Tapped {
         self.peer
     }
 
-    /// The time by the driver's clock, which is virtual in the simulator: to the millisecond on the
+    /// The time by the driver's clock, which is virtual in the simulator; to the millisecond on the
     /// reactor. It never goes back.
     pub fn time(&self) -> SystemTime {
         self.time
@@ -45,13 +45,13 @@ impl fmt::Debug for Tapped {
     }
 }
 
-/// Is shown the clear bytes of both directions of one connection: set by
+/// Sees the clear bytes of both directions of one connection. Set it with
 /// [`Context::set_tap`](crate::Context::set_tap).
 ///
-/// It lies above a [`Filter`](crate::Filter), so that it sees what the protocol sees, and it stays
-/// when another protocol takes over. Bytes are shown in order: received ones when they come, sent
-/// ones when they are written, also by other connections and by handles. A call must not block: it
-/// runs on the thread of the connection, or of the writer. A panic ends the connection with
+/// A tap lies above a [`Filter`](crate::Filter), so it sees what the protocol sees. It stays when
+/// another protocol takes over. It sees bytes in order: received ones when they arrive, sent ones
+/// when they are written, also by other connections and by handles. A call must not block: it runs
+/// on the thread of the connection or of the writer. A panic ends the connection with
 /// [`CloseKind::Panicked`](crate::CloseKind::Panicked).
 ///
 /// ```
@@ -85,9 +85,9 @@ impl fmt::Debug for Tapped {
 /// }
 /// ```
 ///
-/// A tapped connection takes a longer way through the library; others pay nothing.
+/// A tapped connection takes a longer path through the library; other connections pay nothing.
 pub trait Tap: Send {
-    /// Bytes have come from the peer.
+    /// Bytes have arrived from the peer.
     fn received(&mut self, at: &Tapped, bytes: &[u8]);
 
     /// Bytes were written to the peer. They may still wait in the queue.

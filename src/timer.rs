@@ -4,8 +4,8 @@ use std::fmt;
 
 use slab::Slab;
 
-/// Names a timer of one connection. The number is the protocol's own choice; setting the same
-/// timer again replaces it.
+/// Names a timer of one connection. The protocol chooses the number; setting the same timer again
+/// replaces it.
 ///
 /// ```
 /// use lariat::Timer;
@@ -21,7 +21,7 @@ impl Timer {
         Timer(key as u32)
     }
 
-    /// A timer of the library's own protocols: outside of what [`Timer::new`] can name.
+    /// A timer of the library's own protocols, outside of the range of [`Timer::new`].
     #[cfg(feature = "http")]
     pub(crate) const fn reserved(key: u16) -> Timer {
         Timer(1 << 16 | key as u32)
@@ -40,8 +40,8 @@ impl fmt::Debug for Timer {
     }
 }
 
-/// Finds one armed timer again, and no later one in the same node: the lower half of the sequence
-/// number is enough for that, as nobody keeps a key beyond the turn in which its timer ends.
+/// Finds one armed timer again, and no later one in the same node. The lower half of the sequence
+/// number is enough for that, because no key is kept beyond the turn in which its timer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerKey {
     node: u32,

@@ -11,9 +11,9 @@ use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::metrics::Metrics;
 
-/// Where a loop finds what other threads ask of it.
+/// Requests of other threads, for a loop to take.
 ///
-/// Many posts make one wake-up: only the first after the loop has looked wakes it.
+/// Many posts make one wake-up: only the first one after the loop has looked wakes it.
 pub(crate) struct Mailbox {
     inside: Mutex<Inside>,
     /// The counters have been given, or the loop has stopped running.
@@ -44,7 +44,7 @@ struct Counters {
 }
 
 thread_local! {
-    /// Whether this thread is in a loop: two loops that wait for one another would do so for ever.
+    /// Whether this thread is in a loop: two loops that wait for one another would wait for ever.
     static IN_A_LOOP: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -107,7 +107,7 @@ impl Mailbox {
         }
     }
 
-    /// The loop's thread enters the loop. Whoever waits for the counters is woken when it leaves.
+    /// The loop's thread enters the loop. Threads that wait for the counters wake when it leaves.
     pub(crate) fn run(&self) -> Running<'_> {
         self.lock().running = true;
         Running { mailbox: self, was_in_a_loop: IN_A_LOOP.replace(true) }
@@ -134,13 +134,13 @@ impl Mailbox {
         })
     }
 
-    /// From now on nothing is taken.
+    /// Refuses every request from now on.
     pub(crate) fn end(&self) {
         let mut inside = self.lock();
         inside.ended = true;
         inside.aborts.clear();
         let posts = std::mem::take(&mut inside.posts);
-        // What they carry is the user's, whose drop may ask something of this very mailbox.
+        // Dropping the user's payload may call this very mailbox.
         drop(inside);
         for post in posts {
             drop_guarded(post);

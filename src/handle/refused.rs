@@ -1,15 +1,15 @@
-//! The request that a driver did not take, with its payload.
+//! A request that a driver refused, with its payload.
 
 use std::fmt;
 
 use crate::error::Error;
 
-/// A request that a driver did not take, with what it was to carry. `?` makes an [`Error`] of it,
-/// in a callback as well as in a function that returns [`Result`]; what it carried is dropped then.
+/// A request that a driver refused, with its payload. `?` turns it into an [`Error`], in a callback
+/// as well as in a function that returns [`Result`]; the payload is dropped then.
 ///
 /// ```
 /// use lariat::{ConnId, Context, Handle, Input, Note, Outcome, Protocol};
-///
+/// Sends what arrives to another connection.
 /// /// Tells others of what comes in.
 /// struct Teller {
 ///     others: Handle,
@@ -30,7 +30,7 @@ use crate::error::Error;
 /// }
 /// ```
 ///
-/// The payload of one that matters is taken back:
+/// `into_payload` returns a payload that matters:
 ///
 /// ```
 /// use lariat::{ErrorKind, sim::Sim};
@@ -49,12 +49,12 @@ pub struct Refused<T> {
 }
 
 impl<T> Refused<T> {
-    /// Why.
+    /// Why it was refused.
     pub fn error(&self) -> &Error {
         &self.error
     }
 
-    /// What the request was to carry.
+    /// The payload of the request.
     pub fn into_payload(self) -> T {
         self.payload
     }
@@ -78,8 +78,8 @@ impl<T> From<Refused<T>> for Error {
     }
 }
 
-// Were it an error itself, `?` in a callback would take only what may be shared between threads,
-// which notes, closures and protocols need not be.
+// As an error type itself it would need `Send` and `Sync` payloads for `?` in a callback, which
+// notes, closures and protocols need not be.
 impl<T> From<Refused<T>> for Box<dyn std::error::Error + Send + Sync> {
     fn from(refused: Refused<T>) -> Self {
         Box::new(refused.error)
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(refused().into_payload(), "precious");
     }
 
-    /// The payload need not be `Send`, nor an error.
+    /// The payload need be neither `Send` nor an error.
     #[test]
     fn a_question_mark_makes_an_error_of_it_wherever_one_may_be() {
         type Local = Result<(), Refused<std::rc::Rc<()>>>;
