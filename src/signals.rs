@@ -14,8 +14,8 @@ pub(crate) const STOPPING: [i32; 2] = [SIGINT, SIGTERM];
 /// The drivers of this process that a signal drains.
 struct Drivers {
     count: usize,
-    /// Whether the next signal ends the process. None until the signals are taken over, which is
-    /// for good.
+    /// Whether the next signal ends the process. None until the program handles signals, which it
+    /// then does for good.
     ends_at_once: Option<Arc<AtomicBool>>,
 }
 
@@ -25,9 +25,9 @@ fn drivers() -> MutexGuard<'static, Drivers> {
     DRIVERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One driver that a signal drains, until it has ended. While there is one, the first signal leaves
-/// the process to it; from the second on, and when no driver is left, a signal ends the process
-/// with 128 and the signal's number, as shells expect.
+/// One driver that a signal drains, until the driver has ended. While there is one, it handles the
+/// first signal. A second signal, and any signal when no driver is left, ends the process with 128
+/// and the signal's number, as shells expect.
 pub(crate) struct Watch(());
 
 impl Watch {
@@ -37,7 +37,7 @@ impl Watch {
             Some(ends_at_once) => ends_at_once,
             None => take_over()?,
         };
-        // While another drains, the next signal is its second.
+        // While another driver drains, the next signal is its second.
         if drivers.count == 0 {
             ends_at_once.store(false, Ordering::SeqCst);
         }

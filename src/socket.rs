@@ -1,4 +1,4 @@
-//! Sockets of the operating system: options, calls that std lacks, and what errors mean.
+//! Sockets of the operating system: options, calls that std lacks, and the meaning of errors.
 
 mod opening;
 #[cfg(test)]
@@ -59,7 +59,7 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
     }
 }
 
-/// A descriptor kept so that one connection can be accepted when none is left.
+/// A descriptor kept so that one connection can be accepted when no descriptor is left.
 #[derive(Debug)]
 pub(crate) struct Reserve(Option<File>);
 
@@ -68,12 +68,12 @@ impl Reserve {
         Reserve(open_reserve())
     }
 
-    /// Gives the descriptor up, for the next call that needs one.
+    /// Frees the descriptor for the next call that needs one.
     pub(crate) fn free(&mut self) {
         self.0 = None;
     }
 
-    /// Takes a descriptor back; false when there is none.
+    /// Opens the descriptor again; false when none is left.
     pub(crate) fn restore(&mut self) -> bool {
         if self.0.is_none() {
             self.0 = open_reserve();

@@ -9,7 +9,7 @@ use crate::error::Error;
 ///
 /// ```
 /// use lariat::{ConnId, Context, Handle, Input, Note, Outcome, Protocol};
-/// Sends what arrives to another connection.
+/// /// Sends what arrives to another connection.
 /// /// Tells others of what comes in.
 /// struct Teller {
 ///     others: Handle,

@@ -30,7 +30,7 @@ impl<P> Adopted<P> {
 }
 
 impl Binder {
-    /// Prepares a stream for the driver; tells its peer.
+    /// Prepares a stream for the driver and returns its peer.
     pub(crate) fn adopt_stream(
         &self,
         socket: &TcpStream,
@@ -65,13 +65,13 @@ fn not_adopted(error: io::Error) -> Error {
     Error::from_io(Op::Adopt, error).with_kind(kind).with_detail(sentence)
 }
 
-/// What a driver that stops answers to a socket that it is to adopt.
+/// The error for a socket that a stopping driver is asked to adopt.
 pub(crate) fn adopts_no_more() -> Error {
     Error::new(ErrorKind::Stopped, Op::Adopt)
 }
 
 impl Shared {
-    /// Hands a stream over, which the driver takes when the callback has returned.
+    /// Hands a stream over; the driver takes it when the callback has returned.
     pub(crate) fn adopt_stream(
         &mut self,
         socket: TcpStream,
@@ -90,7 +90,7 @@ impl Shared {
         Ok(id)
     }
 
-    /// Hands a listening socket over, which the driver takes when the callback has returned.
+    /// Hands a listening socket over; the driver takes it when the callback has returned.
     pub(crate) fn adopt_listener(
         &mut self,
         socket: TcpListener,

@@ -7,9 +7,9 @@ use crate::metrics::Metrics;
 
 const MILLISECOND: u64 = 1_000_000;
 
-/// A clock reading per callback costs more than the rest of the message, so callbacks are timed
-/// only for a while after a slow turn. Then it is known which of them are slow, and what the slow
-/// turns that have no slow callback are made of.
+/// A clock reading per callback costs more than the rest of a message. So callbacks are timed only
+/// for a while after a slow turn. That shows which callbacks are slow, or what a slow turn without
+/// a slow callback consists of.
 #[derive(Debug)]
 pub(crate) struct Blame {
     /// Turns for which callbacks are still timed.
@@ -18,14 +18,14 @@ pub(crate) struct Blame {
     pub(crate) limit: u64,
     timed: Timed,
     slow_turns: Episode,
-    /// Whether it has been said what the slow turns of this episode are made of.
+    /// Whether the log has said what the slow turns of this episode consist of.
     explained: bool,
     slow_callbacks: Episode,
     /// The callback that was named last, and its protocol.
     named: Option<(Callback, String)>,
 }
 
-/// What is known of one turn.
+/// The timing of one turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Timed {
     turn: u64,
@@ -50,7 +50,7 @@ impl Default for Blame {
 }
 
 impl Blame {
-    /// How long callbacks are timed after a slow turn.
+    /// Turns for which callbacks are timed after a slow turn.
     const TURNS: u32 = 1000;
 
     /// Something happens in the turn that `metrics` counted last.

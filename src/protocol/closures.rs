@@ -12,10 +12,10 @@ use crate::timer::TimerKey;
 /// A closure that runs on the driver's thread.
 pub(crate) type Closure = Box<dyn FnOnce(&mut Control<'_>)>;
 
-/// A closure that may be handed to the driver's thread by another.
+/// A closure that another thread may hand to the driver's thread.
 pub(crate) type SendClosure = Box<dyn FnOnce(&mut Control<'_>) + Send>;
 
-/// Names a timer of a driver, to cancel it. Never given out twice.
+/// Names a timer of a driver, for [`Control::cancel_timer`]. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimerId(pub(crate) u64);
 
@@ -40,7 +40,7 @@ impl<C> Closures<C> {
         self.waiting.len()
     }
 
-    /// Keeps a closure until its timer fires; `arm` sets that for the number it is given.
+    /// Keeps a closure until its timer fires. `arm` sets the timer for the number it is given.
     pub(crate) fn add(&mut self, closure: C, arm: impl FnOnce(u64) -> TimerKey) -> TimerId {
         let number = self.next;
         self.next += 1;
@@ -48,12 +48,12 @@ impl<C> Closures<C> {
         TimerId(number)
     }
 
-    /// Takes out the closure of a timer, unless it was taken before, and what cancels the timer.
+    /// Takes out the closure of a timer and the key that cancels it; None when it was taken before.
     pub(crate) fn take(&mut self, timer: TimerId) -> Option<(TimerKey, C)> {
         self.waiting.remove(&timer.0)
     }
 
-    /// Takes out all of them, whose timers never fire then.
+    /// Takes out all closures: their timers run nothing.
     pub(crate) fn take_all(&mut self) -> Vec<C> {
         mem::take(&mut self.waiting).into_values().map(|(_, closure)| closure).collect()
     }
@@ -102,7 +102,7 @@ impl Shared {
         }
     }
 
-    /// Runs a closure; what it asked for is left to be applied, also when it panicked.
+    /// Runs a closure. Its requests remain to be applied, also when it panicked.
     pub(crate) fn run_closure(&mut self, closure: Closure) {
         let mut control = Control::new(self);
         if let Err(panic) = guarded(|| closure(&mut control)) {

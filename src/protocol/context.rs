@@ -1,4 +1,4 @@
-//! What a callback may do.
+//! The running callback's own connection, and the ways from it to everything else.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ use crate::reason::{Cause, CloseKind};
 use crate::tap::Tap;
 use crate::timer::Timer;
 
-/// What can be asked of a socket, whatever the driver.
+/// Facts about a socket, on any driver.
 pub(crate) trait SocketInfo {
     fn local_addr(&self) -> io::Result<Endpoint>;
 
@@ -37,10 +37,10 @@ impl SocketInfo for NoSocket {
     }
 }
 
-/// Lent to each callback: its own connection, and ways to reach everything else.
+/// Lent to each callback: its own connection, and the ways to everything else.
 ///
-/// What is wished for takes effect when the callback has returned. Nothing here blocks, calls back
-/// or does I/O.
+/// Writes, closes, connects and messages take effect when the callback has returned. Nothing here
+/// blocks, except [`Control::listen`] with a name, and nothing calls back.
 pub struct Context<'a> {
     pub(crate) shared: &'a mut Shared,
     pub(crate) conn: &'a mut Connection,
@@ -58,7 +58,7 @@ impl Context<'_> {
         self.conn.id()
     }
 
-    /// The listener that accepted the connection; None for one that was asked for or adopted.
+    /// The listener that accepted the connection; None for an outgoing or adopted one.
     pub fn listener(&self) -> Option<ListenerId> {
         self.conn.listener()
     }
@@ -68,22 +68,23 @@ impl Context<'_> {
         self.conn.peer()
     }
 
-    /// The local address, asked from the system; None once the socket is gone.
+    /// The local address, asked from the system; None once the socket is closed.
     pub fn local_addr(&self) -> Option<Endpoint> {
         self.socket.local_addr().ok()
     }
 
-    /// Shows the clear bytes of this connection to `tap` from now on, in the place of an earlier
-    /// tap: for capture. A tap that is set in [`opened`](Protocol::opened) sees all of them; what
-    /// the running `data` is shown is not shown to it. It stays when another protocol takes over.
+    /// Shows the clear bytes of this connection to `tap` from now on, for capture. It replaces an
+    /// earlier tap and stays when another protocol takes over. A tap set in
+    /// [`opened`](Protocol::opened) sees all bytes; the input of the running `data` is not shown to
+    /// a tap set there.
     pub fn set_tap(&mut self, tap: impl Tap + 'static) {
         let local = self.local_addr();
         let (since, wall) = (self.shared.clock.exact(), self.shared.clock.wall());
         self.conn.put_tap(Box::new(tap), local, since, wall);
     }
 
-    /// What the filter under this connection tells of its session, if it is a `T`: who the peer is,
-    /// say. None without a filter.
+    /// The session of the filter under this connection, if it is a `T`: the peer's identity, for
+    /// instance. None without a filter.
     pub fn session<T: 'static>(&self) -> Option<&T> {
         self.conn.session()?.downcast_ref()
     }
@@ -116,58 +117,59 @@ impl Context<'_> {
 
     // ---- the end -----------------------------------------------------------------------------
 
-    /// Closes in order: no more callbacks but `closed`; what is queued is sent, then FIN, then
-    /// input is discarded until the peer's FIN or [`Limits::linger_total`] \[5 s\]. Calling it
-    /// again does nothing. While a connect is under way, it is cancelled.
+    /// Closes in order. No more callbacks run but `closed`; queued output is sent, then FIN, then
+    /// input is discarded until the peer's FIN or [`Limits::linger_total`] \[5 s\]. A second call
+    /// does nothing. A connect that is under way is cancelled.
     pub fn close(&mut self) {
         self.conn.want_close();
     }
 
-    /// Ends at once: what is queued is dropped and the peer sees a reset.
+    /// Ends the connection without flushing: queued output is dropped and the peer sees a reset.
+    /// `closed` runs in a later turn.
     pub fn abort(&mut self) {
         self.conn.want_abort();
     }
 
-    /// Finishes sending: FIN follows what is queued. Input goes on. Calling it again does nothing.
+    /// Finishes sending: FIN follows the queued output. Input goes on. A second call does nothing.
     pub fn shutdown_write(&mut self) {
         self.conn.want_fin();
     }
 
-    /// Whether the peer has finished sending, also when that was not delivered yet.
+    /// Whether the peer's FIN has arrived, also while unread input still precedes it.
     pub fn peer_finished(&self) -> bool {
         self.conn.peer_finished()
     }
 
-    /// Whether the callback has wished for an end of its connection.
+    /// Whether the callback has asked for an end of its connection.
     #[cfg(feature = "http")]
     #[inline(always)]
     pub(crate) fn is_ending(&self) -> bool {
         self.conn.flags().any(Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW)
     }
 
-    /// Closes in order behind what was written, with [`CloseKind::Refused`] for a reason.
+    /// Closes in order after what was written, with the reason [`CloseKind::Refused`].
     #[cfg(feature = "http")]
     #[cold]
     pub(crate) fn refuse(&mut self, status: u16, why: &'static str) {
         self.conn.handle_failure(CloseKind::Refused(status), Cause::new(why));
     }
 
-    /// Lets the end be a reset that an `Err` of this callback or [`Context::refuse`] brings: one in
-    /// order would say that what was sent is whole.
+    /// Makes the end a reset, if this callback ends with an `Err` or [`Context::refuse`]. A close
+    /// in order would tell the peer that the answer is whole.
     #[cfg(feature = "http")]
     #[cold]
     pub(crate) fn end_by_reset(&mut self) {
         self.conn.want_reset();
     }
 
-    /// Whether the driver is being shut down, as `driver` says at more cost.
+    /// Whether the driver is being shut down; cheaper than asking `driver`.
     #[cfg(feature = "http")]
     #[inline(always)]
     pub(crate) fn is_stopping(&self) -> bool {
         self.shared.stopping
     }
 
-    /// Whether the callback lets another protocol take over.
+    /// Whether the callback has asked for another protocol to take over.
     #[cfg(feature = "http")]
     pub(crate) fn is_replaced(&self) -> bool {
         self.shared.effects.has_successor()
@@ -175,7 +177,8 @@ impl Context<'_> {
 
     // ---- input -------------------------------------------------------------------------------
 
-    /// Stops `data` and `eof` from now on. What has been read is kept.
+    /// Stops `data` and `eof` until [`resume_reading`](Context::resume_reading). Bytes that were
+    /// read are kept; further ones stay with the kernel. A second call does nothing.
     pub fn pause_reading(&mut self) {
         self.conn.want_pause();
     }
@@ -190,13 +193,13 @@ impl Context<'_> {
         self.conn.flags().any(Flags::PAUSED)
     }
 
-    /// Whether flow control keeps input away for now.
+    /// Whether flow control holds the input for now.
     #[cfg(feature = "http")]
     pub(crate) fn is_held(&self) -> bool {
         self.conn.flags().any(Flags::HELD)
     }
 
-    /// Whether this connection has an idle deadline of its own, which new limits take away.
+    /// Whether this connection has an idle deadline of its own, which new limits remove.
     #[cfg(feature = "http")]
     #[inline(always)]
     pub(crate) fn has_own_idle(&self) -> bool {
@@ -205,8 +208,8 @@ impl Context<'_> {
 
     // ---- timers ------------------------------------------------------------------------------
 
-    /// Sets `timer` to fire after `delay`, or anew if it is set. It never fires early; zero fires
-    /// in the next turn, a delay too long to count never.
+    /// Sets `timer` to fire after `delay`; a timer that is already set is moved. It never fires
+    /// early. Zero fires in the next turn; a delay too long to count never fires.
     pub fn set_timer(&mut self, timer: Timer, delay: Duration) {
         if self.conn.flags().any(Flags::CLOSING | Flags::ENDED) {
             return;
@@ -249,10 +252,10 @@ impl Context<'_> {
         self.driver().connect(addr, protocol)
     }
 
-    /// Runs `code` on the driver's thread after `delay`, as [`Control::set_timer`] does: it
-    /// outlives this connection. `cx.driver().cancel_timer(..)` takes it back.
+    /// Runs `code` on the driver's thread after `delay`, as [`Control::set_timer`] does, also when
+    /// this connection has ended by then. `cx.driver().cancel_timer(..)` cancels it.
     ///
-    /// A client that comes back, a second after its connection has ended:
+    /// A client that reconnects a second after its connection has ended:
     ///
     /// ```
     /// # use std::time::Duration;
@@ -280,7 +283,7 @@ impl Context<'_> {
         self.driver().set_timer(delay, code)
     }
 
-    /// Runs `code` like [`after`](Context::after), which may not leave this thread.
+    /// Runs `code` like [`after`](Context::after); `code` need not be `Send`.
     ///
     /// # Errors
     ///
@@ -293,10 +296,9 @@ impl Context<'_> {
         self.driver().set_timer_local(delay, code)
     }
 
-    /// What can be asked of the driver: other connects, listeners, timers that outlive this
-    /// connection, counters, shutdown.
+    /// The driver: connects, listeners, timers that outlive this connection, counters, shutdown.
     ///
-    /// A write through it is a write of this callback's: in `data` and `eof`,
+    /// A write through it counts as a write of this callback: in `data` and `eof`,
     /// `cx.driver().peer(id).write(..)` holds the writer as `cx.peer(id).write(..)` does.
     ///
     /// ```
@@ -327,18 +329,18 @@ impl Context<'_> {
         self.conn.limits()
     }
 
-    /// Sets the time without a byte in either direction after which this connection ends, in the
-    /// place of [`Limits::idle`] \[off\]; None turns it off. Counted in whole milliseconds, at
-    /// least one and at most 49 days, from here or from the last byte after it.
+    /// Sets the time without a byte in either direction after which this connection ends. It
+    /// replaces [`Limits::idle`] \[off\]; None turns it off. It is counted in whole milliseconds,
+    /// at least one and at most 49 days, from now or from a later byte.
     pub fn set_idle(&mut self, idle: Option<Duration>) {
         self.conn.put_idle(idle);
     }
 
-    /// Sets new limits for this connection alone. Silence for [`Limits::idle`] counts from here.
+    /// Sets new limits for this connection alone. The time of [`Limits::idle`] counts from now.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits): the old ones stay.
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits); the old limits stay.
     pub fn set_limits(&mut self, limits: Limits) -> Result<()> {
         limits.validate()?;
         self.shared.outputs.note(&limits);

@@ -1,4 +1,4 @@
-//! The driver, as callbacks, closures and code outside of it reach it.
+//! The driver, as callbacks, closures and code outside of `run` reach it.
 
 use std::fmt;
 use std::net::{TcpListener, TcpStream};
@@ -18,16 +18,16 @@ use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
 
-/// The driver, for connects, listeners, timers of its own, counters and shutdown.
+/// The driver: connects, listeners, timers of its own, counters and shutdown.
 ///
-/// It is lent to callbacks by [`Context::driver`](crate::Context::driver); to closures that run on
-/// the driver's own thread, those of [`Handle::call`] and of [`set_timer`](Control::set_timer); and
-/// to code outside of `run` by [`Reactor::control`](crate::reactor::Reactor::control) and
-/// [`Sim::control`](crate::sim::Sim::control).
+/// [`Context::driver`](crate::Context::driver) lends it to callbacks. Closures on the driver's own
+/// thread get it as their argument: those of [`Handle::call`] and
+/// [`set_timer`](Control::set_timer). Code outside of `run` gets it from
+/// [`Driver::control`](crate::Driver::control), which every driver also has as a method of its own.
 ///
-/// What is asked for takes effect when the callback or closure has returned. Nothing here blocks,
-/// but for a name that `listen` has to look up. On the blocking driver closures run one at a time,
-/// on the thread that called [`run`](crate::blocking::Blocking::run).
+/// Requests take effect when the callback or closure has returned; sockets are opened and closed at
+/// once. Nothing here blocks, except `listen` with a name. On the blocking driver closures run one
+/// at a time, on the thread that called [`run`](crate::blocking::Blocking::run).
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,19 +59,19 @@ struct Asking<'a> {
     conn: &'a mut Connection,
     /// The input being shown to it.
     shown: &'a [u8],
-    /// Whether what it writes answers input.
+    /// Whether its writes answer input.
     answering: bool,
 }
 
 /// What a `Control` stands on.
 enum Lent<'a> {
     To(&'a mut Shared),
-    /// Made for this `Control` alone, and handed back at its end.
+    /// Made for this `Control` alone, and handed back when it is dropped.
     Made(Made),
 }
 
-/// It borrows nothing: else what a temporary `Control` borrows would stay borrowed until the end of
-/// the statement, where dropping it might look at that.
+/// It borrows nothing. Otherwise a temporary `Control` would keep its driver borrowed until the end
+/// of the statement, because its drop might use the borrow.
 struct Made {
     shared: Box<Shared>,
     take_back: Box<dyn FnMut(&mut Shared)>,
@@ -108,8 +108,8 @@ impl<'a> Control<'a> {
         Control { shared: Lent::To(shared), asking: None }
     }
 
-    /// The driver as code outside of it sees one whose state no thread can keep: `take_back` is
-    /// given what was asked for when the `Control` is dropped.
+    /// The driver for code outside of it, where no thread can keep the driver's state. `take_back`
+    /// gets the requests when the `Control` is dropped.
     pub(crate) fn outside(
         shared: Shared,
         take_back: impl FnMut(&mut Shared) + 'static,
@@ -118,7 +118,7 @@ impl<'a> Control<'a> {
         Control { shared: Lent::Made(made), asking: None }
     }
 
-    /// The driver as a callback sees it.
+    /// The driver for a callback.
     pub(super) fn of_callback(
         shared: &'a mut Shared,
         conn: &'a mut Connection,
@@ -158,8 +158,8 @@ impl<'a> Control<'a> {
 
     // ---- connections -------------------------------------------------------------------------
 
-    /// A connection of the driver. What a callback writes through it is as with
-    /// [`Context::peer`](crate::Context::peer).
+    /// A connection of the driver. For writes of a callback the rules of
+    /// [`Context::peer`](crate::Context::peer) hold.
     pub fn peer(&mut self, id: ConnId) -> Peer<'_> {
         let caused = self.asking.as_ref().is_some_and(|asking| asking.answering);
         let shown = self.asking.as_ref().map_or(&[][..], |asking| asking.shown);
@@ -168,9 +168,9 @@ impl<'a> Control<'a> {
         Peer { id, caused, shared: &mut self.shared, shown, own }
     }
 
-    /// Queues `bytes` for each of `ids` without copying and without ever holding the writer. A
-    /// receiver over [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] ends with
-    /// [`OutputFull`](crate::CloseKind::OutputFull).
+    /// Queues `bytes` for each of `ids`, without copying and without ever holding the writer. A
+    /// receiver that then has more than [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\]
+    /// unsent ends with [`OutputFull`](crate::CloseKind::OutputFull).
     pub fn push_all(&mut self, ids: &[ConnId], bytes: impl Into<Bytes>) {
         let bytes = GuardedBytes::new(bytes);
         for id in ids {
@@ -178,16 +178,16 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Connects to `addr`. The id is valid at once: writes queue until the connection opens, and
-    /// closing it cancels. Failure is told to `protocol` by `closed`, in a later turn.
+    /// Connects to `addr`. The id is valid at once: writes queue until the connection opens, and a
+    /// close cancels the connect. A failed connect runs `closed` of `protocol`, in a later turn.
     ///
-    /// Of several addresses the first is taken. A name is not looked up, since that would keep
-    /// every other connection waiting: the connect fails with
+    /// Of several addresses the first is used. A name is not looked up, because that would block
+    /// every other connection: the connect fails with
     /// [`ConnectFailure::Name`](crate::ConnectFailure::Name).
     ///
-    /// While the driver stops, a connect is cancelled at once. When the `closed` of one that was
-    /// cancelled like this connects anew, that protocol is dropped untold: otherwise a client that
-    /// never gives up would keep the driver from stopping.
+    /// A driver that is stopping cancels a connect at once. If the `closed` of that connect
+    /// connects again, the new protocol is dropped without a callback: a client that never gives up
+    /// would otherwise keep the driver from stopping.
     pub fn connect(
         &mut self,
         addr: impl IntoAddress,
@@ -212,7 +212,7 @@ impl<'a> Control<'a> {
         Ok(self.shared.connect(addr.into_address(), Some(options), protocol))
     }
 
-    /// Connects like [`connect`](Control::connect), with a protocol that may not leave this thread.
+    /// Connects like [`connect`](Control::connect); `protocol` need not be `Send`.
     pub fn connect_local(
         &mut self,
         addr: impl IntoAddress,
@@ -237,14 +237,14 @@ impl<'a> Control<'a> {
         Ok(self.shared.connect(addr.into_address(), Some(options), protocol))
     }
 
-    /// Takes over a stream that was connected elsewhere: by code of your own, or by another
-    /// process. From then on it is like an accepted one. `opened` runs after the callback has
-    /// returned; bytes that have come before are read.
+    /// Takes over a stream that other code or another process has connected. From then on it is
+    /// like an accepted one. `opened` runs after the callback has returned; bytes that arrived
+    /// before are read.
     ///
-    /// Of the options [`bind`](ConnectOptions::bind) is not looked at; the others are set. The
-    /// stream need not be nonblocking.
+    /// [`bind`](ConnectOptions::bind) is ignored, the other options are set. The stream need not be
+    /// nonblocking.
     ///
-    /// What stands in its way only when the driver takes it over is told by `closed`:
+    /// What fails only when the driver takes the stream over ends it by `closed`:
     /// [`Connect(Limit)`](crate::ConnectFailure::Limit) when there are too many connections,
     /// [`Shutdown`](crate::CloseKind::Shutdown) when the driver stops.
     ///
@@ -288,8 +288,8 @@ impl<'a> Control<'a> {
         self.shared.adopt_stream(stream, options, Boxed::Anywhere(Box::new(protocol)))
     }
 
-    /// Takes a stream over like [`adopt_stream`](Control::adopt_stream), with a protocol that may
-    /// not leave this thread.
+    /// Takes a stream over like [`adopt_stream`](Control::adopt_stream); `protocol` need not be
+    /// `Send`.
     ///
     /// # Errors
     ///
@@ -305,9 +305,9 @@ impl<'a> Control<'a> {
 
     // ---- listeners ---------------------------------------------------------------------------
 
-    /// Listens on `addr`, whose socket is open when this returns: [`addresses`](Control::addresses)
-    /// knows the port that 0 stood for. Newcomers are accepted from the next turn on. A name is
-    /// looked up by this thread, which may take a while; an address is not.
+    /// Listens on `addr`. The socket is open when this returns: [`addresses`](Control::addresses)
+    /// has the port that 0 stood for. Connections are accepted from the next turn on. The calling
+    /// thread looks a name up, which may block.
     ///
     /// # Errors
     ///
@@ -335,15 +335,14 @@ impl<'a> Control<'a> {
         self.shared.listen(&addr.into_address(), options, boxed(factory))
     }
 
-    /// Serves a socket that is listening already, one inherited from a supervisor for instance.
-    /// Clients that wait in its queue are accepted like those to come, and all are given the
-    /// options. Of these [`backlog`](ListenOptions::backlog),
-    /// [`reuse_port`](ListenOptions::reuse_port) and [`v6_only`](ListenOptions::v6_only) are not
-    /// looked at: they are what the socket was made with.
+    /// Serves a socket that is listening already, for instance one inherited from a supervisor.
+    /// Clients that wait in its queue are accepted too, and all accepted connections get the
+    /// options. [`backlog`](ListenOptions::backlog), [`reuse_port`](ListenOptions::reuse_port) and
+    /// [`v6_only`](ListenOptions::v6_only) are ignored: the socket has them already.
     ///
-    /// The socket goes on listening for other processes that have it when the listener is stopped.
-    /// On blocking threads its thread is then woken by a connection to it; if another process takes
-    /// that connection, the thread goes on until the next one.
+    /// When the listener is stopped, the socket goes on listening for other processes that share
+    /// it. On blocking threads the accepting thread is then woken by a connection to the socket; if
+    /// another process accepts that connection, the thread goes on until the next one.
     ///
     /// ```
     /// # use lariat::{Context, Input, Outcome, Protocol};
@@ -365,7 +364,7 @@ impl<'a> Control<'a> {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidSocket`](crate::ErrorKind::InvalidSocket) for a socket that does not
-    /// listen, as far as the system tells (Linux and FreeBSD do);
+    /// listen, where the system can tell (Linux and FreeBSD);
     /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits) for options that cannot work;
     /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the driver is being shut down;
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator. The socket is
@@ -384,20 +383,20 @@ impl<'a> Control<'a> {
         self.shared.binder.listeners.addresses(listener)
     }
 
-    /// Closes a listener at once: clients are refused from now on, its connections stay, and
-    /// another listener can have its addresses, also in the same callback.
+    /// Closes a listener at once. Its connections stay. Its addresses are free for another
+    /// listener, also in the same callback.
     pub fn stop_listening(&mut self, listener: ListenerId) {
         self.shared.stop_listening(listener);
     }
 
     // ---- timers ------------------------------------------------------------------------------
 
-    /// Runs `code` on the driver's thread after `delay`, never early. It belongs to no connection,
-    /// and keeps the driver running until then; shutdown does not wait for it. Zero runs it in the
-    /// next turn, a delay too long to count never.
+    /// Runs `code` on the driver's thread after `delay`, never early. The timer belongs to no
+    /// connection. It keeps the driver running, but shutdown does not wait for it. Zero runs `code`
+    /// in the next turn; a delay too long to count never does.
     ///
-    /// On the blocking driver it runs on the thread that called
-    /// [`run`](crate::blocking::Blocking::run), whichever thread has set it.
+    /// On the blocking driver `code` runs on the thread that called
+    /// [`run`](crate::blocking::Blocking::run), also when another thread has set the timer.
     pub fn set_timer(
         &mut self,
         delay: Duration,
@@ -409,7 +408,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Runs `code` like [`set_timer`](Control::set_timer), which may not leave this thread.
+    /// Runs `code` like [`set_timer`](Control::set_timer); `code` need not be `Send`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a callback asked for beyond its own connection, in the order it did.
+//! Requests of a callback beyond its own connection, in order.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::note::Note;
 use crate::options::{Dial, SocketOptions};
 
-/// Above this capacity the copied bytes are given back after use.
+/// Above this capacity the buffer of copied bytes is freed after use.
 const BYTES_KEPT: usize = 256 * 1024;
 
 /// Bytes for another connection.
@@ -28,7 +28,7 @@ pub(crate) enum Content {
     /// A range of [`Effects::bytes`].
     Copied(Range<usize>),
     Shared(GuardedBytes),
-    /// So many that they are more than the receiver may have unsent: they are not kept.
+    /// More bytes than the receiver may have unsent: they are not kept.
     TooMany(usize),
 }
 
@@ -41,8 +41,8 @@ impl Content {
         }
     }
 
-    /// What a connection is to take in. `shown` is the input of the callback, and `bytes` what its
-    /// writes have copied.
+    /// The bytes that a connection takes in. `shown` is the input of the callback, and `bytes`
+    /// holds what its writes have copied.
     pub(crate) fn written<'a>(self, shown: &'a [u8], bytes: &'a [u8]) -> Written<'a> {
         match self {
             Content::Shown(range) => Written::Copied(&shown[range]),
@@ -53,7 +53,7 @@ impl Content {
     }
 }
 
-/// A protocol on its way to a connection: some may go to another thread, some may not.
+/// A protocol on its way to a connection; only some may go to another thread.
 pub(crate) enum Boxed {
     Anywhere(Box<dyn Protocol + Send>),
     Here(Box<dyn Protocol>),
@@ -69,7 +69,7 @@ impl Boxed {
     }
 }
 
-/// A wish that concerns anything but the own connection.
+/// A request that concerns anything but the own connection.
 pub(crate) enum Effect {
     Write {
         to: ConnId,
@@ -83,7 +83,7 @@ pub(crate) enum Effect {
         to: ConnId,
         note: Note,
     },
-    /// In a box: writes to others are what has to be small.
+    /// In a box: an effect should be no larger than a write to another connection.
     Connect(Box<Outgoing<Boxed>>),
     Adopt(Box<Adopted<Boxed>>),
     Listen {
@@ -94,11 +94,11 @@ pub(crate) enum Effect {
     },
     StopListening(ListenerId),
     Stop,
-    /// The own connection's, applied after all others; the last one counts.
+    /// For the own connection, applied after all others; the last one counts.
     Replace(Successor),
 }
 
-/// A connect that has been asked for.
+/// A requested connect.
 pub(crate) struct Outgoing<P> {
     pub(crate) id: ConnId,
     pub(crate) addr: Address,
@@ -108,7 +108,7 @@ pub(crate) struct Outgoing<P> {
 }
 
 impl<P> Outgoing<P> {
-    /// The call, unless there is no address to call with.
+    /// The system's call; an error when there is no address to call with.
     pub(crate) fn dial(&self) -> io::Result<Dial> {
         self.addr.at_once().map(|to| Dial { to, options: self.options })
     }
@@ -127,7 +127,7 @@ pub(crate) struct Successor {
     pub(crate) feed: bool,
 }
 
-/// What one callback asked for beyond its own connection, or code outside of callbacks, in order.
+/// Requests of one callback beyond its own connection, or of code outside of callbacks, in order.
 #[derive(Default)]
 pub(crate) struct Effects {
     pub(crate) list: Vec<Effect>,
@@ -138,7 +138,7 @@ pub(crate) struct Effects {
     sums: BTreeMap<ConnId, usize>,
 }
 
-/// Effects on their way: the list and the bytes that its writes have copied.
+/// Effects on their way: the list, and the bytes that its writes have copied.
 pub(crate) type Taken = (Vec<Effect>, Vec<u8>);
 
 impl Effects {
@@ -152,8 +152,7 @@ impl Effects {
         self.list.iter().any(|effect| matches!(effect, Effect::Replace(_)))
     }
 
-    /// Takes out the protocol that the running callback wants to take over, and those it wanted
-    /// before.
+    /// Takes out the protocols that the running callback wants to take over; the last one counts.
     pub(crate) fn take_successors(&mut self) -> Vec<Successor> {
         if !self.has_successor() {
             return Vec::new();
@@ -206,8 +205,8 @@ impl Effects {
         self.list.push(Effect::Write { to, content, caused });
     }
 
-    /// Whether `count` more bytes for `to` may be kept. The sums for each receiver are made when
-    /// the whole list has more than a single one may take: hardly ever.
+    /// Whether `count` more bytes for `to` may be kept. Sums per receiver are made only when the
+    /// whole list has more bytes than one receiver may take, which is rare.
     fn admits(&mut self, to: ConnId, count: usize, most: usize) -> bool {
         self.written = self.written.saturating_add(count);
         if self.written <= most {
@@ -226,7 +225,7 @@ impl Effects {
         fits
     }
 
-    /// Bytes that the list's writes have for a connection.
+    /// Bytes that the writes in the list have for a connection.
     pub(super) fn written_to(&self, id: ConnId) -> usize {
         let count = |effect: &Effect| match effect {
             Effect::Write { to, content, .. } if *to == id => content.len(),
@@ -235,7 +234,7 @@ impl Effects {
         self.list.iter().map(count).sum()
     }
 
-    /// Takes everything out, to be applied; [`Effects::put_back`] takes the allocations back.
+    /// Takes everything out, to be applied; [`Effects::put_back`] returns the allocations.
     pub(crate) fn take(&mut self) -> Taken {
         self.written = 0;
         self.sums.clear();

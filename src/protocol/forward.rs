@@ -1,7 +1,8 @@
-//! Protocols that wrap another: what they do not handle themselves is passed on.
+//! Protocols that wrap another and pass on the callbacks that they do not handle.
 //!
-//! A callback with a default that a wrapper forgets would never reach the wrapped protocol. So each
-//! wrapper names every callback, either as one it passes on or as one of its own, and does not
+//! A wrapper that forgets a callback with a default would hide it from the wrapped protocol. So
+//! each wrapper lists every callback, either as passed on or as its own, and does not compile
+//! otherwise.
 //! compile otherwise.
 
 macro_rules! callbacks {
@@ -21,8 +22,8 @@ macro_rules! callbacks {
 
 callbacks! { opened data eof drained timeout notified closed stopping name filter }
 
-/// Inside an `impl Protocol`, writes the functions after `pass`, each of which calls the same
-/// function of the wrapped protocol; those after `own` stand beside it.
+/// Writes the functions after `pass` inside an `impl Protocol`: each calls the same function of the
+/// wrapped protocol. The functions after `own` are written by hand.
 ///
 /// For lariat and its tests: no part of the public API.
 #[doc(hidden)]
@@ -84,7 +85,7 @@ macro_rules! forward_protocol {
         }
     };
     (@check [$($name:ident)*]) => {
-        // A callback that is missing, or named twice, does not compile.
+        // A callback that is missing, or listed twice, does not compile.
         let _ = $crate::Callbacks { $($name: (),)* };
     };
 }

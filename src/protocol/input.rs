@@ -6,9 +6,9 @@ use bytes::{Buf, Bytes};
 
 /// The unread bytes of a connection, all of them.
 ///
-/// Reading is free: it derefs to `[u8]`. What is [consumed](Input::consume) is gone; the rest stays
-/// with the connection and is shown again when more arrives. `cx.write(input)` sends from the read
-/// buffer without a copy.
+/// It derefs to `[u8]`. [Consumed](Input::consume) bytes are gone; the rest stays with the
+/// connection and is shown again, as [`Protocol::data`](crate::Protocol::data) says.
+/// `cx.write(input)` sends from the read buffer without a copy.
 ///
 /// ```
 /// use lariat::{Context, Input, Outcome, Protocol};
@@ -43,7 +43,7 @@ impl<'a> Input<'a> {
         Input { bytes, need: 0 }
     }
 
-    /// Marks the first `count` bytes as done with.
+    /// Marks the first `count` bytes as done.
     ///
     /// # Panics
     ///
@@ -55,13 +55,13 @@ impl<'a> Input<'a> {
         self.bytes = &self.bytes[count..];
     }
 
-    /// Marks all bytes as done with.
+    /// Marks all bytes as done.
     #[inline(always)]
     pub fn consume_all(&mut self) {
         self.bytes = &self.bytes[self.bytes.len()..];
     }
 
-    /// Consumes the first `count` bytes and returns a copy of them that can be kept.
+    /// Consumes the first `count` bytes and returns a copy of them.
     ///
     /// # Panics
     ///
@@ -74,16 +74,16 @@ impl<'a> Input<'a> {
         split
     }
 
-    /// Consumes everything and returns a copy of it that can be kept.
+    /// Consumes all bytes and returns a copy of them.
     pub fn split_all(&mut self) -> Bytes {
         self.split_to(self.bytes.len())
     }
 
-    /// Asks that `data` does not run again before `count` bytes are unread, or FIN has come. Holds
-    /// until the next `data`. Without it, a peer that sends single bytes makes a protocol look at
-    /// the same beginning again and again.
+    /// Keeps `data` away until `count` bytes are unread or FIN has come. Holds until the next
+    /// `data`. Without it, a peer that sends single bytes makes a protocol scan the same beginning
+    /// again and again.
     ///
-    /// More than [`Limits::input_max`](crate::Limits::input_max) ends the connection with
+    /// A `count` above [`Limits::input_max`](crate::Limits::input_max) ends the connection with
     /// [`InputFull`](crate::CloseKind::InputFull).
     pub fn need(&mut self, count: usize) {
         self.need = count;

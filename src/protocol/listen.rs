@@ -1,5 +1,5 @@
-//! Listening: sockets are opened and closed at once, also by callbacks, and accepted from when the
-//! driver has taken them over.
+//! Listening sockets. They are opened and closed at once, also by callbacks; connections are
+//! accepted once the driver has taken the socket over.
 
 use std::any::Any;
 use std::io;
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::ListenerId;
 use crate::options::{ListenOptions, SocketOptions};
 
-/// A factory as every driver can take it: called for each newcomer, None refuses.
+/// A factory as every driver can take it: called for each incoming connection, None refuses it.
 pub(crate) type BoxedFactory =
     Box<dyn Fn(&Incoming) -> Option<Box<dyn Protocol + Send>> + Send + Sync>;
 
@@ -25,16 +25,16 @@ pub(crate) fn boxed<P: Protocol + Send + 'static>(
     Box::new(move |incoming| Some(Box::new(factory(incoming)?) as Box<dyn Protocol + Send>))
 }
 
-/// A socket that listens and that no driver accepts from yet.
+/// A listening socket that no driver accepts from yet.
 pub(crate) struct Bound {
     pub(crate) addr: Endpoint,
-    /// Its type is known to the driver that made it, and to nobody above.
+    /// Only the driver that made it knows its type.
     pub(crate) socket: Box<dyn Any>,
-    /// None where any thread may stop a listener: then [`Common`](super::Common) does.
+    /// None where any thread may stop a listener: then [`Common`](super::Common) closes it.
     pub(crate) close: Option<Close>,
 }
 
-/// Closes a socket at once, whoever has it by then, so that its address is free.
+/// Closes a socket at once, so that its address is free, no matter which thread has it by then.
 pub(crate) type Close = Box<dyn FnOnce()>;
 
 /// Sockets as a driver has them.
@@ -47,7 +47,7 @@ pub(crate) trait Sockets {
         Err(no_sockets())
     }
 
-    /// Prepares a stream of the system; tells its peer.
+    /// Prepares a stream of the system and returns its peer.
     fn adopt_stream(&self, _: &TcpStream, _: &SocketOptions) -> io::Result<Endpoint> {
         Err(no_sockets())
     }
@@ -57,7 +57,7 @@ fn no_sockets() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this driver has no sockets of the system")
 }
 
-/// Opens listening sockets for a driver and its callbacks, and prepares those that it is to adopt.
+/// Opens listening sockets for a driver and its callbacks, and prepares sockets that it adopts.
 pub(crate) struct Binder {
     pub(super) sockets: Box<dyn Sockets>,
     pub(crate) listeners: Listeners,
@@ -69,8 +69,8 @@ impl Binder {
         Binder { sockets, listeners, closes: Vec::new() }
     }
 
-    /// Opens a socket for each address that `addr` stands for: for all that exist here, or for
-    /// none.
+    /// Opens a socket for each address that `addr` stands for: for all that exist on this machine,
+    /// or for none.
     pub(crate) fn listen(
         &mut self,
         addr: &Address,
@@ -83,7 +83,8 @@ impl Binder {
         for addr in &addrs {
             match self.sockets.listen(*addr, options) {
                 Ok(socket) => sockets.push(socket),
-                // One of several addresses of a name may not exist here: IPv6 is off, say.
+                // One of several addresses of a name may not exist here, for instance when IPv6 is
+                // off.
                 Err(error) if addrs.len() > 1 && is_absent(&error) => failed = Some((addr, error)),
                 Err(error) => return Err(Error::from_io(Op::Listen, error).with_addr(addr)),
             }
@@ -94,7 +95,7 @@ impl Binder {
         Ok((self.enter(&mut sockets), sockets))
     }
 
-    /// Names a listener.
+    /// Gives a listener its id.
     pub(crate) fn enter(&mut self, sockets: &mut [Bound]) -> ListenerId {
         let id = self.listeners.enter(sockets);
         let closes = sockets.iter_mut().filter_map(|socket| socket.close.take());
@@ -117,12 +118,12 @@ fn is_absent(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-/// What a driver that stops answers to whoever wants to listen.
+/// The error of a stopping driver that is asked to listen.
 pub(crate) fn stopped(addr: &Address) -> Error {
     Error::new(ErrorKind::Stopped, Op::Listen).with_addr(addr)
 }
 
-/// The listeners of a driver: which there are, and their addresses.
+/// The listeners of a driver and their addresses.
 #[derive(Clone, Default)]
 pub(crate) struct Listeners(Arc<Mutex<Known>>);
 
@@ -137,7 +138,7 @@ impl Listeners {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names a listener. Ids are never given out twice.
+    /// Gives a listener its id. Ids are never reused.
     fn enter(&self, sockets: &[Bound]) -> ListenerId {
         let mut known = self.lock();
         let id = ListenerId::new(known.next);
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
-    /// Refuses some ports, with this error.
+    /// Refuses some ports with this error.
     struct Refusing(&'static [u16], i32);
 
     impl Sockets for Refusing {

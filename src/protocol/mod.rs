@@ -1,8 +1,8 @@
 //! The contract between a driver and the code of its user.
 //!
 //! A [`Protocol`] is one value per connection. Its callbacks get a [`Context`], through which they
-//! wish for things: bytes to be written, the connection to be closed, a timer to be set. No
-//! callback runs inside another; wishes take effect when the callback has returned.
+//! ask for things: bytes to be written, the connection to be closed, a timer to be set. No callback
+//! runs inside another; requests take effect when the callback has returned.
 
 mod adopt;
 mod blame;
@@ -45,19 +45,30 @@ pub use replacement::Replacement;
 pub(crate) use shared::{Common, Shared, TimerOwner, Watched};
 pub use writer::Writer;
 
-/// What a callback returns. `?` works on any error, also on a `&str` or a `String`.
+/// What a callback returns. `?` converts every error that is `Send + Sync + 'static`, and strings:
 ///
-/// An `Err` closes the connection in order (flush, FIN, linger), so that the peer still reads what
-/// was written before; the reason is [`CloseKind::Protocol`](crate::CloseKind::Protocol).
+/// ```
+/// use lariat::{Context, Outcome};
+///
+/// fn answer(cx: &mut Context<'_>, line: &[u8]) -> Outcome {
+///     let number: u32 = std::str::from_utf8(line)?.parse()?;
+///     let double = number.checked_mul(2).ok_or("the number is too large")?;
+///     writeln!(cx, "{double}")?;
+///     Ok(())
+/// }
+/// ```
+///
+/// An `Err` closes the connection in order (flush, FIN, linger): the peer still reads what was written
+/// before. The reason is [`CloseKind::Protocol`](crate::CloseKind::Protocol).
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// What a connection does: one value per connection, the same on every driver.
 ///
 /// The order of callbacks: [`opened`](Protocol::opened) first and once; then
-/// [`data`](Protocol::data) any number of times and [`eof`](Protocol::eof) at most once, no `data`
-/// after it; [`drained`](Protocol::drained) once for every time the output became congested;
+/// [`data`](Protocol::data) any number of times; [`eof`](Protocol::eof) at most once, and no `data`
+/// after it; [`drained`](Protocol::drained) once each time the output became congested;
 /// [`closed`](Protocol::closed) last and exactly once, also after a panic. A connect that fails
-/// gives `closed` alone.
+/// runs `closed` alone.
 ///
 /// ```
 /// use lariat::{Context, Input, Outcome, Protocol};
@@ -75,6 +86,7 @@ pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// ```
 pub trait Protocol {
     /// The connection can be used. Runs first, once; with a [`Filter`], when the filter is open.
+    /// The default does nothing.
     ///
     /// # Errors
     ///
@@ -84,20 +96,20 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Unread bytes exist: all of them are shown.
+    /// Shows all unread bytes.
     ///
-    /// What is not consumed stays unread. It is shown again when more arrives; in the next turn if
-    /// this call consumed something and did not ask for more with [`Input::need`]; and after
-    /// [`drained`](Protocol::drained) if it was left while the output was congested.
+    /// Bytes that are not consumed stay unread. They are shown again when more arrive; in the next
+    /// turn if this call consumed something and did not ask for more with [`Input::need`]; and
+    /// after [`drained`](Protocol::drained) if they were left while the output was congested.
     ///
     /// # Errors
     ///
     /// Closes the connection.
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome;
 
-    /// The peer has finished sending; `rest` is what was never consumed, and is lost afterwards.
-    /// The default closes. Runs at most once, and no `data` after it. Input that was left while the
-    /// output was congested is shown to `data` first.
+    /// The peer has finished sending. `rest` is what was never consumed; it is lost afterwards.
+    /// Runs at most once, and no `data` runs after it. Input that was left while the output was
+    /// congested is shown to `data` first. The default closes.
     ///
     /// # Errors
     ///
@@ -108,7 +120,7 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// Output that was congested has drained to the low mark: more may be written.
+    /// Congested output has drained to the low mark: more may be written. The default does nothing.
     ///
     /// # Errors
     ///
@@ -129,7 +141,7 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// A note has come from another connection or thread.
+    /// A note has come from another connection or thread. The default ignores it.
     ///
     /// # Errors
     ///
@@ -139,15 +151,15 @@ pub trait Protocol {
         Ok(())
     }
 
-    /// The connection has ended. Runs last and exactly once; what it writes to its own connection
-    /// is dropped.
+    /// The connection has ended. Runs last and exactly once. What it writes to its own connection
+    /// is dropped. The default does nothing.
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         let _ = (cx, reason);
     }
 
-    /// The driver is being shut down. Runs once per open connection; the default closes. A
-    /// connection that stays open is aborted when
-    /// [`DriverLimits::drain`](crate::DriverLimits::drain) is over.
+    /// The driver is being shut down. Runs once per open connection. A connection that stays open
+    /// is aborted when [`DriverLimits::drain`](crate::DriverLimits::drain) is over. The default
+    /// closes.
     ///
     /// # Errors
     ///
@@ -162,8 +174,8 @@ pub trait Protocol {
         std::any::type_name::<Self>()
     }
 
-    /// The filter that this protocol wants under its connection: asked for once, before `opened`.
-    /// None (the default) keeps what the connection has.
+    /// The filter that this protocol wants under its connection. Asked for once, before `opened`.
+    /// None (the default) keeps the filter that the connection has.
     fn filter(&mut self) -> Option<Box<dyn Filter>> {
         None
     }
@@ -177,7 +189,7 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
     }
 }
 
-/// A newcomer, shown to the factory that may refuse it.
+/// An incoming connection, shown to the factory, which may refuse it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Incoming {
@@ -186,12 +198,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The newcomer's address.
+    /// The peer's address.
     pub fn peer(&self) -> Endpoint {
         self.peer
     }
 
-    /// The listener it came to.
+    /// The listener that accepted it.
     pub fn listener(&self) -> ListenerId {
         self.listener
     }

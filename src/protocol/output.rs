@@ -3,16 +3,16 @@
 use crate::connection::{Connection, Flags};
 use crate::guard::GuardedBytes;
 
-/// Above this capacity the cork is given back after use.
+/// Above this capacity the cork is freed after use.
 const CORK_KEPT: usize = 256 * 1024;
-/// Shared bytes below this length are cheaper copied than kept.
+/// Shared bytes below this length are cheaper to copy than to keep.
 const COPIED_BELOW: usize = 4 * 1024;
 
 /// The output of the running callback for its own connection.
 ///
-/// As long as it is one range of the input being shown, only the range is remembered and the bytes
-/// leave from the read buffer. Anything else goes, in order, to the cork, one buffer for the whole
-/// driver. Large `Bytes` stay what they are, at their place in the cork.
+/// While it is one range of the shown input, only the range is remembered, and the bytes leave from
+/// the read buffer. Anything else goes, in order, to the cork, one buffer for the whole driver.
+/// Large `Bytes` are not copied; they keep their place in the order.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     /// The range: `len` bytes of the input from `start`.
@@ -30,7 +30,7 @@ pub(crate) enum Part<'a> {
     Shared(&'a GuardedBytes),
 }
 
-/// Where `bytes` lie in `shown`: two address comparisons tell.
+/// The place of `bytes` in `shown`, by two address comparisons.
 #[inline(always)]
 pub(super) fn place_in(bytes: &[u8], shown: &[u8]) -> Option<usize> {
     let at = (bytes.as_ptr() as usize).wrapping_sub(shown.as_ptr() as usize);
@@ -86,7 +86,7 @@ impl Output {
         }
     }
 
-    /// Lets `write` append to the cork, behind everything else. Returns how many bytes it added.
+    /// Lets `write` append to the cork, after everything else. Returns how many bytes it added.
     #[cfg(feature = "http")]
     #[inline(always)]
     pub(crate) fn compose(&mut self, shown: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> usize {
@@ -98,7 +98,7 @@ impl Output {
         added
     }
 
-    /// Takes back the last `count` bytes that were composed.
+    /// Removes the last `count` bytes that were composed.
     #[cfg(feature = "http")]
     pub(crate) fn take_back(&mut self, count: usize) {
         self.cork.truncate(self.cork.len() - count);
@@ -115,7 +115,7 @@ impl Output {
     }
 
     /// The range, which is not empty: it was checked against the same input when it was remembered.
-    /// The place of an empty one may be left over from a longer input.
+    /// An empty range may be a leftover of a longer input.
     #[inline(always)]
     fn range<'a>(&self, shown: &'a [u8]) -> &'a [u8] {
         &shown[self.start..self.start + self.len]

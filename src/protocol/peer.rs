@@ -11,23 +11,22 @@ use crate::guard::GuardedBytes;
 use crate::id::ConnId;
 use crate::note::Note;
 
-/// Another connection of the same driver. A connection that has ended takes everything and does
-/// nothing with it; that is counted in
-/// [`Metrics::stale`](crate::Metrics::stale).
+/// Another connection of the same driver. If it has ended, every request has no effect and is
+/// counted in [`Metrics::stale`](crate::Metrics::stale).
 pub struct Peer<'a> {
     pub(super) id: ConnId,
-    /// Whether what is written answers input, so that the writer can be held.
+    /// Whether writes answer input, so that the writer can be held.
     pub(super) caused: bool,
     pub(super) shared: &'a mut Shared,
-    /// The input that is shown: slices of it need no copy until they are queued.
+    /// The shown input: slices of it need no copy until they are queued.
     pub(super) shown: &'a [u8],
     /// The connection, if the callback writes to its own.
     pub(super) own: Option<&'a mut Connection>,
 }
 
 impl Peer<'_> {
-    /// Whether the connection exists: its `closed` has not run. It may be closing, when what is
-    /// written is dropped and counted.
+    /// Whether the connection exists: its `closed` has not run. It may be closing; writes are then
+    /// dropped and counted.
     pub fn is_open(&self) -> bool {
         self.shared.ids.is_current(self.id)
     }
@@ -53,8 +52,8 @@ impl Peer<'_> {
     }
 
     /// Queues a copy of `bytes`. In `data` and `eof`, a receiver above its high mark holds the
-    /// writer: it is not read until the receiver has drained to its low mark. So a relay is
-    /// bounded.
+    /// writer: the writer is not read until the receiver has drained to its low mark. This bounds a
+    /// relay.
     pub fn write(&mut self, bytes: &[u8]) {
         if self.own.is_some() {
             return self.write_own(bytes.len(), |output, shown| output.push(bytes, shown));
@@ -76,9 +75,9 @@ impl Peer<'_> {
         effects.write_shared(self.id, bytes, self.caused, outputs.get());
     }
 
-    /// Queues `bytes` without copying and never holds the writer: for broadcast. A receiver over
-    /// [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] ends with
-    /// [`OutputFull`](crate::CloseKind::OutputFull).
+    /// Queues `bytes` without copying and never holds the writer: for broadcast. A receiver that
+    /// then has more than [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] unsent ends
+    /// with [`OutputFull`](crate::CloseKind::OutputFull).
     pub fn push(&mut self, bytes: impl Into<Bytes>) {
         self.push_guarded(GuardedBytes::new(bytes));
     }
@@ -88,7 +87,7 @@ impl Peer<'_> {
         self.write_guarded(bytes);
     }
 
-    /// A write to the own connection by its id keeps its place among its other writes.
+    /// A write to the own connection by its id keeps its place among the callback's other writes.
     fn write_own(&mut self, count: usize, write: impl FnOnce(&mut Output, &[u8])) {
         let Some(conn) = &mut self.own else { return };
         if conn.flags().any(Flags::NO_WRITES) {
@@ -110,15 +109,16 @@ impl Peer<'_> {
         self.shared.effects.list.push(Effect::Close(self.id));
     }
 
-    /// Ends that connection at once, as [`Context::abort`](crate::Context::abort) does. Its
-    /// `closed` runs in a later turn.
+    /// Aborts that connection, as [`Context::abort`](crate::Context::abort) does. Its `closed` runs
+    /// in a later turn.
     pub fn abort(&mut self) {
         self.shared.effects.list.push(Effect::Abort(self.id));
     }
 
-    /// Sends a note, received by [`Protocol::notified`](crate::Protocol::notified) in a later turn,
-    /// not before `opened`. Beyond [`Limits::notes_max`](crate::Limits::notes_max) \[64\] waiting
-    /// ones it is dropped and counted in [`Metrics::refused_notes`](crate::Metrics::refused_notes).
+    /// Sends a note. [`Protocol::notified`](crate::Protocol::notified) receives it in a later turn,
+    /// after `opened`. A connection that has [`Limits::notes_max`](crate::Limits::notes_max) \[64\]
+    /// notes waiting drops a further one and counts it in
+    /// [`Metrics::refused_notes`](crate::Metrics::refused_notes).
     pub fn notify(&mut self, note: Note) {
         self.shared.effects.list.push(Effect::Notify { to: self.id, note });
     }

@@ -5,15 +5,15 @@ use std::fmt;
 use super::{Boxed, Context, Effect, Protocol, Successor};
 
 impl Context<'_> {
-    /// Lets `next` take the connection over when this callback has returned: this protocol is
-    /// dropped without `closed`, its timers are cancelled, and what it wrote is sent first. `next`
-    /// is told `opened`, then shown what is unread. The last call in a callback wins; a close, an
-    /// abort or an `Err` in the same callback beats it.
+    /// Lets `next` take the connection over when this callback has returned. This protocol is
+    /// dropped without `closed`, its timers are cancelled, and its output is sent first. `next`
+    /// gets `opened` and then the unread input. The last call in a callback counts; a close, an
+    /// abort or an `Err` in the same callback prevails over it.
     pub fn replace(&mut self, next: impl Protocol + Send + 'static) -> Replacement<'_> {
         self.start_replacing(Boxed::Anywhere(Box::new(next)))
     }
 
-    /// Replaces like [`replace`](Context::replace), with a protocol that may not leave this thread.
+    /// Replaces like [`replace`](Context::replace); `next` need not be `Send`.
     pub fn replace_local(&mut self, next: impl Protocol + 'static) -> Replacement<'_> {
         self.start_replacing(Boxed::Here(Box::new(next)))
     }
@@ -25,14 +25,15 @@ impl Context<'_> {
     }
 }
 
-/// What [`Context::replace`] returns, to say more about it.
+/// Options of [`Context::replace`].
 pub struct Replacement<'a> {
     effect: Option<&'a mut Effect>,
 }
 
 impl Replacement<'_> {
-    /// Feeds unread input to the new protocol's filter. Without this, unread input that meets a new
-    /// filter ends the connection: after a plaintext STARTTLS it may be an attacker's.
+    /// Feeds unread input to the new protocol's filter. Without this, unread input ends the
+    /// connection when the new protocol brings a filter: what precedes a STARTTLS may be an
+    /// attacker's.
     pub fn feed_unread(&mut self) {
         if let Some(Effect::Replace(successor)) = &mut self.effect {
             successor.feed = true;

@@ -1,4 +1,4 @@
-//! What all connections of a driver share, lent to each callback.
+//! State that all connections of a driver share, lent to each callback.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) enum TimerOwner {
     Protocol(ConnId, Timer),
     /// The built-in deadlines of a connection.
     Deadline(ConnId),
-    /// An accept that was put off.
+    /// An accept that was postponed.
     Accept,
     /// The end of draining.
     Drain,
@@ -37,7 +37,7 @@ pub(crate) enum TimerOwner {
     Closure(u64),
 }
 
-/// The state that one thread's connections have in common.
+/// The state that the connections of one thread have in common.
 ///
 /// A callback holds one reference to it: every further field in its context would be a store on
 /// every message.
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     /// Whether shutdown has begun.
     pub(crate) stopping: bool,
-    /// Whether a late write is not only dropped, but remembered for the driver to complain of.
+    /// Whether a late write is not only dropped, but remembered, for the driver to report.
     pub(crate) strict: bool,
     pub(crate) late_write: Option<String>,
     pub(crate) blame: Blame,
@@ -75,9 +75,9 @@ pub(crate) struct Shared {
 pub(crate) trait Common {
     /// The counters of all of them.
     fn metrics(&self) -> Metrics;
-    /// Sets a timer, whose closure one of them runs.
+    /// Sets a timer, whose closure one of the threads runs.
     fn set_timer(&self, delay: Duration, closure: SendClosure) -> TimerId;
-    /// Bytes were written too late. `Some` when that is to be logged.
+    /// Notes a write that came too late. `Some` when it is to be logged.
     fn note_late_write(&self, now: u64) -> Option<Earlier>;
     /// Closes the sockets of a listener.
     fn stop_listening(&self, listener: ListenerId);
@@ -87,7 +87,7 @@ pub(crate) trait Common {
     fn unsent(&self, id: ConnId) -> usize;
 }
 
-/// One connection whose end somebody waits for.
+/// A connection whose end is waited for.
 pub(crate) struct Watched {
     pub(crate) id: ConnId,
     pub(crate) reason: Option<CloseReason>,
@@ -147,7 +147,7 @@ impl Shared {
         self.common.as_ref().map_or_else(|| self.backlogs.get(id), |common| common.unsent(id))
     }
 
-    /// Wishes for an outgoing connection. The id is valid at once.
+    /// Asks for an outgoing connection. The id is valid at once.
     pub(crate) fn connect(
         &mut self,
         addr: Address,
@@ -185,7 +185,7 @@ impl Shared {
     }
 
     /// Closes the sockets of a listener at once, so that another can have its addresses; the driver
-    /// drops what else there is when the callback has returned.
+    /// drops the rest of the listener when the callback has returned.
     pub(crate) fn stop_listening(&mut self, id: ListenerId) {
         for effect in &mut self.effects.list {
             match effect {
@@ -200,7 +200,7 @@ impl Shared {
         self.effects.list.push(Effect::StopListening(id));
     }
 
-    /// The end of a connection, for whoever waits for it.
+    /// Notes the end of a connection that is waited for.
     pub(crate) fn note_end(&mut self, id: ConnId, reason: &CloseReason) {
         if let Some(watched) = self.watched.as_mut().filter(|watched| watched.id == id) {
             watched.reason = Some(reason.clone());

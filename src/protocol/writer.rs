@@ -10,12 +10,13 @@ use crate::connection::{Connection, Flags};
 use crate::guard::GuardedBytes;
 
 impl Context<'_> {
-    /// Queues a copy of `bytes`; slices of the input being shown are not even copied.
+    /// Queues a copy of `bytes`; slices of the shown input are not even copied.
     ///
-    /// Unsent bytes beyond [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] are dropped
-    /// and end the connection with [`OutputFull`](crate::CloseKind::OutputFull). After
-    /// [`close`](Context::close) or [`shutdown_write`](Context::shutdown_write) they are dropped,
-    /// counted in [`CloseReason::refused`](crate::CloseReason::refused) and logged once.
+    /// If more than [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] would be unsent,
+    /// `bytes` is dropped and the connection ends with
+    /// [`OutputFull`](crate::CloseKind::OutputFull). After [`close`](Context::close) or
+    /// [`shutdown_write`](Context::shutdown_write) `bytes` is dropped, counted in
+    /// [`CloseReason::refused`](crate::CloseReason::refused) and logged once.
     #[inline(always)]
     pub fn write(&mut self, bytes: &[u8]) {
         // The straight path: nothing waits, and this is the callback's first write.
@@ -38,7 +39,7 @@ impl Context<'_> {
         }
     }
 
-    /// Queues `bytes` without copying them, unless they are short.
+    /// Queues `bytes` without copying, unless they are short (below 4 KiB).
     pub fn write_bytes(&mut self, bytes: impl Into<Bytes>) {
         let bytes = GuardedBytes::new(bytes);
         if self.conn.flags().any(Flags::NO_WRITES) {
@@ -84,14 +85,15 @@ impl Context<'_> {
         self.conn.unsent() + self.shared.output.len()
     }
 
-    /// Whether unsent bytes went above [`Limits::high_mark`](crate::Limits::high_mark) \[64 KiB\]
-    /// and [`drained`](crate::Protocol::drained) has not run since: a producer stops here.
+    /// Whether the unsent bytes went above [`Limits::high_mark`](crate::Limits::high_mark) \[64
+    /// KiB\] and [`drained`](crate::Protocol::drained) has not run since. A producer stops here and
+    /// goes on in `drained`.
     pub fn is_congested(&self) -> bool {
         self.conn.is_congested()
     }
 
-    /// Writes what `write` appends, without a copy of its own. `write` is also told the status line
-    /// of 200 and a `date` header, to the line break behind it.
+    /// Writes what `write` appends, without a copy of its own. `write` also gets the status line of
+    /// 200 and a `date` header, up to and with its line break.
     #[cfg(feature = "http")]
     #[inline]
     pub(crate) fn compose(

@@ -1,4 +1,4 @@
-//! Opening sockets, to listen and to connect, and taking over those that are open; with their
+//! Opening sockets that listen or connect, and taking over sockets that are open; with their
 //! options.
 
 use std::io;
