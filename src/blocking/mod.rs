@@ -1,8 +1,9 @@
 //! The synchronous driver: a thread per connection, blocking sockets of std.
 //!
-//! The same protocols as on the [`reactor`](crate::reactor), the same limits, the same reasons.
-//! What differs is what a connection costs: a thread, and a second one (its *companion*) once it
-//! has set a timer, or others write or send notes to it. [`serve`] is a whole server in a line.
+//! It runs the same protocols as the [`reactor`](crate::reactor), with the same limits and the same
+//! reasons. What differs is the cost of a connection: a thread, and a second one (its *companion*)
+//! when it needs one: for a timer, for a note, a close or a shutdown from elsewhere, or for output
+//! that waits for room while the first thread reads. [`serve`] is a whole server in one call.
 
 mod accept;
 mod adopt;
@@ -57,8 +58,8 @@ use pool::Job;
 use remote::HubRemote;
 use runner::Runner;
 
-/// Serves `factory`'s protocols on `addr`, a thread for each connection, until Ctrl-C or SIGTERM
-/// (feature `signals`), which drain. A second signal ends the process at once.
+/// Serves `factory`'s protocols on `addr`, with a thread for each connection, until Ctrl-C or
+/// SIGTERM (feature `signals`). The first signal drains; a second one ends the process at once.
 ///
 /// ```no_run
 /// # use lariat::{Context, Input, Outcome, Protocol};
@@ -94,17 +95,17 @@ pub fn serve<P: Protocol + Send + 'static>(
     Ok(())
 }
 
-/// Connects to `addr`, runs `protocol` to its end and gives it back: a client in a line.
+/// Connects to `addr`, runs `protocol` to its end and gives it back: a whole client in one call.
 ///
-/// A failed connect is `Ok` as well, with its reason. The protocol is None after a panic, or when
-/// another has [replaced](crate::Context::replace) it. Of the addresses that a name stands for, the
-/// first that answers is taken. Whatever else the protocol began, other connections for instance,
-/// ends before this returns.
+/// A failed connect is `Ok` too, with its reason. The protocol is None after a panic, or when
+/// another has [replaced](crate::Context::replace) it. Of the addresses of a name, the first that
+/// answers is used. The call also waits for the end of everything that the protocol began, such as
+/// other connections.
 ///
 /// ```
 /// use lariat::{CloseKind, Context, Input, Outcome, Protocol};
 ///
-/// /// Says a word and keeps what is answered.
+/// /// Sends a word and keeps the answer.
 /// #[derive(Default)]
 /// struct Asking {
 ///     answer: Vec<u8>,
@@ -138,7 +139,7 @@ pub fn serve<P: Protocol + Send + 'static>(
 /// # Errors
 ///
 /// The name cannot be looked up; or [`ErrorKind::Stopped`] when the protocol has shut the driver
-/// down, and a callback had not returned when the time to drain was over. A thread that cannot be
+/// down and a callback had not returned when the drain time was over. A thread that cannot be
 /// started is `Ok`, with [`Connect(Exhausted)`](crate::ConnectFailure::Exhausted).
 pub fn connect<P: Protocol + Send + 'static>(
     addr: impl IntoAddress,
@@ -147,7 +148,7 @@ pub fn connect<P: Protocol + Send + 'static>(
     connect_with(addr, ConnectOptions::default(), protocol)
 }
 
-/// Connects like [`connect`], with options: the time for a connect to succeed above all.
+/// Connects like [`connect`], with options, such as the time that a connect may take.
 ///
 /// # Errors
 ///
@@ -190,7 +191,7 @@ impl Blocking {
         Blocking::build(DriverLimits::blocking())
     }
 
-    /// A driver with its own limits: begin with those of [`DriverLimits::blocking`], as
+    /// A driver with its own limits. Begin with those of [`DriverLimits::blocking`]:
     /// [`DriverLimits::default`] allows 10,000 connections, and so as many threads.
     ///
     /// # Errors
@@ -213,18 +214,18 @@ impl Blocking {
     }
 
     /// Whether accepted connections are served one after another, on the thread that accepts them,
-    /// as Python's `TCPServer` does \[off\]. Outgoing connections have threads of their own.
+    /// as Python's `TCPServer` does \[off\]. Outgoing connections still have threads of their own.
     pub fn serial(&mut self, serial: bool) {
         self.hub.serial.store(serial, Ordering::Relaxed);
     }
 
-    /// The stack of each thread, in bytes \[that of the standard library: 2 MiB\]. Much less serves
-    /// where no callback needs more; threads that run already keep theirs.
+    /// The stack of each thread, in bytes \[that of the standard library: 2 MiB\]. Much less is
+    /// enough where no callback needs more. Threads that run already keep their stack.
     pub fn stack_size(&mut self, bytes: usize) {
         self.hub.stack_size.store(bytes, Ordering::Relaxed);
     }
 
-    /// Listens on `addr`, as [`Control::listen`] does. Newcomers are accepted once
+    /// Listens on `addr`, as [`Control::listen`] does. Connections are accepted while
     /// [`run`](Blocking::run) runs.
     ///
     /// # Errors
@@ -269,8 +270,8 @@ impl Blocking {
         self.control().connect(addr, protocol)
     }
 
-    /// The driver, for connects with limits, timers, counters and shutdown. What is asked for takes
-    /// effect when [`run`](Blocking::run) is called; timers count from now.
+    /// The driver outside of `run`, for connects with limits, timers, counters and shutdown.
+    /// Requests take effect when [`run`](Blocking::run) is called; timers count from now.
     ///
     /// ```
     /// use std::time::Duration;
@@ -350,18 +351,18 @@ impl Blocking {
         self.hub.metrics()
     }
 
-    /// Whether an idle driver goes on running, for handles to give it work \[off\].
+    /// Whether a driver with nothing to do goes on running and waits for handles \[off\].
     pub fn keep_running(&mut self, keep: bool) {
         lock(&self.hub.state).keep_running = keep;
     }
 
-    /// Lets SIGINT and SIGTERM shut the driver down; a second signal ends the process at once, with
-    /// the status 130 or 143. So does the first once no driver is left that it could shut down; a
-    /// driver that is started later has its own first signal.
+    /// Lets SIGINT and SIGTERM shut the driver down. A second signal ends the process at once, with
+    /// the status 130 or 143. When no driver is left to shut down, the next signal ends the process
+    /// too. A driver that starts later gets a first signal of its own.
     ///
     /// # Errors
     ///
-    /// The system did not let the signals be taken over, or gave no thread to wait for them;
+    /// The system did not let the program handle the signals, or gave no thread to wait for them;
     /// [`ErrorKind::Unsupported`] without the feature `signals`.
     pub fn stop_on_signals(&mut self) -> Result<()> {
         #[cfg(not(feature = "signals"))]
@@ -377,7 +378,7 @@ impl Blocking {
     }
 }
 
-/// What a thread does for a connection.
+/// Runs a thread's job for a connection.
 fn perform(hub: &Arc<Hub>, desk: &mut Desk, job: Job) {
     match &job {
         Job::Serve(cell) => reader::serve(hub, desk, cell),
@@ -388,7 +389,7 @@ fn perform(hub: &Arc<Hub>, desk: &mut Desk, job: Job) {
 
 impl Drop for Blocking {
     fn drop(&mut self) {
-        // Handles keep the hub, and must not keep its ports.
+        // Handles keep the hub alive, which must not keep its ports.
         self.hub.stop_all_listening();
         self.hub.end();
         let Outside { acceptors, connects, adopted } = mem::take(&mut *lock(&self.outside));

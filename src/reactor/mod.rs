@@ -1,6 +1,6 @@
 //! The asynchronous driver: one thread, readiness, very many connections, on mio.
 //!
-//! [`serve`] is a whole server in a line; [`Reactor`] is for programs that need more.
+//! [`serve`] is a whole server in one call; [`Reactor`] is for programs that need more.
 
 mod mio_system;
 
@@ -28,9 +28,9 @@ use crate::reason::CloseReason;
 
 use mio_system::MioSystem;
 
-/// Serves `factory`'s protocols on `addr` until Ctrl-C or SIGTERM (feature `signals`), which drain:
-/// newcomers are refused and every connection is told [`stopping`](Protocol::stopping). A second
-/// signal ends the process at once.
+/// Serves `factory`'s protocols on `addr` until Ctrl-C or SIGTERM (feature `signals`). The first
+/// signal drains: the listener closes and [`stopping`](Protocol::stopping) runs on every
+/// connection. A second signal ends the process at once.
 ///
 /// ```no_run
 /// # use lariat::{Context, Input, Outcome, Protocol};
@@ -66,17 +66,17 @@ pub fn serve<P: Protocol + 'static>(
     Ok(())
 }
 
-/// Connects to `addr`, runs `protocol` to its end and gives it back: a client in a line.
+/// Connects to `addr`, runs `protocol` to its end and gives it back: a whole client in one call.
 ///
-/// A failed connect is `Ok` as well, with its reason. The protocol is None after a panic, or when
-/// another has [replaced](crate::Context::replace) it. Of the addresses that a name stands for, the
-/// first that answers is taken. Whatever else the protocol began, other connections for instance,
-/// ends before this returns.
+/// A failed connect is `Ok` too, with its reason. The protocol is None after a panic, or when
+/// another has [replaced](crate::Context::replace) it. Of the addresses of a name, the first that
+/// answers is used. The call also waits for the end of everything that the protocol began, such as
+/// other connections.
 ///
 /// ```
 /// use lariat::{CloseKind, Context, Input, Outcome, Protocol};
 ///
-/// /// Says a word and keeps what is answered.
+/// /// Sends a word and keeps the answer.
 /// #[derive(Default)]
 /// struct Asking {
 ///     answer: Vec<u8>,
@@ -117,7 +117,7 @@ pub fn connect<P: Protocol + 'static>(
     connect_with(addr, ConnectOptions::default(), protocol)
 }
 
-/// Connects like [`connect`], with options: the time for a connect to succeed above all.
+/// Connects like [`connect`], with options, such as the time that a connect may take.
 ///
 /// # Errors
 ///
@@ -138,12 +138,12 @@ pub fn connect_with<P: Protocol + 'static>(
     })
 }
 
-/// The driver ended before the connection did, which a shutdown prevents.
+/// The driver ended before the connection did; a shutdown prevents that.
 fn unfinished(addr: Endpoint) -> Error {
     Error::new(ErrorKind::Stopped, Op::Connect).with_addr(addr)
 }
 
-/// The readiness driver. Everything it calls runs on the thread that calls [`run`](Reactor::run) or
+/// The readiness driver. All callbacks run on the thread that calls [`run`](Reactor::run) or
 /// [`turn`](Reactor::turn).
 ///
 /// Dropping it closes all sockets at once, without `closed`.
@@ -157,7 +157,7 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// The system gave no poll or no descriptor for it.
+    /// The system gave it no poll or no descriptor.
     pub fn new() -> Result<Reactor> {
         Reactor::with_limits(DriverLimits::default())
     }
@@ -166,8 +166,7 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`], or the system gave no poll or
-    /// no descriptor for it.
+    /// [`ErrorKind::InvalidLimits`], or the system gave it no poll or no descriptor.
     pub fn with_limits(limits: DriverLimits) -> Result<Reactor> {
         limits.validate()?;
         let started = |error| Error::from_io(Op::Start, error);
@@ -184,9 +183,9 @@ impl Reactor {
         Ok(Reactor { inner, buffer: read_buffer() })
     }
 
-    /// Listens on `addr` (all addresses that it stands for; port 0 takes a free one). `factory`
-    /// makes a protocol for each newcomer; None refuses it. A factory that panics refuses it as
-    /// well.
+    /// Listens on `addr`: on all addresses that it stands for; port 0 picks a free port. `factory`
+    /// makes a protocol for each incoming connection. If it returns None or panics, the connection
+    /// is refused.
     ///
     /// ```
     /// # use lariat::{Context, Input, Outcome, Protocol};
@@ -229,12 +228,12 @@ impl Reactor {
         self.inner.listen(&addr.into_address(), options, boxed(factory))
     }
 
-    /// Serves a socket that is listening already, one inherited from a supervisor for instance; see
+    /// Serves a socket that is listening already, for instance one inherited from a supervisor; see
     /// [`Control::adopt_listener`].
     ///
     /// # Errors
     ///
-    /// As [`Control::adopt_listener`], and the socket cannot be watched.
+    /// As [`Control::adopt_listener`], or the system cannot watch the socket.
     pub fn adopt_listener<P: Protocol + 'static>(
         &mut self,
         listener: TcpListener,
@@ -249,9 +248,9 @@ impl Reactor {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
-    /// Connects to `addr`. The id is valid at once: writes to it queue until it opens. A failure is
-    /// told to `protocol` by [`closed`](Protocol::closed) alone. Of several addresses the first is
-    /// taken; a name is not looked up, as for [`Control::connect`](crate::Control::connect).
+    /// Connects to `addr`. The id is valid at once: writes to it queue until it opens. After a
+    /// failure `protocol` gets [`closed`](Protocol::closed) alone. Of several addresses the first
+    /// is used. A name is not looked up, as [`Control::connect`](crate::Control::connect) says.
     pub fn connect(
         &mut self,
         addr: impl IntoAddress,
@@ -273,9 +272,9 @@ impl Reactor {
         result.map_err(|error| Error::from_io(Op::Poll, error))
     }
 
-    /// One turn: waits for events, at most for `timeout` (None: as long as nothing happens), and
-    /// handles them. With [`next_deadline`](Reactor::next_deadline) and [`AsFd`], this puts the
-    /// reactor into another loop.
+    /// Runs one turn: waits for events, at most for `timeout` (None: until something happens), and
+    /// handles them. [`next_deadline`](Reactor::next_deadline) and [`AsFd`] complete what another
+    /// event loop needs to drive the reactor.
     ///
     /// # Errors
     ///
@@ -293,7 +292,7 @@ impl Reactor {
         self.inner.is_over()
     }
 
-    /// When the next turn is due, even if the descriptor does not become readable before. None:
+    /// When the next turn is due, even if the descriptor has not become readable by then. None:
     /// never.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.inner.next_deadline()
@@ -309,25 +308,24 @@ impl Reactor {
         self.inner.metrics()
     }
 
-    /// What a closure on the driver may do, from outside of callbacks: timers of the reactor's own
-    /// above all. What is wished for takes effect in the next turn.
+    /// The driver outside of `run`, mainly for its timers. Requests take effect in the next turn.
     pub fn control(&mut self) -> Control<'_> {
         Control::new(&mut self.inner.shared)
     }
 
-    /// Whether an idle reactor goes on running, for handles to give it work \[off\].
+    /// Whether a reactor with nothing to do goes on running and waits for handles \[off\].
     pub fn keep_running(&mut self, keep: bool) {
         self.inner.keep_running = keep;
     }
 
-    /// Lets SIGINT and SIGTERM shut the reactor down; a second signal ends the process at once,
-    /// with the status 130 or 143. So does the first once no driver is left that it could shut
-    /// down; a driver that is started later has its own first signal.
+    /// Lets SIGINT and SIGTERM shut the reactor down. A second signal ends the process at once,
+    /// with the status 130 or 143. When no driver is left to shut down, the next signal ends the
+    /// process too. A driver that starts later gets a first signal of its own.
     ///
     /// # Errors
     ///
-    /// The system did not let the signals be taken over; [`ErrorKind::Unsupported`] without the
-    /// feature `signals`.
+    /// The system did not let the program handle the signals; [`ErrorKind::Unsupported`] without
+    /// the feature `signals`.
     pub fn stop_on_signals(&mut self) -> Result<()> {
         #[cfg(not(feature = "signals"))]
         return crate::driver::without_signals();
@@ -389,7 +387,7 @@ fn boxed<P: Protocol + 'static>(
     Box::new(move |incoming| Some(Box::new(factory(incoming)?) as Box<dyn Protocol>))
 }
 
-/// A seed that differs from run to run: the hasher of std has the only randomness in reach.
+/// A seed that differs from run to run: std's hasher is the only source of randomness in std.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()

@@ -11,16 +11,16 @@ use super::choices::{Streams, Tape};
 use super::shrink::{Reduced, shrink};
 use crate::limits::DriverLimits;
 
-/// Seconds for which a failure is reduced, unless `LARIAT_REDUCE` says otherwise.
+/// Seconds for reducing a failure, unless `LARIAT_REDUCE` says otherwise.
 const REDUCE_SECONDS: u64 = 5;
 /// Columns of a line of choices.
 const COLUMNS: usize = 88;
 
-/// Runs `scenario` in a fresh simulator for every seed of `seeds`. When it panics, the seed is
-/// printed with the way to repeat it alone and how each connection ended. Then the failure is
-/// reduced: the scenario runs again and again with less of what was drawn from [`Sim::choices`],
-/// and with fewer faults, for as long as it fails at the same place. The least that was found is
-/// printed with its events, so that it can be kept as a test of [`replay`], and the panic goes on.
+/// Runs `scenario` in a fresh simulator for every seed of `seeds`. When it panics, `check` prints
+/// the seed, the command that repeats it alone, and how each connection ended. Then it reduces the
+/// failure: it runs the scenario again and again with less of what was drawn from [`Sim::choices`],
+/// and with fewer faults, while the scenario still fails at the same place. It prints the smallest
+/// failure and its events as a test of [`replay`], to keep, and the panic goes on.
 ///
 /// ```text
 /// seed 54 failed at 10.0003s; to repeat it alone:
@@ -30,8 +30,9 @@ const COLUMNS: usize = 88;
 /// reduced from 63 events in 0.1 s by 40 runs to 3 events, 1 connection, 1 fault, 3 bytes
 /// ```
 ///
-/// Environment variables: `LARIAT_SEED` replaces the range by one seed, which is not reduced;
-/// `LARIAT_SEEDS` by as many from 0. `LARIAT_REDUCE` is the time for reducing \[5 seconds\].
+/// Environment variables: `LARIAT_SEED` replaces the range by one seed, which is not reduced.
+/// `LARIAT_SEEDS` replaces it by that number of seeds from 0. `LARIAT_REDUCE` is the time for
+/// reducing \[5 seconds\].
 ///
 /// # Panics
 ///
@@ -46,7 +47,7 @@ pub fn check(seeds: Range<u64>, mut scenario: impl FnMut(&mut Sim)) {
             eprintln!("    LARIAT_SEED={seed} cargo test {test}");
             eprint!("{}", listed("its connections", &sim.connection_lines()));
             drop(sim);
-            // A seed that is repeated alone is to be looked at, perhaps with output of its own.
+            // A seed that is repeated alone is run to be looked at, perhaps with output of its own.
             let seconds = number_from_env("LARIAT_REDUCE").unwrap_or(REDUCE_SECONDS);
             if number_from_env("LARIAT_SEED").is_none() && seconds > 0 && !thread::panicking() {
                 match shrink(seed..seeds.end, &mut scenario, Duration::from_secs(seconds)) {
@@ -59,8 +60,8 @@ pub fn check(seeds: Range<u64>, mut scenario: impl FnMut(&mut Sim)) {
     }
 }
 
-/// Runs `scenario` with the choices of a failure that [`check`] has reduced, as it has printed
-/// them. When it panics, what happened is printed, and the panic goes on.
+/// Runs `scenario` with the choices of a failure that [`check`] has reduced, as `check` printed
+/// them. When it panics, `replay` prints the events, and the panic goes on.
 ///
 /// ```
 /// # use lariat::{Context, Input, Outcome, Protocol};

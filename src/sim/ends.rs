@@ -1,4 +1,4 @@
-//! How the connections of a run ended, for whoever looks at a failure.
+//! How the connections of a run ended, for the report of a failure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -9,7 +9,7 @@ use crate::guard::guarded;
 use crate::id::ConnId;
 use crate::reason::CloseReason;
 
-/// Ends that are remembered; the oldest are forgotten first.
+/// The most ends that are remembered; the oldest are forgotten first.
 const KEPT: usize = 40;
 
 /// The connections that have ended, and the addresses of those that have not.
@@ -46,7 +46,7 @@ impl Ends {
     }
 }
 
-/// The error in a reason is the user's, and so is how it is displayed.
+/// The error in a reason is the user's, and so is its `Display`.
 fn sentence(reason: &CloseReason) -> String {
     guarded(|| reason.to_string()).unwrap_or_else(|panic| format!("displaying it panics: {panic}"))
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Line {
 }
 
 impl Sim {
-    /// A line for each connection: how it ended, or what it is doing.
+    /// A line for each connection: how it ended, or its state.
     pub(super) fn connection_lines(&self) -> Vec<String> {
         let ends = &self.inner.system.ends;
         let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! What may go wrong in a simulated network.
+//! Faults of a simulated network.
 
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ impl Default for Link {
     }
 }
 
-/// How often things go wrong by themselves, in thousandths of the calls or events concerned. The
-/// seed decides which; the default is never.
+/// How often faults happen by chance, in thousandths of the calls or events concerned. The seed
+/// decides which ones; the default is never.
 ///
 /// ```
 /// let mut sim = lariat::sim::Sim::new(7);
@@ -41,21 +41,21 @@ impl Default for Link {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Faults {
-    /// Reads that return less than there is; an event tells of the rest later.
+    /// Reads that return less than has arrived; an event announces the rest later.
     pub short_reads: u32,
-    /// Writes that take less than fits; an event tells when more is taken.
+    /// Writes that take less than fits; an event announces when more is taken.
     pub short_writes: u32,
     /// Calls that a signal interrupts.
     pub interrupts: u32,
-    /// Polls with an event for which there is no cause.
+    /// Polls with an event that has no cause.
     pub spurious: u32,
     /// Events and segments that come late, by up to 20 ms.
     pub delays: u32,
     /// Segments that the network cuts in two.
     pub cuts: u32,
-    /// Segments with a reset behind them.
+    /// Segments followed by a reset.
     pub resets: u32,
-    /// Connections whose peer vanishes without a word.
+    /// Connections whose peer vanishes without FIN or reset.
     pub vanishes: u32,
     /// Accepts that fail, half of them for lack of descriptors.
     pub accept_errors: u32,
@@ -73,7 +73,7 @@ impl Faults {
         Faults::default()
     }
 
-    /// How often this kind goes wrong.
+    /// How often this kind happens.
     pub(super) fn of(&self, kind: Kind) -> u32 {
         match kind {
             Kind::Choice => 0,
@@ -92,7 +92,7 @@ impl Faults {
         }
     }
 
-    /// Everything that a peer may do and survive: bytes are cut and late, calls are short and
+    /// Everything that a connection survives: bytes are cut and late, calls are short and
     /// interrupted, events are spurious and single, the clock stalls.
     pub fn rough() -> Faults {
         Faults {

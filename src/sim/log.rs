@@ -1,16 +1,16 @@
-//! What happens in a simulated network, a line for each event.
+//! The events of a simulated network, one line each.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-/// Lines that are shown; of more, the last ones.
+/// The most lines that are shown: the last ones.
 const SHOWN: usize = 40;
 
 /// The events of a run, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     events: Vec<(u64, What)>,
-    /// A run with more events is of no interest.
+    /// A run with more events is not wanted.
     pub(super) most: Option<usize>,
 }
 
@@ -21,9 +21,9 @@ pub(super) enum What {
     Bytes(SocketAddr, SocketAddr, usize),
     Fin(SocketAddr, SocketAddr),
     Reset(SocketAddr, SocketAddr),
-    /// What the test does at its own end, or an end by itself.
+    /// What the test does at its own end, or what an end does by itself.
     Does(SocketAddr, &'static str),
-    /// A fault, and where.
+    /// A fault, and its place.
     Fault(String),
 }
 
@@ -32,7 +32,7 @@ impl Log {
         self.events.push((at, what));
     }
 
-    /// Whether more has happened than is of interest.
+    /// Whether more has happened than is wanted.
     pub(super) fn is_full(&self) -> bool {
         self.most.is_some_and(|most| self.events.len() > most)
     }
@@ -60,7 +60,7 @@ impl Log {
     }
 }
 
-/// How much has happened. What is smaller is easier to understand.
+/// How much has happened. Less is easier to understand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Counts {
     pub(super) events: usize,

@@ -1,11 +1,11 @@
-//! The deterministic driver: a virtual clock, a made-up network, faults from a seed.
+//! The deterministic driver: a virtual clock, a simulated network, faults from a seed.
 //!
-//! [`Sim`] runs the very turns of the reactor over sockets that do not exist, so that every order
-//! of events can be had, and had again: the same seed gives the same trace, byte for byte, on every
-//! machine. [`Probe`] tests one protocol alone, [`every_split`] finds the commonest bug of
-//! protocols written by hand, and [`check`] runs a scenario over many seeds: what a scenario draws
-//! from [`Sim::choices`] and all faults are reduced to the least that fails, which is printed with
-//! its events as a test of [`replay`].
+//! [`Sim`] runs the same turns as the reactor over sockets that do not exist. So every order of
+//! events can occur, and can be repeated: the same seed gives the same trace, byte for byte, on
+//! every machine. [`Probe`] tests one protocol alone. [`every_split`] finds the commonest bug of
+//! hand-written protocols. [`check`] runs a scenario over many seeds and reduces a failure: what
+//! the scenario draws from [`Sim::choices`] and all faults shrink to the least that still fails,
+//! which is printed with its events as a test of [`replay`].
 //!
 //! ```
 //! use lariat::sim::{Faults, Sim};
@@ -82,7 +82,7 @@ use real::real_now;
 use system::{Shared, SimSystem};
 use wakes::{GRACE, Watch};
 
-/// The deterministic simulator. It has the reactor's methods, and those that move time and the
+/// The deterministic simulator. It has the reactor's methods, and methods that move time and the
 /// network.
 pub struct Sim {
     seed: u64,
@@ -116,8 +116,8 @@ impl Sim {
         Sim { seed, network, inner, buffer: read_buffer(), grace: GRACE }
     }
 
-    /// Gives a simulator in which nothing has begun other limits: those of a scenario that
-    /// [`check`] runs, or that it draws itself. Handles of before reach nobody any more.
+    /// Gives other limits to a simulator that has not begun: those of a scenario that [`check`]
+    /// runs, or that the scenario draws itself. Earlier handles reach no driver any more.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Sim {
         Ok(())
     }
 
-    /// What a scenario draws from the seed: see [`Choices`].
+    /// The choices that a scenario draws from the seed: see [`Choices`].
     pub fn choices(&self) -> Choices {
         self.network.borrow().choices.clone()
     }
@@ -148,7 +148,7 @@ impl Sim {
 
     // ---- the network -------------------------------------------------------------------------
 
-    /// What goes wrong by itself from now on. Connections that vanished stay so.
+    /// The faults that happen by chance from now on. Connections that vanished stay so.
     pub fn set_faults(&mut self, faults: Faults) {
         self.network.borrow_mut().faults = faults;
     }
@@ -158,7 +158,7 @@ impl Sim {
         self.network.borrow_mut().link = link;
     }
 
-    /// Lets the `nth` call of its kind from now on (0: the next) go wrong, whatever the seed.
+    /// Lets the `nth` call of its kind from now on (0: the next) fail or fall short, on every seed.
     ///
     /// ```
     /// use lariat::sim::{Call, Fault, Sim};
@@ -170,8 +170,7 @@ impl Sim {
         self.network.borrow_mut().script(call, nth, fault);
     }
 
-    /// How many descriptors the driver may have for its connections \[unlimited\]; one more fails
-    /// with EMFILE.
+    /// The most descriptors for the driver's connections \[unlimited\]; one more fails with EMFILE.
     pub fn set_descriptors_max(&mut self, most: usize) {
         self.network.borrow_mut().descriptors_max = most;
     }
@@ -180,7 +179,7 @@ impl Sim {
     ///
     /// # Panics
     ///
-    /// `addr` is a name or no IP address: the simulator has neither.
+    /// `addr` is a name, or no IP address: the simulator has only IP addresses.
     pub fn dial(&self, addr: impl IntoAddress) -> Socket {
         match address(addr) {
             Ok(addr) => Socket::dial(&self.network, addr),
@@ -192,7 +191,7 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// The address is in use, or is a name or no IP address.
+    /// The address is in use, is a name, or is no IP address.
     pub fn acceptor(&self, addr: impl IntoAddress) -> Result<Acceptor> {
         let addr = address(addr)?;
         let addr = self
@@ -203,9 +202,9 @@ impl Sim {
         Ok(Acceptor { network: Rc::clone(&self.network), addr })
     }
 
-    /// Makes a late write, which is otherwise dropped and counted, fail the test: the turn in which
-    /// a protocol writes to its own connection after it has closed it for writing panics when it is
-    /// over \[off\].
+    /// Makes late writes fail the test \[off\]. A late write, one to a connection that the protocol
+    /// has closed for writing, is otherwise dropped and counted. With this on, the turn that
+    /// contains one panics at its end.
     ///
     /// ```should_panic
     /// # use lariat::{Context, Input, Outcome, Protocol};
@@ -235,13 +234,13 @@ impl Sim {
         Duration::from_nanos(self.network.borrow().now())
     }
 
-    /// Runs until shutdown, or until nothing is left, or until nothing can happen any more: no byte
-    /// is under way and no timer is set.
+    /// Runs until shutdown, until nothing is left, or until nothing can happen any more: no byte is
+    /// under way and no timer is set.
     ///
     /// # Errors
     ///
     /// A script made the wait for events fail; or a wake-up was lost: the driver was about to sleep
-    /// although something waits for which nothing would wake it. The sentence says what.
+    /// although something waits that nothing would wake it for. The error says what waits.
     pub fn run(&mut self) -> Result<Report> {
         self.run_until(|_| false)?;
         if self.inner.is_over() {
@@ -250,8 +249,8 @@ impl Sim {
         Ok(Report::default())
     }
 
-    /// Runs until `done`, looked at after every turn, or as [`run`](Sim::run) does. True when it
-    /// ended by `done`.
+    /// Runs until `done`, checked after every turn, or as [`run`](Sim::run) does. True when `done`
+    /// ended it.
     ///
     /// # Errors
     ///
@@ -271,7 +270,7 @@ impl Sim {
         }
     }
 
-    /// Runs for `time`, whatever happens. Virtual time moves on by exactly as much.
+    /// Runs for `time`. Virtual time moves on by exactly that much.
     ///
     /// # Errors
     ///
@@ -323,7 +322,7 @@ impl Sim {
         result.map_err(|error| Error::from_io(Op::Poll, error))
     }
 
-    /// Whether no listener and no connection is left.
+    /// Whether no listener, no connection and no timer of the driver is left.
     pub fn is_over(&self) -> bool {
         self.inner.is_over()
     }
@@ -331,12 +330,12 @@ impl Sim {
     // ---- what every driver has ---------------------------------------------------------------
 
     /// Listens on `addr`; see [`Reactor::listen`](crate::reactor::Reactor::listen). No real socket
-    /// is opened: any address will do.
+    /// is opened, so any IP address works.
     ///
     /// # Errors
     ///
-    /// The address is in use in this simulator, or is none;
-    /// [`ErrorKind::Stopped`] once the simulator has been shut down.
+    /// The address is in use in this simulator, or is no IP address; [`ErrorKind::Stopped`] once
+    /// the simulator has been shut down.
     pub fn listen<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,
@@ -376,8 +375,7 @@ impl Sim {
         self.control().connect(addr, protocol)
     }
 
-    /// What a closure on the driver may do, from outside of callbacks. What is wished for takes
-    /// effect in the next turn.
+    /// The driver outside of `run`. Requests take effect in the next turn.
     pub fn control(&mut self) -> Control<'_> {
         Control::new(&mut self.inner.shared)
     }
@@ -398,7 +396,7 @@ impl Sim {
     }
 }
 
-/// An address of the made-up network.
+/// An address of the simulated network.
 fn address(addr: impl IntoAddress) -> Result<SocketAddr> {
     let addr = addr.into_address();
     let endpoint = addr.at_once().and_then(|endpoint| endpoint.need_ip());
@@ -408,7 +406,7 @@ fn address(addr: impl IntoAddress) -> Result<SocketAddr> {
 /// A driver over the network.
 fn driver(seed: u64, limits: DriverLimits, network: &Shared) -> EventLoop<SimSystem> {
     let shown = Arc::clone(&network.borrow().shown);
-    // Instants cannot be made up; only differences of this one are ever looked at.
+    // An `Instant` cannot be constructed; only differences to this one are ever used.
     let start = real_now();
     let woken = Arc::new(AtomicBool::new(false));
     let wake = Arc::clone(&woken);

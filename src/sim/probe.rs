@@ -1,4 +1,4 @@
-//! One protocol, tested without a network or a driver in sight.
+//! One protocol, tested without a network or a visible driver.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::protocol::{Context, Outcome, Protocol};
 use crate::random::Random;
 use crate::reason::{CloseKind, CloseReason};
 
-/// Gives one protocol input and time, and shows what it answers.
+/// Gives one protocol input and time, and shows its output.
 ///
 /// ```
 /// use lariat::sim::Probe;
@@ -42,11 +42,11 @@ pub struct Probe {
 type Reason = Rc<RefCell<Option<CloseReason>>>;
 
 impl Probe {
-    /// A protocol whose connection was accepted.
+    /// Makes a probe around a protocol, as of an accepted connection. `opened` has run.
     ///
     /// # Panics
     ///
-    /// When the simulator fails, which it does not without a script.
+    /// When the simulator fails, which it does only with a script.
     pub fn new(protocol: impl Protocol + 'static) -> Probe {
         let mut sim = Sim::new(0);
         let (latency, window) = (Duration::ZERO, usize::MAX / 2);
@@ -103,13 +103,13 @@ impl Probe {
         self.settle();
     }
 
-    /// The peer closes: its socket is gone.
+    /// The peer closes its socket.
     pub fn hang_up(&mut self) {
         self.client = None;
         self.settle();
     }
 
-    /// What was sent since the last call.
+    /// The bytes sent since the last call.
     pub fn sent(&mut self) -> ByteText {
         self.client.as_ref().map(Socket::take_received).unwrap_or_default()
     }
@@ -131,10 +131,10 @@ impl Probe {
         self.settle();
     }
 
-    /// Why the connection ends, as soon as that is decided. The protocol's `closed` may be still to
-    /// come, as what is queued is sent first and the peer's end is waited for. If that takes too
-    /// long, the reason of a close in order becomes
-    /// [`TimedOut(Close)`](crate::Deadline::Close): [`advance`](Probe::advance) shows it.
+    /// Why the connection ends, from the moment that is decided. The protocol's `closed` may follow
+    /// later: queued output is sent first, and the peer's end is awaited. If that takes too long,
+    /// the reason of a close in order becomes [`TimedOut(Close)`](crate::Deadline::Close);
+    /// [`advance`](Probe::advance) shows it.
     pub fn closed(&self) -> Option<CloseReason> {
         let told = self.reason.borrow().clone();
         told.or_else(|| self.sim.inner.decided(self.id))
@@ -152,7 +152,7 @@ impl fmt::Debug for Probe {
     }
 }
 
-/// Tells the probe what it cannot see from the peer's side.
+/// Tells the probe what is not visible from the peer's side.
 struct Watched<P> {
     protocol: P,
     reason: Reason,
@@ -177,10 +177,10 @@ impl<P: Protocol> Protocol for Watched<P> {
     }
 }
 
-/// How a protocol answered one way of cutting its input.
+/// The answer of a protocol to one way of cutting its input.
 #[derive(PartialEq, Eq)]
 struct Answer {
-    /// What was sent once all input had come, and what only FIN made it send.
+    /// What was sent when all input had come, and what only FIN made it send.
     before_fin: ByteText,
     after_fin: ByteText,
     kind: Option<CloseKind>,
@@ -196,14 +196,13 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Cuts `bytes` in every way that matters and demands the same answer each time: whole, byte by
-/// byte, in two at every place, and at random places. Each answer is what a fresh protocol of
-/// `factory` sends before FIN, what it sends from there until its connection has ended, and the
-/// kind of its reason. So an answer that is held back until FIN says that no more will come is
-/// found as well.
+/// Cuts `bytes` in every way that matters and requires the same answer each time: whole, byte by
+/// byte, in two at every place, and at random places. An answer is what a fresh protocol of
+/// `factory` sends before FIN, what it sends from then until its connection has ended, and the kind
+/// of its reason. So an answer that is wrongly held back until FIN is found too.
 ///
-/// A protocol that assumes a message to arrive in one piece passes every test on loopback and fails
-/// this one.
+/// A protocol that assumes that a message arrives in one piece passes every test on loopback and
+/// fails this one.
 ///
 /// ```should_panic
 /// use lariat::{Context, Input, Outcome, Protocol};

@@ -1,4 +1,4 @@
-//! Panics that are looked at instead of shown: those of the runs by which a failure is reduced.
+//! Panics that are recorded instead of printed: those of the runs that reduce a failure.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
-/// A panic: where it was, and what it said.
+/// A panic: its place and its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) place: String,
@@ -19,10 +19,10 @@ thread_local! {
     static QUIET: RefCell<(usize, Option<Failure>)> = const { RefCell::new((0, None)) };
 }
 
-/// The hook of before, and the threads for which it is replaced.
+/// The earlier hook, and the threads for which it is replaced.
 static BEFORE: RwLock<(usize, Option<Hook>)> = RwLock::new((0, None));
 
-/// As long as it lives, panics of this thread are not shown; those of other threads are, as before.
+/// While it lives, panics of this thread are not printed; those of other threads are.
 pub(super) struct Quiet(());
 
 impl Quiet {

@@ -1,9 +1,9 @@
 //! Makes a failure small: the same failure with fewer choices and smaller ones, found by trying.
 //!
-//! The choices of the failing run are written down. Then some of them are left out or lowered, and
-//! the scenario runs with what is left; a candidate that fails at the same place, and in which less
-//! happens, takes the place of the best one. What is given out as 0 is the first of what there was
-//! to choose from, and for a fault that it does not happen.
+//! The choices of the failing run are recorded. Then some are left out or lowered, and the scenario
+//! runs with the rest. A candidate that fails at the same place, and in which less happens, becomes
+//! the best one. A choice of 0 stands for the first alternative, and for a fault that does not
+//! happen.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -20,8 +20,8 @@ use crate::limits::DriverLimits;
 const GRACE: u32 = 20;
 /// Spans of at least this length are deleted first.
 const LONG: usize = 4;
-/// Where more than so many events make a failure, other seeds may have it with less. So many of
-/// them are looked at for each number.
+/// When a failure has more than this many events, other seeds may fail with fewer: at each of these
+/// numbers, `OTHER_SEEDS` of them are tried.
 const MANY: [usize; 3] = [200, 1_000, 5_000];
 const OTHER_SEEDS: usize = 30;
 
@@ -39,7 +39,7 @@ pub(super) struct Failed {
     calls: u64,
 }
 
-/// What is smaller is better: first of all in what happens.
+/// Smaller is better: first in events.
 type Cost = (Counts, (usize, usize, u64));
 
 impl Failed {
@@ -48,12 +48,12 @@ impl Failed {
     }
 }
 
-/// The result, and what it took.
+/// The result, and its cost.
 pub(super) struct Reduced {
     pub(super) failed: Failed,
     pub(super) runs: u32,
     pub(super) took: Duration,
-    /// Events of the run as it was.
+    /// Events of the original run.
     pub(super) before: usize,
 }
 
@@ -109,7 +109,7 @@ fn run(
             calls: network.calls_made(),
         })
     });
-    // What it drops is the user's.
+    // The values dropped are the user's.
     let dropped = quiet.run(|| drop(sim));
     failed.filter(|_| dropped.is_ok())
 }
@@ -156,7 +156,7 @@ impl Search<'_> {
         }
     }
 
-    /// Where much happens, the same failure may be had with less by another seed.
+    /// When much happens, another seed may show the same failure with less.
     fn look_at_other_seeds(&mut self, seeds: Range<u64>) {
         for most in MANY {
             for seed in seeds.clone().skip(1).take(OTHER_SEEDS) {
@@ -189,7 +189,7 @@ impl Search<'_> {
         }
     }
 
-    /// Makes long spans of choices the first ones, before anything is looked at more closely.
+    /// Makes long spans of choices 0, before anything is tried in detail.
     fn zero_quarters(&mut self, name: Name) {
         for parts in [2, 4, 8] {
             for part in (0..parts).rev() {
@@ -201,7 +201,7 @@ impl Search<'_> {
         }
     }
 
-    /// The streams that are there now: what a scenario draws first, of those the longest.
+    /// The streams that exist now: first what the scenario draws, and the longest of those first.
     fn each_stream(&mut self, mut pass: impl FnMut(&mut Self, Name)) {
         let mut names = self.best.streams.names();
         names.sort_by_key(|name| {
@@ -246,7 +246,7 @@ impl Search<'_> {
         self.attempt(candidate)
     }
 
-    /// Deletes spans, long ones first and from the end, so that what follows moves up.
+    /// Deletes spans, long ones first and from the end, so that the following ones move up.
     fn delete_spans(&mut self, name: Name, shortest: usize) {
         self.truncate(name);
         let mut size = self.best.streams.get(name).len() / 2;
@@ -257,7 +257,7 @@ impl Search<'_> {
                 let mut values = self.best.streams.get(name).to_vec();
                 values.drain(start..end);
                 let deleted = self.attempt_with(name, values);
-                // Where a span of several choices begins, none of them tells.
+                // Where a span of several choices begins, none of them shows.
                 let step = if deleted || size > LONG { size } else { 1 };
                 end = end.saturating_sub(step).min(self.best.streams.get(name).len());
             }
@@ -283,7 +283,7 @@ impl Search<'_> {
         }
     }
 
-    /// Makes every choice of a span the first one, or of its halves.
+    /// Makes every choice of a span 0, or of its halves.
     fn zero_span(&mut self, name: Name, start: usize, end: usize) {
         let mut values = self.best.streams.get(name).to_vec();
         let end = end.min(values.len());

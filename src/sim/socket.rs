@@ -9,11 +9,11 @@ use super::network::Raw;
 use super::system::Shared;
 use crate::endpoint::Endpoint;
 
-/// One end of a simulated connection that the test itself holds: a client, or a server's side, that
-/// does exactly what it is told.
+/// One end of a simulated connection that the test itself holds: a client, or a server's side. It
+/// does exactly what the test calls.
 ///
-/// It sends what it is given as fast as the window allows and reads everything at once, unless it
-/// is told to stop. Time passes only while the simulator runs.
+/// It sends as fast as the window allows. It reads everything at once, until
+/// [`stop_reading`](Socket::stop_reading). Time passes only while the simulator runs.
 ///
 /// ```
 /// use lariat::sim::Sim;
@@ -52,32 +52,32 @@ impl Socket {
         self.network.borrow_mut().queue_raw(self.end, bytes);
     }
 
-    /// Sends FIN behind what is queued.
+    /// Sends FIN after what is queued.
     pub fn finish(&self) {
         self.network.borrow_mut().finish_raw(self.end);
     }
 
-    /// Resets the connection, behind what is under way.
+    /// Resets the connection, after what is under way.
     pub fn reset(&self) {
         let mut network = self.network.borrow_mut();
         network.reset_on_close(self.end);
         network.close(self.end);
     }
 
-    /// Closes the socket: FIN behind what was sent, or a reset when bytes are unread. Dropping it
+    /// Closes the socket: FIN after what was sent, or a reset when bytes are unread. Dropping it
     /// does the same.
     pub fn close(&self) {
         self.network.borrow_mut().close_raw(self.end);
     }
 
-    /// The host disappears: no FIN, no reset, no answer ever again.
+    /// The host disappears: no FIN, no reset, no answer from now on.
     pub fn vanish(&self) {
         let mut network = self.network.borrow_mut();
         network.note_deed(self.end, "vanishes");
         network.vanish(self.end);
     }
 
-    /// Reads nothing any more: the window fills up.
+    /// Stops reading: the window fills up.
     pub fn stop_reading(&self) {
         self.set_stopped(true);
     }
@@ -101,7 +101,7 @@ impl Socket {
         self.network.borrow_mut().read_raw(self.end, count);
     }
 
-    /// What was read since the last call.
+    /// The bytes read since the last call.
     pub fn take_received(&self) -> ByteText {
         let mut network = self.network.borrow_mut();
         let raw = network.endpoints[self.end].raw.as_mut();
@@ -156,7 +156,7 @@ impl Acceptor {
         self.addr.into()
     }
 
-    /// Accepts the next newcomer, if one waits.
+    /// Accepts the next waiting connection, if there is one.
     pub fn accept(&self) -> Option<Socket> {
         let mut network = self.network.borrow_mut();
         let end = network.take_newcomer(self.addr)?;

@@ -1,4 +1,4 @@
-//! The system beneath the simulator's loop: sockets of a made-up network.
+//! The system beneath the simulator's loop: sockets of a simulated network.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -44,7 +44,7 @@ pub(super) struct SimStream {
 pub(super) struct SimListener {
     network: Shared,
     addr: SocketAddr,
-    /// Until a callback closes it: from then on the address may be another's.
+    /// Until a callback closes it; then another listener may have the address.
     open: Rc<Cell<bool>>,
 }
 
@@ -210,7 +210,7 @@ impl Listener for SimListener {
 }
 
 impl SimListener {
-    /// Accepts, with so many descriptors in reserve.
+    /// Accepts, with this many descriptors in reserve.
     fn accept_with(&self, reserve: usize) -> io::Result<(SimStream, Endpoint)> {
         if !self.open.get() {
             return Err(io::ErrorKind::WouldBlock.into());

@@ -1,15 +1,15 @@
-//! Bytes that a failing test can show.
+//! Bytes that a failing test can print.
 
 use std::fmt::{self, Write};
 use std::ops::Deref;
 
 use bytes::Bytes;
 
-/// Bytes as a test looks at them: a `[u8]` whose `Debug` is text.
+/// Bytes for a test to compare and print: a `[u8]` whose `Debug` is text.
 ///
-/// What is not text is escaped, and of more than 400 bytes the first 200 and the last 100 are
-/// shown, with the length; `{:#?}` shows all of them. Compares with slices, arrays, vectors and
-/// strings, from both sides.
+/// Bytes that are not text are escaped. Of more than 400 bytes the first 200 and the last 100 are
+/// shown, with the length; `{:#?}` shows all. It compares with slices, arrays, vectors and strings,
+/// from both sides.
 ///
 /// ```
 /// use lariat::sim::ByteText;
@@ -24,7 +24,7 @@ use bytes::Bytes;
 pub struct ByteText(Vec<u8>);
 
 impl ByteText {
-    /// Bytes that are shown whole.
+    /// The most bytes that are shown whole.
     const WHOLE: usize = 400;
     const FIRST: usize = 200;
     const LAST: usize = 100;
@@ -122,7 +122,7 @@ impl<'a> IntoIterator for &'a ByteText {
     }
 }
 
-/// Comparisons from both sides with whatever is or holds bytes.
+/// Comparisons from both sides with every type that holds bytes.
 macro_rules! compares {
     ($([$($length:tt)*] $other:ty),* $(,)?) => { $(
         impl<$($length)*> PartialEq<$other> for ByteText {
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(shown(b"it's \"so\"\t\\"), r#""it's \"so\"\t\\""#);
         assert_eq!(shown("gr\u{fc}n \u{200b}".as_bytes()), "\"gr\u{fc}n \\u{200b}\"");
         assert_eq!(shown(b"\x00\x1f\x7f\x80\xff"), r#""\x00\x1F\x7F\x80\xFF""#);
-        // A character that is cut off is no character.
+        // An incomplete character is not text.
         assert_eq!(shown(b"a\xC3"), r#""a\xC3""#);
     }
 

@@ -1,4 +1,4 @@
-//! What happened to protocols, as text that can be compared.
+//! The callbacks of protocols, as text that can be compared.
 
 use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,9 +11,8 @@ use crate::timer::Timer;
 
 /// Records the callbacks of protocols that it [wraps](Trace::wrap), on any driver.
 ///
-/// Per connection, adjacent `data` merge to the number of consumed bytes and their hash, so that a
-/// trace does not depend on how the bytes were cut. The order between connections is that of the
-/// driver.
+/// Adjacent `data` of a connection merge to the number of consumed bytes and their hash, so that a
+/// trace does not depend on how the bytes were cut. The order between connections is the driver's.
 ///
 /// ```
 /// use lariat::sim::{Sim, Trace};
@@ -68,7 +67,7 @@ impl Trace {
         Traced { protocol, who: who.to_owned(), trace: self.clone() }
     }
 
-    /// What happened to `who`, a line per callback, without times.
+    /// The callbacks of `who`, one line each, without times.
     pub fn of(&self, who: &str) -> Vec<String> {
         self.lock()
             .iter()
@@ -77,7 +76,7 @@ impl Trace {
             .collect()
     }
 
-    /// Everything, a line per callback with who and when, in the order it happened.
+    /// All callbacks, one line each with who and when, in order.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for line in self.lock().iter() {
@@ -157,7 +156,7 @@ impl<P: Protocol> Protocol for Traced<P> {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         let before = input.to_vec();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.protocol.data(cx, input)));
-        // What was consumed before a panic was consumed.
+        // Bytes consumed before a panic count as consumed.
         self.trace.data(cx, &self.who, &before[..before.len() - input.len()]);
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }

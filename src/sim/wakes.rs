@@ -1,4 +1,5 @@
-//! Lost wake-ups: where a real loop would sleep for ever, or too long, this one ends with an error.
+//! Lost wake-ups: where a real loop would sleep for ever, or too long, the simulator returns an
+//! error.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -10,23 +11,23 @@ use super::system::SimSystem;
 use crate::error::{Error, ErrorKind, Op, Result};
 
 const MILLISECOND: u64 = 1_000_000;
-/// A thread that has posted wakes the loop right after: it has so many milliseconds to get there.
+/// A thread that has posted wakes the loop next: it has this many milliseconds to do so.
 pub(super) const GRACE: u32 = 2000;
 
-/// What a wait may not leave behind.
+/// What may not be waiting while the loop sleeps.
 #[derive(Default)]
 pub(super) struct Watch {
     /// What waits, so that the loop may not sleep at all.
     forgotten: Option<String>,
     /// The next timer: the loop may not sleep past it.
     timer: Option<u64>,
-    /// What a wait has left behind.
+    /// What was waiting while the loop slept.
     lost: Option<String>,
 }
 
 impl SimSystem {
-    /// Fails when the loop, which nobody has woken, is about to sleep until `until` (None: for as
-    /// long as nothing happens) although something waits.
+    /// Fails when the loop, which no thread has woken, is about to sleep until `until` (None: until
+    /// something happens) although something waits.
     pub(super) fn judge_wait(&mut self, until: Option<u64>) -> io::Result<()> {
         let now = self.network.borrow().now();
         if until.is_some_and(|until| until <= now) {
@@ -38,8 +39,7 @@ impl SimSystem {
 
     fn overslept(&self, now: u64, until: Option<u64>) -> Option<String> {
         let timer = self.watch.timer?;
-        // Waits are rounded up, and counted from a tick that lags. A clock that stands still knows
-        // no better.
+        // Waits are rounded up, and counted from a tick that lags. A stalled clock knows no better.
         let latest = timer.max(now).saturating_add(2 * MILLISECOND);
         let late = until.is_none_or(|until| until > latest);
         let stalled = self.shown.load(Ordering::Relaxed) != now;
@@ -57,7 +57,7 @@ impl SimSystem {
 }
 
 impl Sim {
-    /// Notes what the wait of the coming turn may not leave behind.
+    /// Notes what may not be waiting during the coming turn's sleep.
     pub(super) fn watch_wait(&mut self) -> Result<()> {
         self.inner.settle_outside();
         self.judge_mail()?;
@@ -68,7 +68,7 @@ impl Sim {
         Ok(())
     }
 
-    /// What the wait of the turn has left behind.
+    /// What was waiting while the turn slept.
     pub(super) fn lost_in_turn(&mut self) -> Option<Error> {
         self.inner.system.watch.lost.take().map(lost)
     }
@@ -79,7 +79,7 @@ impl Sim {
         self.inner.forgotten(true).map_or(Ok(()), |what| Err(lost(what)))
     }
 
-    /// Fails when the mailbox holds something and nobody has woken the loop.
+    /// Fails when the mailbox holds something and no thread has woken the loop.
     pub(super) fn judge_mail(&self) -> Result<()> {
         let woken = || self.inner.system.woken.load(Ordering::Acquire);
         for _ in 0..self.grace {

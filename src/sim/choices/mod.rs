@@ -1,4 +1,4 @@
-//! Chance in a scenario: every choice of a run is drawn here, can be written down, and had again.
+//! Chance in a scenario: every choice of a run is drawn here, can be recorded, and repeated.
 
 mod streams;
 mod tape;
@@ -12,13 +12,13 @@ use std::rc::Rc;
 pub(super) use streams::{Kind, Name, Owner, Streams};
 pub(super) use tape::{Source, Tape};
 
-/// A stream of choices that the seed makes. What a scenario of [`check`](crate::sim::check) draws
-/// from it is reduced when it fails: choices are left out, and others become 0, which is the first
-/// of what is there to choose from. So the first is to be the one with the least in it, and what is
-/// repeated is to ask each time whether there is one more.
+/// A stream of choices that the seed makes. When a scenario of [`check`](crate::sim::check) fails,
+/// the choices that it drew are reduced: some are left out, others become 0, which is the first
+/// alternative. So let the first alternative be the smallest, and decide repetition by asking each
+/// time whether there is one more.
 ///
-/// Clones draw from the same stream. A [`fork`](Choices::fork) has one of its own, so that what it
-/// draws does not change what others draw: one for each client, one for each protocol.
+/// Clones draw from the same stream. A [`fork`](Choices::fork) has a stream of its own, so that its
+/// draws do not change what others draw: use one for each client and one for each protocol.
 ///
 /// ```
 /// lariat::sim::check(0..20, |sim| {
@@ -51,7 +51,7 @@ impl Choices {
             .draw(self.owner, Kind::Choice, index, most, |random| random.below(bound))
     }
 
-    /// A number of `range`, whose start is the least; the start when it is empty.
+    /// A number of `range`, whose start is the smallest; the start when the range is empty.
     pub fn within(&self, range: Range<usize>) -> usize {
         range.start + self.below(range.len() as u64) as usize
     }
@@ -69,19 +69,19 @@ impl Choices {
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// When `from` is empty.
     pub fn pick<T: Clone>(&self, from: &[T]) -> T {
         assert!(!from.is_empty(), "there is nothing to pick from");
         from[self.below(from.len() as u64) as usize].clone()
     }
 
-    /// A stream of its own.
+    /// A new stream.
     pub fn fork(&self) -> Choices {
         let owner = Owner::Fork(self.new_key());
         Choices { tape: Rc::clone(&self.tape), owner, drawn: Rc::default() }
     }
 
-    /// A key for streams of their own; it is itself a choice, so that a stream goes with the place
+    /// A key for new streams. The key is itself a choice, so that a stream goes with the place
     /// where it was made.
     pub(super) fn new_key(&self) -> u32 {
         let index = self.next();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// What is chosen. Each kind has streams of its own, so that leaving one choice out moves no other
+/// What is chosen. Each kind has streams of its own, so that leaving one choice out shifts no other
 /// kind's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::sim) enum Kind {
@@ -58,15 +58,15 @@ impl Kind {
     }
 }
 
-/// Whose choices they are.
+/// The owner of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::sim) enum Owner {
-    /// Nobody's: all of them are 0. It comes of a key that was left out.
+    /// No owner: all choices are 0. It results from a key that was left out.
     Nobody,
     Scenario,
-    /// The network as a whole: polls, accepts, and the keys of what the driver connects.
+    /// The network as a whole: polls, accepts, and the keys of the driver's connects.
     Network,
-    /// A fork of the scenario's, by its key.
+    /// A fork of the scenario, by its key.
     Fork(u32),
     /// The end of a connection that has begun to connect, by the key of the connection.
     Connecting(u32),
@@ -96,7 +96,7 @@ impl Streams {
         self.0.get(&name).map_or(&[], Vec::as_slice)
     }
 
-    /// Puts a stream into the place of another.
+    /// Puts a stream in the place of another.
     pub(in crate::sim) fn put(&mut self, name: Name, mut values: Vec<u64>) {
         values.truncate(values.iter().rposition(|value| *value != 0).map_or(0, |last| last + 1));
         if values.is_empty() {
@@ -106,7 +106,7 @@ impl Streams {
         }
     }
 
-    /// Writes down one choice; those before it that were not are 0.
+    /// Records one choice; earlier ones that were not recorded are 0.
     pub(super) fn set(&mut self, name: Name, index: usize, value: u64) {
         if value != 0 {
             let values = self.0.entry(name).or_default();
@@ -125,13 +125,13 @@ impl Streams {
         self.0.iter().map(|(name, values)| (*name, values.as_slice()))
     }
 
-    /// Without the streams that `goes` names.
+    /// Without the streams for which `goes` is true.
     pub(in crate::sim) fn without(&self, goes: impl Fn(Name) -> bool) -> Streams {
         let stays = self.0.iter().filter(|(name, _)| !goes(**name));
         Streams(stays.map(|(name, values)| (*name, values.clone())).collect())
     }
 
-    /// Choices, the sum of their lengths, and their sum: what is smaller is simpler.
+    /// The number of choices that are not 0, of all choices, and their sum: smaller is simpler.
     pub(in crate::sim) fn size(&self) -> (usize, usize, u64) {
         let values = || self.0.values().flatten().filter(|value| **value != 0);
         let sum = values().fold(0u64, |sum, value| sum.saturating_add(*value));

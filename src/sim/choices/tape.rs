@@ -1,24 +1,24 @@
-//! Drawing: from the seed, or from what was written down.
+//! Drawing choices: from the seed, or from a record.
 
 use std::collections::BTreeSet;
 
 use super::streams::{Kind, Name, Owner, Streams};
 use crate::random::Random;
 
-/// What all choices of a run are drawn from.
+/// The source of all choices of a run.
 #[derive(Debug)]
 pub(in crate::sim) struct Tape {
     seed: u64,
-    /// Choices that take the place of the seed's.
+    /// Choices that replace the seed's.
     given: Option<Streams>,
-    /// What has been drawn, where it is written down.
+    /// The record of what has been drawn, if there is one.
     drawn: Option<Streams>,
-    /// Keys given out, and where they stand.
+    /// Keys given out, and where they are.
     keys: u32,
     keys_at: BTreeSet<(Name, usize)>,
 }
 
-/// Where faults are drawn one after another: a stream of each kind.
+/// A source of faults drawn one after another: a stream of each kind.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Source {
     owner: Owner,
@@ -45,12 +45,12 @@ impl Tape {
         Tape { seed, given: None, drawn: None, keys: 0, keys_at: BTreeSet::new() }
     }
 
-    /// The choices of `seed`, which are written down.
+    /// The choices of `seed`, recorded.
     pub(in crate::sim) fn recording(seed: u64) -> Tape {
         Tape { drawn: Some(Streams::default()), ..Tape::new(seed) }
     }
 
-    /// The given choices, and zeros where there is none; what is drawn is written down.
+    /// The given choices, and 0 where there is none; what is drawn is recorded.
     pub(in crate::sim) fn replaying(seed: u64, given: Streams) -> Tape {
         Tape { given: Some(given), ..Tape::recording(seed) }
     }
@@ -59,12 +59,12 @@ impl Tape {
         self.seed
     }
 
-    /// Whether the run is written down.
+    /// Whether the run is recorded.
     pub(in crate::sim) fn records(&self) -> bool {
         self.drawn.is_some()
     }
 
-    /// What was drawn. Only what mattered is there, of what was given.
+    /// What was drawn. Of the given choices it has only those that were used.
     pub(in crate::sim) fn drawn(&self) -> Streams {
         self.drawn.clone().unwrap_or_default()
     }
@@ -95,7 +95,7 @@ impl Tape {
         value
     }
 
-    /// A key that no other stream has; 0, the key of nobody, where none is given.
+    /// A key that no other stream has; 0, the key of no owner, where none is given.
     pub(super) fn draw_key(&mut self, owner: Owner, kind: Kind, index: usize) -> u32 {
         self.keys += 1;
         let next = u64::from(self.keys);

@@ -1,8 +1,8 @@
 //! The choices of a run as text, for a test to keep.
 //!
 //! The seed, then each stream as `owner.kind=values`: `s` is the scenario, `n` the network, `3` a
-//! fork of the scenario, `c3` and `a3` the two ends of a connection. So many zeros in a row are
-//! `z4`.
+//! fork of the scenario, `c3` and `a3` the two ends of a connection. `z4` stands for four zeros in
+//! a row.
 
 use std::fmt::Write;
 
@@ -30,7 +30,7 @@ impl Streams {
         text
     }
 
-    /// The seed and the streams of a text; an error names the word that is none.
+    /// Parses a text into the seed and the streams; an error names the word that is invalid.
     pub(in crate::sim) fn read(text: &str) -> Result<(u64, Streams), String> {
         let mut words = text.split_whitespace();
         let first = words.next().unwrap_or_default();
@@ -73,7 +73,7 @@ fn read_stream(word: &str) -> Option<(Name, Vec<u64>)> {
     let mut read: Vec<u64> = Vec::new();
     for value in values.split(',') {
         match value.strip_prefix('z') {
-            // More than any run draws is a slip of the pen.
+            // More than any run draws is a typing error.
             Some(zeros) => {
                 let zeros = zeros.parse::<usize>().ok().filter(|zeros| *zeros <= 1 << 20)?;
                 read.resize(read.len() + zeros, 0);

@@ -1,4 +1,4 @@
-//! What a driver's sockets can do, and what then goes wrong.
+//! The calls of a driver's sockets, and their faults.
 
 use std::io;
 
@@ -13,7 +13,7 @@ impl Network {
     pub(in crate::sim) fn register(&mut self, end: usize, token: ConnId) -> io::Result<()> {
         self.fault(Call::Register, Some(end))?;
         self.endpoints[end].token = Some(token);
-        // As the kernel does: what is ready at the registration is told.
+        // As the kernel does: an event reports what is ready at the registration.
         let endpoint = &self.endpoints[end];
         let mut flags = Flags::NONE;
         if endpoint.progress == Progress::Open {
@@ -76,7 +76,7 @@ impl Network {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Space has become free at `end`: whoever writes to it goes on.
+    /// Space has become free at `end`: its writer goes on.
     pub(super) fn open_window(&mut self, end: usize) {
         let Some(other) = self.endpoints[end].other else { return };
         if self.endpoints[other].write_blocked {
@@ -115,7 +115,7 @@ impl Network {
         if count < wanted {
             self.endpoints[end].write_blocked = true;
             if self.window(end) > count {
-                // Nobody will read to make room: the network has some by itself, a little later.
+                // No reader will make room: the network makes some by itself, a little later.
                 let at = self.now + 1 + self.delay(Some(end));
                 self.events.arm(at, Event::Ready(end, Flags::WRITABLE));
             }

@@ -1,4 +1,4 @@
-//! What goes wrong by itself: drawn from the choices of the run, and written into its log.
+//! Faults by chance: drawn from the choices of the run, and noted in its log.
 
 use std::io;
 
@@ -7,12 +7,12 @@ use crate::sim::choices::Kind;
 use crate::sim::faults::{Call, Fault};
 use crate::sim::log::What;
 
-/// A delay is shorter than this.
+/// The upper bound of a delay.
 const DELAY: u64 = 20 * MILLISECOND;
 
 impl Network {
-    /// What the script and chance have for this call: an error, or a bound on its bytes. `end` is
-    /// whose call it is, where it is somebody's.
+    /// The fault of this call, by the script or by chance: an error, or a bound on its bytes. `end`
+    /// is the end that makes the call, if one does.
     pub(super) fn fault(
         &mut self,
         call: Call,
@@ -33,8 +33,8 @@ impl Network {
         Ok(None)
     }
 
-    /// A run with other choices than those of its seed may have no end, or be of no interest. It is
-    /// left here and nowhere else: a call is never made while something is dropped.
+    /// A run with other choices than its seed's may have no end, or not be wanted. The run is
+    /// abandoned here and nowhere else, because no call is made while something is dropped.
     fn spend_call(&mut self) {
         assert!(self.log.as_ref().is_none_or(|log| !log.is_full()), "too much happens in this run");
         if let Some(left) = &mut self.calls_left {
@@ -48,7 +48,7 @@ impl Network {
         self.calls.iter().sum()
     }
 
-    /// Whether a fault happens, at an end or to the network as a whole, and in which of so many
+    /// Whether a fault happens, at an end or to the network as a whole, and in which of `ways`
     /// ways.
     pub(super) fn roll(&mut self, end: Option<usize>, kind: Kind, ways: u64) -> Option<u64> {
         let of_thousand = self.faults.of(kind);
@@ -84,7 +84,7 @@ impl Network {
         }
     }
 
-    /// Where the log is kept, what the test does at its own end.
+    /// Notes what the test does at its own end, where a log is kept.
     pub(in crate::sim) fn note_deed(&mut self, end: usize, what: &'static str) {
         if self.log.is_some() {
             let local = self.endpoints[end].local;

@@ -1,4 +1,4 @@
-//! The made-up network: endpoints, what is under way between them, and the order of events.
+//! The simulated network: endpoints, what is under way between them, and the order of events.
 
 mod calls;
 mod chance;
@@ -22,11 +22,12 @@ use crate::id::ConnId;
 use crate::timer::Timers;
 
 const MILLISECOND: u64 = 1_000_000;
-/// Polls in a row that find time where it was, before it moves on by itself; and by how much then.
+/// Polls in a row that find time unchanged before it moves on by itself, and by how much it then
+/// does.
 const STANDSTILL: u32 = 100;
 const STEP: u64 = 1000;
 
-/// What happens at a time.
+/// An event at a time.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// The next segment on its way to this endpoint arrives.
@@ -35,7 +36,7 @@ enum Event {
     Handshake(usize),
     /// This endpoint becomes ready.
     Ready(usize, Flags),
-    /// A newcomer is told to the listener with this number.
+    /// A connection reaches the listener with this number.
     Newcomer(u32),
 }
 
@@ -51,7 +52,7 @@ pub(super) struct Listening {
     number: Option<u32>,
     backlog_max: usize,
     backlog: VecDeque<usize>,
-    /// Held by the test: newcomers are not told to the driver.
+    /// Held by the test: the driver does not see its connections.
     raw: bool,
 }
 
@@ -88,12 +89,12 @@ pub(super) struct Endpoint {
     counted: bool,
     /// The host is gone: nothing arrives, nothing leaves.
     vanished: bool,
-    /// Where its faults are drawn from.
+    /// The source of its faults.
     source: Source,
     pub(super) raw: Option<Raw>,
 }
 
-/// What the test does with its own end.
+/// State of an end that the test holds.
 #[derive(Default)]
 pub(super) struct Raw {
     pub(super) received: Vec<u8>,
@@ -116,9 +117,9 @@ pub(super) struct Network {
     /// Where the scenario and what the test dials draw from.
     pub(super) choices: Choices,
     source: Source,
-    /// What happens, where somebody is going to look.
+    /// The log of events, if it is going to be read.
     pub(super) log: Option<Log>,
-    /// Calls that are left to a run that may have no end.
+    /// Calls left to a run that may have no end.
     pub(super) calls_left: Option<u64>,
     pub(super) faults: Faults,
     pub(super) link: Link,
@@ -210,11 +211,10 @@ impl Network {
         }
     }
 
-    /// The accept of a driver, with everything that can go wrong, and with so many descriptors in
-    /// reserve.
+    /// The accept of a driver, with its faults, and with this many descriptors in reserve.
     pub(super) fn accept(&mut self, addr: SocketAddr, reserve: usize) -> io::Result<usize> {
         self.fault(Call::Accept, None)?;
-        // As Linux does: the descriptor is looked for before the newcomer.
+        // As on Linux: the descriptor is looked for before the connection.
         if self.descriptors >= self.descriptors_max.saturating_add(reserve) {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
@@ -230,7 +230,7 @@ impl Network {
                 return Err(io::Error::from_raw_os_error(lacking[way]));
             }
             if let Some(end) = self.take_newcomer(addr) {
-                // The newcomer itself has failed: it is gone from the queue.
+                // The connection itself has failed: it is gone from the queue.
                 self.endpoints[end].reset_on_close = true;
                 self.close(end);
             }
@@ -280,7 +280,7 @@ impl Network {
     }
 
     /// Begins a connect, for the driver or for a test's own end. A local address is taken as it is
-    /// given; another may have it already.
+    /// given; another end may have it already.
     pub(super) fn start_connect(
         &mut self,
         remote: SocketAddr,
@@ -406,7 +406,7 @@ impl Network {
         if self.edges.is_empty() { self.events.next() } else { Some(self.now) }
     }
 
-    /// Waits for events: moves time to the next one, at most to `until`, and hands over what waits.
+    /// Waits for events: moves time to the next one, at most to `until`, and returns the events.
     pub(super) fn poll(&mut self, until: Option<u64>) -> io::Result<Vec<Edge>> {
         if let Err(error) = self.fault(Call::Poll, None) {
             if error.kind() != io::ErrorKind::Interrupted {
@@ -415,8 +415,8 @@ impl Network {
             return Ok(Vec::new());
         }
         if self.standing >= STANDSTILL {
-            // Turns that never wait take time all the same: a timer set again at zero must not keep
-            // the rest of the world from going on.
+            // Turns that never wait take time too: a timer that is set again at zero must not keep
+            // the rest of the network from going on.
             self.now += STEP;
             self.run_events();
         }

@@ -1,4 +1,4 @@
-//! The test's own ends: they do what they are told, and read at once unless told otherwise.
+//! The test's own ends: they do what the test calls, and read at once unless it has stopped them.
 
 use super::{Network, Progress, Raw};
 
@@ -17,7 +17,8 @@ impl Network {
         self.send_raw(end);
     }
 
-    /// Closes behind everything that was queued. Without that a connect under way is given up.
+    /// Closes after everything that was queued. With nothing queued, a connect under way is
+    /// abandoned.
     pub(in crate::sim) fn close_raw(&mut self, end: usize) {
         let connecting = self.endpoints[end].progress == Progress::Connecting;
         match &mut self.endpoints[end].raw {
@@ -34,14 +35,14 @@ impl Network {
         self.endpoints[end].fin_arrived
     }
 
-    /// Turns a newcomer at a listener of the test's into an end of the test's.
+    /// Turns a connection at a listener of the test into an end of the test.
     pub(in crate::sim) fn adopt_raw(&mut self, end: usize) {
         self.uncount(end);
         self.endpoints[end].raw = Some(Raw::default());
         self.receive_raw(end);
     }
 
-    /// Sends what the test has queued, as far as the window goes.
+    /// Sends what the test has queued, as far as the window allows.
     pub(super) fn send_raw(&mut self, end: usize) {
         if self.endpoints[end].progress != Progress::Open || self.endpoints[end].fin_sent {
             return;
@@ -60,7 +61,7 @@ impl Network {
         }
     }
 
-    /// The test reads at once what arrives, unless it has stopped.
+    /// Reads what arrives at once, unless the test has stopped reading.
     pub(in crate::sim) fn receive_raw(&mut self, end: usize) {
         let endpoint = &mut self.endpoints[end];
         let Some(raw) = &mut endpoint.raw else { return };
@@ -70,7 +71,7 @@ impl Network {
         }
     }
 
-    /// The test reads at most `count` bytes although it has stopped.
+    /// Reads at most `count` bytes although the test has stopped reading.
     pub(in crate::sim) fn read_raw(&mut self, end: usize, count: usize) {
         let endpoint = &mut self.endpoints[end];
         let Some(raw) = &mut endpoint.raw else { return };

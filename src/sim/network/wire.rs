@@ -1,4 +1,4 @@
-//! What is under way between two ends, and what its arrival does.
+//! What is under way between two ends, and the effect of its arrival.
 
 use super::{Edge, Event, Network, Segment};
 use crate::clock::nanos;
