@@ -58,8 +58,8 @@ pub use writer::Writer;
 /// }
 /// ```
 ///
-/// An `Err` closes the connection in order (flush, FIN, linger): the peer still reads what was written
-/// before. The reason is [`CloseKind::Protocol`](crate::CloseKind::Protocol).
+/// An `Err` closes the connection in order (flush, FIN, linger): the peer still reads what was
+/// written before. The reason is [`CloseKind::Protocol`](crate::CloseKind::Protocol).
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// What a connection does: one value per connection, the same on every driver.
