@@ -97,11 +97,12 @@ struct Row {
     then: String,
 }
 
-/// The table whose first heading is `name`, by the name of the field.
-fn table(name: &str) -> BTreeMap<String, Row> {
-    let readme = read("README.md");
+/// The table in `file` whose first heading is `name`, by the name of the field.
+fn table(file: &str, name: &str) -> BTreeMap<String, Row> {
+    let text = read(file);
     let heading = format!("| `{name}` |");
-    let rows = readme.lines().skip_while(|line| !line.starts_with(&heading)).skip(2);
+    let lines = text.lines().map(|line| line.strip_prefix("//! ").unwrap_or(line));
+    let rows = lines.skip_while(|line| !line.starts_with(&heading)).skip(2);
     let mut table = BTreeMap::new();
     for line in rows.take_while(|line| line.starts_with('|')) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -110,7 +111,7 @@ fn table(name: &str) -> BTreeMap<String, Row> {
         let old = table.insert(field.trim_matches('`').to_owned(), row);
         assert!(old.is_none(), "{field} is listed twice");
     }
-    assert!(!table.is_empty(), "README.md has no table of {name}");
+    assert!(!table.is_empty(), "{file} has no table of {name}");
     table
 }
 
@@ -141,8 +142,8 @@ fn as_printed(default: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn compare(name: &str, printed: &str) {
-    let (table, fields) = (table(name), fields(printed));
+fn compare(file: &str, name: &str, printed: &str) {
+    let (table, fields) = (table(file, name), fields(printed));
     let names = |map: Vec<&String>| map.into_iter().cloned().collect::<Vec<_>>();
     assert_eq!(names(table.keys().collect()), names(fields.keys().collect()), "fields of {name}");
     for (field, row) in &table {
@@ -152,10 +153,11 @@ fn compare(name: &str, printed: &str) {
 }
 
 #[test]
-fn the_table_has_every_limit_with_its_default() {
-    compare("Limits", &format!("{:?}", Limits::default()));
-    compare("DriverLimits", &format!("{:?}", DriverLimits::default()));
-    compare("http::Limits", &format!("{:?}", lariat::http::Limits::default()));
+fn each_table_has_every_limit_with_its_default() {
+    compare("README.md", "Limits", &format!("{:?}", Limits::default()));
+    compare("README.md", "DriverLimits", &format!("{:?}", DriverLimits::default()));
+    let http = format!("{:?}", lariat::http::Limits::default());
+    compare("src/protocols/http/mod.rs", "http::Limits", &http);
 }
 
 #[test]
@@ -172,8 +174,8 @@ fn the_table_names_the_reason_that_each_limit_ends_with() {
         ("connections_max", CloseKind::Connect(ConnectFailure::Limit)),
         ("drain", CloseKind::Shutdown),
     ];
-    let mut tables = table("Limits");
-    tables.append(&mut table("DriverLimits"));
+    let mut tables = table("README.md", "Limits");
+    tables.append(&mut table("README.md", "DriverLimits"));
     for (field, kind) in reasons {
         let name = format!("`{kind:?}`");
         assert!(tables[field].then.contains(&name), "{field} ends with {name}");

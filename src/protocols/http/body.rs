@@ -1,5 +1,5 @@
-//! The body of a request on its way in: where it ends, without a byte of it being kept. RFC 9112,
-//! sections 6 and 7.
+//! The body of a request on its way in: finds its end, and keeps no byte of it. RFC 9112, sections
+//! 6 and 7.
 
 use super::Status;
 use super::fault::Fault;
@@ -18,9 +18,9 @@ enum Next {
     Size,
     /// `left` bytes of a chunk.
     Chunk,
-    /// The line break behind a chunk.
+    /// The line break after a chunk.
     Break,
-    /// A line of the trailers, or the empty one behind them.
+    /// A line of the trailers, or the empty line after them.
     Trailer,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Body {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     Data(&'a [u8]),
-    /// What comes next is not whole.
+    /// The next piece is not whole.
     More,
     End,
 }
@@ -61,7 +61,7 @@ impl Body {
         self.next == Next::Nothing
     }
 
-    /// Bytes still to come; None where that is not known yet.
+    /// Bytes still to come; None while that is not known.
     pub(super) fn left(&self) -> Option<u64> {
         match self.next {
             Next::Nothing => Some(0),
@@ -148,7 +148,7 @@ impl Body {
         Ok(())
     }
 
-    /// An extension means nothing here; it only has to be one.
+    /// The extension is not used; it only has to be well-formed.
     fn take_extension(&mut self, extension: &[u8], limits: &Limits) -> Result<(), Fault> {
         self.extensions += extension.len() as u32;
         if self.extensions as usize > limits.extensions_max {
@@ -167,7 +167,7 @@ fn is_control(byte: u8) -> bool {
 }
 
 /// Takes a line of at most `most` bytes, its line break included, from the beginning of `rest` and
-/// gives it without that; None if there is none.
+/// returns it without the line break; None if no line is whole.
 fn line<'a>(rest: &mut &'a [u8], most: usize, limits: &Limits) -> Result<Option<&'a [u8]>, Fault> {
     let window = &rest[..rest.len().min(most)];
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
@@ -179,7 +179,7 @@ fn line<'a>(rest: &mut &'a [u8], most: usize, limits: &Limits) -> Result<Option<
     }
 }
 
-/// Trailers are thrown away, but not misread.
+/// Trailers are dropped, after a check of their form.
 fn check_trailer(line: &[u8]) -> Result<(), Fault> {
     let name = line.iter().take_while(|byte| is_token(**byte)).count();
     let right = name > 0
@@ -193,7 +193,7 @@ mod tests {
     use super::super::limits::DEFAULT;
     use super::*;
 
-    /// The data of a chunked body that arrives in pieces of `step` bytes, and what is left behind.
+    /// The data of a chunked body that arrives in pieces of `step` bytes, and the rest after it.
     fn read(bytes: &[u8], step: usize, limits: &Limits) -> Result<(Vec<u8>, usize, bool), u16> {
         let mut body = Body::new(Length::Unknown);
         let (mut data, mut from, mut to) = (Vec::new(), 0, 0);

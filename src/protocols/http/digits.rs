@@ -1,11 +1,11 @@
-//! Numbers as the framing of messages writes them.
+//! Numbers in the framing of messages.
 
 /// Appends the header with the length, and the end of the head.
 #[inline]
 pub(super) fn put_length(out: &mut Vec<u8>, length: u64) {
     const NAME: &[u8; 16] = b"content-length: ";
     const END: &[u8; 4] = b"\r\n\r\n";
-    // From its end, as digits come; then all at once.
+    // From the last digit, as digits are computed; then appended at once.
     let mut text = [0; NAME.len() + 20 + END.len()];
     let mut at = text.len() - END.len();
     text[at..].copy_from_slice(END);

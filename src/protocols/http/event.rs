@@ -44,7 +44,7 @@ impl<'a> Event<'a> {
         Ok(Event { name: Some(one_line(name)?), ..self })
     }
 
-    /// Gives it an id, which a client that connects again tells in `last-event-id`.
+    /// Gives it an id, which a client that reconnects sends as `last-event-id`.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl<'a> Event<'a> {
         Ok(Event { id: Some(one_line(id)?), ..self })
     }
 
-    /// Tells the client how long to wait before it connects again, in whole milliseconds.
+    /// How long the client is to wait before it reconnects, in whole milliseconds.
     pub fn with_retry(self, retry: Duration) -> Event<'a> {
         Event { retry: Some(retry), ..self }
     }
@@ -101,9 +101,9 @@ impl std::error::Error for InvalidEvent {}
 
 impl Response {
     /// Begins a stream of server-sent events: 200, `text/event-stream`, not to be cached. Events
-    /// follow by [`event`](Response::event) for as long as the handler likes; a client that is gone
-    /// is noticed when one is sent, so that a stream without news should send a
-    /// [comment](Response::event_comment) now and then.
+    /// follow by [`event`](Response::event). A client that has gone is noticed when something is
+    /// sent to it, so a stream with long silences should send a [comment](Response::event_comment)
+    /// now and then.
     pub fn start_events(&mut self, cx: &mut Context<'_>) {
         self.start(cx, Status::OK, &[STREAM, FRESH]);
     }
@@ -113,7 +113,7 @@ impl Response {
         self.write(cx, event.text());
     }
 
-    /// Sends a comment, which clients ignore: it finds out whether one is still there.
+    /// Sends a comment, which clients ignore: it shows whether a client is still connected.
     pub fn event_comment(&mut self, cx: &mut Context<'_>) {
         self.write(cx, b":\n\n");
     }

@@ -1,8 +1,8 @@
-//! What a peer did wrong, and the status that answers it.
+//! A fault of the peer, and the status that answers it.
 
 use super::Status;
 
-/// A request that ends its connection: what to answer, and a sentence for the log.
+/// A request that ends its connection: the status to answer, and a sentence for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) status: Status,

@@ -1,5 +1,5 @@
-//! The headers that decide where a message ends and what becomes of its connection. RFC 9112,
-//! sections 6, 7 and 9: where two readers of a message could disagree, it is refused.
+//! The headers that decide where a message ends and whether its connection is kept. RFC 9112,
+//! sections 6, 7 and 9. A message that two readers could understand differently is refused.
 
 use super::Status;
 use super::fault::Fault;
@@ -7,7 +7,7 @@ use super::limits::Limits;
 use super::request::Version;
 use super::target::is_authority;
 
-/// What the headers of one request say, as far as the library acts on it.
+/// The headers of one request that the library acts on.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     hosts: u32,
@@ -98,12 +98,12 @@ impl Fields {
             self.other_coding |= !chunked;
             self.chunked = Some(chunked);
         }
-        // Also a header without a single coding in it.
+        // Also for a header without a single coding.
         self.chunked.get_or_insert(false);
         Ok(())
     }
 
-    /// Whether all of them together make sense.
+    /// Whether all of them together are consistent.
     #[inline]
     pub(super) fn check(&self, version: Version, limits: &Limits) -> Result<(), Fault> {
         if self.hosts != 1 {
@@ -147,7 +147,7 @@ impl Fields {
         self.chunked.is_some()
     }
 
-    /// Whether the connection is kept, as far as the request is concerned.
+    /// Whether the request keeps the connection.
     pub(super) fn keeps(&self, version: Version) -> bool {
         let both = self.is_chunked() && self.length.is_some();
         !self.close && !both && (version == Version::Http11 || self.keep_alive)
@@ -162,8 +162,8 @@ impl Fields {
     }
 }
 
-/// Whether a token is this one in any case. All its letters are compared at once: setting the bit
-/// that tells the cases apart makes no other character of a token one of them.
+/// Whether a token is this one in any case. All its letters are compared at once: the bit that
+/// distinguishes the cases turns no other token character into one of them.
 #[inline(always)]
 fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     <&[u8; N]>::try_from(name).is_ok_and(|name| name.map(|byte| byte | 0x20) == *lower)

@@ -1,4 +1,4 @@
-//! What a user of the protocol writes.
+//! The trait that a user of the protocol implements.
 
 use super::{Request, Response};
 use crate::note::Note;
@@ -8,15 +8,15 @@ use crate::timer::Timer;
 
 /// Answers the requests of one connection: one value per connection, run by [`Http`](super::Http).
 ///
-/// Requests come one after the other. The next one is not looked at before this one is read and
-/// answered, so answers are in order by themselves, and every callback's [`Response`] is that of
-/// the present request.
+/// Requests come one after the other. The next one is not read before the present one is read and
+/// answered. So answers are in order, and every callback's [`Response`] is that of the present
+/// request.
 ///
 /// An `Err` from a callback answers 500 if no answer has begun, and closes the connection with
-/// reason [`Protocol`](crate::CloseKind::Protocol). A panic resets the connection and no other. A
-/// request whose answer has not begun [`Limits::answer`](super::Limits::answer) \[60 s\] after it
-/// was whole is answered 503 in its place, and the connection closed. What cannot be served at all
-/// never comes here: it is answered with its status, and the connection closed with reason
+/// reason [`Protocol`](crate::CloseKind::Protocol). A panic resets this connection and no other. If
+/// an answer has not begun [`Limits::answer`](super::Limits::answer) \[60 s\] after its request was
+/// whole, 503 is sent instead and the connection closes. A request that HTTP does not allow never
+/// reaches the handler: it is answered with its status, and the connection closes with reason
 /// [`Refused`](crate::CloseKind::Refused). A started answer has no deadline of its own:
 /// [`Limits::write_stall`](crate::Limits::write_stall) and [`Limits::idle`](crate::Limits::idle)
 /// hold.
@@ -59,7 +59,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// A request has come: its head. Answer now, or later, or collect or stream its body first.
+    /// The head of a request has arrived. Answer now or later, or collect or stream its body first.
     ///
     /// # Errors
     ///
@@ -71,9 +71,9 @@ pub trait Handler {
         response: &mut Response,
     ) -> Outcome;
 
-    /// A part of the body. Not called once the request has been answered: the rest is thrown away.
+    /// A part of the body. Not called once the request has been answered: the rest is dropped.
     /// [`Context::pause_reading`] holds the rest back until [`Context::resume_reading`], or until
-    /// the request is answered. By default it is thrown away.
+    /// the request is answered. The default drops the part.
     ///
     /// # Errors
     ///
@@ -93,8 +93,8 @@ pub trait Handler {
         Ok(())
     }
 
-    /// In the place of [`body`](Handler::body) and [`complete`](Handler::complete), after
-    /// [`Response::collect`]: the request is whole, and this is its body.
+    /// The request is whole, and this is its body. Runs after [`Response::collect`], instead of
+    /// [`body`](Handler::body) and [`complete`](Handler::complete).
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// Output that was congested has drained: more may be written.
+    /// Congested output has drained: more may be written.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// A timer fired that the handler has set. The default does nothing.
+    /// A timer of the handler fired. The default does nothing.
     ///
     /// # Errors
     ///
@@ -134,8 +134,8 @@ pub trait Handler {
         Ok(())
     }
 
-    /// The driver is being shut down, and a request is not answered yet: a stream without end
-    /// should [finish](Response::finish) now. The connection is closed behind the answer.
+    /// The driver is being shut down while a request is not answered: an endless stream should
+    /// [finish](Response::finish) now. The connection closes after the answer.
     ///
     /// # Errors
     ///

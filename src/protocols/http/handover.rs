@@ -1,4 +1,4 @@
-//! A connection that is handed over to another protocol: by an upgrade, or as a tunnel.
+//! A connection that is handed over to another protocol, by an upgrade or as a tunnel.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::{Header, Status};
 use crate::date::{DATE_LINE, OK_LINE};
 use crate::protocol::{Context, Protocol};
 
-/// Why [`Response::upgrade`] or [`Response::tunnel`] did not happen.
+/// Why [`Response::upgrade`] or [`Response::tunnel`] was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoverRefused {
     why: &'static str,
@@ -27,14 +27,14 @@ fn refused(why: &'static str) -> Result<(), HandoverRefused> {
 }
 
 impl Response {
-    /// Answers 101 and lets `next` take the connection over; `protocol` is the name for the
-    /// `upgrade` header. Bytes that the client has sent already are the first that `next` is shown.
+    /// Answers 101 and hands the connection over to `next`. `protocol` is the name for the
+    /// `upgrade` header. `next` sees the bytes that the client has already sent first.
     ///
     /// # Errors
     ///
     /// The client did not [ask](super::Request::upgrade) for an upgrade, its body is not whole, the
-    /// request is answered already, or `protocol` is no name. Nothing is sent, and `next` is
-    /// dropped.
+    /// request is answered already, or `protocol` is not a protocol name. Nothing is sent, and
+    /// `next` is dropped.
     pub fn upgrade(
         &mut self,
         cx: &mut Context<'_>,
@@ -47,7 +47,7 @@ impl Response {
         Ok(())
     }
 
-    /// Upgrades like [`upgrade`](Response::upgrade), to a protocol that may not leave this thread.
+    /// Upgrades like [`upgrade`](Response::upgrade); `next` need not be `Send`.
     ///
     /// # Errors
     ///
@@ -64,16 +64,15 @@ impl Response {
         Ok(())
     }
 
-    /// Answers `CONNECT` with 200 and lets `next` take the connection over: what the client sends
-    /// behind its request, or has sent already, is the first that `next` is shown. The answer has
-    /// neither length nor body.
+    /// Answers `CONNECT` with 200 and hands the connection over to `next`, which sees the bytes
+    /// after the request first. The answer has neither length nor body.
     ///
     /// `CONNECT` reaches a handler only with [`Limits::connect`](super::Limits::connect). A proxy
-    /// connects to [`Request::host`](super::Request::host) first, and opens the tunnel when a note
-    /// tells it that the connection is open; where it is not, it [sends](Response::send) 502.
+    /// connects to [`Request::host`](super::Request::host) first. When a note says that this
+    /// connection is open, the proxy opens the tunnel; otherwise it [sends](Response::send) 502.
     ///
-    /// Behind any other answer than 2xx the connection is closed, as nobody can say whether what
-    /// follows is a request. A 2xx that is sent in another way, without
+    /// After any other answer than 2xx the connection closes, because the following bytes may or
+    /// may not be a request. A 2xx that is sent in another way, without
     /// [`Context::replace`](crate::Context::replace) in the same callback, is a tunnel that ends at
     /// once.
     ///
@@ -121,8 +120,7 @@ impl Response {
         Ok(())
     }
 
-    /// Opens a tunnel like [`tunnel`](Response::tunnel), to a protocol that may not leave this
-    /// thread.
+    /// Opens a tunnel like [`tunnel`](Response::tunnel); `next` need not be `Send`.
     ///
     /// # Errors
     ///

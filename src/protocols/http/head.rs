@@ -1,5 +1,5 @@
-//! The head of a request: whole or not, right or wrong, and what follows from it. RFC 9112,
-//! sections 2, 3 and 5.
+//! The head of a request: whether it is whole and valid, and its consequences. RFC 9112, sections
+//! 2, 3 and 5.
 
 use super::fault::Fault;
 use super::framing::Fields;
@@ -9,13 +9,13 @@ use super::request::{Length, Request, Version};
 use super::scan::{Form, Lack, scan};
 use super::{Status, target};
 
-/// Looks for a whole head at the beginning of `bytes`. Gives the request and the length of its
-/// head, or None when there is more to come; with `last` nothing more will.
+/// Looks for a whole head at the beginning of `bytes`. Returns the request and the length of its
+/// head, or None when more has to arrive; with `last` no more will.
 ///
-/// What is answered must not depend on how the bytes arrived. So a head that is not whole is looked
-/// at only when a line has come to its end, a bound is reached, or nothing more will come; `looked`
-/// is how many bytes were searched for that before. And what is wrong with what a header says
-/// counts only once the whole head is there and its form is right.
+/// The answer must not depend on how the bytes arrived. So an incomplete head is parsed only when a
+/// line has ended, a bound is reached, or no more will arrive; `looked` is how many bytes were
+/// searched for that before. And an invalid value of a header counts only when the whole head has
+/// arrived and is well-formed.
 #[inline]
 pub(super) fn parse<'a>(
     bytes: &'a [u8],
@@ -74,7 +74,7 @@ pub(super) fn parse<'a>(
     Ok(Some((request, parts.length)))
 }
 
-/// The name of a method, a token: those that everybody knows need not be looked at byte by byte.
+/// The name of a method, a token. The common ones need no look at each byte.
 #[inline]
 fn method_name(method: &[u8]) -> &str {
     match method {
@@ -86,8 +86,8 @@ fn method_name(method: &[u8]) -> &str {
     }
 }
 
-/// Whether more is known than at the last look: a line has ended, a bound is reached, or this is
-/// all. Without this, a client that sends single bytes makes each of them cost a whole parsing.
+/// Whether more is known than at the last parse: a line has ended, a bound is reached, or this is
+/// all. Without this, every single byte of a slow client would cost a whole parse.
 fn deserves_look(bytes: &[u8], last: bool, looked: &mut u32, limits: &Limits) -> bool {
     let before = (*looked as usize).min(bytes.len());
     *looked = bytes.len() as u32;
@@ -95,7 +95,7 @@ fn deserves_look(bytes: &[u8], last: bool, looked: &mut u32, limits: &Limits) ->
     last || reaches(limits.line_max) || reaches(limits.head_max) || bytes[before..].contains(&b'\n')
 }
 
-/// What to do about a head that is wrong or not whole.
+/// The fault of a head that is invalid or incomplete.
 #[cold]
 #[inline(never)]
 fn incomplete<T>(
@@ -104,8 +104,9 @@ fn incomplete<T>(
     lack: Lack,
     limits: &Limits,
 ) -> Result<Option<T>, Fault> {
-    // What cannot begin a request at all is answered at once: a TLS client has come to this port.
-    // Behind empty lines it waits for the end of its line, as nobody looks before that.
+    // A first byte that cannot begin a request is answered at once: a TLS client has come to this
+    // port. After empty lines it waits for the end of its line, because no parse happens before
+    // that. 139 505 for a well-formed version, 400 for anything else.
     if window.first().is_some_and(|first| !is_token(*first) && !matches!(first, b'\r' | b'\n')) {
         return Err(Fault::bad("this does not begin a request"));
     }
@@ -140,7 +141,7 @@ fn incomplete<T>(
 fn version_fault(window: &[u8]) -> Fault {
     let line = window.split(|byte| *byte == b'\n').find(|line| !matches!(*line, b"" | b"\r"));
     let line = line.unwrap_or_default().strip_suffix(b"\r").unwrap_or_default();
-    // Behind the method and the target: a space in the target does not make it another version.
+    // After the method and the target: a space in the target does not make it another version.
     let version = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
     match version {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]

@@ -1,12 +1,12 @@
-//! Headers to send: whatever would break the head apart is refused where a header is made.
+//! Headers to send. A header that would break the head apart cannot be made.
 
 use std::fmt;
 
-/// A header to send. One that exists is safe to write: its name is a token, its value has no
-/// control byte but the tab, and it is none of those by which messages are told apart.
+/// A header to send. Every value of this type is safe to write: the name is a token, the value has
+/// no control byte but the tab, and the header is none of those that frame messages.
 ///
-/// `host`, `content-length`, `transfer-encoding`, `connection`, `keep-alive`, `te`, `trailer`,
-/// `upgrade` and `date` are written by the library alone.
+/// Only the library writes `host`, `content-length`, `transfer-encoding`, `connection`,
+/// `keep-alive`, `te`, `trailer`, `upgrade` and `date`.
 ///
 /// ```
 /// use lariat::http::Header;
@@ -21,8 +21,8 @@ use std::fmt;
 pub struct Header<'a> {
     name: &'a str,
     value: &'a [u8],
-    /// The whole line, of those that nearly every answer has: writing one part is cheaper than
-    /// four.
+    /// The whole line, for headers that nearly every answer has: writing one part is cheaper than
+    /// writing four.
     line: Option<&'a [u8]>,
 }
 
@@ -36,7 +36,7 @@ macro_rules! usual {
     };
 }
 
-/// Written by the library alone.
+/// Written by the library only.
 const RESERVED: [&str; 9] = [
     "host",
     "content-length",
@@ -59,11 +59,11 @@ impl<'a> Header<'a> {
     /// `content-type: application/octet-stream`.
     pub const BYTES: Header<'static> = usual!("content-type", "application/octet-stream");
 
-    /// A header known when the program is written: as a `const`, a wrong one does not compile.
+    /// A header that is known at compile time: as a `const`, an invalid one does not compile.
     ///
     /// # Panics
     ///
-    /// Where [`Header::new`] gives an error.
+    /// Where [`Header::new`] returns an error.
     pub const fn literal(name: &'a str, value: &'a str) -> Header<'a> {
         match fault(name.as_bytes(), value.as_bytes()) {
             None => Header { name, value: value.as_bytes(), line: None },
@@ -71,12 +71,12 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// A header from values that come at run time.
+    /// A header from values known at run time.
     ///
     /// # Errors
     ///
-    /// The name is no token or one that only the library writes; the value has a control byte, CR,
-    /// LF and NUL among them.
+    /// The name is not a token, or only the library writes it; the value has a control byte, such
+    /// as CR, LF or NUL.
     pub fn new<V>(name: &'a str, value: &'a V) -> Result<Header<'a>, InvalidHeader>
     where
         V: AsRef<[u8]> + ?Sized,
@@ -133,7 +133,7 @@ impl fmt::Display for InvalidHeader {
 
 impl std::error::Error for InvalidHeader {}
 
-/// What is wrong, if something is. Loops by hand: it also runs at compile time.
+/// The fault, if there is one. Loops by hand: it also runs at compile time.
 const fn fault(name: &[u8], value: &[u8]) -> Option<&'static str> {
     if name.is_empty() {
         return Some("a header has no name");

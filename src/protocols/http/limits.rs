@@ -1,4 +1,4 @@
-//! What an HTTP connection may cost, what it forgives, and what it refuses.
+//! The bounds, deadlines and leniencies of an HTTP connection.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ pub(super) const FIELDS_MAX: usize = 128;
 
 /// Every bound, deadline and switch of [`Http`](super::Http).
 ///
-/// They are checked once, by [`validate`](Limits::validate), and then shared by any number of
-/// connections. The bounds of [`lariat::Limits`](crate::Limits) hold as well: a head must also fit
-/// into `input_max`, and `idle` counts between requests too.
+/// [`validate`](Limits::validate) checks them once; then any number of connections shares them. The
+/// bounds of [`lariat::Limits`](crate::Limits) hold as well: a head must also fit into `input_max`,
+/// and `idle` counts between requests too.
 ///
 /// ```no_run
 /// use lariat::http::{self, Http};
@@ -39,43 +39,43 @@ pub(super) const FIELDS_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of a request line, its line break included \[8 KiB\]; more is answered 414.
+    /// Bytes of a request line, including its line break \[8 KiB\]; more is answered 414.
     pub line_max: usize,
     /// Bytes of a head \[32 KiB\]; more is answered 431.
     pub head_max: usize,
     /// Headers of a request \[100, at most 128\]; more is answered 431.
     pub fields_max: usize,
-    /// Bytes of the line before a chunk, its extensions and line break included \[256\]; more is
+    /// Bytes of the line before a chunk, including extensions and line break \[256\]; more is
     /// answered 400.
     pub chunk_line_max: usize,
-    /// Bytes that all chunk extensions of a body may have together \[16 KiB\]; more is answered
-    /// 400.
+    /// Bytes of all chunk extensions of a body together \[16 KiB\]; more is answered 400.
     pub extensions_max: usize,
-    /// Bytes of the trailers behind a chunked body, the empty line at their end included \[8 KiB\];
-    /// more is answered 431.
+    /// Bytes of the trailers after a chunked body, including the final empty line \[8 KiB\]; more
+    /// is answered 431.
     pub trailers_max: usize,
-    /// Requests of one connection that are answered in one go, before others have their turn
-    /// \[64\]. The next request of a connection waits, unread, until this one is answered.
+    /// Requests of one connection that are answered in a row before other connections have their
+    /// turn \[64\]. The next request of a connection waits, unread, until the present one is
+    /// answered.
     pub pipeline_max: usize,
     /// Bytes of a body that is [collected](super::Response::collect) \[1 MiB\]; more is answered
     /// 413. A streamed body has no bound.
     pub collect_max: usize,
-    /// Bytes of a body nobody wanted that are read and thrown away to keep the connection
-    /// \[256 KiB\], lines between chunks included. With more to come, it is closed. Each body
-    /// counts by itself.
+    /// Bytes of an unwanted body that are read and dropped to keep the connection \[256 KiB\],
+    /// including the lines between chunks. With more to come, the connection closes after the
+    /// answer. Each body counts by itself.
     pub discard_max: u64,
 
-    /// Time for a head, from its first byte, and for the first byte of a fresh connection \[10 s\];
-    /// then 408, or a close if nothing has come.
+    /// Time for a head, from its first byte, and for the first byte of a new connection \[10 s\];
+    /// then 408, or a close if no byte has come.
     pub head: Duration,
-    /// Time from an answer to the first byte of the next request \[60 s\]; then the connection is
-    /// closed. A shorter [`idle`](crate::Limits::idle) of the connection holds instead.
+    /// Time from an answer to the first byte of the next request \[60 s\]; then the connection
+    /// closes. A shorter [`idle`](crate::Limits::idle) of the connection holds instead.
     pub keep_alive: Duration,
     /// Time for a body before [`body_rate`](Limits::body_rate) counts \[10 s\].
     pub body_grace: Duration,
-    /// Bytes a second that a body must bring on average after that \[1 KiB\]; else 408. Behind a
-    /// `body_grace` in which the rate was kept, another one begins: what came faster buys no
-    /// silence later. What a pause or flow control keeps away is not counted against the client.
+    /// Bytes per second that a body must bring on average after that \[1 KiB\]; else 408. After a
+    /// `body_grace` in which the rate was kept, another one begins: fast bytes earlier do not
+    /// excuse silence later. Time in a pause or in flow control does not count against the client.
     pub body_rate: u32,
     /// Time for a whole body \[off\]; then 408.
     pub body_total: Option<Duration>,
@@ -85,22 +85,22 @@ pub struct Limits {
     /// Whether `CONNECT` reaches the handler, which may open a [tunnel](super::Response::tunnel)
     /// \[off\]; otherwise it is answered 501.
     pub connect: bool,
-    /// Strictness: a target has the characters of RFC 3986 alone \[off\]; another one is answered
-    /// 400. Without it a target may also have ``" < > \ ^ ` { | }`` and bytes above 0x7F, as
-    /// browsers and curl send them.
+    /// Strictness: a target has characters of RFC 3986 only \[off\]; another one is answered 400.
+    /// When off, a target may also have ``" < > \ ^ ` { | }`` and bytes above 0x7F, as browsers and
+    /// curl send them.
     pub strict_targets: bool,
-    /// Leniency: a head's and a chunk's lines may end in LF alone \[off\].
+    /// Leniency: lines of a head and of a chunk may end in LF alone \[off\].
     pub bare_lf: bool,
     /// Leniency: a request with both `transfer-encoding` and `content-length` is read as chunked,
-    /// and the connection closed behind it \[off\].
+    /// and the connection closes after it \[off\].
     pub both_lengths: bool,
     /// Leniency: several `content-length` of the same value count as one \[off\].
     pub equal_lengths: bool,
-    /// Leniency: a request of HTTP/1.1 may lack `host` \[off\].
+    /// Leniency: an HTTP/1.1 request may lack `host` \[off\].
     pub missing_host: bool,
 }
 
-/// What holds where nothing else was said.
+/// The defaults.
 pub(super) static DEFAULT: Limits = Limits {
     line_max: 8 * KIB,
     head_max: 32 * KIB,
@@ -175,8 +175,7 @@ impl Limits {
     }
 }
 
-/// [`Limits`] that have been checked by [`Limits::validate`], to be read and not to be changed. A
-/// clone shares them.
+/// [`Limits`] that [`Limits::validate`] has checked, read-only. A clone shares them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidLimits(Arc<Limits>);
 

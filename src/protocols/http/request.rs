@@ -1,4 +1,4 @@
-//! A request as its handler sees it: borrowed from the bytes that were read.
+//! A request as its handler sees it, borrowed from the bytes that were read.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::scan::FieldLines;
 /// The version of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
-    /// HTTP/1.0: closes unless asked not to, and knows no chunks.
+    /// HTTP/1.0: closes unless the client asks otherwise, and has no chunked coding.
     Http10,
     /// HTTP/1.1.
     Http11,
@@ -25,9 +25,9 @@ impl Version {
 pub enum Length {
     /// There is no body.
     None,
-    /// As many bytes, at least one.
+    /// This many bytes, at least one.
     Known(u64),
-    /// Chunked: known at its end.
+    /// Chunked: known only at its end.
     Unknown,
 }
 
@@ -38,7 +38,7 @@ pub struct Request<'a> {
     /// Any bytes but space, control bytes and `#`.
     pub(super) target: &'a [u8],
     pub(super) version: Version,
-    /// The lines of its headers, each of them right.
+    /// The lines of its headers, all of them valid.
     pub(super) fields: &'a [u8],
     pub(super) length: Length,
     pub(super) keep: bool,
@@ -54,12 +54,12 @@ impl<'a> Request<'a> {
     }
 
     /// The whole target, as it was sent: `/path?query`, `http://host/path?query`, `*` for `OPTIONS`
-    /// or `host:port` for `CONNECT`. Percent-encoded bytes are left as they are, and so are
-    /// characters that should have been encoded: `/a|b`, `/ä`.
+    /// or `host:port` for `CONNECT`. Percent-encoded bytes stay as they are, and so do characters
+    /// that should have been encoded: `/a|b`, `/ä`.
     ///
-    /// Where the bytes are no UTF-8, this is `"\u{FFFD}"`, which is the target of nothing, and so
-    /// are [`path`](Request::path) and [`query`](Request::query), each by itself;
-    /// [`target_bytes`](Request::target_bytes) has what was sent.
+    /// If the bytes are not UTF-8, this returns `"\u{FFFD}"`, which is no valid target. So do
+    /// [`path`](Request::path) and [`query`](Request::query), each for its own part.
+    /// [`target_bytes`](Request::target_bytes) has the bytes that were sent.
     pub fn target(&self) -> &'a str {
         text(self.target)
     }
@@ -91,7 +91,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// What follows `http://` where the target names its host.
+    /// What follows `http://`, if the target names its host.
     #[inline]
     fn behind_scheme(&self) -> Option<&'a [u8]> {
         if self.target.first() == Some(&b'/') {
@@ -144,9 +144,10 @@ impl<'a> Request<'a> {
         self.expects
     }
 
-    /// What the client wants to [upgrade](super::Response::upgrade) to; None if it does not.
+    /// The protocol that the client wants to [upgrade](super::Response::upgrade) to; None if it
+    /// does not.
     pub fn upgrade(&self) -> Option<&'a str> {
-        // Who asks for a tunnel asks for no upgrade.
+        // A request for a tunnel is no request for an upgrade.
         if !self.upgrades || self.is_connect {
             return None;
         }
@@ -171,13 +172,13 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Bytes as text: what was scanned is of ASCII, but for targets, which clients send as they like.
+/// Bytes as text. Scanned bytes are ASCII, except in targets, which clients send as they like.
 #[inline]
 fn text(bytes: &[u8]) -> &str {
     match bytes {
-        // The page that is asked for most, and least worth a look at its bytes.
+        // The most common path needs no look at its bytes.
         b"/" => "/",
-        // Nothing that a router might know, and not the empty string, which it may take for a root.
+        // Not a path that a router knows, and not the empty string, which it may take for the root.
         _ => std::str::from_utf8(bytes).unwrap_or("\u{FFFD}"),
     }
 }

@@ -13,32 +13,32 @@ use super::request::{Length, Request, Version};
 use crate::date::{DATE_LINE, OK_LINE};
 use crate::protocol::Context;
 
-/// Bodies up to this length are put behind their head; longer ones are written by themselves.
+/// Bodies up to this length are written together with their head, longer ones by themselves.
 const COMPOSED_MAX: usize = 4096;
 
-/// How far an answer is, and what marks its end.
+/// How far an answer is, and how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// No request waits for one.
+    /// No request waits for an answer.
     Idle,
-    /// Not begun.
+    /// The answer has not begun.
     Due,
     /// `left` bytes are missing.
     Sized,
     Chunked,
     /// HTTP/1.0 without a length: until the connection ends.
     UntilClose,
-    /// To HEAD, or with a status that has none: what is written to it is dropped.
+    /// To HEAD, or with a status that has no body: writes are dropped.
     Bodiless,
     Done,
     /// The connection is given up or belongs to another protocol.
     Over,
 }
 
-/// How a head tells where the body behind it ends.
+/// How a head says where the body after it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Not at all: there is none, or it ends with the connection.
+    /// It does not: there is no body, or the body ends with the connection.
     Nothing,
     Length(u64),
     Chunked,
@@ -60,18 +60,17 @@ const WARNED: u8 = 1 << 6;
 /// The client asked for a tunnel.
 pub(super) const CONNECT: u8 = 1 << 7;
 
-/// The answer to the request that a connection is at. A handler is given it in every callback; it
-/// may answer in the same callback, in a later one, or bit by bit.
+/// The answer to the present request of a connection. Every callback of a handler gets it. The
+/// handler may answer in the same callback, in a later one, or in parts.
 ///
-/// Three ways: [`send`](Response::send) answers at once; [`start`](Response::start) or
+/// There are three ways. [`send`](Response::send) answers at once. [`start`](Response::start) or
 /// [`start_sized`](Response::start_sized), then [`write`](Response::write), then
-/// [`finish`](Response::finish) stream; [`upgrade`](Response::upgrade) and
-/// [`tunnel`](Response::tunnel) hand the connection over.
-/// What does not fit the present state (a second answer, bytes past the announced length) is
-/// dropped and logged once per request.
+/// [`finish`](Response::finish) stream. [`upgrade`](Response::upgrade) and
+/// [`tunnel`](Response::tunnel) hand the connection over. A call that does not fit the present
+/// state (a second answer, bytes past the announced length) is dropped and logged once per request.
 ///
-/// Where HTTP has no body, none is sent, whichever way is taken: to `HEAD`, with 204, 205 and 304,
-/// and with 2xx to `CONNECT`.
+/// Where HTTP has no body, none is sent: to `HEAD`, with 204, 205 and 304, and with 2xx to
+/// `CONNECT`.
 ///
 /// Do not write to the connection by [`Context::write`]: those bytes would stand between answers.
 pub struct Response {
@@ -104,7 +103,7 @@ impl Response {
         self.limits.as_deref().unwrap_or(&DEFAULT)
     }
 
-    /// A request has come.
+    /// A request has arrived.
     #[inline]
     pub(super) fn begin(&mut self, request: &Request<'_>) {
         self.body = Body::new(request.length);
@@ -118,8 +117,8 @@ impl Response {
             | fact(request.upgrades, UPGRADES);
     }
 
-    /// The request that has come is for a tunnel. Behind any other answer than one that opens it,
-    /// nobody can say whether what follows is a request.
+    /// The request is for a tunnel. After any other answer than one that opens it, the following
+    /// bytes may or may not be a request.
     pub(super) fn begin_connect(&mut self) {
         self.facts |= CONNECT;
         self.facts &= !UPGRADES;
@@ -138,17 +137,17 @@ impl Response {
         self.facts & KEEP != 0
     }
 
-    /// Whether the connection is kept behind this exchange.
+    /// Whether the connection is kept after this exchange.
     #[inline(always)]
     pub(super) fn keeps(&self) -> bool {
         self.facts & KEEP != 0
     }
 
-    /// The library's own answer to what cannot be served.
+    /// The library's own answer to a request that cannot be served.
     #[cold]
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, status: Status) {
         if self.stage == Stage::Idle {
-            // What was asked is not known: the answer is to be understood by anybody.
+            // The request is not known: every client must understand the answer.
             self.facts = 0;
         }
         self.stage = Stage::Due;
@@ -162,7 +161,7 @@ impl Response {
         self.collected = None;
     }
 
-    /// Nothing more is to come after this exchange.
+    /// Nothing may follow this exchange.
     pub(super) fn keep_no_longer(&mut self) {
         self.facts &= !KEEP;
     }
@@ -207,20 +206,20 @@ impl Response {
         matches!(self.stage, Stage::Done | Stage::Idle | Stage::Over)
     }
 
-    /// The number of the present request on its connection, from 1: a late answer can tell by it
-    /// whether it still concerns anybody. It wraps at 2^32.
+    /// The number of the present request on its connection, from 1. A late answer can compare it to
+    /// find out whether its request is still the present one. It wraps at 2^32.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Closes the connection behind this answer, and says so in its head if that is still to come.
+    /// Closes the connection after this answer, and says so in the head if that is not sent yet.
     pub fn close_after(&mut self) {
         self.keep_no_longer();
     }
 
     /// Collects the body of this request: [`Handler::collected`](super::Handler::collected) gets
-    /// the whole of it in place of the pieces. Above [`Limits::collect_max`] \[1 MiB\] the request
-    /// is answered 413. To be called in [`Handler::request`](super::Handler::request).
+    /// the whole body instead of its parts. Above [`Limits::collect_max`] \[1 MiB\] the request is
+    /// answered 413. Call it in [`Handler::request`](super::Handler::request).
     pub fn collect(&mut self) {
         if self.stage != Stage::Due {
             return self.misused("collect: the answer has begun");
@@ -235,8 +234,8 @@ impl Response {
 
     /// Sends the whole answer: status, headers, `content-length` and `body`. A body above
     /// [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] does not fit the queue and ends
-    /// the connection with [`OutputFull`](crate::CloseKind::OutputFull): such are streamed, as the
-    /// client takes them.
+    /// the connection with [`OutputFull`](crate::CloseKind::OutputFull): stream such a body as the
+    /// client takes it.
     ///
     /// ```
     /// use lariat::http::{Handler, Header, Request, Response, Status};
@@ -315,8 +314,8 @@ impl Response {
         }
     }
 
-    /// The answer is given before the request is whole. Where the rest of the body may never come,
-    /// or is too much to throw away, the connection cannot be kept.
+    /// The answer is given before the request is whole. If the rest of the body may never come, or
+    /// is too much to drop, the connection cannot be kept.
     #[inline(always)]
     pub(super) fn give_up_body(&mut self) {
         if !self.body.is_whole() {
@@ -327,8 +326,8 @@ impl Response {
         }
     }
 
-    /// How an answer with this status is framed, and whether a body may follow its head. `length`
-    /// is None where it is not known.
+    /// The framing of an answer with this status, and whether a body may follow its head. `length`
+    /// is None if it is not known.
     #[inline(always)]
     pub(super) fn framing(&self, status: Status, length: Option<u64>) -> (Framing, bool) {
         let framing = match length {
@@ -343,7 +342,7 @@ impl Response {
         (framing, true)
     }
 
-    /// The same for what may have no body, whatever was given for one.
+    /// The same for an answer without a body, whatever body was given.
     #[inline(never)]
     fn framing_of_none(&self, status: Status, framing: Framing) -> (Framing, bool) {
         if status.has_no_body() || accepts_tunnel(self.facts, status) {
@@ -364,7 +363,7 @@ impl Response {
         right
     }
 
-    /// Writes a head, and `body` behind it.
+    /// Writes a head, and `body` after it.
     #[inline]
     pub(super) fn head(
         &mut self,

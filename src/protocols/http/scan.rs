@@ -1,9 +1,9 @@
-//! The parts of a head, found in one pass that takes nothing that RFC 9112 does not: there is no
-//! second look for what a parser forgave. Tests compare it with httparse, which forgives more.
+//! The parts of a head, found in one pass that accepts nothing that RFC 9112 does not: nothing has
+//! to be checked again afterwards. Tests compare it with httparse, which forgives more.
 
 use super::header::is_token;
 
-/// What a head consists of, borrowed from it.
+/// The parts of a head, borrowed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parts<'a> {
     pub(super) method: &'a [u8],
@@ -11,18 +11,18 @@ pub(super) struct Parts<'a> {
     pub(super) is_http10: bool,
     /// The lines of all headers, their line breaks included.
     pub(super) fields: &'a [u8],
-    /// The whole head, from the first byte that was given.
+    /// The length of the whole head, from the first byte given.
     pub(super) length: usize,
 }
 
 /// Why there are no [`Parts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
-    /// More bytes are needed, and none so far is wrong.
+    /// More bytes are needed, and all so far are valid.
     Partial,
-    /// A byte that cannot stand where it stands.
+    /// A byte that is not allowed at its place.
     Malformed,
-    /// What stands for the version is not that of HTTP/1.0 or HTTP/1.1.
+    /// The version is not that of HTTP/1.0 or HTTP/1.1.
     Version,
     TooMany,
 }
@@ -32,7 +32,7 @@ const TARGET: u8 = 2;
 const VALUE: u8 = 4;
 const STRICT_TARGET: u8 = 8;
 
-/// What each byte may be part of.
+/// The classes of each byte.
 const CLASSES: [u8; 256] = {
     let mut table = [0; 256];
     let mut at = 0;
@@ -55,8 +55,8 @@ const CLASSES: [u8; 256] = {
     table
 };
 
-/// What browsers and curl send: everything that cannot be taken for the end of a target, but for
-/// the mark of a fragment, which is not theirs to send.
+/// What browsers and curl send: everything but space, control bytes and `#`, which begins a
+/// fragment.
 const fn is_in_target(byte: u8) -> bool {
     byte > b' ' && byte != 0x7F && byte != b'#'
 }
@@ -69,7 +69,7 @@ const fn is_in_strict_target(byte: u8) -> bool {
         || matches!(byte, b'[' | b']')
 }
 
-/// What of the form of a head can be chosen.
+/// The parts of the syntax that limits can choose.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Form {
     pub(super) bare_lf: bool,
@@ -101,12 +101,12 @@ fn value_run(bytes: &[u8]) -> usize {
     whole + run(&bytes[whole..], VALUE)
 }
 
-/// Finds the parts of the head at the beginning of `bytes`; `take` is given the name and the value
-/// of each header.
+/// Finds the parts of the head at the beginning of `bytes`; `take` gets the name and the value of
+/// each header.
 ///
 /// # Errors
 ///
-/// There is no whole head, or what `take` returned.
+/// There is no whole head, or `take` returned an error.
 #[inline(always)]
 pub(super) fn scan<'a, E: From<Lack>>(
     bytes: &'a [u8],
@@ -115,12 +115,12 @@ pub(super) fn scan<'a, E: From<Lack>>(
     mut take: impl FnMut(&'a [u8], &'a [u8], bool) -> Result<(), E>,
 ) -> Result<Parts<'a>, E> {
     let mut start = 0;
-    // Empty lines before a request are read over.
+    // Empty lines before a request are skipped.
     while let Some(b'\r' | b'\n') = bytes.get(start) {
         start += line_break(&bytes[start..], form)?;
     }
     let rest = &bytes[start..];
-    // What nearly everybody asks for is known at a glance.
+    // The most common method is recognised at once.
     let end = if rest.starts_with(b"GET ") { 3 } else { run(rest, TOKEN) };
     let (method, rest) = rest.split_at(end);
     let rest = expect(rest, b' ', !method.is_empty())?;
@@ -161,7 +161,7 @@ pub(super) fn scan<'a, E: From<Lack>>(
     Ok(Parts { method, target, is_http10, fields: &fields[..field_bytes], length })
 }
 
-/// What follows `byte`; `named` tells that something stood before it.
+/// What follows `byte`; `named` says that something stood before it.
 #[inline(always)]
 fn expect(bytes: &[u8], byte: u8, named: bool) -> Result<&[u8], Lack> {
     match bytes.split_first() {
@@ -194,7 +194,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// The headers in the lines that were scanned.
+/// The headers in the scanned lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldLines<'a>(pub(super) &'a [u8]);
 
@@ -248,8 +248,8 @@ mod tests {
         Ok((method, target, request.version == Some(0), headers, length))
     }
 
-    /// Whatever is taken, httparse takes too, and understands alike. What httparse takes and is not
-    /// taken has one of the things that it forgives.
+    /// What is accepted here, httparse accepts too, with the same meaning. What httparse accepts
+    /// and is refused here has one of the things that httparse forgives.
     fn agree(bytes: &[u8]) {
         let told = || bytes.escape_ascii().to_string();
         for strict_targets in [false, true] {
@@ -283,7 +283,7 @@ mod tests {
         }
     }
 
-    /// Pieces that heads are made of, right and wrong.
+    /// Pieces of heads, valid and invalid.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         let fixed = prop::sample::select(vec![
             "GET ",

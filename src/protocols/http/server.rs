@@ -56,7 +56,7 @@ pub struct Http<H> {
 /// More empty lines before a request are part of its head, which has a deadline.
 const EMPTY_LINES_MAX: u8 = 16;
 
-/// What is left of the input when everything was taken that can be taken now.
+/// What remains of the input when everything that can be taken now was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
     /// Nothing, or what waits for an answer or for the end of a pause.
@@ -91,8 +91,8 @@ impl<H: Handler> Http<H> {
         Http::made(handler, None)
     }
 
-    /// HTTP by other limits, which were checked when they were made, by
-    /// [`Limits::validate`](super::Limits::validate). All connections share them.
+    /// HTTP by other limits, checked by [`Limits::validate`](super::Limits::validate). All
+    /// connections share them.
     pub fn with_limits(handler: H, limits: &ValidLimits) -> Http<H> {
         Http::made(handler, Some(limits.clone()))
     }
@@ -111,7 +111,7 @@ impl<H: Handler> Http<H> {
     #[inline]
     fn take(&mut self, cx: &mut Context<'_>, rest: &mut &[u8], last: bool) -> Result<Rest, End> {
         let mut taken = 0;
-        // A handler may close its connection by itself: then nothing more is asked of it.
+        // When a handler closes its connection, it gets no more requests.
         while !self.response.is_over() && !cx.is_ending() {
             if self.response.is_idle() {
                 if rest.is_empty() {
@@ -135,7 +135,7 @@ impl<H: Handler> Http<H> {
                     return Ok(if rest.is_empty() { Rest::None } else { Rest::Partial });
                 }
             } else {
-                // The next request waits, and with it the client.
+                // The next request waits, and so does the client.
                 if !rest.is_empty() {
                     cx.pause_reading();
                 }
@@ -145,8 +145,9 @@ impl<H: Handler> Http<H> {
         Ok(Rest::None)
     }
 
-    /// Empty lines before a request are no request yet: some clients send one behind a body. Only
-    /// so many, as they must not keep a connection open for ever. True when nothing else is there.
+    /// Empty lines before a request are not a request yet: some clients send one after a body.
+    /// Their number is bounded, so that they cannot keep a connection open for ever. True when
+    /// nothing else is there.
     #[cold]
     #[inline(never)]
     fn skip_empty_lines(&mut self, rest: &mut &[u8]) -> bool {
@@ -190,21 +191,21 @@ impl<H: Handler> Http<H> {
         Ok(true)
     }
 
-    /// A tunnel is asked for.
+    /// The client asks for a tunnel.
     #[cold]
     fn begin_connect(&mut self, request: &Request<'_>) -> Result<(), Fault> {
         if !self.response.limits().connect {
             return Err(Fault::new(Status::NOT_IMPLEMENTED, "CONNECT, which is not allowed"));
         }
         if request.length != Length::None {
-            // Of the request or of what goes through the tunnel?
+            // It could belong to the request or to the tunnel.
             return Err(Fault::bad("a CONNECT with a body"));
         }
         self.response.begin_connect();
         Ok(())
     }
 
-    /// A body follows: it is collected, streamed or thrown away, and may have to be asked for.
+    /// A body follows: it is collected, streamed or dropped, and may have to be asked for.
     fn begin_body(&mut self, cx: &mut Context<'_>, rest: &[u8]) -> Result<(), End> {
         self.watch.begin_body();
         if self.response.collects() && self.response.is_due() {
@@ -215,7 +216,7 @@ impl<H: Handler> Http<H> {
             self.response.collected = Some(Vec::new());
         }
         if self.response.is_finished() && !self.response.keeps() {
-            // Answered, and the rest is not worth reading: lingering throws it away.
+            // Answered, and the rest is too long to read: lingering drops it.
             self.end_of_exchange(cx);
             return Ok(());
         }
@@ -249,7 +250,7 @@ impl<H: Handler> Http<H> {
                 None => {
                     self.handler.body(cx, data, &mut self.response)?;
                     if self.response.is_finished() {
-                        // What came so far was wanted.
+                        // What has come so far was wanted.
                         self.watch.begin_body();
                         if !self.response.keeps() {
                             self.end_of_exchange(cx);
@@ -280,7 +281,7 @@ impl<H: Handler> Http<H> {
         Ok(())
     }
 
-    /// Whether both request and answer are whole; the next request may come then.
+    /// Ends the exchange when both request and answer are whole; the next request may come then.
     #[inline(always)]
     fn end_if_finished(&mut self, cx: &mut Context<'_>) {
         if self.response.is_finished() && self.response.body.is_whole() {
@@ -313,7 +314,7 @@ impl<H: Handler> Http<H> {
         }
     }
 
-    /// After any callback: deadlines, and the end that it may have brought.
+    /// After any callback: deadlines, and the end that the callback may have brought.
     #[inline]
     fn settle(&mut self, cx: &mut Context<'_>, result: Result<Rest, End>) -> Outcome {
         let (rest, outcome) = match result {
@@ -321,7 +322,7 @@ impl<H: Handler> Http<H> {
             Err(end) => (Rest::None, self.give_up(cx, end)),
         };
         if cx.is_paused() && self.response.is_done() {
-            // The pause was for the sake of the answer: the rest of the body is to be read over.
+            // The pause was for the sake of the answer: the rest of the body is to be skipped.
             cx.resume_reading();
         }
         let phase = if self.response.is_over() {
@@ -348,17 +349,17 @@ impl<H: Handler> Http<H> {
         let result = outcome.map_err(End::Handler);
         if result.is_ok() {
             if self.response.is_finished() && !self.response.keeps() {
-                // Nothing of the request is worth waiting for.
+                // The rest of the request is not worth waiting for.
                 self.end_of_exchange(cx);
             }
             self.end_if_finished(cx);
         }
-        // A head that has begun before is still waited for.
+        // A head that has begun before is still expected.
         let rest = if self.looked > 0 { Rest::Partial } else { Rest::None };
         self.settle(cx, result.map(|()| rest))
     }
 
-    /// Tells the client what is wrong, if an answer is still possible, and closes.
+    /// Sends the client the fault, if an answer is still possible, and closes.
     #[cold]
     #[inline(never)]
     fn give_up(&mut self, cx: &mut Context<'_>, end: End) -> Outcome {
@@ -410,7 +411,7 @@ const TOO_LARGE: Fault = Fault::new(Status::CONTENT_TOO_LARGE, "a body too large
 impl<H: Handler> Protocol for Http<H> {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         let outcome = self.handler.opened(cx);
-        // Behind it, as new limits would take this deadline away.
+        // After it, because new limits would remove this deadline.
         self.watch.open(cx, self.response.limits());
         outcome
     }
@@ -420,7 +421,7 @@ impl<H: Handler> Protocol for Http<H> {
         let result = self.take(cx, &mut rest, false);
         input.consume(input.len() - rest.len());
         if let Ok(Rest::Partial) = result {
-            // Without this it would be shown again before there is more of it.
+            // Without this the input would be shown again before more of it has arrived.
             input.need(rest.len() + 1);
         }
         self.settle(cx, result)
@@ -434,7 +435,7 @@ impl<H: Handler> Protocol for Http<H> {
                 self.response.give_up();
                 cx.close();
             } else if self.response.body.is_whole() {
-                // Only its sending is over: it may well wait for the answer.
+                // The client has finished sending only; it may wait for the answer.
                 self.response.keep_no_longer();
             } else if self.response.is_finished() {
                 self.response.keep_no_longer();

@@ -21,7 +21,7 @@ macro_rules! statuses {
             $(#[doc = concat!("`", $code, " ", $reason, "`")]
             pub const $name: Status = Status($code);)*
 
-            /// The words behind the code; `Unknown` for a code that RFC 9110 does not name.
+            /// The words after the code; `Unknown` for a code that RFC 9110 does not name.
             pub const fn reason(self) -> &'static str {
                 match self.0 {
                     $($code => $reason,)*
@@ -106,8 +106,8 @@ impl Status {
         self.0 >= 200 && self.0 < 300
     }
 
-    /// Whether an answer with it has no body whatever its headers say: 1xx, 204 and 304.
-    /// Nor has 205, but that is for its headers to say.
+    /// Whether an answer with it never has a body: 1xx, 204 and 304. 205 has none either, which its
+    /// headers have to say.
     pub(super) const fn has_no_body(self) -> bool {
         self.is_informational() || self.0 == 204 || self.0 == 304
     }

@@ -1,4 +1,4 @@
-//! An answer bit by bit: a head, then parts of its body as they come, then its end.
+//! An answer in parts: a head, then the body as it is made, then its end.
 
 use super::digits::put_hex;
 use super::response::{EXPECTS, Framing, HTTP10, Response, Stage};
@@ -6,8 +6,7 @@ use super::{Header, Status};
 use crate::protocol::Context;
 
 impl Response {
-    /// Begins an answer whose length is not known: chunked, and to HTTP/1.0 until the connection
-    /// ends.
+    /// Begins an answer of unknown length: chunked; for HTTP/1.0 until the connection ends.
     pub fn start(&mut self, cx: &mut Context<'_>, status: Status, headers: &[Header<'_>]) {
         if !self.may_begin("start", status) {
             return;
@@ -44,10 +43,9 @@ impl Response {
         self.stage = if follows { Stage::Sized } else { Stage::Bodiless };
     }
 
-    /// Writes a part of the body of a started answer. While
-    /// [`is_congested`](Context::is_congested), a producer stops until
-    /// [`Handler::drained`](super::Handler::drained); what is written from
-    /// [`Handler::body`](super::Handler::body) holds its own input back without that.
+    /// Writes a part of the body of a started answer. While [`is_congested`](Context::is_congested)
+    /// is true, a producer stops until [`Handler::drained`](super::Handler::drained). Writes from
+    /// [`Handler::body`](super::Handler::body) hold back their own input without that.
     pub fn write(&mut self, cx: &mut Context<'_>, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         match self.stage {
@@ -74,8 +72,8 @@ impl Response {
         }
     }
 
-    /// Ends a started answer. One that is shorter than announced closes the connection, which is
-    /// all that can still tell the client.
+    /// Ends a started answer. An answer shorter than announced closes the connection, because
+    /// nothing else can tell the client.
     pub fn finish(&mut self, cx: &mut Context<'_>) {
         match self.stage {
             Stage::Chunked => cx.write(b"0\r\n\r\n"),
@@ -90,8 +88,8 @@ impl Response {
         self.stage = Stage::Done;
     }
 
-    /// Sends an informational answer ahead of the final one: `103 Early Hints`, `102 Processing`.
-    /// HTTP/1.0 does not know them: nothing is sent.
+    /// Sends an informational answer before the final one: `103 Early Hints`, `102 Processing`. To
+    /// an HTTP/1.0 client nothing is sent, because HTTP/1.0 has no such answers.
     pub fn inform(&mut self, cx: &mut Context<'_>, status: Status, headers: &[Header<'_>]) {
         if self.stage != Stage::Due || !status.is_informational() || status.code() == 101 {
             return self.misused("inform: not before a final answer, or not 1xx");
@@ -110,7 +108,8 @@ impl Response {
         });
     }
 
-    /// Before the client was asked for its body: it may never send that, and nothing can follow.
+    /// Before the client was asked for its body: it may never send the body, and nothing can
+    /// follow.
     fn give_up_held_back(&mut self) {
         if self.facts & EXPECTS != 0 {
             self.keep_no_longer();

@@ -1,8 +1,8 @@
-//! What a request may be for. RFC 9112, section 3.2; RFC 3986.
+//! The target and the host of a request. RFC 9112, section 3.2; RFC 3986.
 
 use super::fault::Fault;
 
-/// Whether a target without a slash in front belongs to its method; `scan` has looked at its bytes.
+/// Whether a target without a leading slash fits its method; `scan` has checked its bytes.
 #[cold]
 pub(super) fn check_rare(method: &[u8], target: &[u8]) -> Result<(), Fault> {
     let right = match (method, target) {
@@ -29,7 +29,7 @@ fn has_port(target: &[u8]) -> bool {
         && target.contains(&b':')
 }
 
-/// What a host name may have: `reg-name` of RFC 3986.
+/// The bytes of a host name: `reg-name` of RFC 3986.
 const NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -43,11 +43,11 @@ const NAME: [bool; 256] = {
     table
 };
 
-/// `uri-host [ ":" port ]`, without user information. A name may be empty, as a client says that
+/// `uri-host [ ":" port ]`, without user information. A name may be empty: a client says so that
 /// its target has no host.
 #[inline]
 pub(super) fn is_authority(value: &[u8]) -> bool {
-    // One look at each byte of a name; what stops it decides what may follow.
+    // One look at each byte of a name; the byte that stops it decides what may follow.
     match value.iter().position(|byte| !NAME[usize::from(*byte)]) {
         None => true,
         Some(0) if value[0] == b'[' => is_address(value),

@@ -7,10 +7,10 @@ use super::limits::Limits;
 use crate::protocol::Context;
 use crate::timer::Timer;
 
-/// What a connection waits for, which decides its deadline.
+/// What a connection waits for; it decides the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The first byte of a fresh connection.
+    /// The first byte of a new connection.
     Fresh,
     /// The first byte of a further request.
     Idle,
@@ -27,8 +27,8 @@ pub(super) enum Phase {
 /// The one timer of the deadlines.
 pub(super) const DEADLINE: Timer = Timer::reserved(0);
 
-/// Waiting for a first byte is left to the idle deadline, which costs a request nothing; a timer is
-/// set only when a head, a body or an answer is not there at once.
+/// The idle deadline covers waiting for a first byte, which costs a request nothing. A timer is set
+/// only when a head, a body or an answer is not there at once.
 #[derive(Debug)]
 pub(super) struct Watch {
     phase: Phase,
@@ -38,11 +38,11 @@ pub(super) struct Watch {
     since: u64,
     /// Bytes of the body that came since it began.
     received: u64,
-    /// Those that came before `since`.
+    /// Bytes of the body that came before `since`.
     counted: u64,
 }
 
-/// What a deadline that has passed means.
+/// The meaning of a deadline that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Passed {
     Nothing,
@@ -61,7 +61,7 @@ impl Watch {
         set_idle(cx, limits.head);
     }
 
-    /// Bytes of a body have come.
+    /// Bytes of a body have arrived.
     #[inline]
     pub(super) fn receive(&mut self, count: usize) {
         self.received += count as u64;
@@ -72,7 +72,7 @@ impl Watch {
         self.received
     }
 
-    /// A head is whole: the deadline of the next begins with its own first byte.
+    /// A head is whole: the deadline of the next one begins with its own first byte.
     #[inline(always)]
     pub(super) fn end_head(&mut self) {
         if self.phase == Phase::Head {
@@ -93,7 +93,7 @@ impl Watch {
     /// The connection waits for this now.
     #[inline(always)]
     pub(super) fn turn_to(&mut self, phase: Phase, cx: &mut Context<'_>, response: &Response) {
-        // New limits of the handler's took the deadline of a first byte away.
+        // New limits of the handler removed the deadline of a first byte.
         if self.phase != phase || (phase == Phase::Idle && !cx.has_own_idle()) {
             self.change(phase, cx, response);
         }
@@ -103,7 +103,7 @@ impl Watch {
     fn change(&mut self, phase: Phase, cx: &mut Context<'_>, response: &Response) {
         let limits = response.limits();
         let phase = match phase {
-            // A note or a timer of the handler's does not make up for a first request.
+            // A note or a timer of the handler does not replace a first request.
             Phase::Idle if response.number() == 0 => Phase::Fresh,
             phase => phase,
         };
@@ -125,7 +125,7 @@ impl Watch {
         cx.set_idle(cx.limits().idle);
     }
 
-    /// Milliseconds for which what has come since `since` is enough.
+    /// Milliseconds that the bytes since `since` pay for.
     fn earned(&self, limits: &Limits) -> u64 {
         (self.received - self.counted).saturating_mul(1000) / u64::from(limits.body_rate)
     }
@@ -150,8 +150,8 @@ impl Watch {
                 if u64::from(self.before).saturating_add(elapsed) >= total {
                     return Passed::Body;
                 }
-                // Where it is not the client who keeps the body back, and where it has kept the
-                // rate, its time begins again: what came fast earlier buys no silence later.
+                // If the client is not the one who holds the body back, or if it has kept the rate,
+                // its time begins again: fast bytes earlier do not excuse silence later.
                 let kept_back = cx.is_paused() || cx.is_held() || cx.unsent() > 0;
                 if kept_back || self.earned(limits) >= elapsed {
                     let before = u64::from(self.before).saturating_add(elapsed);

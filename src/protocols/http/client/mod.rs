@@ -1,4 +1,4 @@
-//! The client side: one request, one response. For health checks, tests and the like.
+//! The client side: one request, one response. For health checks and tests.
 
 mod request;
 mod response;
@@ -26,15 +26,15 @@ type Done = Box<dyn FnOnce(&mut Context<'_>, Result<ClientResponse, ClientError>
 /// The protocol of [`ClientRequest::then`]: it sends one request and reads one response.
 pub struct Client {
     request: ClientRequest,
-    /// What is still to be written of the body, and behind it.
+    /// What is still to be written of the body, and after it.
     unwritten: Bytes,
     end: &'static [u8],
     /// Bytes of an incomplete head that were searched for its end.
     looked: usize,
-    /// Some once its head has come.
+    /// Some once the response's head has arrived.
     response: Option<ClientResponse>,
     body: Body,
-    /// The end of the connection is that of the body.
+    /// The end of the connection ends the body.
     until_end: bool,
     done: Option<Done>,
 }
@@ -59,7 +59,7 @@ impl Client {
         }
     }
 
-    /// Writes as much of the body as the output may hold. The rest waits until that has drained.
+    /// Writes as much of the body as the output may hold. The rest waits for `drained`.
     fn write_body(&mut self, cx: &mut Context<'_>) {
         while !cx.is_congested() {
             if self.unwritten.is_empty() {
@@ -71,7 +71,7 @@ impl Client {
         }
     }
 
-    /// Takes what has come; true when the response is whole.
+    /// Takes what has arrived; true when the response is whole.
     fn take(&mut self, rest: &mut &[u8]) -> Result<bool, ClientError> {
         while self.response.is_none() {
             if !self.take_head(rest)? {
@@ -99,11 +99,11 @@ impl Client {
         }
     }
 
-    /// Takes a head; true when it was whole. Informational ones are read over.
+    /// Takes a head; true when it was whole. Informational responses are skipped.
     fn take_head(&mut self, rest: &mut &[u8]) -> Result<bool, ClientError> {
         let window = &rest[..rest.len().min(DEFAULT.head_max)];
         let full = window.len() == DEFAULT.head_max;
-        // Only the end of a line can be the end of a head: single bytes must not cost a parsing.
+        // Only the end of a line can end a head: single bytes must not cost a parse each.
         let fresh = &window[self.looked.min(window.len())..];
         if !full && !fresh.contains(&b'\n') {
             self.looked = window.len();
@@ -197,7 +197,7 @@ impl Protocol for Client {
         match result {
             Ok(false) => {
                 if !rest.is_empty() {
-                    // Without this it would be shown again before there is more of it.
+                    // Without this the input would be shown again before more of it has arrived.
                     input.need(rest.len() + 1);
                 }
                 return Ok(());
@@ -220,7 +220,7 @@ impl Protocol for Client {
                 self.finish(cx, Ok(response));
             }
         }
-        // Without a response, `closed` tells why.
+        // Without a response, `closed` gives the reason.
         cx.close();
         Ok(())
     }

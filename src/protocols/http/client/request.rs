@@ -1,4 +1,4 @@
-//! What a client asks, made before there is a connection.
+//! A client's request, made before there is a connection.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::super::{head, target};
 use super::{Client, ClientError, ClientResponse};
 use crate::protocol::Context;
 
-/// What a client sends is as RFC 3986 wants it, whatever a server may take.
+/// A client's requests follow RFC 3986, whatever a server may accept.
 static STRICT: Limits = Limits { strict_targets: true, ..DEFAULT };
 
-/// A request to be sent on a connection of its own, and its response awaited.
+/// A request that is sent on a connection of its own, and awaits its response.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -40,22 +40,22 @@ pub struct ClientRequest {
     /// The request line and all headers but those of the framing.
     head: Vec<u8>,
     pub(super) is_head: bool,
-    /// None where nothing was said about one.
+    /// None when no body was given.
     body: Option<Bytes>,
     chunked: bool,
-    /// Whether the method is one that servers expect a body of.
+    /// Whether servers expect a body with the method.
     expects_body: bool,
     pub(super) timeout: Duration,
     pub(super) body_max: usize,
 }
 
 impl ClientRequest {
-    /// A GET of `target` (`/path?query`) from `host`, a name or address and perhaps a port.
+    /// A GET of `target` (`/path?query`) from `host`, a name or address with an optional port.
     ///
     /// # Errors
     ///
-    /// Host or target have a character that they cannot have: one that is not in RFC 3986 is
-    /// percent-encoded first.
+    /// Host or target have a character that is not allowed there. Percent-encode characters outside
+    /// of RFC 3986 first.
     pub fn get(host: &str, target: &str) -> Result<ClientRequest, InvalidRequest> {
         ClientRequest::new("GET", host, target)
     }
@@ -78,13 +78,14 @@ impl ClientRequest {
             return Err(InvalidRequest { why: "the host is not a name or address" });
         }
         let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\n").into_bytes();
-        // As a server would look at it.
+        // The same checks as in a server.
         let whole = [&head[..], b"\r\n"].concat();
         let seen = match head::parse(&whole, true, &mut 0, &STRICT) {
             Ok(Some((request, length))) if length == whole.len() => Some(request.target()),
             _ => None,
         };
-        // The same target, and not one that brings headers or another request along.
+        // The target must be read back unchanged: it must not smuggle in headers or a second
+        // request.
         if seen != Some(target) {
             return Err(InvalidRequest { why: "the target is not one of this method" });
         }
@@ -105,8 +106,8 @@ impl ClientRequest {
         self
     }
 
-    /// Gives it a body of any length, sent with that length, which may be 0. Without a body `POST`,
-    /// `PUT` and `PATCH` say `content-length: 0`, and other methods nothing.
+    /// Gives it a body of any length, sent with `content-length`, also when it is empty. Without a
+    /// body, `POST`, `PUT` and `PATCH` send `content-length: 0`, and other methods no length.
     pub fn body(self, body: impl Into<Bytes>) -> ClientRequest {
         ClientRequest { body: Some(body.into()), chunked: false, ..self }
     }
@@ -116,20 +117,19 @@ impl ClientRequest {
         ClientRequest { body: Some(body.into()), chunked: true, ..self }
     }
 
-    /// The time from the opened connection to the whole response \[30 s\]. For the connect itself
-    /// there is [`Limits::connect`](crate::Limits::connect).
+    /// The time from the opened connection to the whole response \[30 s\]. The connect itself has
+    /// [`Limits::connect`](crate::Limits::connect).
     pub fn timeout(self, timeout: Duration) -> ClientRequest {
         ClientRequest { timeout, ..self }
     }
 
-    /// Bytes that the body of the response may have \[1 MiB\]. Its head may have 32 KiB and 128
-    /// headers.
+    /// The most bytes of the response's body \[1 MiB\]. Its head may have 32 KiB and 128 headers.
     pub fn body_max(self, body_max: usize) -> ClientRequest {
         ClientRequest { body_max, ..self }
     }
 
-    /// The protocol that sends this request, for `connect` on any driver. `done` is called exactly
-    /// once, with the response or with why there is none; the connection is closed then.
+    /// The protocol that sends this request, for `connect` on any driver. `done` runs exactly once,
+    /// with the response or the error; the connection is then closed.
     pub fn then(
         self,
         done: impl FnOnce(&mut Context<'_>, Result<ClientResponse, ClientError>) + Send + 'static,
@@ -137,7 +137,7 @@ impl ClientRequest {
         Client::new(self, Box::new(done))
     }
 
-    /// What is sent: the head, to its end, the body, and what stands behind it.
+    /// The message: the head, to its end, the body, and what follows it.
     pub(super) fn take_message(&mut self) -> (Vec<u8>, Bytes, &'static [u8]) {
         let mut head = std::mem::take(&mut self.head);
         head.extend_from_slice(b"connection: close\r\n");

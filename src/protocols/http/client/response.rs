@@ -1,4 +1,4 @@
-//! What came back to a client, or why nothing did.
+//! The response to a client's request, or why there is none.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::super::Status;
 use super::super::fault::Fault;
 use crate::reason::CloseReason;
 
-/// What came back.
+/// The response to a [`ClientRequest`](super::ClientRequest).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientResponse {
     pub(super) status: Status,
@@ -27,7 +27,7 @@ impl ClientResponse {
         self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// All headers, in the order they came.
+    /// All headers, in the order of arrival.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
@@ -44,10 +44,9 @@ impl ClientResponse {
 pub enum ClientError {
     /// The connection could not be made, or ended before the response was whole.
     Ended(CloseReason),
-    /// The response was not whole in time, which is that of
-    /// [`ClientRequest::timeout`](super::ClientRequest::timeout).
+    /// The response was not whole within [`ClientRequest::timeout`](super::ClientRequest::timeout).
     TimedOut,
-    /// What came is no HTTP, or a response whose end cannot be told for certain.
+    /// The response is not HTTP, or its end is ambiguous.
     Malformed(&'static str),
     /// The head of the response has more than 128 headers or 32 KiB.
     HeadTooLarge,
