@@ -1,9 +1,9 @@
 //! An event-loop networking runtime built directly on mio, for people who write low-level servers.
 //!
-//! A [`Protocol`] is one value per connection: bytes come in, wishes go out. The same protocol runs
-//! on three drivers: [`reactor`], one thread and readiness for very many connections; [`blocking`],
-//! a thread per connection; and [`sim`], a deterministic simulator with a virtual clock and faults
-//! from a seed.
+//! A [`Protocol`] is one value per connection. Its callbacks get bytes and events, and ask for
+//! things through a [`Context`]. The same protocol runs on three drivers: [`reactor`], one thread
+//! and readiness for very many connections; [`blocking`], a thread per connection; and [`sim`], a
+//! deterministic simulator with a virtual clock and faults from a seed.
 //!
 //! ```no_run
 //! use lariat::{Context, Input, Outcome, Protocol};
@@ -25,30 +25,40 @@
 //!
 //! | for | see |
 //! | --- | --- |
-//! | what a protocol is told | [`Protocol`] |
-//! | what it may do | [`Context`], [`Input`], [`Peer`] |
+//! | the callbacks | [`Protocol`] |
+//! | what a callback may do | [`Context`], [`Input`], [`Peer`] |
 //! | running it | [`reactor::serve`], [`reactor::Reactor`] |
 //! | the same on threads | [`blocking::serve`], [`blocking::Blocking`] |
 //! | testing it | [`sim::Probe`], [`sim::every_split`], [`sim::Sim`], [`sim::check`] |
 //! | bounds | [`Limits`], [`DriverLimits`], [`ListenOptions`], [`ConnectOptions`] |
 //! | why a connection ended | [`CloseReason`], [`CloseKind`] |
 //! | other threads | [`Handle`], [`Control`] |
-//! | a client in a line | [`reactor::connect`], [`blocking::connect`] |
+//! | a whole client in one call | [`reactor::connect`], [`blocking::connect`] |
 //! | encryption and the like | [`Filter`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
+//! | tokio, mio, asyncio, Twisted | [`coming_from`] |
 //!
 //! # Guarantees
 //!
 //! - Callbacks never run inside one another, and their order is fixed: see [`Protocol`].
-//! - Every connection ends, with a [`CloseReason`], exactly once; the last reply is not lost to a
-//!   reset of our own.
-//! - Everything has a bound, on by default, with a reason of its own when it is reached. An echo, a
-//!   relay and a proxy are bounded without any code: see [`Peer::write`].
+//! - `closed` runs exactly once for every connection, with a [`CloseReason`], unless the driver is
+//!   dropped. A close in order does not lose the last reply to a reset of this side.
+//! - Every queue that a peer can fill has a bound, and every wait for a peer has a deadline; all
+//!   are on by default except [`Limits::idle`]. [`CloseKind`] says which bound ended a connection.
+//!   An echo, a relay and a proxy are bounded without any code: see [`Peer::write`].
+//! - A turn of the reactor serves interactive connections first. Those that move 16 KiB or more at
+//!   a time follow, at most 64 of them and 2 MiB, before the next poll.
 //! - A panic in a callback ends its connection and no other.
-//! - No `unsafe` code, and SIGPIPE cannot happen.
+//! - No `unsafe` code; a write to a closed socket raises no SIGPIPE.
 //!
-//! Two ends that both write only in answer to input, with more under way than the kernels hold, do
-//! block each other, as they would on any library; [`Limits::write_stall`] ends that.
+//! Two ends that both write only in answer to input, with more under way than the kernels hold,
+//! block each other, as they would without lariat; [`Limits::write_stall`] ends that.
+//!
+//! # Logs
+//!
+//! lariat logs through the crate [`log`](https://docs.rs/log), with targets such as
+//! `lariat::close`: every end at debug, slow callbacks and late writes at warn, panics of callbacks
+//! at error.
 
 #[cfg(windows)]
 compile_error!("lariat has not been tested on Windows and does not claim to work there");
@@ -59,6 +69,7 @@ pub mod blocking;
 mod buffer;
 mod client;
 mod clock;
+pub mod coming_from;
 mod connection;
 #[cfg(feature = "http")]
 mod date;

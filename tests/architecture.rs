@@ -21,7 +21,7 @@ struct Layer {
 
 /// The layers, top first: imports run upward. `lib.rs` stands outside and re-exports from all.
 #[rustfmt::skip]
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
         modules: &["id", "error", "limits", "buffer", "timer", "filter", "tap", "reason", "clock",
             "metrics", "note", "random", "date", "guard", "grammar",
@@ -42,6 +42,8 @@ const LAYERS: [Layer; 8] = [
     // Their own layer is missing on purpose: drivers never see each other.
     /* 7 */ Layer { what: "drivers", sees: &[0, 1, 2, 3, 4, 5],
         modules: &["reactor", "blocking", "sim"] },
+    /* 8 */ Layer { what: "pages of the documentation", sees: &[],
+        modules: &["coming_from"] },
 ];
 const DRIVERS: usize = 7;
 

@@ -6,16 +6,10 @@ use std::path::Path;
 
 use lariat::{CloseKind, ConnectFailure, Deadline, DriverLimits, Limits};
 
-/// The server of the README, letter by letter, so that the compiler reads it as well; and what the
-/// README runs the same protocol on besides.
+/// The server of the README, letter by letter, so that the compiler reads it as well, and its test.
 #[allow(dead_code)]
 mod echo {
     include!("readme/echo.rs");
-
-    mod on_threads {
-        use super::Echo;
-        include!("readme/blocking.rs");
-    }
 
     mod simulated {
         use super::Echo;
@@ -23,14 +17,93 @@ mod echo {
     }
 }
 
-/// Its web server.
-#[allow(dead_code)]
-#[path = "readme/hello.rs"]
-mod hello;
+/// Its producer.
+mod producer {
+    use std::time::Duration;
 
-/// Its test of a protocol, which runs with the others here.
-#[path = "readme/lengths.rs"]
-mod lengths;
+    use lariat::sim::Sim;
+    use lariat::{Context, Input, Outcome, Protocol};
+
+    include!("readme/produce.rs");
+
+    struct Numbers(u32);
+
+    impl Protocol for Numbers {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            produce(cx, &mut self.0)
+        }
+        fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+            produce(cx, &mut self.0)
+        }
+        fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            input.consume_all();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_producer_stops_at_the_high_mark_and_goes_on_when_its_client_reads() {
+        let mut sim = Sim::new(1);
+        let listener = sim.listen("127.0.0.1:7000", |_| Some(Numbers(0))).unwrap();
+        let client = sim.dial(sim.addresses(listener)[0]);
+        client.stop_reading();
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        let waiting = sim.metrics().buffered;
+        assert!((65_537..65_545).contains(&waiting), "{waiting} bytes wait");
+        client.resume_reading();
+        sim.run_for(Duration::from_secs(10)).unwrap();
+        let all: String = (0..100_000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(client.take_received(), all);
+    }
+}
+
+/// Its client that reconnects.
+mod reconnecting {
+    use std::time::Duration;
+
+    use lariat::sim::Sim;
+    use lariat::{CloseReason, Context, Endpoint, Input, Outcome, Protocol};
+
+    include!("readme/reconnect.rs");
+
+    struct Client {
+        server: Endpoint,
+        failures: u32,
+    }
+
+    impl Protocol for Client {
+        fn opened(&mut self, _: &mut Context<'_>) -> Outcome {
+            self.failures = 0;
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            input.consume_all();
+            Ok(())
+        }
+        fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
+            reconnect(cx, self.server, self.failures);
+        }
+    }
+
+    #[test]
+    fn the_client_comes_back_after_1_2_and_4_s_and_after_1_s_when_it_was_connected() {
+        let mut sim = Sim::new(1);
+        let server = Endpoint::Ip("10.0.0.1:7000".parse().unwrap());
+        sim.connect(server, Client { server, failures: 0 });
+        let run = |sim: &mut Sim, milliseconds, connects| {
+            sim.run_for(Duration::from_millis(milliseconds)).unwrap();
+            assert_eq!(sim.metrics().connects, connects, "at {:?}", sim.now());
+        };
+        run(&mut sim, 900, 1);
+        run(&mut sim, 1_000, 2);
+        run(&mut sim, 2_000, 3);
+        let acceptor = sim.acceptor(server).unwrap();
+        run(&mut sim, 4_000, 4);
+        acceptor.accept().unwrap().close();
+        run(&mut sim, 900, 4);
+        run(&mut sim, 200, 5);
+    }
+}
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -59,7 +132,7 @@ fn blocks(language: &str) -> Vec<String> {
 
 #[test]
 fn every_rust_block_is_compiled() {
-    let files = ["echo", "blocking", "simulated", "hello", "lengths"];
+    let files = ["echo", "simulated", "produce", "reconnect"];
     assert_eq!(blocks("rust"), files.map(|name| read(&format!("tests/readme/{name}.rs"))));
 }
 
