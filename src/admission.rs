@@ -1,8 +1,7 @@
 //! When a driver accepts: its places, and the pace after accepts that fail.
 //!
-//! Plain data that both accept paths ask: the loop for each of its sockets, the blocking driver for
-//! each of its accepting threads. Times are nanoseconds of the driver's clock. Limits per peer
-//! address will be kept here as well.
+//! Plain data that both accept paths use: the loop for each of its sockets, the blocking driver for
+//! each of its accepting threads. Times are nanoseconds of the driver's clock.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,13 +12,13 @@ use crate::limits::{DriverLimits, Overload};
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
-/// The pause after an accept that failed: from the first to the second, doubling.
+/// The pause after a failed accept: from the first to the second, doubling.
 const PAUSE_FIRST: u64 = 10 * MILLISECOND;
 const PAUSE_MAX: u64 = SECOND;
-/// So many failures in a row, each of one connection, are the socket's.
+/// This many failures in a row, each of one connection, are the socket's.
 const ROW_MAX: u32 = 64;
 
-/// What a failed accept means.
+/// The meaning of a failed accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AcceptError {
     /// No connection waits.
@@ -60,7 +59,7 @@ pub(crate) enum Place {
     Shed,
 }
 
-/// What follows from a failed accept.
+/// The consequence of a failed accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Accept again at once.
@@ -77,7 +76,7 @@ pub(crate) struct Admission {
     places: u64,
     overload: Overload,
     failures: Failures,
-    /// Descriptors of ours that have been released.
+    /// Descriptors of this driver that have been released.
     released: u64,
     lacks: Episode,
     faults: Episode,
@@ -94,9 +93,10 @@ pub(crate) struct Pace {
     /// When an accept last made the socket pause.
     failed: u64,
     waits: Option<Waits>,
-    /// [`Admission::released`] when an accept last lacked something.
+    /// [`Admission::released`] when an accept last lacked a resource.
     released: u64,
-    /// When an accept was counted that may fail; if it does, it counts once.
+    /// The time of an accept that was counted as failing before it ends; if it fails, it counts
+    /// once.
     expected: Option<u64>,
 }
 
@@ -135,19 +135,19 @@ impl Admission {
         }
     }
 
-    /// A descriptor of ours has been released: an accept that lacked one is tried sooner.
+    /// A descriptor of this driver has been released: an accept that lacked one is tried sooner.
     pub(crate) fn note_released(&mut self) {
         self.released += 1;
     }
 
-    /// An accept has failed for want of a resource. What is released from here on may mend that;
-    /// what was released before has gone into the reserve.
+    /// An accept has failed for lack of a resource. A later release may mend that; an earlier one
+    /// has gone into the reserve.
     pub(crate) fn note_lack(&self, pace: &mut Pace) {
         pace.released = self.released;
     }
 
-    /// An accept has succeeded. Only when none has failed for a while are the failures over: as
-    /// long as descriptors come and go, the pause keeps its length and the log its peace.
+    /// An accept has succeeded. The failures are over only when none has happened for a while:
+    /// while descriptors come and go, the pause keeps its length and the log stays quiet.
     pub(crate) fn note_accepted(&mut self, pace: &mut Pace, now: u64) {
         self.forget_expected(pace);
         pace.row = 0;
@@ -180,7 +180,7 @@ impl Admission {
         }
     }
 
-    /// An accept has failed, also with the reserve if it lacked a resource.
+    /// An accept has failed; if it lacked a resource, with the reserve too.
     pub(crate) fn note_failed(&mut self, pace: &mut Pace, error: &io::Error, now: u64) -> Answer {
         self.forget_expected(pace);
         pace.waits = None;
@@ -229,7 +229,7 @@ impl Admission {
         Answer::Wait
     }
 
-    /// Whether the socket may have to wait: spares a reading of the clock.
+    /// Whether the socket may have to wait: saves a reading of the clock.
     pub(crate) fn may_wait(&self, pace: &Pace) -> bool {
         pace.waits.is_some() || self.failures.0.len() == FAILURES_MAX
     }
@@ -262,14 +262,14 @@ impl Admission {
     }
 }
 
-/// Accepts that may fail in any second. A released descriptor ends a pause at once as long as few
-/// have failed; then no sooner than the gap after the last, so that those that are left last for
-/// the whole second: descriptors come and go.
+/// Accepts that may fail in any second. At first a released descriptor ends a pause at once. After
+/// a few failures the gap to the last one is kept, so that the remaining tries last for the whole
+/// second while descriptors come and go.
 const FAILURES_MAX: usize = 20;
 const FEW: usize = 5;
 const GAP: u64 = 60 * MILLISECOND;
 
-/// When accepts of a driver have lately made it pause.
+/// When accepts of a driver have recently made it pause.
 #[derive(Debug, Default)]
 struct Failures(VecDeque<u64>);
 
@@ -287,7 +287,7 @@ impl Failures {
         }
     }
 
-    /// When the next may fail at all.
+    /// When the next one may fail at all.
     fn bound(&self, now: u64) -> u64 {
         match self.0.front() {
             Some(oldest) if self.recent(now) == FAILURES_MAX => oldest.saturating_add(SECOND),
@@ -295,7 +295,7 @@ impl Failures {
         }
     }
 
-    /// When the next may fail that follows one.
+    /// When the next one may fail after another.
     fn next(&self, now: u64) -> u64 {
         match self.0.back() {
             Some(last) if self.recent(now) >= FEW => self.bound(now).max(last.saturating_add(GAP)),

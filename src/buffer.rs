@@ -5,13 +5,13 @@ use std::io::IoSlice;
 
 use crate::guard::GuardedBytes;
 
-/// Copied output is kept in chunks of at most this many bytes, so that a queue gives memory back
-/// while it drains.
+/// Copied output is kept in chunks of at most this many bytes, so that a queue frees memory while
+/// it drains.
 const CHUNK: usize = 64 * 1024;
 /// Chunks that wait in a pool, together at most 1 MiB.
 const POOLED_MAX: usize = 16;
-/// Buffers beyond a chunk that wait in a pool, and the largest of them: what a filter makes of one
-/// read needs one.
+/// Buffers larger than a chunk that wait in a pool, and the largest of them: a filter's output for
+/// one read needs one.
 const LARGE_MAX: usize = 2;
 const LARGE: usize = 512 * 1024;
 
@@ -33,8 +33,7 @@ impl ChunkPool {
     }
 
     fn give(&mut self, mut buffer: Vec<u8>) {
-        // Small ones too: they are what a relay of small messages needs, and they grow where more
-        // is queued.
+        // Small ones too: a relay of small messages needs them, and they grow where more is queued.
         let (place, most) = match buffer.capacity() {
             0 => return,
             1..=CHUNK => (&mut self.chunks, POOLED_MAX),
@@ -155,7 +154,7 @@ impl SendQueue {
         }
     }
 
-    /// Drops everything and says how much it was.
+    /// Drops everything and returns its length.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) -> usize {
         let dropped = self.len;
         self.advance(dropped, pool);
@@ -163,12 +162,11 @@ impl SendQueue {
     }
 }
 
-/// Bytes that lie together, with a cursor at the first: unread input, and what a filter has made
-/// for the wire.
+/// Contiguous bytes with a cursor at the first: unread input, and a filter's output for the wire.
 ///
 /// Consumed bytes are not moved at once: the space before the first byte is reclaimed when it is at
-/// least as large as what is left, so that the cost per byte stays constant and the memory within
-/// twice of what is left. An empty queue owns no buffer: the pool has it.
+/// least as large as the rest, so that the cost per byte stays constant and the memory within twice
+/// the rest. An empty queue owns no buffer: the pool has it.
 #[derive(Debug, Default)]
 pub(crate) struct ByteQueue {
     bytes: Vec<u8>,
@@ -199,8 +197,8 @@ impl ByteQueue {
         }
     }
 
-    /// The place to which about `more` bytes are appended. [`ByteQueue::trim`] comes after it where
-    /// it may be that nothing was.
+    /// The buffer to which about `more` bytes are appended. [`ByteQueue::trim`] follows where it
+    /// may be that none were.
     pub(crate) fn tail(&mut self, more: usize, pool: &mut ChunkPool) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {
             self.bytes = pool.take_for(more);
@@ -223,7 +221,7 @@ impl ByteQueue {
         }
     }
 
-    /// Drops everything and says how much it was.
+    /// Drops everything and returns its length.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) -> usize {
         let dropped = self.len();
         pool.give(std::mem::take(&mut self.bytes));

@@ -1,4 +1,4 @@
-//! Time, as a driver tells it: read once at each end of a turn, exactly where a callback asks.
+//! Time, as a driver provides it: read once at each end of a turn, exactly where a callback asks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ pub(crate) struct Clock {
     start: Instant,
     next_tick: Instant,
     tick: u64,
-    /// Whether somebody brings the tick up to date.
+    /// Whether a loop updates the tick.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "`recent` alone asks"))]
     kept: bool,
     source: Source,
@@ -59,12 +59,12 @@ impl Clock {
         }
     }
 
-    /// The same clock, for a driver without turns: nobody brings the tick up to date.
+    /// The same clock for a driver without turns: no loop updates the tick.
     pub(crate) fn unkept(self) -> Clock {
         Clock { kept: false, ..self }
     }
 
-    /// Brings the tick up to date: it is `now`.
+    /// Updates the tick: the time is `now`.
     #[inline(always)]
     pub(crate) fn update(&mut self, now: Instant) {
         if now >= self.next_tick {
@@ -85,7 +85,7 @@ impl Clock {
         self.tick
     }
 
-    /// The time, to a millisecond: the tick, where somebody keeps it.
+    /// The time to a millisecond: the tick, where a loop updates it.
     #[cfg(feature = "http")]
     #[inline(always)]
     pub(crate) fn recent(&self) -> u64 {

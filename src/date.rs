@@ -7,7 +7,7 @@ use httpdate::HttpDate;
 
 use crate::clock::{Clock, nanos};
 
-/// What stands before the date in [`DateLine::ok`].
+/// The bytes before the date in [`DateLine::ok`].
 const OK: &[u8; 15] = b"HTTP/1.1 200 OK";
 /// The length of the line with the date: a line break, the header, a line break.
 pub(crate) const DATE_LINE: usize = 2 + 6 + 29 + 2;
@@ -18,8 +18,8 @@ const SECOND: u64 = 1_000_000_000;
 /// The last second of the year 9999: the format has four digits for it.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// The header line of the present second, from the line break before it to the one behind it, and
-/// before that the status line of most answers.
+/// The header line of the present second, with the line breaks before and after it, preceded by the
+/// status line of most answers.
 pub(crate) struct DateLine {
     text: [u8; OK_LINE],
     /// The time at which the wall clock is asked again.
@@ -33,8 +33,8 @@ impl Default for DateLine {
 }
 
 impl DateLine {
-    /// The lines of the present second. The wall clock is read once a second: `now` may
-    /// be a millisecond behind it, and a jump of it is seen at the next second.
+    /// The lines of the present second. The wall clock is read once a second: `now` may be a
+    /// millisecond behind it, and a jump of it shows at the next second.
     #[inline(always)]
     pub(crate) fn line(&mut self, now: u64, clock: &Clock) -> &[u8; OK_LINE] {
         if now >= self.until {

@@ -1,4 +1,5 @@
-//! The only place that calls a protocol: events in, wishes out, errors and panics contained.
+//! The only place that runs a protocol's callbacks: events in, requests out, errors and panics
+//! contained.
 
 use crate::connection::{Connection, Consumed};
 use crate::filter::Filter;
@@ -97,7 +98,7 @@ impl Called<'_> {
     }
 
     /// With `TIMED`, a callback is timed while a slow one is searched for. The hot path is compiled
-    /// without and with, so that a message does not pay for the question.
+    /// with and without it, so that a message does not pay for the question.
     #[inline(always)]
     fn run<const TIMED: bool>(
         self,
@@ -110,8 +111,8 @@ impl Called<'_> {
         let timed = TIMED && shared.blame.turns > 0;
         let before = if timed { shared.clock.exact() } else { 0 };
         let mut cx = Context { shared, conn, shown, socket, callback };
-        // An error is dealt with inside the guard: the straight way out has nothing to look at or
-        // drop.
+        // An error is handled inside the guard, so that the straight way out has nothing to look at
+        // or drop.
         let result = guarded(|| {
             if let Err(error) = code(&mut *protocol, &mut cx) {
                 note_error(&mut cx, &*protocol, error);
@@ -130,7 +131,7 @@ impl Called<'_> {
     }
 }
 
-/// Stores the error with the connection, which ends once its wishes have been applied.
+/// Stores the error with the connection, which ends once its requests have been applied.
 #[cold]
 #[inline(never)]
 fn note_error(
@@ -146,7 +147,7 @@ fn note_error(
 #[cold]
 #[inline(never)]
 fn note_panic(cx: &mut Context<'_>, protocol: &dyn Protocol, panic: Panic) {
-    // Whoever panics in a callback may do so in `name` as well.
+    // A protocol that panics in a callback may panic in `name` as well.
     let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
     let (callback, peer) = (cx.callback.name(), cx.conn.peer());
     log::error!(target: "lariat::dispatch", "{callback} of {name} for {peer} panicked: {panic}");

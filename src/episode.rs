@@ -1,14 +1,14 @@
-//! Troubles that come many at a time: the first is logged, the rest are counted.
+//! Troubles that come in series: the first is logged, the rest are counted.
 
 use std::fmt;
 // Not those of the model check: nothing waits while it is held.
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// After so long without another the trouble is over, and the next one begins an episode.
+/// After this long without another the trouble is over, and the next one begins an episode.
 pub(crate) const OVER: u64 = 2_000_000_000;
 
-/// One kind of trouble. Times are nanoseconds of the driver's clock. What has not been logged when
-/// it is dropped is logged then, as a number.
+/// One kind of trouble. Times are nanoseconds of the driver's clock. When it is dropped, the
+/// troubles that have not been logged are logged as a number.
 #[derive(Debug, Default)]
 pub(crate) struct Episode {
     /// What goes wrong, for the last line.
@@ -37,7 +37,7 @@ impl Episode {
         earlier
     }
 
-    /// The driver ends: what has not been logged is.
+    /// The driver ends: logs what has not been logged.
     pub(crate) fn close(&mut self) {
         if self.count > 1 {
             let more = self.count - 1;
@@ -46,7 +46,7 @@ impl Episode {
         self.count = 0;
     }
 
-    /// What failed has succeeded: how often it had failed, if the episode is over.
+    /// The operation has succeeded: returns how often it had failed, if the episode is over.
     #[inline]
     pub(crate) fn end(&mut self, now: u64) -> Option<u64> {
         let over = self.count > 0 && now.saturating_sub(self.last) >= OVER;

@@ -1,8 +1,8 @@
 //! The order of callbacks, checked.
 //!
-//! The connection's own flags decide which callback runs; this second, smaller state machine knows
-//! nothing of them and only watches what runs. `data`, the hot one, is watched in debug builds and
-//! in the simulator, all others always.
+//! The connection's own flags decide which callback runs. This second, smaller state machine does
+//! not look at them and checks the callbacks that run. `data`, the hot one, is checked in debug
+//! builds and in the simulator, all others always.
 
 /// A callback of [`Protocol`](crate::Protocol).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Grammar {
         }
     }
 
-    /// Another protocol takes the connection over and is told `opened` anew.
+    /// Another protocol takes the connection over and gets `opened` again.
     pub(crate) fn replaced(self) -> Grammar {
         match self {
             Grammar::Over => Grammar::Over,

@@ -20,22 +20,22 @@ impl fmt::Display for Panic {
 
 impl std::error::Error for Panic {}
 
-/// Runs user code; `Err` holds the sentence of the panic it ended with.
+/// Runs user code; `Err` holds the message of the panic it ended with.
 ///
 /// Unwind safety is asserted because nothing that the code could have left half changed is used
-/// again: the connection it belonged to is aborted and its protocol only told `closed`.
+/// again: its connection is aborted, and its protocol gets only `closed`.
 #[inline(always)]
 pub(crate) fn guarded<R>(code: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_unwind(AssertUnwindSafe(code)).map_err(sentence)
 }
 
-/// Drops a value of the user's; false if its `drop` panicked.
+/// Drops a value of the user; false if its `drop` panicked.
 pub(crate) fn drop_guarded<T>(value: T) -> bool {
     guarded(move || drop(value)).is_ok()
 }
 
-/// Drops values of the user's one by one: where one panics, the others still have their turn.
-/// False if the drop of any panicked.
+/// Drops values of the user one by one. If one panics, the others are still dropped. False if any
+/// drop panicked.
 pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) -> bool {
     let mut all = true;
     for value in values {
@@ -44,8 +44,7 @@ pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) -> bool {
     all
 }
 
-/// Bytes of the user's. They may have an owner whose drop panics: wherever they are dropped, that
-/// is guarded.
+/// Bytes of the user. Their owner's drop may panic, so every drop of them is guarded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GuardedBytes(Bytes);
 

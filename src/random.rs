@@ -19,7 +19,7 @@ impl Random {
     }
 
     /// A number below `bound`; 0 when the bound is 0. The bias of the multiplication is far below
-    /// what a test or a jitter could notice.
+    /// what a test or a jitter could detect.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }

@@ -1,5 +1,5 @@
-//! Output on its way to a socket: what a callback wrote, and what waits in the queue. Drivers
-//! differ in how they send and in how much of it is fair; the order of things is the same.
+//! Output on its way to a socket: what a callback wrote, and what is queued. Drivers differ in how
+//! they send and in how much is fair; the order of bytes is the same.
 
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -12,12 +12,11 @@ const SLICES: usize = 16;
 /// Sends slices without sleeping. Counted and repeated after a signal elsewhere.
 pub(crate) type Sends<'a> = &'a mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>;
 
-/// An attempt to send from where the bytes are, made already: how many were offered, and what came
-/// of it.
+/// An attempt to send from where the bytes are: how many were offered, and its result.
 pub(crate) type Attempt = (usize, io::Result<usize>);
 
-/// Sends at most `most` bytes of what the callback that has returned wrote to its own connection,
-/// behind what was queued; the rest is queued. Returns how many bytes have gone.
+/// Sends at most `most` bytes of the output that the last callback wrote to its own connection,
+/// after what was queued; queues the rest. Returns how many bytes were sent.
 pub(crate) fn send_own(
     conn: &mut Connection,
     shared: &mut Shared,
@@ -80,8 +79,8 @@ pub(crate) fn send_rest(
     sent
 }
 
-/// Sends what is queued, until it is all gone, the socket takes no more, or `most` bytes have gone.
-/// Returns how many have.
+/// Sends queued output until all is sent, the socket takes no more, or `most` bytes were sent.
+/// Returns how many were.
 pub(crate) fn flush(
     conn: &mut Connection,
     shared: &mut Shared,
@@ -110,7 +109,7 @@ pub(crate) fn flush(
     most - left
 }
 
-/// What came of sending `wanted` bytes.
+/// Counts the result of sending `wanted` bytes.
 fn count(
     conn: &mut Connection,
     shared: &mut Shared,

@@ -1,5 +1,5 @@
-//! How threads meet: the locks, atomics and threads of std, or those of a scheduler that makes up
-//! every order from a seed, when the blocking driver is checked as a model.
+//! Locks, atomics and threads: those of std, or those of a scheduler that makes up every order from
+//! a seed, when the blocking driver is checked as a model.
 
 #[cfg(all(test, lariat_model))]
 pub(crate) mod model;

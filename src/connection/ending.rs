@@ -1,4 +1,4 @@
-//! The end: closing, half-closing, breaking, deadlines, and the reason of it all.
+//! The end: closing, half-closing, breaking, deadlines, and the reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::reason::{By, Cause, CloseKind, CloseReason, ConnectFailure, Deadline,
 /// The tick lags by less than this: deadlines counted from a tick are rounded up by it.
 const TICK: u64 = 1_000_000;
 
-/// Who and how, stored as soon as it is decided.
+/// Who ended the connection and how, stored as soon as it is decided.
 pub(crate) struct Ending {
     by: By,
     kind: CloseKind,
     cause: Option<Cause>,
 }
 
-/// What is known of an end: the reason once it is decided, and what was lost on the way.
+/// Facts about an end: the reason once it is decided, and what was lost.
 #[derive(Default)]
 pub(crate) struct End {
     ending: Option<Ending>,
@@ -37,13 +37,13 @@ pub(crate) struct End {
 }
 
 impl Ending {
-    /// Whether the connection was closed for no other reason than that it was over.
+    /// Whether the connection was closed only because it was over.
     fn is_in_order(&self) -> bool {
         matches!(self.kind, CloseKind::Finished | CloseKind::Shutdown)
     }
 }
 
-/// What a passed deadline means.
+/// The meaning of a passed deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expired {
     Nothing,
@@ -90,8 +90,8 @@ impl Connection {
         self.end_mut().refused += count as u64;
     }
 
-    /// A callback failed. Its wishes are applied first, then [`Connection::handle_wishes`] ends the
-    /// connection.
+    /// A callback failed. Its requests are applied first, then [`Connection::handle_wishes`] ends
+    /// the connection.
     pub(crate) fn handle_failure(&mut self, kind: CloseKind, cause: Cause) {
         self.flags.set(Flags::FAILED);
         if self.flags.none(Flags::CLOSING | Flags::ENDED) {
@@ -105,13 +105,13 @@ impl Connection {
         self.flags.set(Flags::RESET);
     }
 
-    /// Whether the callback that failed did so by a panic: its own writes are then dropped.
+    /// Whether the failed callback panicked: its own writes are then dropped.
     pub(crate) fn has_panicked(&self) -> bool {
         self.flags.any(Flags::FAILED)
             && self.ending().is_some_and(|ending| ending.kind == CloseKind::Panicked)
     }
 
-    /// Applies what callbacks wished for. `shutdown` tells that the wish to close came from
+    /// Applies the requests of callbacks. `shutdown` says that the request to close came from
     /// `stopping`.
     pub(crate) fn handle_wishes(&mut self, pool: &mut ChunkPool, tick: u64, shutdown: bool) {
         let wishes = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::FAILED;
@@ -146,7 +146,7 @@ impl Connection {
         }
         if self.flags.any(Flags::LIMITS_CHANGED) {
             self.flags.clear(Flags::LIMITS_CHANGED);
-            // Silence counts from here: nobody may have kept the time while there was no limit.
+            // Silence counts from now: without a limit the time of the last byte may be missing.
             self.active = self.active.max(tick);
         }
         if self.flags.any(Flags::ENDED) {
@@ -184,7 +184,7 @@ impl Connection {
         end.linger_active = tick;
     }
 
-    /// Takes no notice of bytes that come while the connection is closing.
+    /// Ignores bytes that arrive while the connection is closing.
     pub(super) fn discard(&mut self, count: usize, tick: u64) {
         let end = self.end_mut();
         end.unread += count as u64;
@@ -251,7 +251,7 @@ impl Connection {
         self.conclude();
     }
 
-    /// The one door to the end, whose reason is stored: nothing is delivered or sent any more.
+    /// The only way to the end, when its reason is stored: nothing is delivered or sent any more.
     fn conclude(&mut self) {
         self.stop_callbacks();
         self.lose_unread();
@@ -270,14 +270,15 @@ impl Connection {
             self.show_again();
         }
         if self.flags.any(Flags::LEFT) {
-            // No `drained` will come that it could wait for.
+            // No `drained` will come for which it could wait.
             self.flags.clear(Flags::LEFT);
             self.show_again();
         }
         let undelivered = self.flags.any(Flags::DATA_DUE)
             || (self.flags.any(Flags::READABLE) && self.flags.none(Flags::PEER_FIN));
         if self.flags.any(undeliverable) || !undelivered {
-            // What broke the connection first, or made it close, says more than this.
+            // The reason that broke the connection first, or made it close, says more than this
+            // one.
             let first = self.take_ending(self.flags.any(Flags::BROKEN));
             let Ending { by, kind, cause } = first.unwrap_or(Ending { by, kind, cause });
             return self.end(by, kind, cause);
@@ -314,28 +315,29 @@ impl Connection {
     fn handle_failed_transfer(&mut self, error: std::io::Error, pool: &mut ChunkPool) {
         let (by, kind) = failed_transfer(&error);
         if kind == CloseKind::SystemError {
-            // The peer is there: to it the bytes that are lost must not look like the end.
+            // The peer is still there: the lost bytes must not look like the end to it.
             self.flags.set(Flags::RESET);
         }
         self.break_off(by, kind, Some(Cause::new(error)));
         self.drop_output(pool);
     }
 
-    /// The driver is being shut down: who is open is told, a connect under way is cancelled.
+    /// The driver is being shut down: an open connection gets `stopping`, a connect under way is
+    /// cancelled.
     pub(crate) fn handle_shutdown(&mut self) {
         let open = Flags::OPENED | Flags::OPENED_DUE;
         if self.flags.any(open) && self.flags.none(Flags::CONNECTING | Flags::HANDSHAKING) {
-            // Who takes over from another protocol is told `opened` first.
+            // A protocol that takes over gets `opened` first.
             self.handle_stopping();
         } else {
             self.begin_close(By::Runtime, CloseKind::Shutdown, None);
         }
     }
 
-    /// The time that shutdown leaves is over. What ended it before stays the reason.
+    /// The drain time is over. An earlier reason stays.
     pub(crate) fn handle_drain_over(&mut self) {
         if self.is_lingering() {
-            // Everything was sent, which a reset might destroy.
+            // Everything was sent, which a reset could destroy.
             return self.handle_linger_cut();
         }
         if self.closes_for_cause() {
@@ -439,7 +441,7 @@ impl Connection {
             && self.flags.none(Flags::ENDED)
     }
 
-    /// Ends lingering early: room or descriptors are wanted.
+    /// Ends lingering early, because places or descriptors are needed.
     pub(crate) fn handle_linger_cut(&mut self) {
         if self.is_lingering() {
             self.conclude();
@@ -454,7 +456,7 @@ impl Connection {
     }
 
     /// As [`Connection::poll_deadline`]. While a thread sleeps in a write, it alone judges whether
-    /// that has stalled: others cannot know what the socket has taken.
+    /// the write has stalled: other threads cannot know what the socket has taken.
     pub(crate) fn poll_deadline_beside(&self, writing: bool) -> u64 {
         // What has broken ends by itself, as soon as what had arrived is read.
         if self.flags.any(Flags::ENDED | Flags::BROKEN) {
@@ -539,14 +541,14 @@ impl Connection {
         if self.ending().is_none_or(Ending::is_in_order) {
             self.end(By::Runtime, CloseKind::TimedOut(deadline), None);
         } else {
-            // What began the close says more than that it could not be completed.
+            // What began the close says more than the missed deadline.
             self.conclude();
         }
     }
 
     // ---- the reason --------------------------------------------------------------------------
 
-    /// The reason for `closed`, once: marks the connection as told.
+    /// The reason for `closed`, once: marks `closed` as run.
     pub(crate) fn poll_closed(&mut self, now: u64) -> Option<CloseReason> {
         if self.flags.none(Flags::ENDED) || self.flags.any(Flags::CLOSED) {
             return None;
@@ -558,8 +560,8 @@ impl Connection {
         Some(reason)
     }
 
-    /// The reason as soon as it is decided, before `closed` is told. That of a close in order may
-    /// still become that of the deadline which it does not keep.
+    /// The reason as soon as it is decided, before `closed` runs. That of a close in order may
+    /// still become the deadline that it misses.
     pub(crate) fn decided(&self, now: u64) -> Option<CloseReason> {
         let decided = self.flags.any(Flags::CLOSING | Flags::BROKEN | Flags::ENDED);
         decided.then(|| self.reason(now))

@@ -9,9 +9,9 @@ use crate::filter::{Filter, FilterResult, Progress};
 use crate::guard::{Panic, drop_guarded, guarded};
 use crate::reason::{By, Cause, CloseKind, FilterFailure};
 
-/// Clear bytes that a filter is given at a time.
+/// Clear bytes given to a filter at a time.
 const STEP: usize = 16 * 1024;
-/// Wire bytes above which a filter is given no more clear ones.
+/// Wire bytes above which a filter gets no more clear ones.
 const WIRE_MARK: usize = 64 * 1024;
 
 /// A filter and the wire bytes it has made.
@@ -20,7 +20,7 @@ pub(super) struct Filtered {
     pub(super) wire: ByteQueue,
 }
 
-/// In the place of a filter that is dropped.
+/// Takes the place of a filter that is dropped.
 struct NoFilter;
 
 impl Filter for NoFilter {
@@ -49,13 +49,13 @@ impl Connection {
         self.filtered().map_or(0, |filtered| filtered.wire.len())
     }
 
-    /// What the filter tells of its session.
+    /// The session of the filter.
     pub(crate) fn session(&self) -> Option<&dyn Any> {
         self.filtered()?.filter.session()
     }
 
-    /// Puts a filter under the queues. What an earlier protocol has queued leaves as it is; what
-    /// was queued for a connect is the protocol's own and waits for the handshake.
+    /// Puts a filter under the queues. Output that an earlier protocol has queued leaves unchanged.
+    /// Output queued for a connect is the protocol's own and waits for the handshake.
     pub(crate) fn handle_filter(
         &mut self,
         filter: Box<dyn Filter>,
@@ -95,7 +95,7 @@ impl Connection {
         wire.trim(pool);
         self.note_wire(tick);
         self.handle_progress(result, By::Us, tick);
-        // What is fed to the filter counts as what the filter makes of it.
+        // Bytes fed to the filter count as what it makes of them.
         self.bytes_in -= unread.len() as u64;
         if !unread.is_empty() && self.flags.none(Flags::ENDED | Flags::CLOSING) {
             self.filter_input(unread.as_mut_slice(), pool, tick);
@@ -110,8 +110,8 @@ impl Connection {
 
     // ---- input -------------------------------------------------------------------------------
 
-    /// Takes bytes from the wire. What the filter answers by itself (a handshake, a key update)
-    /// counts as caused by the peer: its input waits while too much of it is unsent.
+    /// Takes bytes from the wire. The filter's own answers (a handshake, a key update) count as
+    /// caused by the peer: its input waits while too much of that is unsent.
     pub(super) fn filter_input(&mut self, bytes: &mut [u8], pool: &mut ChunkPool, tick: u64) {
         let count = bytes.len();
         let rare = self.rare_mut();
@@ -148,7 +148,7 @@ impl Connection {
     pub(super) fn is_cut(&mut self) -> bool {
         let Some(filtered) = self.filtered() else { return false };
         match guarded(|| filtered.filter.ends_with_stream()) {
-            // Before it is open there is nothing that the peer could have finished.
+            // Before it is open, the peer cannot have finished anything.
             Ok(true) if self.flags.none(Flags::HANDSHAKING) => false,
             Ok(_) => {
                 self.flags.set(Flags::PEER_FIN);
@@ -173,7 +173,7 @@ impl Connection {
             && self.queues().is_none_or(|queues| queues.queue.is_empty())
     }
 
-    /// Gives clear bytes to the filter, as many as the wire may hold for now, and says how many.
+    /// Gives clear bytes to the filter, as many as the wire may hold now, and returns how many.
     pub(crate) fn filter_output(&mut self, clear: &[u8], pool: &mut ChunkPool, tick: u64) -> usize {
         let mut given = 0;
         while given < clear.len() && self.wire_len() < WIRE_MARK {
@@ -190,7 +190,7 @@ impl Connection {
     /// Encodes queued clear bytes, as many as the wire may hold for now.
     pub(super) fn fill_wire(&mut self, pool: &mut ChunkPool, tick: u64) {
         while self.flags.none(Flags::HANDSHAKING | Flags::ENDED) && self.wire_len() < WIRE_MARK {
-            // The queue is put back at once: the filter knows nothing of it.
+            // The queue is put back at once: the filter has no access to it.
             let Some(queues) = self.get_queues() else { return };
             let mut queue = mem::take(&mut queues.queue);
             let clear = queue.front();
@@ -229,7 +229,7 @@ impl Connection {
             return;
         }
         if self.flags.any(Flags::FIN_SENT) {
-            // A filter may go on answering what it reads; nobody can hear it any more.
+            // A filter may go on answering what it reads; after our FIN no answer can be sent.
             if let Some(filtered) = self.get_filtered() {
                 filtered.wire.clear(&mut ChunkPool::default());
             }
@@ -241,7 +241,7 @@ impl Connection {
 
     // ---- progress and end --------------------------------------------------------------------
 
-    /// What a call of the filter came to. A failure is that of `by`.
+    /// The result of a call of the filter. A failure is that of `by`.
     fn handle_progress(&mut self, result: Result<FilterResult, Panic>, by: By, tick: u64) {
         match result {
             Ok(Ok(Progress::Handshaking)) => {}
@@ -270,7 +270,7 @@ impl Connection {
         }
     }
 
-    /// The filter has failed: what it has produced is sent, and it is called no more.
+    /// The filter has failed: its output is sent, and it is not called again.
     fn give_up_filter(&mut self) {
         self.flags.set(Flags::FILTER_FINISHED);
         self.lose_queue();

@@ -17,15 +17,15 @@ impl BitOr for Flags {
 impl Flags {
     pub(crate) const NONE: Flags = Flags(0);
 
-    // What the driver says of the socket. Readiness is edge-triggered: it is remembered here until
-    // a call finds nothing more.
+    // The socket, as the driver reports it. Readiness is edge-triggered: it is remembered here
+    // until a call finds nothing more.
     /// A read may find something.
     pub(crate) const READABLE: Flags = Flags(1);
     /// A write may be taken.
     pub(crate) const WRITABLE: Flags = Flags(1 << 1);
     /// The peer has hung up: a short read does not mean that nothing follows.
     pub(crate) const HUNG: Flags = Flags(1 << 2);
-    /// The system reported an error; which one, a call will tell.
+    /// The system reported an error; a call will return it.
     pub(crate) const FAULTY: Flags = Flags(1 << 3);
 
     // The life of the connection.
@@ -58,7 +58,7 @@ impl Flags {
     /// A filter is present.
     pub(crate) const FILTERED: Flags = Flags(1 << 15);
 
-    // What a callback wished for.
+    // Requests of a callback.
     pub(crate) const CLOSE_WANTED: Flags = Flags(1 << 16);
     pub(crate) const ABORT_WANTED: Flags = Flags(1 << 17);
     pub(crate) const FIN_WANTED: Flags = Flags(1 << 18);
@@ -77,13 +77,13 @@ impl Flags {
     pub(crate) const NOTES_DUE: Flags = Flags(1 << 26);
     pub(crate) const STOPPING_DUE: Flags = Flags(1 << 27);
 
-    /// The system has told of the peer's FIN, though nothing may have read it.
+    /// The system has reported the peer's FIN, though no read may have found it.
     pub(crate) const FIN_TOLD: Flags = Flags(1 << 45);
     /// The limits were changed: the deadlines may be others.
     pub(crate) const LIMITS_CHANGED: Flags = Flags(1 << 29);
     /// In a list of connections that have something to do.
     pub(crate) const LISTED: Flags = Flags(1 << 28);
-    /// A tap is shown what comes and goes.
+    /// A tap sees the bytes that arrive and leave.
     pub(crate) const TAPPED: Flags = Flags(1 << 31);
     /// It moved much when it was last served: others come first.
     pub(crate) const BULK: Flags = Flags(1 << 30);
@@ -121,7 +121,7 @@ impl Flags {
     pub(crate) const UNCALLABLE: Flags =
         Flags(Self::CLOSING.0 | Self::ENDED.0 | Self::CONNECTING.0 | Self::HANDSHAKING.0);
 
-    /// Reading goes on when of these `READABLE` alone is set.
+    /// Reading goes on when `READABLE` is the only one of these that is set.
     pub(crate) const READ_GATE: Flags = Flags(
         Self::READABLE.0
             | Self::CONNECTING.0
@@ -133,7 +133,8 @@ impl Flags {
             | Self::DATA_DUE.0
             | Self::EOF_DUE.0,
     );
-    /// A connection enters the ready list to read when of these `READABLE` alone is set.
+    /// A connection enters the ready list to read when `READABLE` is the only one of these that is
+    /// set.
     pub(crate) const LISTING_GATE: Flags =
         Flags(Self::READ_GATE.0 | Self::LISTED.0 | Self::BULK.0 | Self::HANDSHAKING.0);
     /// Without any of these, what was read is shown straight from the read buffer.
@@ -146,8 +147,8 @@ impl Flags {
             | Self::TAPPED.0
             | Self::HANDSHAKING.0,
     );
-    /// After a callback: when of these `WRITABLE` alone is set, there is nothing to do but send.
-    /// With `READABLE`, more may follow, and the connection has to be listed again.
+    /// After a callback: when `WRITABLE` is the only one of these that is set, only sending is
+    /// left. With `READABLE`, more may follow, and the connection has to be listed again.
     pub(crate) const SETTLED_GATE: Flags = Flags(
         Self::WRITABLE.0
             | Self::READABLE.0
@@ -178,8 +179,8 @@ impl Flags {
             | Self::NOTES_DUE.0
             | Self::STOPPING_DUE.0,
     );
-    /// When of these `READABLE` and `WRITABLE` alone are set, the connection is open and nothing is
-    /// due or unusual: what is read can be shown, what is written be sent, and read again.
+    /// When only `READABLE` and `WRITABLE` of these are set, the connection is open and nothing is
+    /// due or unusual: input can be shown, output be sent, and the next read follow.
     pub(crate) const STRAIGHT_GATE: Flags =
         Flags(Self::READ_GATE.0 | Self::NOT_DIRECT.0 | Self::SETTLED_GATE.0 | Self::ATTENTION.0);
     /// Own writes are refused with any of these.
@@ -191,7 +192,7 @@ impl Flags {
             | Self::ENDED.0
             | Self::OVERFLOW.0,
     );
-    /// Due callbacks, which closing makes void.
+    /// Due callbacks, which closing cancels.
     pub(crate) const DUE: Flags = Flags(
         Self::OPENED_DUE.0
             | Self::DATA_DUE.0

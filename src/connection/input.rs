@@ -1,11 +1,11 @@
-//! Input: from the socket through the filter to what `data` is shown.
+//! Input: from the socket through the filter to `data`.
 
 use super::{Connection, Flags};
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::id::ConnId;
 use crate::reason::{By, CloseKind};
 
-/// A connection that reads or sends so many bytes at a time is served behind the others.
+/// A connection that reads or sends this many bytes at a time is served after the others.
 pub(crate) const BULK: usize = 16 * 1024;
 
 /// What a `data` or `eof` left behind.
@@ -13,7 +13,7 @@ pub(crate) const BULK: usize = 16 * 1024;
 pub(crate) struct Consumed {
     /// Bytes of what was shown that were not consumed.
     pub(crate) left: usize,
-    /// Bytes that must be there before the next `data`; 0 and 1 mean any.
+    /// Bytes that must be unread before the next `data`; 0 and 1 mean any.
     pub(crate) need: usize,
 }
 
@@ -24,8 +24,8 @@ impl Connection {
         self.flags.passes(Flags::READ_GATE, Flags::READABLE)
     }
 
-    /// Whether the connection is open and nothing is due or unusual: what is read can be shown, and
-    /// what is written be sent.
+    /// Whether the connection is open and nothing is due or unusual: input can be shown and output
+    /// be sent.
     #[inline(always)]
     pub(crate) fn is_straight(&self) -> bool {
         self.flags.passes(Flags::STRAIGHT_GATE, Flags::READABLE | Flags::WRITABLE)
@@ -112,7 +112,8 @@ impl Connection {
     pub(crate) fn handle_fin(&mut self) {
         self.flags.clear(Flags::READABLE);
         if self.flags.any(Flags::BROKEN) {
-            // The call that failed took the error with it. What a read finds then is no FIN.
+            // The call that failed took the error with it. The end that a read finds then is not a
+            // FIN.
             self.flags.clear(Flags::HUNG);
             return;
         }
@@ -126,7 +127,7 @@ impl Connection {
         self.handle_clear_fin();
     }
 
-    /// The end of the clear bytes: a FIN, or what a filter takes for one.
+    /// The end of the clear bytes: a FIN, or what a filter reports as one.
     pub(super) fn handle_clear_fin(&mut self) {
         if self.flags.any(Flags::PEER_FIN) {
             return;
@@ -146,7 +147,7 @@ impl Connection {
         self.get_queues().map(|queues| std::mem::take(&mut queues.unread)).unwrap_or_default()
     }
 
-    /// Takes the lent input back, without what was consumed of it.
+    /// Takes the lent input back, without the consumed part.
     pub(crate) fn handle_unread_shown(
         &mut self,
         mut unread: ByteQueue,
@@ -182,7 +183,7 @@ impl Connection {
             self.flags.clear(Flags::UNREAD)
         }
         self.need = 0;
-        // A pause that was taken back within this very callback shows nothing again.
+        // A pause that was taken back within this callback shows nothing again.
         self.flags.clear(Flags::NEEDY | Flags::DATA_DUE | Flags::LEFT);
         if left > 0 && self.flags.any(Flags::CONGESTED) {
             self.flags.set(Flags::LEFT);
@@ -199,7 +200,7 @@ impl Connection {
             return;
         }
         if left < shown && (need == 0 || left >= self.limits.input_max) {
-            // It moves on: the rest has its turn behind other connections.
+            // The protocol makes progress: the rest has its turn after other connections.
             self.flags.set(Flags::DATA_DUE);
         } else if left < self.limits.input_max {
             // It waits for more.
@@ -240,7 +241,7 @@ impl Connection {
         }
     }
 
-    /// Unread bytes are shown once more: the protocol, or flow control, has stopped them before.
+    /// Shows unread bytes once more, which a pause or flow control had stopped.
     pub(super) fn show_again(&mut self) {
         if self.flags.any(Flags::UNREAD) && self.flags.none(Flags::NEEDY | Flags::EOF_DONE) {
             self.flags.set(Flags::DATA_DUE);
@@ -269,8 +270,7 @@ impl Connection {
         }
     }
 
-    /// The queues that hold a connection which will not write to them any more: they are to forget
-    /// it.
+    /// The queues that hold a connection which will write to them no more, so that they forget it.
     pub(crate) fn poll_unheld(&mut self) -> Vec<ConnId> {
         if self.flags.none(Flags::CLOSING | Flags::ENDED | Flags::BROKEN) {
             return Vec::new();

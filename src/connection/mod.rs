@@ -1,10 +1,11 @@
-//! One connection without a socket: bytes, time and events in, bytes and wishes out.
+//! One connection without a socket: bytes, time and events in, bytes and requests out.
 //!
-//! `handle_*` takes in what happened, `want_*` records what the protocol wishes, `poll_*` and the
-//! getters say what a driver has to do. No method does I/O, reads a clock or calls a protocol.
+//! `handle_*` takes in what happened, `want_*` records what the protocol asked for, `poll_*` and
+//! the getters say what a driver has to do. No method does I/O, reads a clock or runs a callback.
 //!
-//! An idle connection is the fixed part alone. Everything rare (queues, timers, a filter, the end)
-//! lies behind one box, [`Rare`], each in a box of its own that exists only while it is needed.
+//! An idle connection is the fixed part alone. State that few connections have (queues, timers, a
+//! filter, the end) lies behind one box, [`Rare`], each part in a box of its own that exists only
+//! while it is needed.
 
 mod ending;
 mod filtering;
@@ -46,7 +47,7 @@ pub(crate) struct Connection {
     bytes_out: u64,
     /// The tick at which a byte last moved.
     active: u64,
-    /// The time of the accept or of the wish to connect.
+    /// The time of the accept, or of the request to connect.
     since: u64,
     peer: SmallEndpoint,
     rare: Option<Box<Rare>>,
@@ -65,7 +66,7 @@ pub(crate) enum Listing {
     /// None: it has nothing to do, or is in one.
     No,
     Ready,
-    /// That of the connections which move much at a time, or shake hands: others come first.
+    /// That of the connections that move much at a time, or are in a handshake: others come first.
     Bulk,
 }
 
@@ -120,7 +121,7 @@ impl Connection {
         connection
     }
 
-    /// Stands where no connection is: no id finds it.
+    /// Fills a place without a connection: no id finds it.
     pub(crate) fn vacant(limits: Arc<Limits>) -> Connection {
         Connection::new(ConnId::PLACEHOLDER, Endpoint::Other, limits, 0)
     }
@@ -304,7 +305,7 @@ impl Connection {
         self.begin_close(By::Runtime, CloseKind::Shutdown, None);
     }
 
-    /// The end was decided in this turn of the loop. `closed` waits for a later one.
+    /// The end was decided in this turn of the loop; `closed` waits for a later one.
     pub(crate) fn put_end_turn(&mut self, turn: u64) {
         self.end_mut().turn = turn;
     }
@@ -314,7 +315,7 @@ impl Connection {
         self.rare().and_then(|rare| rare.end.as_ref()).is_some_and(|end| end.turn == turn)
     }
 
-    /// The system's error was noticed: the next read looks beyond what is there.
+    /// The system's error was noticed: the next read looks beyond the bytes that are there.
     pub(crate) fn handle_fault_seen(&mut self) {
         self.flags.clear(Flags::FAULTY);
         if self.flags.none(Flags::CONNECTING) {
@@ -322,7 +323,7 @@ impl Connection {
         }
     }
 
-    /// A note has come; it comes back if too many are waiting or nobody will receive it.
+    /// A note has come. It is returned if too many are waiting or no callback will receive it.
     pub(crate) fn handle_note(&mut self, note: Note) -> Result<(), Note> {
         if self.flags.any(Flags::CLOSING | Flags::ENDED) {
             return Err(note);
@@ -347,13 +348,13 @@ impl Connection {
 
     // ---- settings ----------------------------------------------------------------------------
 
-    /// Whether there is a limit to silence, so that the time of each byte matters.
+    /// Whether silence has a limit, so that the time of each byte matters.
     #[inline(always)]
     pub(crate) fn counts_silence(&self) -> bool {
         self.idle.under(&self.limits).is_some()
     }
 
-    /// When a byte last went either way, as far as somebody has kept the time.
+    /// When a byte last moved, if the time was kept.
     #[inline(always)]
     pub(crate) fn last_active(&self) -> u64 {
         self.active
@@ -374,14 +375,14 @@ impl Connection {
         }
     }
 
-    /// Whether an idle deadline was set in the place of that of the limits.
+    /// Whether an idle deadline was set that replaces the one of the limits.
     #[cfg(feature = "http")]
     #[inline(always)]
     pub(crate) fn has_own_idle(&self) -> bool {
         self.idle != Idle::AS_LIMITED
     }
 
-    /// Another protocol takes over: it gets `opened`, then what is unread and a FIN.
+    /// Another protocol takes over: it gets `opened`, then the unread input and a FIN.
     pub(crate) fn handle_replaced(&mut self) {
         self.flags.clear(Flags::DATA_DUE | Flags::EOF_DUE | Flags::NEEDY | Flags::PAUSED);
         self.flags.clear(Flags::LEFT);
@@ -390,7 +391,7 @@ impl Connection {
             self.idle = Idle::AS_LIMITED;
             self.flags.set(Flags::LIMITS_CHANGED);
         }
-        // The new protocol owes nothing to the old one's congestion, unless it still lasts.
+        // The new protocol does not inherit the old one's congestion, unless it still lasts.
         self.flags.clear(Flags::CONGESTED | Flags::DRAINED_DUE);
         self.check_marks(0);
         if self.flags.any(Flags::CONNECTING) {

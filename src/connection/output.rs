@@ -1,4 +1,4 @@
-//! Output: from what callbacks wrote through the filter to the socket.
+//! Output: from the callbacks through the filter to the socket.
 
 use std::io::IoSlice;
 
@@ -7,7 +7,7 @@ use crate::buffer::ChunkPool;
 use crate::guard::GuardedBytes;
 use crate::id::ConnId;
 
-/// Bytes that others have written.
+/// Bytes that other connections have written.
 pub(crate) enum Written<'a> {
     Copied(&'a [u8]),
     Shared(GuardedBytes),
@@ -25,13 +25,13 @@ impl Written<'_> {
     }
 }
 
-/// What became of bytes that others have written.
+/// The result of a write by others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queued {
     /// They are queued.
     Waiting,
-    /// They are queued; input caused them, and it waits until the queue has drained: the writer is
-    /// to be held.
+    /// They are queued, and input caused them: the writer is to be held until the queue has
+    /// drained.
     Held,
     /// The connection takes no more writes. They are dropped and counted as refused.
     Refused,
@@ -40,7 +40,7 @@ pub(crate) enum Queued {
 }
 
 impl Connection {
-    /// Takes in what others have written; `caused` says whether their input caused it.
+    /// Takes in what others have written; `caused` says whether the writer's input caused it.
     pub(crate) fn take_queued(
         &mut self,
         written: Written<'_>,
@@ -105,7 +105,7 @@ impl Connection {
         self.bytes_out += count as u64;
     }
 
-    /// As [`Connection::handle_sent_directly`], whatever the bytes were sent for.
+    /// As [`Connection::handle_sent_directly`], for bytes sent for any reason.
     pub(crate) fn handle_sent_at(&mut self, count: usize, tick: u64) {
         self.bytes_out += count as u64;
         if count > 0 {
@@ -159,8 +159,8 @@ impl Connection {
         }
     }
 
-    /// Whether `more` bytes would be too many. The marks are looked at as well: above the high one
-    /// the connection is congested from now on.
+    /// Whether `more` bytes would exceed `output_max`. Above the high mark, marks the connection as
+    /// congested.
     pub(crate) fn check_marks(&mut self, more: usize) -> bool {
         let unsent = self.unsent() + more;
         if unsent > self.limits.output_max {
@@ -239,7 +239,7 @@ impl Connection {
         }
     }
 
-    /// Whether `drained` may run right after the callback that wrote, which wished for no end.
+    /// Whether `drained` may run right after the callback that wrote, if that asked for no end.
     pub(crate) fn drains_at_once(&self) -> bool {
         let ending = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::FAILED;
         self.flags.any(Flags::DRAINED_DUE) && self.may_call() && self.flags.none(ending)
@@ -262,7 +262,7 @@ impl Connection {
     // ---- flow control ------------------------------------------------------------------------
 
     /// `count` of the queued bytes were caused by input. True when their number is now above the
-    /// high mark: whoever wrote them is to be held.
+    /// high mark: their writer is to be held.
     pub(crate) fn handle_caused(&mut self, count: usize) -> bool {
         let (unsent, high) = (self.unsent(), self.limits.high_mark);
         if unsent == 0 {
@@ -285,9 +285,9 @@ impl Connection {
         }
     }
 
-    /// The connections that this queue no longer has a reason to hold.
+    /// The connections that this queue has no reason to hold any more.
     pub(crate) fn poll_released(&mut self) -> Vec<ConnId> {
-        // Who is closing takes nothing more, so that there is nothing to wait for.
+        // A closing connection takes no more bytes, so that there is nothing to wait for.
         let over = self.flags.any(Flags::CLOSING | Flags::ENDED | Flags::BROKEN);
         let low = self.limits.low_mark;
         match self.get_queues() {

@@ -1,4 +1,4 @@
-//! What few connections have at a time, and the boxes of a loop that it lies in.
+//! State that few connections have at a time, and the pool of boxes it lies in.
 
 use std::collections::VecDeque;
 
@@ -12,8 +12,8 @@ use crate::id::ConnId;
 use crate::metrics::Metrics;
 use crate::note::Note;
 
-/// What few connections have at a time. Each part that is large is in a box of its own, so that a
-/// connection with a timer, say, does not pay for the queues of one that is busy.
+/// State that few connections have at a time. Each large part is in a box of its own, so that a
+/// connection with a timer does not pay for the queues of a busy one.
 #[derive(Default)]
 pub(crate) struct Rare {
     pub(super) queues: Option<Box<Queues>>,
@@ -27,7 +27,7 @@ pub(crate) struct Rare {
     buffered: usize,
 }
 
-/// What waits.
+/// Bytes and notes that wait.
 #[derive(Default)]
 pub(crate) struct Queues {
     pub(crate) unread: ByteQueue,

@@ -1,11 +1,11 @@
 //! What comes next for a connection: which callback is due, and which step follows. The order of
-//! both is written here and nowhere else; loop, threads and tests obey it.
+//! both is defined here only, for loop, threads and tests.
 
 use super::{Connection, Flags};
 use crate::buffer::ChunkPool;
 use crate::note::Note;
 
-/// A callback that is due. It is no longer marked as due when it has been handed out.
+/// A callback that is due. Handing it out clears the mark.
 #[derive(Debug)]
 pub(crate) enum Due {
     Opened,

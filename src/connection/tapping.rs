@@ -8,7 +8,7 @@ use crate::guard::{drop_guarded, guarded};
 use crate::reason::{By, Cause, CloseKind, CloseReason};
 use crate::tap::{Tap, Tapped};
 
-/// A tap, and what it is told with each call.
+/// A tap, and the facts of each call.
 pub(super) struct Tapping {
     tap: Box<dyn Tap>,
     local: Option<Endpoint>,
@@ -18,7 +18,7 @@ pub(super) struct Tapping {
 }
 
 impl Connection {
-    /// Sets a tap, in the place of an earlier one. What is unread now is shown to it at once.
+    /// Sets a tap, in the place of an earlier one. It sees the unread bytes at once.
     pub(crate) fn put_tap(
         &mut self,
         tap: Box<dyn Tap>,
@@ -33,12 +33,12 @@ impl Connection {
         self.tap_unread(unread, since);
     }
 
-    /// Shows the last `count` bytes of what is unread: they are new.
+    /// Shows the last `count` unread bytes: they are new.
     pub(super) fn tap_unread(&mut self, count: usize, tick: u64) {
         if count == 0 || self.flags.none(Flags::TAPPED) {
             return;
         }
-        // The queue is put back at once: the tap knows nothing of it.
+        // The queue is put back at once: the tap has no access to it.
         let unread = self.lend_unread();
         let from = unread.len().saturating_sub(count);
         self.tap_received(&unread.as_slice()[from..], tick);
@@ -48,7 +48,7 @@ impl Connection {
         }
     }
 
-    /// Bytes have come from the peer.
+    /// Bytes have arrived from the peer.
     pub(super) fn tap_received(&mut self, bytes: &[u8], tick: u64) {
         self.call_tap(tick, |tap, at| tap.received(at, bytes));
     }

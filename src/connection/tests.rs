@@ -1,4 +1,4 @@
-//! The sans-IO connection alone, with a made-up socket and a scripted protocol.
+//! The sans-IO connection alone, with a simulated socket and a scripted protocol.
 
 mod closing;
 mod deadlines;
@@ -11,7 +11,7 @@ mod toy;
 
 use super::Connection;
 
-/// Ten thousand idle connections are ten thousand of these: see principle 6, at most 200 bytes each
+/// Ten thousand idle connections are ten thousand of these: the goal is at most 200 bytes each,
 /// with the socket, the protocol and the timer.
 #[test]
 fn an_idle_connection_is_at_most_112_bytes() {

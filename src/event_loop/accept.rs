@@ -1,6 +1,6 @@
 //! Listeners: accepting within bounds, and waiting when a bound is reached.
 //!
-//! Edge-triggered readiness tells of a waiting connection once. Whenever accepting stops before the
+//! Edge-triggered readiness reports a waiting connection once. When accepting stops before the
 //! queue is empty (budget, `connections_max`, no descriptor), the socket remembers that it is ready
 //! and the loop comes back by itself: [`Admission`](crate::admission::Admission) says when.
 
@@ -109,7 +109,7 @@ impl<S: System> EventLoop<S> {
         Ok(())
     }
 
-    /// Takes over what a callback has begun to listen on, unless it was stopped since.
+    /// Takes over a listener that a callback has begun, unless it was stopped since.
     pub(super) fn adopt_wished(
         &mut self,
         id: ListenerId,
@@ -164,7 +164,7 @@ impl<S: System> EventLoop<S> {
         self.retry = arms.then(|| (self.shared.timers.arm(at, TimerOwner::Accept), at));
     }
 
-    /// The timer of the accepts that were put off has fired.
+    /// The timer of the postponed accepts has fired.
     pub(super) fn retry_accepts(&mut self) {
         self.retry = None;
         self.look_for_newcomers();
@@ -177,8 +177,8 @@ impl<S: System> EventLoop<S> {
         // Callbacks may stop listeners meanwhile: they are only marked while the list is away.
         let mut listening = mem::take(&mut self.listening);
         self.accepting = true;
-        // Which socket comes first changes from turn to turn, so that a place that becomes free,
-        // or a budget, is not always that of the same.
+        // The first socket changes from turn to turn, so that a place that becomes free, or a
+        // budget, does not always go to the same one.
         let turn = self.shared.metrics.turns as usize;
         let first = turn % listening.len().max(1);
         let (before, from) = listening.split_at_mut(first);
@@ -244,8 +244,8 @@ impl<S: System> EventLoop<S> {
     }
 
     /// A resource is lacking. With the reserve one connection is accepted all the same. It is
-    /// admitted if the reserve can be restored, in place of the connection that has lingered for
-    /// longest if there is one; else it is turned away, and the others wait.
+    /// admitted if the reserve can be restored, in place of the longest lingering connection if
+    /// there is one; otherwise it is turned away, and the others wait.
     fn accept_exhausted(
         &mut self,
         socket: &mut S::Listener,

@@ -1,4 +1,4 @@
-//! Streams that were connected elsewhere.
+//! Streams that other code has connected.
 
 use super::EventLoop;
 use super::system::System;
@@ -9,7 +9,7 @@ use crate::protocol::{Adopted, Protocol};
 use crate::reason::{By, Cause, CloseKind, ConnectFailure};
 
 impl<S: System> EventLoop<S> {
-    /// Takes a stream over. What goes wrong is told by `closed`, in a later turn.
+    /// Takes a stream over. A failure becomes a `closed`, in a later turn.
     pub(super) fn adopt_stream(&mut self, adopted: Adopted<Box<dyn Protocol>>) {
         let Adopted { id, peer, limits, socket, protocol } = adopted;
         let now = self.shared.clock.exact();

@@ -1,4 +1,4 @@
-//! Effects: what callbacks wished for beyond their own connection, applied in order.
+//! Effects: requests of callbacks beyond their own connection, applied in order.
 
 use std::mem;
 
@@ -11,8 +11,8 @@ use crate::note::Note;
 use crate::protocol::{Boxed, Effect, Protocol, Successor, TimerOwner};
 
 impl<S: System> EventLoop<S> {
-    /// Step 1: what code outside of callbacks wished for. The loop may have been left for a while:
-    /// what is due, and what is begun here, counts from now.
+    /// Step 1: requests of code outside of callbacks. The loop may have been left for a while:
+    /// timers and deadlines that begin here count from now.
     #[cold]
     pub(super) fn apply_outside(&mut self) {
         if self.shared.timers.next().is_some() || !self.shared.effects.is_empty() {
@@ -26,8 +26,8 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Applies the effects that the callback of `by` left behind, to which `shown` was shown.
-    /// Returns the protocol that is to take over.
+    /// Applies the effects of the callback of `by`, which saw the input `shown`. Returns the
+    /// protocol that is to take over.
     #[inline(never)]
     pub(super) fn apply_effects(&mut self, by: Option<ConnId>, shown: &[u8]) -> Option<Successor> {
         let (mut list, bytes) = self.shared.effects.take();
@@ -72,7 +72,7 @@ impl<S: System> EventLoop<S> {
         debug_assert!(successor.is_none(), "only a connection's protocol can be replaced");
     }
 
-    /// Lets the protocol take over that a callback asked for, if it did.
+    /// Lets a protocol take over, if a callback asked for that.
     pub(super) fn succeed(&mut self, id: ConnId, successor: Option<Successor>) {
         if let Some(successor) = successor {
             self.replace(id, successor);
@@ -129,7 +129,7 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// A note waits for the end of the turn: whoever it is for may still be served in this one.
+    /// A note waits for the end of the turn: its receiver may still be served in this one.
     fn notify(&mut self, to: ConnId, note: Note) {
         self.notes.push((to, note));
         self.chores = true;

@@ -1,4 +1,4 @@
-//! Everything a connection may have to do in a turn but plain reading.
+//! Everything a connection may have to do in a turn except plain reading.
 
 use super::EventLoop;
 use super::send::flush;
@@ -16,8 +16,8 @@ impl<S: System> EventLoop<S> {
         let flags = entry.conn.flags();
         if flags.any(Flags::ENDED) {
             if flags.none(Flags::COUNTED_OUT) {
-                // A read has ended it: gauges, holders and the socket come first, `closed` next
-                // turn.
+                // A read has ended it: gauges, holders and the socket come first, `closed` in the
+                // next turn.
                 return self.finish(id);
             }
             if entry.conn.has_ended_in(self.shared.metrics.turns) {
@@ -71,7 +71,8 @@ impl<S: System> EventLoop<S> {
         self.settle_after(id, callback);
     }
 
-    /// The system reported an error. Where the next read would not find it, it is asked for.
+    /// The system reported an error. If the next read would not find it, the socket is asked for
+    /// it.
     fn look_at_fault(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
         entry.conn.handle_fault_seen();
@@ -127,7 +128,8 @@ impl<S: System> EventLoop<S> {
         self.finish(id);
     }
 
-    /// A timer of a protocol is due. It may have been cancelled or set anew since it was taken out.
+    /// A timer of a protocol is due. It may have been cancelled or set again since it was taken
+    /// out.
     pub(super) fn fire(&mut self, id: ConnId, timer: Timer, key: TimerKey) {
         let Some(entry) = self.table.get_mut(id) else {
             self.shared.metrics.stale += 1;

@@ -6,14 +6,14 @@ use crate::connection::BULK;
 const TURN_BYTES: usize = 2 * 1024 * 1024;
 /// Connections of that kind that one turn serves.
 pub(super) const BULK_MAX: usize = 64;
-/// What one step of a handshake counts as: bytes that take about as long.
+/// The bytes that one step of a handshake counts as: they take about as long.
 const HANDSHAKE: usize = 128 * 1024;
 
-/// What is left of a turn's bytes.
+/// The rest of a turn's bytes.
 ///
-/// Everything that moves [`BULK`] bytes or more at a time is charged, whichever list it is in, and
-/// each step of a handshake. A connection that has its turn when nothing is left may still move
-/// [`BULK`] bytes: so the interactive ones are served in every turn.
+/// Everything that moves [`BULK`] bytes or more at a time is charged, in any list, and so is each
+/// step of a handshake. A connection that is served when nothing is left may still move [`BULK`]
+/// bytes: so the interactive ones are served in every turn.
 pub(super) struct Budget {
     left: usize,
 }

@@ -14,7 +14,7 @@ use crate::protocol::{Outgoing, Protocol};
 use crate::reason::{By, Cause, CloseKind, ConnectFailure, failed_connect};
 
 impl<S: System> EventLoop<S> {
-    /// Begins a connect. Whatever goes wrong is told by `closed`, in a later turn.
+    /// Begins a connect. Every failure becomes a `closed`, in a later turn.
     pub(super) fn connect_now(&mut self, outgoing: Outgoing<Box<dyn Protocol>>) {
         let dial = outgoing.dial();
         let peer = dial.as_ref().map_or(Endpoint::Other, |dial| dial.to);
@@ -44,8 +44,8 @@ impl<S: System> EventLoop<S> {
         self.finish(id);
     }
 
-    /// Whether a connect that `by` asks for is not even begun: a client that connects anew whenever
-    /// it ends would keep a driver from stopping.
+    /// Whether a connect that `by` asks for is not even begun: a client that reconnects whenever it
+    /// ends would keep a driver from stopping.
     pub(super) fn is_hopeless(&mut self, by: Option<ConnId>) -> bool {
         let asks = by.and_then(|by| self.table.get_mut(by));
         self.draining && asks.is_some_and(|entry| entry.conn.flags().any(Flags::LATE))
@@ -62,7 +62,7 @@ impl<S: System> EventLoop<S> {
         Ok(stream)
     }
 
-    /// Writable is not connected: the socket's error tells, then whether it has a peer.
+    /// Writable does not mean connected: look at the socket's error, then whether it has a peer.
     pub(super) fn complete_connect(&mut self, id: ConnId) {
         let tick = self.shared.clock.tick();
         let Some(entry) = self.table.get_mut(id) else { return };

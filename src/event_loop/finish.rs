@@ -1,4 +1,4 @@
-//! After anything happened to a connection: the one place that drives its state on.
+//! After anything happened to a connection: the one place that advances its state.
 
 use super::send::flush;
 use super::system::{Stream, System};
@@ -11,13 +11,13 @@ use crate::protocol::Shared;
 use crate::reason::CloseReason;
 
 impl<S: System> EventLoop<S> {
-    /// Applies the wishes of the connection itself and does what follows from its new state: FIN,
-    /// the end, releases, deadlines, the ready list.
+    /// Applies the requests of the connection itself and their consequences: FIN, the end,
+    /// releases, deadlines, the ready list.
     pub(super) fn finish(&mut self, id: ConnId) {
         self.finish_as(id, false);
     }
 
-    /// As [`EventLoop::finish`]; `stopping` tells that the callback was told of the shutdown.
+    /// As [`EventLoop::finish`]; `stopping` says that the callback was `stopping`.
     #[inline(never)]
     pub(super) fn finish_as(&mut self, id: ConnId, stopping: bool) {
         let tick = self.shared.clock.tick();
@@ -82,7 +82,7 @@ impl<S: System> EventLoop<S> {
                 return;
             }
         }
-        // Those that ended by themselves are dropped from the list now and then.
+        // Those that ended by themselves are removed from the list now and then.
         if self.lingering.len() > 2 * self.limits.lingering_max + 16 {
             let table = &mut self.table;
             self.lingering
@@ -133,7 +133,7 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Tells the protocol that its connection has ended, and removes it.
+    /// Runs `closed`, and removes the connection.
     pub(super) fn tell_closed(&mut self, id: ConnId) {
         let now = self.shared.clock.exact();
         let Some(entry) = self.table.get_mut(id) else { return };

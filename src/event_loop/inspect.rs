@@ -1,4 +1,4 @@
-//! What the simulator looks at from outside: nothing here is on the way of a message.
+//! What the simulator inspects from outside: nothing here is on the path of a message.
 
 use super::EventLoop;
 use super::system::System;
@@ -11,7 +11,7 @@ use crate::reason::CloseReason;
 const FEW: usize = 32;
 
 impl<S: System> EventLoop<S> {
-    /// Why the connection ends, if that is decided and `closed` has not been told yet.
+    /// Why the connection ends, if that is decided and `closed` has not run yet.
     pub(crate) fn decided(&self, id: ConnId) -> Option<CloseReason> {
         self.table.get(id)?.conn.decided(self.shared.clock.exact())
     }
@@ -21,7 +21,7 @@ impl<S: System> EventLoop<S> {
         self.shared.metrics.turns > 0 || self.is_busy() || !self.listening.is_empty()
     }
 
-    /// Every connection, with its peer and the end that is decided.
+    /// Every connection, with its peer and the decided end.
     pub(crate) fn connections(&self) -> Vec<(ConnId, Endpoint, Option<CloseReason>)> {
         let now = self.shared.clock.exact();
         let conns = self.table.iter().map(|entry| &entry.conn);
@@ -29,9 +29,9 @@ impl<S: System> EventLoop<S> {
     }
 
     /// What waits although the loop is about to sleep, so that nothing would wake it: a sentence
-    /// about the first such thing. Of many connections `all` looks at each one.
+    /// about the first such thing. If there are many connections, only `all` looks at each one.
     ///
-    /// Taken between turns, once what was asked for outside of callbacks has been applied.
+    /// Used between turns, when requests from outside of callbacks have been applied.
     pub(crate) fn forgotten(&self, all: bool) -> Option<String> {
         if !self.notes.is_empty() {
             return Some(format!("{} notes have not been delivered", self.notes.len()));
@@ -55,7 +55,7 @@ impl<S: System> EventLoop<S> {
         if self.table.len() > FEW && !all {
             return None;
         }
-        // No list holds anything, so whoever has work or believes to be in one is lost.
+        // No list holds anything, so a connection with work, or marked as listed, is lost.
         let lost = |flags: Flags| flags.any(Flags::LISTED | Flags::DIRTY);
         let mut conns = self.table.iter().map(|entry| &entry.conn);
         let conn = conns.find(|conn| conn.has_work() || lost(conn.flags()))?;
@@ -73,7 +73,7 @@ impl<S: System> EventLoop<S> {
         self.bulk.clear();
     }
 
-    /// Applies what was asked for outside of callbacks, as the next turn would.
+    /// Applies requests from outside of callbacks, as the next turn would.
     pub(crate) fn settle_outside(&mut self) {
         self.apply_outside();
     }

@@ -2,20 +2,20 @@
 //!
 //! A turn has nine steps, each a method, in this order:
 //!
-//! 1. what code outside of callbacks wished for is applied;
+//! 1. requests of code outside of callbacks are applied;
 //! 2. poll: until the nearest deadline, or not at all while work is left over;
 //! 3. the clock is read, and the timers that are due are taken out;
-//! 4. newcomers are accepted, at most `accepts_max` per listener;
+//! 4. connections are accepted, at most `accepts_max` per listener;
 //! 5. requests of other threads;
 //! 6. a snapshot of the ready list: each connection reads, is called and sends, within its budget
 //!    (four of them if it is alone);
 //! 7. the timers taken out in step 3 run;
-//! 8. output that connections queued for others leaves, once per connection;
+//! 8. output queued for other connections leaves, once per connection;
 //! 9. notes arrive, slots and paused listeners are given back; the clock is read again.
 //!
-//! Readiness is edge-triggered and remembered by the connections; a connection is in the ready list
-//! exactly while [`Connection::has_work`](crate::connection::Connection::has_work). Nothing here
-//! knows which system is beneath: see [`System`].
+//! Readiness is edge-triggered and remembered by the connections. A connection is in the ready list
+//! exactly while [`Connection::has_work`](crate::connection::Connection::has_work). The loop is
+//! generic over the [`System`] beneath it.
 
 mod accept;
 mod adopt;
@@ -57,7 +57,7 @@ use budget::Budget;
 pub(crate) use system::{EventSink, Listener, Stream, System};
 use table::{Entry, Table};
 
-/// The shared read buffer. Smaller ones cost half the bulk throughput, one per connection all of
+/// The shared read buffer. A smaller one costs half the bulk throughput, one per connection all of
 /// the memory.
 pub(crate) fn read_buffer() -> Box<[u8]> {
     vec![0; 256 * 1024].into_boxed_slice()
@@ -75,7 +75,7 @@ enum Released {
     Descriptor,
 }
 
-/// The state of a loop. Every part has one owner; callbacks are lent [`Shared`] alone.
+/// The state of a loop. Every part has one owner; callbacks borrow [`Shared`] only.
 pub(crate) struct EventLoop<S: System> {
     pub(crate) system: S,
     pub(crate) shared: Shared,
@@ -90,19 +90,19 @@ pub(crate) struct EventLoop<S: System> {
     accepting: bool,
     stopped: Vec<ListenerId>,
     admission: Admission,
-    /// The timer of the accepts that were put off, and when it is due.
+    /// The timer of the postponed accepts, and when it is due.
     retry: Option<(TimerKey, u64)>,
     next_socket: u32,
     /// Whether another thread, or a handle on this one, has woken the loop.
     woken: bool,
-    /// Connections that have something to do, and those of them that move much at a time, which
-    /// are served behind the others.
+    /// Connections that have something to do, and those that move much at a time, which are served
+    /// after the others.
     ready: Vec<ConnId>,
     bulk: VecDeque<ConnId>,
     budget: Budget,
     /// Connections with output that others have queued.
     dirty: Vec<ConnId>,
-    /// Notes on their way: they arrive when the turn is over.
+    /// Notes on their way: they arrive at the end of the turn.
     notes: Vec<(ConnId, Note)>,
     /// Connections that linger, oldest first; those that have ended since are still in it.
     lingering: VecDeque<ConnId>,
@@ -159,7 +159,7 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Runs until shutdown, or until nothing is left that could ever happen.
+    /// Runs until shutdown, or until nothing is left to do.
     pub(crate) fn run(&mut self, buffer: &mut [u8]) -> io::Result<Report> {
         let mailbox = Arc::clone(&self.mailbox);
         let running = mailbox.run();
@@ -191,8 +191,8 @@ impl<S: System> EventLoop<S> {
                     && !self.mailbox.has_mail()))
     }
 
-    /// One turn. It waits at most for `timeout`; None waits for as long as nothing happens.
-    /// `buffer` is what connections are read into.
+    /// Runs one turn. It waits at most for `timeout`; None waits until something happens.
+    /// Connections are read into `buffer`.
     pub(crate) fn turn(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) -> io::Result<()> {
         let mailbox = Arc::clone(&self.mailbox);
         let running = mailbox.run();
@@ -401,14 +401,14 @@ impl<S: System> EventLoop<S> {
         self.check_ready_list();
     }
 
-    /// Whoever has work is in a list: nobody else would ever come back to it. And every armed timer
-    /// is somebody's.
+    /// Every connection with work is in a list: nothing else would ever come back to it. And every
+    /// armed timer has an owner.
     #[cfg(debug_assertions)]
     fn check_ready_list(&self) {
         if self.table.len() > 32 {
             return;
         }
-        // One of each closure's, the end of the drain, and the accepts that were put off.
+        // One of each closure's, the end of the drain, and the postponed accepts.
         let mut timers = self.shared.closures.len() + 2;
         for entry in self.table.iter() {
             timers += usize::from(entry.conn.deadline_key().is_some());
@@ -436,7 +436,8 @@ impl<S: System> EventLoop<S> {
 
     // ---- shutdown ----------------------------------------------------------------------------
 
-    /// Begins to shut down: no newcomers, connects under way are cancelled, the rest is told.
+    /// Begins to shut down: listeners close, connects under way are cancelled, `stopping` runs on
+    /// the rest.
     pub(crate) fn shutdown(&mut self) {
         if self.draining {
             return;
@@ -490,7 +491,7 @@ impl<S: System> EventLoop<S> {
     }
 }
 
-/// Takes the events of a poll: into the flags of the connection, and that into the ready list.
+/// Takes the events of a poll into the flags of their connections, and these into the ready list.
 struct Events<'a, S: System> {
     table: &'a mut Table<S>,
     ready: &'a mut Vec<ConnId>,

@@ -11,9 +11,9 @@ use crate::id::ConnId;
 use crate::protocol::Callback;
 
 impl<S: System> EventLoop<S> {
-    /// Reads once, as much as the connection's budget and `buffer` allow, shows it and sends the
-    /// answer, if nothing else is due. A connection that may have more goes to the back of a list.
-    /// True when more was done than a little message, so that the turn may have moved enough.
+    /// Reads once, as much as the connection's budget and `buffer` allow, shows the bytes and sends
+    /// the answer, if nothing else is due. A connection that may have more goes to the end of a
+    /// list. True when more was done than a small message, so that the turn may have moved enough.
     #[inline(always)]
     pub(super) fn serve<const TIMED: bool>(&mut self, id: ConnId, buffer: &mut [u8]) -> bool {
         let Some(entry) = self.table.get_mut(id) else { return false };
@@ -42,7 +42,7 @@ impl<S: System> EventLoop<S> {
             Some(output) if settled => output,
             _ => return self.settle_data(id, shown, consumed),
         };
-        // Nothing to do but to send, from where the bytes are.
+        // Only sending is left, from where the bytes are.
         let sent = output.len();
         if sent > 0 {
             self.shared.metrics.writes += 1;
@@ -54,7 +54,7 @@ impl<S: System> EventLoop<S> {
             conn.handle_sent_directly(sent);
             self.shared.output.clear();
         }
-        // Whether one of them was much: the mark is a power of two.
+        // Whether either was much: the mark is a power of two.
         if (count | sent) >= BULK {
             self.note_bulk(id, count + sent);
             return true;
@@ -62,7 +62,7 @@ impl<S: System> EventLoop<S> {
         false
     }
 
-    /// A connection has moved much: it is charged, and served behind the others from now on.
+    /// A connection has moved much: it is charged, and served after the others from now on.
     #[inline(never)]
     fn note_bulk(&mut self, id: ConnId, moved: usize) {
         self.budget.charge(moved);
@@ -71,8 +71,8 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Serves a connection that has more to do than to read, or reads what cannot be shown where it
-    /// is.
+    /// Serves a connection that has more to do than to read, or whose input cannot be shown in
+    /// place.
     #[inline(never)]
     fn serve_unusual(&mut self, id: ConnId, buffer: &mut [u8]) -> bool {
         let Some(mut entry) = self.table.get_mut(id) else { return true };
@@ -135,8 +135,8 @@ impl<S: System> EventLoop<S> {
             let successor = self.apply_effects(Some(id), shown);
             self.succeed(id, successor);
         }
-        // A large echo that the socket took at once: waiting for the next turn to say `drained`
-        // would cost it a poll. What `drained` writes in turn does wait.
+        // A large echo that the socket took at once: delaying `drained` to the next turn would cost
+        // it a poll. The writes of `drained` itself do wait.
         match self.table.get_mut(id) {
             Some(entry) if entry.conn.drains_at_once() => self.call_drained(id),
             _ => self.finish(id),
@@ -162,7 +162,7 @@ impl<S: System> EventLoop<S> {
         true
     }
 
-    /// Takes bytes that cannot be shown where they are, and shows what became of them.
+    /// Takes bytes that cannot be shown in place, and shows the result.
     fn receive(&mut self, id: ConnId, bytes: &mut [u8]) -> bool {
         let tick = self.shared.clock.tick();
         let Some(entry) = self.table.get_mut(id) else { return true };

@@ -1,4 +1,4 @@
-//! Step 6: whoever has something to do is served, interactive connections first.
+//! Step 6: every connection with work is served, interactive ones first.
 
 use super::EventLoop;
 use super::budget::BULK_MAX;
@@ -12,7 +12,7 @@ const LONE_BUDGETS: usize = 4;
 impl<S: System> EventLoop<S> {
     #[inline(always)]
     pub(super) fn run_ready(&mut self, buffer: &mut [u8]) {
-        // What becomes ready from here on is put behind the snapshot and waits for the next turn.
+        // What becomes ready from now on goes behind the snapshot and waits for the next turn.
         let (snapshot, bulk) = (self.ready.len(), self.bulk.len());
         if self.shared.blame.turns > 0 {
             self.shared.blame.turns -= 1;
@@ -47,8 +47,8 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Serves those of the connections which move much at a time that waited when the turn began,
-    /// behind all others: as many, and as many bytes, as a turn may.
+    /// Serves the connections that move much at a time and waited when the turn began, after all
+    /// others: as many of them, and as many bytes, as a turn may.
     #[inline(never)]
     fn run_bulk(&mut self, lone: bool, waiting: usize, buffer: &mut [u8]) {
         for _ in 0..waiting.min(BULK_MAX) {
@@ -65,7 +65,7 @@ impl<S: System> EventLoop<S> {
     }
 
     /// A connection that is alone and has more to read goes on at once: a poll between its reads
-    /// would find nothing, and costs a bulk transfer one call in six.
+    /// would find nothing, and would cost a bulk transfer one call in six.
     fn serve_lone(&mut self, buffer: &mut [u8]) {
         for _ in 1..LONE_BUDGETS {
             let (&[], Some(&id), 1) = (&self.ready[..], self.bulk.front(), self.bulk.len()) else {

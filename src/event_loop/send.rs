@@ -13,8 +13,7 @@ use crate::protocol::{Callback, Shared};
 use crate::sending;
 
 impl<S: System> EventLoop<S> {
-    /// Sends what the callback that has returned wrote to its own connection, behind what was
-    /// queued.
+    /// Sends the output that the last callback wrote to its own connection, after what was queued.
     pub(super) fn send_own(&mut self, id: ConnId, shown: &[u8], callback: Callback) {
         if let Some(Entry { conn, stream, .. }) = self.table.get_mut(id) {
             let (tick, shared) = (self.shared.clock.tick(), &mut self.shared);
@@ -29,7 +28,7 @@ impl<S: System> EventLoop<S> {
         self.shared.output.clear();
     }
 
-    /// After a direct write of the output that took but a part of it.
+    /// After a direct write of the output that took only a part of it.
     pub(super) fn send_rest(
         &mut self,
         id: ConnId,
@@ -70,14 +69,14 @@ impl<S: System> EventLoop<S> {
                 self.finish(id);
             }
         }
-        // Whoever was marked meanwhile waits for the next turn.
+        // A connection that is marked meanwhile waits for the next turn.
         mem::swap(&mut self.dirty, &mut dirty);
         self.dirty.append(&mut dirty);
     }
 }
 
-/// Sends queued output until it is all gone, the socket takes no more, or a budget is used up: the
-/// connection's own, or that of the turn, which leaves large queues to the next turn.
+/// Sends queued output until all is sent, the socket takes no more, or a budget is used up: the
+/// connection's own, or the turn's, which leaves large queues to the next turn.
 pub(super) fn flush<S: System>(entry: &mut Entry<S>, shared: &mut Shared, turn: &mut Budget) {
     if turn.is_spent() && entry.conn.unsent() >= BULK {
         return entry.conn.handle_bulk();

@@ -1,7 +1,8 @@
-//! What a loop asks of the system beneath it: mio on the reactor, a made-up network in the
+//! What a loop asks of the system beneath it: mio on the reactor, a simulated network in the
 //! simulator.
 //!
-//! The loop itself is the same for both, so that what the simulator finds is found for the reactor.
+//! The loop itself is the same for both, so that a defect found in the simulator is one of the
+//! reactor.
 
 use std::any::Any;
 use std::io::{self, IoSlice};
@@ -17,9 +18,9 @@ use crate::reason::CloseReason;
 
 /// Takes events.
 pub(crate) trait EventSink {
-    /// The readiness of a connection has changed to this, as far as told.
+    /// The readiness of a connection has changed to `ready`, as far as the system reports it.
     fn connection(&mut self, id: ConnId, ready: Flags);
-    /// A newcomer waits at the listening socket with this number.
+    /// A connection waits at the listening socket with this number.
     fn listener(&mut self, number: u32);
     /// Another thread has posted, or a signal has come.
     fn wake(&mut self);
@@ -30,24 +31,24 @@ pub(crate) trait System {
     type Stream: Stream;
     type Listener: Listener<Stream = Self::Stream>;
 
-    /// Whether the order of callbacks is checked.
+    /// Whether the order of `data` is checked.
     const CHECKED: bool;
 
     /// The time right now.
     fn now(&self) -> Instant;
 
-    /// Waits for events, at most for `timeout`, and hands each to `sink`. Readiness is told once
-    /// per change (edge-triggered); spurious events are allowed. An interrupted wait ends early.
+    /// Waits for events, at most for `timeout`, and passes each to `sink`. Readiness is reported
+    /// once per change (edge-triggered); spurious events are allowed. An interrupted wait ends
+    /// early.
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()>;
 
     /// What opens and prepares the sockets that [`System::adopt`] takes over.
     fn sockets(&self) -> Box<dyn Sockets>;
 
-    /// Takes a listening socket over; None for one that is not of this system's making.
+    /// Takes a listening socket over; None for a socket that another system made.
     fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Self::Listener>;
 
-    /// Takes a connected stream over, which [`Sockets::adopt_stream`] has prepared, and registers
-    /// it.
+    /// Takes a connected stream over that [`Sockets::adopt_stream`] has prepared, and registers it.
     fn adopt_stream(&mut self, stream: TcpStream, id: ConnId) -> io::Result<Self::Stream>;
 
     /// A nonblocking socket whose connect has begun.
@@ -55,10 +56,10 @@ pub(crate) trait System {
 
     fn register_listener(&mut self, listener: &mut Self::Listener, token: u32) -> io::Result<()>;
 
-    /// Registers both directions, once and for all.
+    /// Registers both directions, once.
     fn register_stream(&mut self, stream: &mut Self::Stream, id: ConnId) -> io::Result<()>;
 
-    /// Accepts with the descriptor that is kept in reserve for the moment when none is left.
+    /// Accepts with the descriptor that is kept in reserve.
     fn accept_with_reserve(
         &mut self,
         listener: &mut Self::Listener,
@@ -67,17 +68,17 @@ pub(crate) trait System {
     /// Takes a descriptor into reserve again; false when none is free.
     fn restore_reserve(&mut self) -> bool;
 
-    /// A connection has ended, and its protocol was told why. For the simulator, which keeps it.
+    /// A connection has ended, and `closed` has run. For the simulator, which records it.
     fn ended(&mut self, _id: ConnId, _peer: Endpoint, _reason: &CloseReason) {}
 }
 
-/// A nonblocking stream socket. EINTR never gets out.
+/// A nonblocking stream socket. Its calls never return EINTR.
 pub(crate) trait Stream: SocketInfo {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
     fn shutdown_write(&mut self) -> io::Result<()>;
-    /// The error that the socket holds, which is cleared.
+    /// The error that the socket holds; reading it clears it.
     fn take_error(&mut self) -> io::Result<Option<io::Error>>;
     /// Whether the socket is connected: the error says why not.
     fn check_connected(&mut self) -> io::Result<()>;

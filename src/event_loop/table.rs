@@ -44,7 +44,7 @@ impl<S: System> Entry<S> {
     }
 }
 
-/// The protocol of a vacant slot, which is never called.
+/// The protocol of a vacant slot; no callback of it runs.
 struct Nobody;
 
 impl Protocol for Nobody {
@@ -54,8 +54,7 @@ impl Protocol for Nobody {
 }
 
 /// A slot may be vacant although its id is reserved: a connect is recorded before its entry exists.
-/// What stands in a vacant slot has an id that nothing else has, so that a look-up is one
-/// comparison.
+/// A vacant slot has an id that no connection has, so that a look-up is one comparison.
 pub(super) struct Table<S: System> {
     entries: Vec<Entry<S>>,
     len: usize,

@@ -1,9 +1,8 @@
 //! The system beneath the reactor: mio.
 //!
-//! Streams are registered once, for both directions, edge-triggered, and never again; dropping one
-//! takes it out of the poll. Between registration and drop a stream is a nonblocking one of std:
-//! mio's own type adds a layer to every read and write that the compiler does not always see
-//! through.
+//! Streams are registered once, for both directions, edge-triggered; dropping one removes it from
+//! the poll. Between registration and drop a stream is a nonblocking one of std: mio's own type
+//! adds a layer to every read and write that the compiler does not always optimise away.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -26,8 +25,8 @@ use crate::options::{Dial, ListenOptions, SocketOptions};
 use crate::protocol::{Bound, Close, SocketInfo, Sockets};
 use crate::socket::{self, Reserve, SystemSockets, retry};
 
-/// The upper half of a token is a connection's generation, which is never 0. With 0 there, the
-/// lower half is one of these, or a listener's number.
+/// The upper half of a token is a connection's generation, which is never 0. If it is 0, the lower
+/// half is one of these, or a listener's number.
 const WAKE: usize = u32::MAX as usize;
 #[cfg(feature = "signals")]
 const SIGNALS: usize = WAKE - 1;
@@ -53,7 +52,7 @@ struct WatchedSignals {
     _watch: crate::signals::Watch,
 }
 
-/// A listening socket, and what accepted streams are given.
+/// A listening socket, and the options for accepted streams.
 pub(super) struct MioListener {
     socket: TcpListener,
     gives: Option<SocketOptions>,
@@ -84,7 +83,7 @@ impl MioSystem {
         Ok(())
     }
 
-    /// Leaves the signals to others once the driver has ended.
+    /// Stops watching for signals once the driver has ended.
     #[cfg(feature = "signals")]
     pub(super) fn end_watch(&mut self) {
         if self.signals.as_ref().is_some_and(|watched| watched.handle.is_ended()) {
@@ -100,12 +99,12 @@ impl MioSystem {
         self.poll.poll(&mut self.events, timeout)
     }
 
-    /// Waits without sleeping for a while, then with sleep.
+    /// Waits without sleeping for a while, then asleep.
     #[cold]
     fn spin_wait(&mut self, spin: Duration, timeout: Option<Duration>) -> io::Result<()> {
         let spin = timeout.map_or(spin, |timeout| timeout.min(spin));
         let timeout = timeout.map(|timeout| timeout - spin);
-        // None is so far away that it never comes.
+        // None: so far away that it never comes.
         let until = Instant::now().checked_add(spin);
         loop {
             self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
@@ -126,7 +125,7 @@ impl AsFd for MioSystem {
     }
 }
 
-/// What is told of nearly every connection is readable and writable: the rest is looked at apart.
+/// Nearly every event is readable and writable: the rest is handled apart.
 #[inline(always)]
 fn flags_of(event: &Event) -> Flags {
     let ready =
@@ -147,7 +146,7 @@ fn rare_flags_of(event: &Event) -> Flags {
 pub(super) struct Listening(Rc<Cell<Option<MioListener>>>);
 
 impl Listening {
-    /// Runs `code` with the socket; `closed` is what comes of one that has been closed.
+    /// Runs `code` with the socket; `closed` is the result for a closed one.
     fn with<T>(&self, closed: T, code: impl FnOnce(&mut MioListener) -> T) -> T {
         let Some(mut socket) = self.0.take() else { return closed };
         let result = code(&mut socket);
@@ -207,7 +206,7 @@ impl System for MioSystem {
     fn poll(&mut self, timeout: Option<Duration>, sink: &mut impl EventSink) -> io::Result<()> {
         match self.wait(timeout) {
             Ok(()) => {}
-            // The turn goes on without events: the caller looks at its deadlines and waits again.
+            // The turn goes on without events: the caller checks its deadlines and waits again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -294,7 +293,7 @@ impl Stream for TcpStream {
 
     fn shutdown_write(&mut self) -> io::Result<()> {
         match TcpStream::shutdown(self, Shutdown::Write) {
-            // The peer has reset: reading will tell.
+            // The peer has reset: a read will report it.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other,
         }

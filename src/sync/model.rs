@@ -1,9 +1,9 @@
 //! Locks and threads of the model check, on top of shuttle's.
 //!
-//! - Each lock is known by the type of what it guards, and the order in which types are taken must
+//! - Each lock is known by the type that it guards, and the order in which types are taken must
 //!   be the same everywhere: two of one type are never held together, and no type is taken under
-//!   another that elsewhere is taken under it. This is checked over all schedules together, so that
-//!   an inversion is found also where no schedule has made a deadlock of it.
+//!   another in one place and over it in another. This is checked over all schedules together, so
+//!   that an inversion is found also where no schedule has deadlocked.
 //! - Time stands still until a wait with a time-out fires. Only those of at most
 //!   [`Rules::longest`] do, at any moment; a logic that needs a longer one to go on is stuck, and
 //!   shuttle reports that.
