@@ -320,8 +320,8 @@ fn serve(options: &Options) -> common::Result {
     let room = Shared::default();
     let mut driver = options.driver()?;
     let mut listeners = Vec::new();
-    for addrs in &options.addrs {
-        listeners.push(open(&mut driver.control(), &**addrs, &room, rules)?);
+    for addr in &options.addrs {
+        listeners.push(open(&mut driver.control(), addr, &room, rules)?);
     }
     common::run(&mut *driver, &listeners, options)
 }

@@ -68,10 +68,10 @@ fn main() -> ExitCode {
 fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> common::Result {
     let mut driver = Blocking::with_limits(options.driver_limits())?;
     let mut listeners = Vec::new();
-    for addrs in &options.addrs {
+    for addr in &options.addrs {
         let mut how = ListenOptions::default();
         how.limits.idle = options.idle_timeout;
-        listeners.push(driver.listen_with(&**addrs, how, move |_| Some(make()))?);
+        listeners.push(driver.listen_with(addr, how, move |_| Some(make()))?);
     }
     common::run(&mut driver, &listeners, options)
 }

@@ -73,9 +73,8 @@ fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> co
     how.limits.idle = options.idle_timeout;
     let mut driver = options.driver()?;
     let mut listeners = Vec::new();
-    for addrs in &options.addrs {
-        let listener =
-            driver.control().listen_with(&**addrs, how.clone(), move |_| Some(make()))?;
+    for addr in &options.addrs {
+        let listener = driver.control().listen_with(addr, how.clone(), move |_| Some(make()))?;
         listeners.push(listener);
     }
     common::run(&mut *driver, &listeners, options)

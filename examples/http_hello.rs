@@ -245,8 +245,8 @@ fn serve(options: &Options) -> common::Result {
     let make = move |_: &_| Some(Http::new(Hello { route: Route::AtOnce, tells }));
     let mut driver = options.driver()?;
     let mut listeners = Vec::new();
-    for addrs in &options.addrs {
-        listeners.push(driver.control().listen_with(&**addrs, how.clone(), make)?);
+    for addr in &options.addrs {
+        listeners.push(driver.control().listen_with(addr, how.clone(), make)?);
     }
     common::run(&mut *driver, &listeners, options)
 }

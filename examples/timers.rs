@@ -221,10 +221,10 @@ fn prepare(driver: &mut dyn Driver, options: &Options) -> lariat::Result<Vec<Lis
     let mut how = ListenOptions::default();
     how.limits.idle = options.idle_timeout;
     let mut listeners = Vec::new();
-    for addrs in &options.addrs {
+    for addr in &options.addrs {
         let (clients, verbose) = (clients.clone(), options.verbose);
         let factory = move |_: &_| Some(Reminders::new(&clients, verbose));
-        listeners.push(driver.control().listen_with(&**addrs, how.clone(), factory)?);
+        listeners.push(driver.control().listen_with(addr, how.clone(), factory)?);
     }
     round(&mut driver.control(), clients.clone());
     // It ends with the process, if not before: nothing can wake it out of its read.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -23,6 +24,8 @@ pub enum Address {
     /// name up. A connect of a running driver does not: it fails with
     /// [`ConnectFailure::Name`](crate::ConnectFailure::Name).
     Name(String),
+    /// The path of a Unix socket.
+    Path(PathBuf),
     /// Several endpoints, for instance the result of an earlier lookup.
     Several(Vec<Endpoint>),
 }
@@ -33,6 +36,7 @@ impl Address {
     pub(crate) fn at_once(&self) -> io::Result<Endpoint> {
         let error = match self {
             Address::Endpoint(endpoint) => return Ok(*endpoint),
+            Address::Path(path) => return UnixName::from_pathname(path).map(Endpoint::from),
             Address::Several(endpoints) => match endpoints.first() {
                 Some(first) => return Ok(*first),
                 None => "there is no address to connect to".to_owned(),
@@ -49,6 +53,10 @@ impl Address {
         };
         match self {
             Address::Endpoint(addr) => Ok(vec![*addr]),
+            Address::Path(path) => match UnixName::from_pathname(path) {
+                Ok(name) => Ok(vec![name.into()]),
+                Err(error) => Err(invalid(error.to_string())),
+            },
             Address::Several(addrs) if addrs.is_empty() => Err(invalid("there is none".into())),
             Address::Several(addrs) => Ok(addrs.clone()),
             Address::Name(name) => {
@@ -74,15 +82,22 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Endpoint(addr) => addr.fmt(f),
+            Address::Path(path) => path.display().fmt(f),
             Address::Name(name) => name.fmt(f),
             Address::Several(addrs) => f.debug_list().entries(addrs).finish(),
         }
     }
 }
 
-/// Everything that `listen`, `serve` and `connect` accept as an address: a socket address, an IP
-/// address with a port, or text such as `127.0.0.1:7000`, `[::1]:7000` and `localhost:7000`. Port 0
-/// picks a free port.
+/// What `listen`, `connect` and `serve` take for an address: a socket address, an IP address with a
+/// port, a path for a Unix socket, or text as `127.0.0.1:7000`, `[::1]:7000`, `localhost:7000`,
+/// `unix:/run/echo.sock` and, for an abstract name of Linux, `unix:@echo`. Port 0 takes a free one.
+///
+/// ```
+/// use std::path::Path;
+/// use lariat::Address;
+/// assert_eq!(Address::from("unix:/run/echo.sock"), Address::from(Path::new("/run/echo.sock")));
+/// ```
 ///
 /// Sealed: more types may follow.
 pub trait IntoAddress: sealed::Sealed {
@@ -104,6 +119,10 @@ impl<T: Into<Address>> IntoAddress for T {
 
 impl From<&str> for Address {
     fn from(text: &str) -> Address {
+        if let Some(name) = text.strip_prefix("unix:") {
+            let named = name.strip_prefix('@').and_then(|n| UnixName::from_abstract_name(n).ok());
+            return named.map_or_else(|| Address::from(Path::new(name)), Address::from);
+        }
         text.parse::<SocketAddr>().map_or_else(|_| Address::Name(text.to_owned()), Address::from)
     }
 }
@@ -123,6 +142,24 @@ impl From<&String> for Address {
 impl From<&Address> for Address {
     fn from(address: &Address) -> Address {
         address.clone()
+    }
+}
+
+impl From<&Path> for Address {
+    fn from(path: &Path) -> Address {
+        Address::Path(path.to_owned())
+    }
+}
+
+impl From<PathBuf> for Address {
+    fn from(path: PathBuf) -> Address {
+        Address::Path(path)
+    }
+}
+
+impl From<&PathBuf> for Address {
+    fn from(path: &PathBuf) -> Address {
+        Address::from(path.as_path())
     }
 }
 

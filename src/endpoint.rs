@@ -7,6 +7,12 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use socket2::SockAddr;
+
+/// The longest path that a socket can have: the system ends it with a zero byte.
+const SUN_PATH_MAX: usize =
+    if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+
 /// The address of a socket or of its peer. An [`Address`](crate::Address) is what a program asks
 /// for; every endpoint converts into one.
 ///
@@ -68,10 +74,36 @@ impl Endpoint {
         }
     }
 
+    /// The address as a call of the system takes it.
+    pub(crate) fn to_sock_addr(self) -> io::Result<SockAddr> {
+        match self {
+            Endpoint::Ip(addr) => Ok(addr.into()),
+            Endpoint::Unix(name) => name.to_sock_addr(),
+            Endpoint::Other => Err(no_name()),
+        }
+    }
+
     /// The IP address and the port, or an error for a call that takes nothing else.
     pub(crate) fn need_ip(&self) -> io::Result<SocketAddr> {
         let other = || io::Error::new(io::ErrorKind::Unsupported, "it is no IP address");
         self.socket_addr().ok_or_else(other)
+    }
+}
+
+fn no_name() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "there is no name to use")
+}
+
+/// What the system tells of a socket.
+impl From<&SockAddr> for Endpoint {
+    fn from(addr: &SockAddr) -> Endpoint {
+        if let Some(addr) = addr.as_socket() {
+            return Endpoint::from(addr);
+        }
+        match addr.is_unix() {
+            true => Endpoint::Unix(UnixName::of(addr)),
+            false => Endpoint::Other,
+        }
     }
 }
 
@@ -182,6 +214,81 @@ impl UnixName {
         UnixName { kind, len: len as u8, bytes }
     }
 
+    /// The name of a socket at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the path is empty, has a zero byte or is
+    /// longer than the system takes: 107 bytes on Linux.
+    ///
+    /// ```
+    /// use lariat::UnixName;
+    /// let name = UnixName::from_pathname("/run/echo.sock").unwrap();
+    /// assert_eq!(name.to_string(), "/run/echo.sock");
+    /// assert!(UnixName::from_pathname("x".repeat(200)).is_err());
+    /// ```
+    pub fn from_pathname(path: impl AsRef<Path>) -> io::Result<UnixName> {
+        let path = path.as_ref().as_os_str().as_bytes();
+        let invalid = |sentence| Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+        if path.is_empty() {
+            return invalid("the path is empty".to_owned());
+        }
+        if path.contains(&0) {
+            return invalid("the path has a zero byte".to_owned());
+        }
+        if path.len() > SUN_PATH_MAX {
+            let len = path.len();
+            return invalid(format!("the path has {len} bytes, and {SUN_PATH_MAX} are the most"));
+        }
+        Ok(UnixName::new(UnixKind::Path, path))
+    }
+
+    /// An abstract name, which is no file and is gone with its socket (`unix(7)`; Linux only).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if it is empty or longer than 107 bytes, and
+    /// [`Unsupported`](io::ErrorKind::Unsupported) where the system has no such names.
+    pub fn from_abstract_name(name: impl AsRef<[u8]>) -> io::Result<UnixName> {
+        let name = name.as_ref();
+        if !cfg!(any(target_os = "linux", target_os = "android")) {
+            let sentence = "this system has no abstract names";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, sentence));
+        }
+        if name.is_empty() || name.len() > SUN_PATH_MAX {
+            let sentence = format!("an abstract name has 1 to {SUN_PATH_MAX} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+        }
+        Ok(UnixName::new(UnixKind::Abstract, name))
+    }
+
+    /// No name, as most clients have.
+    pub(crate) fn unnamed() -> UnixName {
+        UnixName::new(UnixKind::Unnamed, &[])
+    }
+
+    fn of(addr: &SockAddr) -> UnixName {
+        if let Some(path) = addr.as_pathname() {
+            return UnixName::new(UnixKind::Path, path.as_os_str().as_bytes());
+        }
+        match addr.as_abstract_namespace() {
+            Some(name) => UnixName::new(UnixKind::Abstract, name),
+            None => UnixName::unnamed(),
+        }
+    }
+
+    fn to_sock_addr(self) -> io::Result<SockAddr> {
+        match self.kind {
+            UnixKind::Path => SockAddr::unix(OsStr::from_bytes(self.bytes())),
+            UnixKind::Abstract => {
+                // A zero byte at its start is what makes it abstract.
+                let name = [&[0], self.bytes()].concat();
+                SockAddr::unix(OsStr::from_bytes(&name))
+            }
+            UnixKind::Unnamed => Err(no_name()),
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -214,7 +321,7 @@ impl From<&std::os::unix::net::SocketAddr> for UnixName {
                 return UnixName::new(UnixKind::Abstract, name);
             }
         }
-        UnixName::new(UnixKind::Unnamed, &[])
+        UnixName::unnamed()
     }
 }
 

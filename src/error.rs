@@ -88,13 +88,14 @@ struct Parts {
     kind: ErrorKind,
     op: Op,
     addr: Option<String>,
+    is_path: bool,
     detail: Option<String>,
     source: Option<io::Error>,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, op: Op) -> Error {
-        Error(Box::new(Parts { kind, op, addr: None, detail: None, source: None }))
+        Error(Box::new(Parts { kind, op, addr: None, is_path: false, detail: None, source: None }))
     }
 
     pub(crate) fn from_io(op: Op, source: io::Error) -> Error {
@@ -108,6 +109,12 @@ impl Error {
 
     pub(crate) fn with_addr(mut self, addr: impl fmt::Display) -> Error {
         self.0.addr = Some(addr.to_string());
+        self
+    }
+
+    /// Whether the address is a path: other hints help there.
+    pub(crate) fn at_path(mut self, is_path: bool) -> Error {
+        self.0.is_path = is_path;
         self
     }
 
@@ -138,6 +145,12 @@ impl Error {
 
     fn hint(&self) -> Option<&'static str> {
         Some(match (self.0.op, self.0.kind) {
+            (Op::Listen, ErrorKind::AddressInUse) if self.0.is_path => {
+                "another program listens there, or the file is no socket"
+            }
+            (Op::Listen, ErrorKind::PermissionDenied) if self.0.is_path => {
+                "this user must be allowed to write to the directory"
+            }
             (_, ErrorKind::AddressInUse) => "another program has this port; try port 0",
             (Op::Listen, ErrorKind::PermissionDenied) => {
                 "ports below 1024 are reserved; try a port above 1023"
@@ -146,7 +159,7 @@ impl Error {
                 "the address must belong to this machine; 0.0.0.0 or [::] listens on all of its own"
             }
             (Op::Listen | Op::Connect, ErrorKind::InvalidAddress) => {
-                "an address looks like 127.0.0.1:7000 or [::1]:7000"
+                "an address looks like 127.0.0.1:7000, [::1]:7000 or unix:/run/echo.sock"
             }
             (_, ErrorKind::Exhausted) => "raise the limit on open files (ulimit -n)",
             (Op::Post, ErrorKind::Full) => "the driver is behind; try again later",

@@ -221,16 +221,52 @@ impl Handle {
         })
     }
 
-    /// Listens on `addr`. `done` runs on the driver's thread with the result: the listener, whose
-    /// addresses [`Control::addresses`] has, or the error.
+    /// Listens on `addr`, as [`Control::listen`] does. `done` runs on the driver's thread with the
+    /// result: the listener, whose addresses [`Control::addresses`] knows, or the error.
     ///
-    /// The calling thread looks a name up, which may block.
+    /// A name is looked up by the calling thread, which may take a while; an address is not.
+    ///
+    /// ```
+    /// # use lariat::{Context, Input, Outcome, Protocol};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
+    /// # }
+    /// use lariat::reactor::Reactor;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.handle().listen("127.0.0.1:0", |_| Some(Echo), |control, listener| {
+    ///     println!("{:?}", control.addresses(listener.unwrap()));
+    ///     control.shutdown();
+    /// })?;
+    /// reactor.keep_running(true);
+    /// reactor.run()?;
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// The name has no address, or [`Full`](crate::ErrorKind::Full) or
     /// [`Stopped`](crate::ErrorKind::Stopped), with the factory.
     pub fn listen<P, F>(
+        &self,
+        addr: impl IntoAddress,
+        factory: F,
+        done: impl FnOnce(&mut Control<'_>, Result<ListenerId>) + Send + 'static,
+    ) -> std::result::Result<(), Refused<F>>
+    where
+        P: Protocol + Send + 'static,
+        F: Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
+    {
+        self.listen_with(addr, ListenOptions::default(), factory, done)
+    }
+
+    /// Listens with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](Handle::listen). Options that are not valid are an error given to `done`.
+    pub fn listen_with<P, F>(
         &self,
         addr: impl IntoAddress,
         options: ListenOptions,

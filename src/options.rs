@@ -18,7 +18,9 @@ use crate::limits::Limits;
 /// options.keepalive = Some(Keepalive::default());
 /// ```
 ///
-/// The simulator uses `limits` and `backlog` only; the other options have no meaning there.
+/// The simulator uses `limits`, `backlog` and `v6_only` only: the others have no meaning there. For
+/// a Unix socket `v6_only` and `nodelay` have no meaning, and `reuse_port` and `keepalive` are
+/// errors; for an IP address `mode` is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
@@ -32,6 +34,9 @@ pub struct ListenOptions {
     /// For IPv6 addresses: whether the listener takes IPv6 only \[on\]. When off, a listener on
     /// `[::]` serves both families, and an IPv4 peer has its IPv4 address.
     pub v6_only: bool,
+    /// The permission bits of a Unix socket's file (`chmod(2)`), for instance `0o660` \[what the
+    /// process' umask leaves\]. They are set before anybody can connect.
+    pub mode: Option<u32>,
     /// TCP_NODELAY: small writes leave at once \[on\].
     pub nodelay: bool,
     /// SO_KEEPALIVE: the system asks a silent peer whether it is still there \[off\].
@@ -51,6 +56,7 @@ impl Default for ListenOptions {
             backlog: 1024,
             reuse_port: false,
             v6_only: true,
+            mode: None,
             nodelay: true,
             keepalive: None,
             send_buffer: None,

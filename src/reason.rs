@@ -41,7 +41,8 @@ pub enum Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectFailure {
-    /// The peer refused: nothing listens there.
+    /// The peer refused: nothing listens there. A Unix socket refuses also when its backlog is
+    /// full, except on threads, which wait for a place in it.
     Refused,
     /// No route leads to the peer.
     Unreachable,
@@ -337,7 +338,8 @@ impl ConnectFailure {
             return ConnectFailure::Options;
         }
         match error.kind() {
-            io::ErrorKind::ConnectionRefused => ConnectFailure::Refused,
+            // Not found is the path of a Unix socket: its listener has taken it away.
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectFailure::Refused,
             io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown => ConnectFailure::Unreachable,

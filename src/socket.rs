@@ -3,29 +3,31 @@
 mod opening;
 #[cfg(test)]
 pub(crate) mod read_back;
+mod unix;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 
 use crate::endpoint::Endpoint;
 use crate::protocol::SocketInfo;
 
+pub(crate) use opening::{Listener, Listens, SystemSockets, check_connected, give, start_connect};
 #[cfg(not(all(test, lariat_model)))]
-pub(crate) use opening::connect;
-pub(crate) use opening::{Listener, SystemSockets, check_connected, give, start_connect};
+pub(crate) use opening::{connect, touch};
+pub(crate) use unix::SocketFile;
 
-impl SocketInfo for TcpStream {
+/// A stream of whatever family: reads, writes and the rest are the same calls for all.
+impl SocketInfo for Socket {
     fn local_addr(&self) -> io::Result<Endpoint> {
-        TcpStream::local_addr(self).map(Endpoint::from)
+        Socket::local_addr(self).map(|addr| Endpoint::from(&addr))
     }
 
     #[cfg(test)]
-    fn stream(&self) -> Option<&TcpStream> {
+    fn socket(&self) -> Option<&Socket> {
         Some(self)
     }
 }

@@ -80,7 +80,8 @@ fn say(line: fmt::Arguments<'_>) -> Result {
 
 /// The one line of standard output: it tells people and scripts where to connect to.
 fn ready(addr: lariat::Endpoint, how: &str) -> Result {
-    say(format_args!("listening on {addr} (tcp, {how})"))
+    let kind = if addr.unix().is_some() { "unix" } else { "tcp" };
+    say(format_args!("listening on {addr} ({kind}, {how})"))
 }
 
 /// What there is to say at the end.

@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
-use lariat::{Driver, DriverLimits};
+use lariat::{Address, Driver, DriverLimits};
 use lexopt::prelude::*;
 
 use super::{Failure, Result};
@@ -59,7 +59,7 @@ pub(crate) struct Options {
     /// As they were written.
     named: Vec<String>,
     /// What each of them stands for, after [`Options::resolve`].
-    pub(crate) addrs: Vec<Vec<SocketAddr>>,
+    pub(crate) addrs: Vec<Address>,
     pub(crate) driver: DriverKind,
     /// The driver and its threads, for the ready line.
     pub(super) how: String,
@@ -141,7 +141,7 @@ fn value<T>(
 
 fn expected(flag: &str) -> &'static str {
     match flag {
-        "--addr" => "not an address; one looks like 127.0.0.1:7000, [::1]:7000 or :0",
+        "--addr" => "not an address; one looks like 127.0.0.1:7000, [::1]:7000, :0 or unix:PATH",
         "--driver" => "not a driver; there are reactor and blocking",
         "--max-conns" => "not a number from 1 to 1073741824",
         _ => "not a time above zero; one looks like 500ms, 30s or 2m",
@@ -187,6 +187,9 @@ RUST_LOG=debug shows what the library does.
 
 /// Anything that has the form of an address; whether it stands for one, the system tells later.
 fn address(text: &str) -> Option<String> {
+    if text.strip_prefix("unix:").is_some_and(|name| !name.is_empty()) {
+        return Some(text.to_owned());
+    }
     let (host, port) = text.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
     let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
@@ -257,14 +260,17 @@ impl Options {
     /// refuse.
     pub(super) fn resolve(&mut self) -> Result {
         for named in &self.named {
-            let found: Vec<SocketAddr> = match named.to_socket_addrs() {
-                Ok(found) => found.collect(),
+            if named.starts_with("unix:") {
+                self.addrs.push(Address::from(named));
+                continue;
+            }
+            match named.to_socket_addrs() {
+                Ok(found) => self.addrs.push(found.collect::<Vec<_>>().into()),
                 Err(error) => {
                     let sentence = format!("cannot listen on {named}: {error}");
                     return Err(Failure::Sentence(sentence));
                 }
-            };
-            self.addrs.push(found);
+            }
         }
         Ok(())
     }

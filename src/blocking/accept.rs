@@ -8,7 +8,7 @@ use super::bell::lock;
 use super::cell::Cell;
 use super::hub::{Desk, Hub, Socket, State};
 use super::pool::Job;
-use super::system::TcpStream;
+use super::system::Stream;
 use crate::admission::{AcceptError, Pace, Place};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
@@ -71,7 +71,7 @@ impl Acceptor {
         }
     }
 
-    fn accept(&self) -> io::Result<(TcpStream, Endpoint)> {
+    fn accept(&self) -> io::Result<(Stream, Endpoint)> {
         retry(|| self.socket.listener.accept())
     }
 
@@ -84,7 +84,7 @@ impl Acceptor {
         reserve: &mut Reserve,
         pace: &mut Pace,
         error: io::Error,
-    ) -> io::Result<(TcpStream, Endpoint)> {
+    ) -> io::Result<(Stream, Endpoint)> {
         reserve.free();
         let accepted = self.accept();
         lock(&hub.state).admission.note_lack(pace);
@@ -99,8 +99,8 @@ impl Acceptor {
     }
 
     /// An accepted connection, which has a place: the factory decides.
-    fn admit(&self, hub: &Arc<Hub>, stream: TcpStream, peer: Endpoint, here: Option<&mut Desk>) {
-        let Some(protocol) = self.make(hub, peer) else {
+    fn admit(&self, hub: &Arc<Hub>, stream: Stream, peer: Endpoint, here: Option<&mut Desk>) {
+        let Some(protocol) = self.make(hub, &stream, peer) else {
             hub.count(|metrics| metrics.refused += 1);
             return hub.unclaim();
         };
@@ -116,8 +116,8 @@ impl Acceptor {
         }
     }
 
-    fn make(&self, hub: &Hub, peer: Endpoint) -> Option<Box<dyn Protocol + Send>> {
-        let incoming = Incoming { peer, listener: self.id };
+    fn make(&self, hub: &Hub, stream: &Stream, peer: Endpoint) -> Option<Box<dyn Protocol + Send>> {
+        let incoming = Incoming::new(peer, self.id, self.socket.addr, stream);
         guarded(|| (self.factory)(&incoming)).unwrap_or_else(|panic| {
             log::error!(target: "lariat::accept", "a factory panicked: {panic}");
             hub.count(|metrics| metrics.panics += 1);
@@ -248,7 +248,7 @@ mod tests {
         assert!(paces.iter().all(|pace| !waits(&hub, pace)));
         let addr = ([127, 0, 0, 1], 0).into();
         let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
-        let socket = Socket::new(*bound.socket.downcast().unwrap());
+        let socket = Socket::new(bound.addr, *bound.socket.downcast().unwrap());
         assert!(hub.wait_to_accept(&socket, &mut paces[0]));
         // With the fifth of a second, there is a gap before the next.
         assert!(waits(&hub, &paces[1]));

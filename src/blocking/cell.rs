@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::bell::{Bell, lock};
-use super::system::TcpStream;
+use super::system::Stream;
 use crate::connection::{Connection, Flags, Gauges};
 use crate::handle::Post;
 use crate::id::ConnId;
@@ -24,7 +24,7 @@ use crate::timer::Timers;
 /// or mail.
 pub(super) struct Cell {
     pub(super) id: ConnId,
-    pub(super) socket: OnceLock<TcpStream>,
+    pub(super) socket: OnceLock<Stream>,
     pub(super) member: Mutex<Member>,
     /// Whether the connection's own thread waits for `member`: locks are not fair, and a companion
     /// that is busy would otherwise have it again before the other has woken up.
@@ -91,7 +91,7 @@ impl Cell {
         id: ConnId,
         conn: Connection,
         protocol: Box<dyn Protocol + Send>,
-        socket: Option<TcpStream>,
+        socket: Option<Stream>,
     ) -> Arc<Cell> {
         Arc::new(Cell {
             id,

@@ -230,8 +230,8 @@ pub(super) fn listen(
 ) -> Vec<Acceptor> {
     let sockets: Vec<Arc<Socket>> = bound
         .into_iter()
-        .filter_map(|bound| bound.socket.downcast().ok())
-        .map(|listener| Arc::new(Socket::new(*listener)))
+        .filter_map(|bound| Some(Socket::new(bound.addr, *bound.socket.downcast().ok()?)))
+        .map(Arc::new)
         .collect();
     let factory = Arc::new(factory);
     if !hub.add_listener(id, sockets.clone()) {

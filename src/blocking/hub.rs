@@ -14,6 +14,7 @@ use super::system::{self, Listener};
 use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::driver::Report;
+use crate::endpoint::Endpoint;
 use crate::episode::CommonEpisode;
 use crate::handle::Post;
 use crate::id::{ConnId, IdSource, Ids, ListenerId};
@@ -116,6 +117,7 @@ pub(super) struct Listening {
 
 /// One listening socket, which its acceptor thread sleeps in.
 pub(super) struct Socket {
+    pub(super) addr: Endpoint,
     pub(super) listener: Listener,
     stopped: AtomicBool,
 }
@@ -168,8 +170,8 @@ impl Drop for Desk {
 }
 
 impl Socket {
-    pub(super) fn new(listener: Listener) -> Socket {
-        Socket { listener, stopped: AtomicBool::new(false) }
+    pub(super) fn new(addr: Endpoint, listener: Listener) -> Socket {
+        Socket { addr, listener, stopped: AtomicBool::new(false) }
     }
 
     pub(super) fn is_stopped(&self) -> bool {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::bell::lock;
 use super::cell::{Cell, Member};
 use super::hub::{Desk, Hub};
-use super::system::{self, TcpStream};
+use super::system::{self, Stream};
 use super::timeouts::{SHORTEST, fits, is_early, log_timeout, timeout};
 use super::worker::{Next, Role, Shown, Worker};
 use crate::clock::nanos;
@@ -150,7 +150,7 @@ impl<'a> Worker<'a> {
 
     /// Nothing is read that would tell of a reset: the socket is asked.
     fn look_for_fault(&mut self) {
-        let Some(Ok(Some(error))) = self.cell.socket.get().map(TcpStream::take_error) else {
+        let Some(Ok(Some(error))) = self.cell.socket.get().map(Stream::take_error) else {
             return;
         };
         let mut member = lock(&self.cell.member);
@@ -209,7 +209,7 @@ impl<'a> Worker<'a> {
     #[inline(always)]
     fn take_in(
         &mut self,
-        socket: &TcpStream,
+        socket: &Stream,
         mut member: MutexGuard<'a, Member>,
         shown: &mut [u8],
     ) -> bool {

@@ -3,12 +3,12 @@
 
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::net::{
-    Listener, TcpStream, adopted, connect, has_input, now, reset_on_close, send, send_vectored,
-    sockets, threads_max, wake_accept,
+    Listener, TcpStream as Stream, adopted, connect, has_input, now, reset_on_close, send,
+    send_vectored, sockets, threads_max, wake_accept,
 };
 #[cfg(not(all(test, lariat_model)))]
 pub(super) use real::{
-    Listener, TcpStream, adopted, connect, has_input, now, reset_on_close, send, send_vectored,
+    Listener, Stream, adopted, connect, has_input, now, reset_on_close, send, send_vectored,
     sockets, threads_max, wake_accept,
 };
 
@@ -17,15 +17,16 @@ mod real {
     use std::io::{self, ErrorKind, IoSlice};
     use std::mem::MaybeUninit;
     use std::net::Shutdown;
+    use std::os::fd::OwnedFd;
     use std::time::{Duration, Instant};
 
     use socket2::SockRef;
 
     use crate::protocol::Sockets;
-    use crate::socket::{NO_SIGNAL, SystemSockets};
+    use crate::socket::{NO_SIGNAL, SystemSockets, touch};
 
     pub(crate) use crate::socket::{Listener, connect, reset_on_close};
-    pub(crate) use std::net::TcpStream;
+    pub(crate) use socket2::Socket as Stream;
 
     #[inline(always)]
     pub(crate) fn now() -> Instant {
@@ -38,38 +39,39 @@ mod real {
     }
 
     /// A stream that was connected elsewhere, and has been prepared.
-    pub(crate) fn adopted(stream: TcpStream) -> io::Result<TcpStream> {
-        Ok(stream)
+    pub(crate) fn adopted(stream: OwnedFd) -> io::Result<Stream> {
+        Ok(stream.into())
     }
 
     /// Wakes a thread out of `accept`: by a shutdown of the socket where that helps, by a
     /// connection to it elsewhere.
     pub(crate) fn wake_accept(listener: &Listener) {
-        let Listener { socket, gives } = listener;
+        let Listener { socket, gives, .. } = listener;
+        let socket = SockRef::from(socket);
         // A socket that was adopted may be another process's as well, and has to go on listening.
         let ours = cfg!(target_os = "linux") && gives.is_none();
-        if !ours || SockRef::from(socket).shutdown(Shutdown::Both).is_err() {
-            if let Ok(addr) = socket.local_addr() {
-                drop(TcpStream::connect_timeout(&addr, Duration::from_secs(1)));
+        if !ours || socket.shutdown(Shutdown::Both).is_err() {
+            if let Err(error) = touch(&socket, Duration::from_secs(1)) {
+                log::debug!(target: "lariat::accept", "cannot wake an accept: {error}");
             }
         }
     }
 
     /// Sends without sleeping.
     #[inline(always)]
-    pub(crate) fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-        SockRef::from(socket).send_with_flags(bytes, NO_SIGNAL | libc::MSG_DONTWAIT)
+    pub(crate) fn send(socket: &Stream, bytes: &[u8]) -> io::Result<usize> {
+        socket.send_with_flags(bytes, NO_SIGNAL | libc::MSG_DONTWAIT)
     }
 
     /// Sends several slices without sleeping.
-    pub(crate) fn send_vectored(socket: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        SockRef::from(socket).send_vectored_with_flags(slices, NO_SIGNAL | libc::MSG_DONTWAIT)
+    pub(crate) fn send_vectored(socket: &Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        socket.send_vectored_with_flags(slices, NO_SIGNAL | libc::MSG_DONTWAIT)
     }
 
     /// Whether a read would find something: bytes, the end or an error.
-    pub(crate) fn has_input(socket: &TcpStream) -> bool {
+    pub(crate) fn has_input(socket: &Stream) -> bool {
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        let peeked = SockRef::from(socket).recv_with_flags(&mut [MaybeUninit::uninit()], flags);
+        let peeked = socket.recv_with_flags(&mut [MaybeUninit::uninit()], flags);
         !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 

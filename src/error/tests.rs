@@ -64,6 +64,17 @@ fn the_sentence_ends_with_the_cause_and_the_io_error_keeps_its_kind() {
 }
 
 #[test]
+fn a_path_has_hints_of_its_own() {
+    for (kind, hint) in [
+        (ErrorKind::AddressInUse, "another program listens there, or the file is no socket"),
+        (ErrorKind::PermissionDenied, "this user must be allowed to write to the directory"),
+    ] {
+        let error = Error::new(kind, Op::Listen).with_addr("/run/a.sock").at_path(true);
+        assert!(format!("{error:?}").ends_with(&format!("\nhint: {hint}")), "{error:?}");
+    }
+}
+
+#[test]
 fn debug_adds_a_hint_where_there_is_one() {
     let cases = [
         (Op::Listen, ErrorKind::AddressInUse, "another program has this port; try port 0"),
@@ -80,12 +91,12 @@ fn debug_adds_a_hint_where_there_is_one() {
         (
             Op::Listen,
             ErrorKind::InvalidAddress,
-            "an address looks like 127.0.0.1:7000 or [::1]:7000",
+            "an address looks like 127.0.0.1:7000, [::1]:7000 or unix:/run/echo.sock",
         ),
         (
             Op::Connect,
             ErrorKind::InvalidAddress,
-            "an address looks like 127.0.0.1:7000 or [::1]:7000",
+            "an address looks like 127.0.0.1:7000, [::1]:7000 or unix:/run/echo.sock",
         ),
         (Op::Start, ErrorKind::Exhausted, "raise the limit on open files (ulimit -n)"),
         (Op::Post, ErrorKind::Full, "the driver is behind; try again later"),

@@ -6,10 +6,10 @@
 
 use std::io;
 use std::mem;
-use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::system::{Listener, System};
+use super::system::{Listener, Stream, System};
 use super::table::Entry;
 use super::{EventLoop, Released};
 use crate::address::Address;
@@ -38,6 +38,7 @@ pub(super) struct Listening<S: System> {
 
 struct Socket<S: System> {
     listener: S::Listener,
+    addr: Endpoint,
     token: u32,
     ready: bool,
     pace: Pace,
@@ -71,7 +72,7 @@ impl<S: System> EventLoop<S> {
     /// Listens with a socket that listens already.
     pub(crate) fn adopt_listener(
         &mut self,
-        socket: TcpListener,
+        socket: OwnedFd,
         options: ListenOptions,
         factory: Factory,
     ) -> Result<ListenerId> {
@@ -102,7 +103,7 @@ impl<S: System> EventLoop<S> {
                 return Err(Error::from_io(Op::Listen, error).with_addr(addr));
             }
             // Connections may have come before the registration.
-            sockets.push(Socket { listener, token, ready: true, pace: Pace::default() });
+            sockets.push(Socket { listener, addr, token, ready: true, pace: Pace::default() });
         }
         self.listening.push(Listening { id, sockets, factory, limits });
         self.newcomers = true;
@@ -229,7 +230,7 @@ impl<S: System> EventLoop<S> {
             Ok((stream, peer)) => {
                 self.admission.note_accepted(pace, self.shared.clock.tick());
                 if place == Place::Free {
-                    self.admit(listener, stream, peer);
+                    self.admit(listener, at, stream, peer);
                 } else {
                     self.shared.metrics.refused += 1;
                 }
@@ -272,8 +273,15 @@ impl<S: System> EventLoop<S> {
     }
 
     /// An accepted connection: the factory decides.
-    fn admit(&mut self, listener: &mut Listening<S>, mut stream: S::Stream, peer: Endpoint) {
-        let incoming = Incoming { peer, listener: listener.id };
+    fn admit(
+        &mut self,
+        listener: &mut Listening<S>,
+        at: usize,
+        mut stream: S::Stream,
+        peer: Endpoint,
+    ) {
+        let bound = listener.sockets[at].addr;
+        let incoming = Incoming::new(peer, listener.id, bound, stream.as_info());
         let protocol = match guarded(|| (listener.factory)(&incoming)) {
             Ok(Some(protocol)) => protocol,
             Ok(None) => {

@@ -47,6 +47,7 @@ impl<S: System> EventLoop<S> {
     /// Runs one callback and what follows from it.
     fn call(&mut self, id: ConnId, due: Due) {
         let Some(entry) = self.table.get_mut(id) else { return };
+        self.budget.charge_callback();
         let called = entry.called(&mut self.shared);
         let callback = match due {
             Due::Opened => {

@@ -4,16 +4,23 @@ use crate::connection::BULK;
 
 /// Bytes that move in one turn, in and out, for connections that move much at a time.
 const TURN_BYTES: usize = 2 * 1024 * 1024;
-/// Connections of that kind that one turn serves.
+/// Connections of that kind that one turn serves at most.
 pub(super) const BULK_MAX: usize = 64;
-/// The bytes that one step of a handshake counts as: they take about as long.
+/// Connections of that kind that one turn serves even if others have spent it: new connections that
+/// each ask for much once would starve them otherwise.
+pub(super) const BULK_MIN: usize = 8;
+/// What one step of a handshake counts as: bytes that take about as long.
 const HANDSHAKE: usize = 128 * 1024;
+/// What a callback other than the one of a plain read counts as. `opened`, `drained`, each note and
+/// input that is shown again are such.
+const CALLBACK: usize = 1024;
 
 /// The rest of a turn's bytes.
 ///
-/// Everything that moves [`BULK`] bytes or more at a time is charged, in any list, and so is each
-/// step of a handshake. A connection that is served when nothing is left may still move [`BULK`]
-/// bytes: so the interactive ones are served in every turn.
+/// Everything that moves [`BULK`] bytes or more at a time is charged, whichever list it is in, and
+/// so are each step of a handshake and each callback that is more than the showing of a read. A
+/// connection that has its turn when nothing is left may still move
+/// [`BULK`] bytes: so the interactive ones are served in every turn.
 pub(super) struct Budget {
     left: usize,
 }
@@ -35,6 +42,17 @@ impl Budget {
 
     pub(super) fn charge_handshake(&mut self) {
         self.charge(HANDSHAKE);
+    }
+
+    pub(super) fn charge_callback(&mut self) {
+        self.charge(CALLBACK);
+    }
+
+    /// All is spent, and one connection may move some bytes in and as many out all the same: how
+    /// many.
+    pub(super) fn grant(&mut self) -> usize {
+        self.left = 2 * BULK;
+        BULK
     }
 
     #[inline(always)]
@@ -63,8 +81,25 @@ mod tests {
         assert!(budget.is_spent());
         budget.charge(usize::MAX);
         assert_eq!(budget.most(usize::MAX), 16_384);
+        assert_eq!(budget.grant(), 16_384);
+        budget.charge(16_384);
+        assert!(!budget.is_spent());
+        assert_eq!(budget.most(usize::MAX), 16_384);
+        budget.charge(16_384);
+        assert!(budget.is_spent());
         budget.begin();
         assert_eq!(budget.most(usize::MAX), 2_097_152);
+    }
+
+    #[test]
+    fn two_thousand_and_forty_eight_callbacks_are_a_turn() {
+        let mut budget = Budget::new();
+        for _ in 0..2047 {
+            budget.charge_callback();
+        }
+        assert!(!budget.is_spent());
+        budget.charge_callback();
+        assert!(budget.is_spent());
     }
 
     #[test]

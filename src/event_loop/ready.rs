@@ -1,7 +1,7 @@
 //! Step 6: every connection with work is served, interactive ones first.
 
 use super::EventLoop;
-use super::budget::BULK_MAX;
+use super::budget::{BULK_MAX, BULK_MIN};
 use super::system::System;
 use crate::connection::{Flags, Listing};
 use crate::id::ConnId;
@@ -47,16 +47,18 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Serves the connections that move much at a time and waited when the turn began, after all
-    /// others: as many of them, and as many bytes, as a turn may.
+    /// Serves those of the connections which move much at a time that waited when the turn began,
+    /// behind all others: as many, and as many bytes, as a turn may. A few are served whatever the
+    /// others have moved.
     #[inline(never)]
     fn run_bulk(&mut self, lone: bool, waiting: usize, buffer: &mut [u8]) {
-        for _ in 0..waiting.min(BULK_MAX) {
-            if self.budget.is_spent() {
+        for served in 0..waiting.min(BULK_MAX) {
+            let spent = self.budget.is_spent();
+            if spent && served >= BULK_MIN {
                 return;
             }
             let Some(id) = self.bulk.pop_front() else { return };
-            let room = self.budget.most(buffer.len());
+            let room = if spent { self.budget.grant() } else { self.budget.most(buffer.len()) };
             self.serve::<true>(id, &mut buffer[..room]);
         }
         if lone {

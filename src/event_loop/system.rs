@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::connection::Flags;
@@ -49,7 +49,7 @@ pub(crate) trait System {
     fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Self::Listener>;
 
     /// Takes a connected stream over that [`Sockets::adopt_stream`] has prepared, and registers it.
-    fn adopt_stream(&mut self, stream: TcpStream, id: ConnId) -> io::Result<Self::Stream>;
+    fn adopt_stream(&mut self, stream: OwnedFd, id: ConnId) -> io::Result<Self::Stream>;
 
     /// A nonblocking socket whose connect has begun.
     fn connect(&mut self, dial: &Dial) -> io::Result<Self::Stream>;

@@ -1,7 +1,7 @@
 //! Sockets of the standard library that a driver takes over.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::listen::{Binder, Bound, BoxedFactory};
@@ -17,7 +17,7 @@ pub(crate) struct Adopted<P> {
     pub(crate) id: ConnId,
     pub(crate) peer: Endpoint,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: OwnedFd,
     pub(crate) protocol: P,
 }
 
@@ -33,7 +33,7 @@ impl Binder {
     /// Prepares a stream for the driver and returns its peer.
     pub(crate) fn adopt_stream(
         &self,
-        socket: &TcpStream,
+        socket: &OwnedFd,
         options: &ConnectOptions,
     ) -> Result<Endpoint> {
         options.validate()?;
@@ -44,7 +44,7 @@ impl Binder {
     /// Prepares a listening socket for the driver.
     pub(crate) fn adopt_listener(
         &mut self,
-        socket: TcpListener,
+        socket: OwnedFd,
         options: &ListenOptions,
     ) -> Result<(ListenerId, Vec<Bound>)> {
         options.validate()?;
@@ -74,7 +74,7 @@ impl Shared {
     /// Hands a stream over; the driver takes it when the callback has returned.
     pub(crate) fn adopt_stream(
         &mut self,
-        socket: TcpStream,
+        socket: OwnedFd,
         options: ConnectOptions,
         protocol: Boxed,
     ) -> Result<ConnId> {
@@ -93,7 +93,7 @@ impl Shared {
     /// Hands a listening socket over; the driver takes it when the callback has returned.
     pub(crate) fn adopt_listener(
         &mut self,
-        socket: TcpListener,
+        socket: OwnedFd,
         options: ListenOptions,
         factory: BoxedFactory,
     ) -> Result<ListenerId> {

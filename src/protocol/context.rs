@@ -23,7 +23,7 @@ pub(crate) trait SocketInfo {
 
     /// The socket itself, if it is the system's.
     #[cfg(test)]
-    fn stream(&self) -> Option<&std::net::TcpStream> {
+    fn socket(&self) -> Option<&socket2::Socket> {
         None
     }
 }

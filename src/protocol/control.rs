@@ -1,8 +1,8 @@
 //! The driver, as callbacks, closures and code outside of `run` reach it.
 
 use std::fmt;
-use std::net::{TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -237,9 +237,10 @@ impl<'a> Control<'a> {
         Ok(self.shared.connect(addr.into_address(), Some(options), protocol))
     }
 
-    /// Takes over a stream that other code or another process has connected. From then on it is
-    /// like an accepted one. `opened` runs after the callback has returned; bytes that arrived
-    /// before are read.
+    /// Takes over a stream that other code or another process has connected: a `TcpStream`, a
+    /// `UnixStream`, one of a socketpair, or the `OwnedFd` of any of them. From then on it is like
+    /// an accepted one. `opened` runs after the callback has returned; bytes that arrived before
+    /// are read.
     ///
     /// [`bind`](ConnectOptions::bind) is ignored, the other options are set. The stream need not be
     /// nonblocking.
@@ -281,11 +282,11 @@ impl<'a> Control<'a> {
     /// simulator. The stream is closed, and `protocol` is dropped.
     pub fn adopt_stream(
         &mut self,
-        stream: TcpStream,
+        stream: impl Into<OwnedFd>,
         options: ConnectOptions,
         protocol: impl Protocol + Send + 'static,
     ) -> Result<ConnId> {
-        self.shared.adopt_stream(stream, options, Boxed::Anywhere(Box::new(protocol)))
+        self.shared.adopt_stream(stream.into(), options, Boxed::Anywhere(Box::new(protocol)))
     }
 
     /// Takes a stream over like [`adopt_stream`](Control::adopt_stream); `protocol` need not be
@@ -296,11 +297,11 @@ impl<'a> Control<'a> {
     /// As [`adopt_stream`](Control::adopt_stream).
     pub fn adopt_stream_local(
         &mut self,
-        stream: TcpStream,
+        stream: impl Into<OwnedFd>,
         options: ConnectOptions,
         protocol: impl Protocol + 'static,
     ) -> Result<ConnId> {
-        self.shared.adopt_stream(stream, options, Boxed::Here(Box::new(protocol)))
+        self.shared.adopt_stream(stream.into(), options, Boxed::Here(Box::new(protocol)))
     }
 
     // ---- listeners ---------------------------------------------------------------------------
@@ -335,10 +336,12 @@ impl<'a> Control<'a> {
         self.shared.listen(&addr.into_address(), options, boxed(factory))
     }
 
-    /// Serves a socket that is listening already, for instance one inherited from a supervisor.
-    /// Clients that wait in its queue are accepted too, and all accepted connections get the
-    /// options. [`backlog`](ListenOptions::backlog), [`reuse_port`](ListenOptions::reuse_port) and
-    /// [`v6_only`](ListenOptions::v6_only) are ignored: the socket has them already.
+    /// Serves a socket that is listening already, for instance one inherited from a supervisor: a
+    /// `TcpListener`, a `UnixListener` or the `OwnedFd` of one. Clients that wait in its queue are
+    /// accepted too, and all accepted connections get the options.
+    /// [`backlog`](ListenOptions::backlog), [`reuse_port`](ListenOptions::reuse_port),
+    /// [`v6_only`](ListenOptions::v6_only) and [`mode`](ListenOptions::mode) are ignored: the
+    /// socket has them already. The file of a Unix socket stays when the listener is stopped.
     ///
     /// When the listener is stopped, the socket goes on listening for other processes that share
     /// it. On blocking threads the accepting thread is then woken by a connection to the socket; if
@@ -371,11 +374,11 @@ impl<'a> Control<'a> {
     /// closed.
     pub fn adopt_listener<P: Protocol + Send + 'static>(
         &mut self,
-        listener: TcpListener,
+        listener: impl Into<OwnedFd>,
         options: ListenOptions,
         factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
     ) -> Result<ListenerId> {
-        self.shared.adopt_listener(listener, options, boxed(factory))
+        self.shared.adopt_listener(listener.into(), options, boxed(factory))
     }
 
     /// The real addresses of a listener; none once it has stopped.

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::io;
 use std::mem;
-use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Incoming, Protocol};
@@ -43,12 +43,12 @@ pub(crate) trait Sockets {
     fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound>;
 
     /// Prepares a listening socket of the system.
-    fn adopt_listener(&self, _: TcpListener, _: &ListenOptions) -> io::Result<Bound> {
+    fn adopt_listener(&self, _: OwnedFd, _: &ListenOptions) -> io::Result<Bound> {
         Err(no_sockets())
     }
 
     /// Prepares a stream of the system and returns its peer.
-    fn adopt_stream(&self, _: &TcpStream, _: &SocketOptions) -> io::Result<Endpoint> {
+    fn adopt_stream(&self, _: &OwnedFd, _: &SocketOptions) -> io::Result<Endpoint> {
         Err(no_sockets())
     }
 }
@@ -86,7 +86,10 @@ impl Binder {
                 // One of several addresses of a name may not exist here, for instance when IPv6 is
                 // off.
                 Err(error) if addrs.len() > 1 && is_absent(&error) => failed = Some((addr, error)),
-                Err(error) => return Err(Error::from_io(Op::Listen, error).with_addr(addr)),
+                Err(error) => {
+                    let error = Error::from_io(Op::Listen, error).with_addr(addr);
+                    return Err(error.at_path(addr.unix().is_some()));
+                }
             }
         }
         if let (true, Some((addr, error))) = (sockets.is_empty(), failed) {

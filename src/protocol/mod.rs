@@ -189,21 +189,58 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
     }
 }
 
-/// An incoming connection, shown to the factory, which may refuse it.
+/// A new connection, shown to the factory, which may refuse it.
+///
+/// ```
+/// use lariat::{Incoming, reactor::Reactor};
+/// # use lariat::{Context, Input, Outcome, Protocol};
+/// # struct Echo;
+/// # impl Protocol for Echo {
+/// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
+/// # }
+/// /// Serves clients that reach the server by its loopback address only.
+/// fn only_local(incoming: &Incoming) -> Option<Echo> {
+///     incoming.local_addr()?.ip()?.is_loopback().then_some(Echo)
+/// }
+///
+/// Reactor::new()?.listen("0.0.0.0:0", only_local)?;
+/// # Ok::<(), lariat::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Incoming {
-    pub(crate) peer: Endpoint,
-    pub(crate) listener: ListenerId,
+    peer: Endpoint,
+    local: Option<Endpoint>,
+    listener: ListenerId,
 }
 
 impl Incoming {
-    /// The peer's address.
+    /// `bound` is the address of the listening socket. The system is asked for the local address
+    /// only if a client may have connected to any of several.
+    pub(crate) fn new(
+        peer: Endpoint,
+        listener: ListenerId,
+        bound: Endpoint,
+        socket: &dyn SocketInfo,
+    ) -> Incoming {
+        let any = bound.ip().is_some_and(|ip| ip.is_unspecified());
+        let local = if any { socket.local_addr().ok() } else { Some(bound) };
+        Incoming { peer, local, listener }
+    }
+
+    /// The address of the client.
     pub fn peer(&self) -> Endpoint {
         self.peer
     }
 
-    /// The listener that accepted it.
+    /// The local address that the client connected to. For a listener on all addresses, such as
+    /// `0.0.0.0:80`, it is the one of this connection (`getsockname(2)`), and None if the client
+    /// has gone already and the system does not tell it any more.
+    pub fn local_addr(&self) -> Option<Endpoint> {
+        self.local
+    }
+
+    /// The listener that accepted the connection.
     pub fn listener(&self) -> ListenerId {
         self.listener
     }

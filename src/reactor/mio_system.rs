@@ -1,29 +1,32 @@
 //! The system beneath the reactor: mio.
 //!
-//! Streams are registered once, for both directions, edge-triggered; dropping one removes it from
-//! the poll. Between registration and drop a stream is a nonblocking one of std: mio's own type
-//! adds a layer to every read and write that the compiler does not always optimise away.
+//! A stream is registered once, for both directions, edge-triggered; dropping it removes it from
+//! the poll. In between it is a plain nonblocking socket, of whatever family: mio has a type for
+//! each family, and adds a layer to every read and write that the compiler does not always see
+//! through.
 
 use std::any::Any;
 use std::cell::Cell;
-use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::{self, IoSlice, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::TcpListener;
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token as MioToken, Waker};
+use socket2::Socket;
 
 use crate::connection::Flags;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, UnixName};
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
 use crate::options::{Dial, ListenOptions, SocketOptions};
 use crate::protocol::{Bound, Close, SocketInfo, Sockets};
-use crate::socket::{self, Reserve, SystemSockets, retry};
+use crate::socket::{self, Listens, NO_SIGNAL, Reserve, SocketFile, SystemSockets, retry};
 
 /// The upper half of a token is a connection's generation, which is never 0. If it is 0, the lower
 /// half is one of these, or a listener's number.
@@ -54,8 +57,38 @@ struct WatchedSignals {
 
 /// A listening socket, and the options for accepted streams.
 pub(super) struct MioListener {
-    socket: TcpListener,
+    socket: Accepts,
     gives: Option<SocketOptions>,
+    /// Removed behind the socket.
+    _file: Option<SocketFile>,
+}
+
+/// A socket that listens, as its family has it.
+enum Accepts {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Accepts {
+    fn accept(&self) -> io::Result<(Socket, Endpoint)> {
+        match self {
+            Accepts::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                Ok((OwnedFd::from(stream).into(), peer.into()))
+            }
+            Accepts::Unix(socket) => {
+                let (stream, peer) = socket.accept()?;
+                Ok((OwnedFd::from(stream).into(), UnixName::from(&peer).into()))
+            }
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Accepts::Tcp(socket) => socket,
+            Accepts::Unix(socket) => socket,
+        }
+    }
 }
 
 impl MioSystem {
@@ -163,15 +196,11 @@ impl Sockets for MioSockets {
         self.0.listen(addr, options).map(closable)
     }
 
-    fn adopt_listener(
-        &self,
-        socket: std::net::TcpListener,
-        options: &ListenOptions,
-    ) -> io::Result<Bound> {
+    fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
         self.0.adopt_listener(socket, options).map(closable)
     }
 
-    fn adopt_stream(&self, socket: &TcpStream, options: &SocketOptions) -> io::Result<Endpoint> {
+    fn adopt_stream(&self, socket: &OwnedFd, options: &SocketOptions) -> io::Result<Endpoint> {
         self.0.adopt_stream(socket, options)
     }
 }
@@ -180,8 +209,12 @@ impl Sockets for MioSockets {
 fn closable(bound: Bound) -> Bound {
     match bound.socket.downcast::<socket::Listener>() {
         Ok(listener) => {
-            let socket::Listener { socket, gives } = *listener;
-            let listener = MioListener { socket: TcpListener::from_std(socket), gives };
+            let socket::Listener { socket, gives, file } = *listener;
+            let socket = match socket {
+                Listens::Tcp(socket) => Accepts::Tcp(TcpListener::from_std(socket)),
+                Listens::Unix(socket) => Accepts::Unix(UnixListener::from_std(socket)),
+            };
+            let listener = MioListener { socket, gives, _file: file };
             let listening = Listening(Rc::new(Cell::new(Some(listener))));
             let closed = listening.clone();
             let close: Close = Box::new(move || drop(closed.0.take()));
@@ -192,7 +225,7 @@ fn closable(bound: Bound) -> Bound {
 }
 
 impl System for MioSystem {
-    type Stream = TcpStream;
+    type Stream = Socket;
     type Listener = Listening;
 
     const CHECKED: bool = cfg!(debug_assertions);
@@ -241,32 +274,30 @@ impl System for MioSystem {
         socket.downcast().ok().map(|listener| *listener)
     }
 
-    fn adopt_stream(&mut self, mut stream: TcpStream, id: ConnId) -> io::Result<TcpStream> {
+    fn adopt_stream(&mut self, stream: OwnedFd, id: ConnId) -> io::Result<Socket> {
+        let mut stream = Socket::from(stream);
         self.register_stream(&mut stream, id)?;
         Ok(stream)
     }
 
-    fn connect(&mut self, dial: &Dial) -> io::Result<TcpStream> {
+    fn connect(&mut self, dial: &Dial) -> io::Result<Socket> {
         socket::start_connect(dial)
     }
 
     fn register_listener(&mut self, listener: &mut Listening, token: u32) -> io::Result<()> {
         let (registry, token) = (self.poll.registry(), MioToken(token as usize));
         listener.with(Ok(()), |listener| {
-            registry.register(&mut listener.socket, token, Interest::READABLE)
+            registry.register(listener.socket.source(), token, Interest::READABLE)
         })
     }
 
-    fn register_stream(&mut self, stream: &mut TcpStream, id: ConnId) -> io::Result<()> {
+    fn register_stream(&mut self, stream: &mut Socket, id: ConnId) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = MioToken(id.bits() as usize);
         self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, both)
     }
 
-    fn accept_with_reserve(
-        &mut self,
-        listener: &mut Listening,
-    ) -> io::Result<(TcpStream, Endpoint)> {
+    fn accept_with_reserve(&mut self, listener: &mut Listening) -> io::Result<(Socket, Endpoint)> {
         self.reserve.free();
         Listener::accept(listener)
     }
@@ -276,7 +307,7 @@ impl System for MioSystem {
     }
 }
 
-impl Stream for TcpStream {
+impl Stream for Socket {
     #[inline(always)]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| Read::read(self, buffer))
@@ -284,7 +315,7 @@ impl Stream for TcpStream {
 
     #[inline(always)]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        retry(|| Write::write(self, bytes))
+        retry(|| self.send_with_flags(bytes, NO_SIGNAL))
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -292,7 +323,7 @@ impl Stream for TcpStream {
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        match TcpStream::shutdown(self, Shutdown::Write) {
+        match Socket::shutdown(self, Shutdown::Write) {
             // The peer has reset: a read will report it.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other,
@@ -300,7 +331,7 @@ impl Stream for TcpStream {
     }
 
     fn take_error(&mut self) -> io::Result<Option<io::Error>> {
-        TcpStream::take_error(self)
+        Socket::take_error(self)
     }
 
     fn check_connected(&mut self) -> io::Result<()> {
@@ -317,15 +348,14 @@ impl Stream for TcpStream {
 }
 
 impl Listener for Listening {
-    type Stream = TcpStream;
+    type Stream = Socket;
 
-    fn accept(&mut self) -> io::Result<(TcpStream, Endpoint)> {
+    fn accept(&mut self) -> io::Result<(Socket, Endpoint)> {
         let closed = Err(io::ErrorKind::WouldBlock.into());
         self.with(closed, |listener| {
             let (stream, peer) = retry(|| listener.socket.accept())?;
-            let stream = stream.into();
-            socket::give(&stream, listener.gives.as_ref());
-            Ok((stream, peer.into()))
+            socket::give(&stream, peer, listener.gives.as_ref());
+            Ok((stream, peer))
         })
     }
 }

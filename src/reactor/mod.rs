@@ -5,8 +5,7 @@
 mod mio_system;
 
 use std::fmt;
-use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -236,11 +235,11 @@ impl Reactor {
     /// As [`Control::adopt_listener`], or the system cannot watch the socket.
     pub fn adopt_listener<P: Protocol + 'static>(
         &mut self,
-        listener: TcpListener,
+        listener: impl Into<OwnedFd>,
         options: ListenOptions,
         factory: impl FnMut(&Incoming) -> Option<P> + 'static,
     ) -> Result<ListenerId> {
-        self.inner.adopt_listener(listener, options, boxed(factory))
+        self.inner.adopt_listener(listener.into(), options, boxed(factory))
     }
 
     /// The real addresses of a listener; none once it has stopped.

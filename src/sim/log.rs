@@ -1,7 +1,7 @@
 //! The events of a simulated network, one line each.
 
+use crate::endpoint::Endpoint;
 use std::fmt;
-use std::net::SocketAddr;
 
 /// The most lines that are shown: the last ones.
 const SHOWN: usize = 40;
@@ -17,12 +17,12 @@ pub(super) struct Log {
 #[derive(Debug)]
 pub(super) enum What {
     /// From the first to the second.
-    Connects(SocketAddr, SocketAddr),
-    Bytes(SocketAddr, SocketAddr, usize),
-    Fin(SocketAddr, SocketAddr),
-    Reset(SocketAddr, SocketAddr),
+    Connects(Endpoint, Endpoint),
+    Bytes(Endpoint, Endpoint, usize),
+    Fin(Endpoint, Endpoint),
+    Reset(Endpoint, Endpoint),
     /// What the test does at its own end, or what an end does by itself.
-    Does(SocketAddr, &'static str),
+    Does(Endpoint, &'static str),
     /// A fault, and its place.
     Fault(String),
 }

@@ -47,7 +47,6 @@ mod wakes;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -197,7 +196,7 @@ impl Sim {
         let addr = self
             .network
             .borrow_mut()
-            .listen(addr, 1024, true)
+            .listen(addr, 1024, true, true)
             .map_err(|error| Error::from_io(Op::Listen, error).with_addr(addr))?;
         Ok(Acceptor { network: Rc::clone(&self.network), addr })
     }
@@ -397,10 +396,9 @@ impl Sim {
 }
 
 /// An address of the simulated network.
-fn address(addr: impl IntoAddress) -> Result<SocketAddr> {
+fn address(addr: impl IntoAddress) -> Result<Endpoint> {
     let addr = addr.into_address();
-    let endpoint = addr.at_once().and_then(|endpoint| endpoint.need_ip());
-    endpoint.map_err(|error| Error::from_io(Op::Connect, error).with_addr(addr))
+    addr.at_once().map_err(|error| Error::from_io(Op::Connect, error).with_addr(addr))
 }
 
 /// A driver over the network.

@@ -1,7 +1,6 @@
 //! The test's own ends of simulated connections.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::ByteText;
@@ -41,7 +40,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    pub(super) fn dial(network: &Shared, addr: SocketAddr) -> Socket {
+    pub(super) fn dial(network: &Shared, addr: Endpoint) -> Socket {
         let key = network.borrow().choices.new_key();
         let end = network.borrow_mut().start_connect(addr, None, Some(Raw::default()), key);
         Socket { network: Rc::clone(network), end }
@@ -120,12 +119,12 @@ impl Socket {
 
     /// The address of this end.
     pub fn local_addr(&self) -> Endpoint {
-        self.network.borrow().endpoints[self.end].local.into()
+        self.network.borrow().endpoints[self.end].local
     }
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> Endpoint {
-        self.network.borrow().endpoints[self.end].remote.into()
+        self.network.borrow().endpoints[self.end].remote
     }
 }
 
@@ -147,13 +146,13 @@ impl fmt::Debug for Socket {
 /// A listening socket that the test itself holds, for protocols that connect.
 pub struct Acceptor {
     pub(super) network: Shared,
-    pub(super) addr: SocketAddr,
+    pub(super) addr: Endpoint,
 }
 
 impl Acceptor {
     /// The address.
     pub fn local_addr(&self) -> Endpoint {
-        self.addr.into()
+        self.addr
     }
 
     /// Accepts the next waiting connection, if there is one.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,13 +37,13 @@ pub(super) struct SimSystem {
 pub(super) struct SimStream {
     network: Shared,
     end: usize,
-    local: SocketAddr,
+    local: Endpoint,
 }
 
 #[derive(Clone)]
 pub(super) struct SimListener {
     network: Shared,
-    addr: SocketAddr,
+    addr: Endpoint,
     /// Until a callback closes it; then another listener may have the address.
     open: Rc<Cell<bool>>,
 }
@@ -97,13 +97,12 @@ impl System for SimSystem {
         socket.downcast().ok().map(|listener| *listener)
     }
 
-    fn adopt_stream(&mut self, _: TcpStream, _: ConnId) -> io::Result<SimStream> {
+    fn adopt_stream(&mut self, _: OwnedFd, _: ConnId) -> io::Result<SimStream> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
     fn connect(&mut self, dial: &Dial) -> io::Result<SimStream> {
-        let addr = dial.to.need_ip()?;
-        let from = dial.options.bind.map(|from| from.need_ip()).transpose()?;
+        let (addr, from) = (dial.to, dial.options.bind);
         let end = retry(|| self.network.borrow_mut().connect(addr, from))?;
         let local = self.network.borrow().endpoints[end].local;
         Ok(SimStream { network: Rc::clone(&self.network), end, local })
@@ -118,7 +117,7 @@ impl System for SimSystem {
 
     fn register_stream(&mut self, stream: &mut SimStream, id: ConnId) -> io::Result<()> {
         self.network.borrow_mut().register(stream.end, id)?;
-        self.ends.begun(id, stream.local.into());
+        self.ends.begun(id, stream.local);
         Ok(())
     }
 
@@ -143,19 +142,19 @@ struct SimSockets(Shared);
 impl Sockets for SimSockets {
     fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {
         let SimSockets(network) = self;
-        let addr = addr.need_ip()?;
-        let addr = network.borrow_mut().listen(addr, options.backlog as usize, false)?;
+        let addr =
+            network.borrow_mut().listen(addr, options.backlog as usize, options.v6_only, false)?;
         let open = Rc::new(Cell::new(true));
         let listener = SimListener { network: Rc::clone(network), addr, open };
         let closed = listener.clone();
         let close: Close = Box::new(move || closed.close());
-        Ok(Bound { addr: addr.into(), socket: Box::new(listener), close: Some(close) })
+        Ok(Bound { addr, socket: Box::new(listener), close: Some(close) })
     }
 }
 
 impl SocketInfo for SimStream {
     fn local_addr(&self) -> io::Result<Endpoint> {
-        Ok(self.local.into())
+        Ok(self.local)
     }
 }
 
@@ -228,7 +227,7 @@ impl SimListener {
     fn stream(&self, end: usize) -> (SimStream, Endpoint) {
         let network = self.network.borrow();
         let (local, remote) = (network.endpoints[end].local, network.endpoints[end].remote);
-        (SimStream { network: Rc::clone(&self.network), end, local }, remote.into())
+        (SimStream { network: Rc::clone(&self.network), end, local }, remote)
     }
 }
 

@@ -2,59 +2,105 @@
 //! options.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use super::reset_on_close;
-use crate::endpoint::Endpoint;
+use super::unix::{self, SocketFile};
+use super::{reset_on_close, retry};
+use crate::endpoint::{Endpoint, UnixName};
 use crate::error::rejected;
 use crate::options::{Dial, Keepalive, ListenOptions, SocketOptions};
 use crate::protocol::{Bound, Sockets};
 
-/// A listening, nonblocking TCP socket.
+/// A listening, nonblocking socket.
 ///
 /// The options of streams are set here once: accepted sockets inherit them, which saves a call or
 /// more for each.
-fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
+fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<Listener> {
     let socket = open(addr)?;
-    if addr.is_ipv6() {
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    set_options(SockRef::from(&socket), addr, &options.socket())?;
+    let Endpoint::Ip(ip) = addr else {
+        refuse("reuse_port", options.reuse_port)?;
+        let name = addr.unix().ok_or(io::ErrorKind::InvalidInput)?;
+        let file = unix::listen(&socket, name, backlog, options.mode)?;
+        return Ok(Listener { socket: Listens::Unix(socket.into()), gives: None, file });
+    };
+    refuse("mode", options.mode.is_some())?;
+    if ip.is_ipv6() {
         socket.set_only_v6(options.v6_only).map_err(rejected("v6_only"))?;
     }
     socket.set_reuse_address(true)?;
     if options.reuse_port {
         socket.set_reuse_port(true).map_err(rejected("reuse_port"))?;
     }
-    set_options(SockRef::from(&socket), &options.socket())?;
-    socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    socket.bind(&ip.into())?;
+    socket.listen(backlog)?;
+    Ok(Listener { socket: Listens::Tcp(socket.into()), gives: None, file: None })
+}
+
+/// An option that this kind of socket does not have is an error, where it is asked for.
+fn refuse(option: &'static str, asked_for: bool) -> io::Result<()> {
+    if !asked_for {
+        return Ok(());
+    }
+    let sentence = "this kind of socket does not have it";
+    Err(rejected(option)(io::Error::new(io::ErrorKind::Unsupported, sentence)))
 }
 
 /// A listening socket of the system.
 pub(crate) struct Listener {
-    pub(crate) socket: TcpListener,
+    pub(crate) socket: Listens,
     /// What accepted streams are given, if they do not inherit it: those that a socket had waiting
     /// before it was adopted.
     pub(crate) gives: Option<SocketOptions>,
+    /// Removed behind the socket.
+    pub(crate) file: Option<SocketFile>,
+}
+
+/// A socket that listens, as its family has it.
+pub(crate) enum Listens {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 impl Listener {
     /// Accepts, where accepting sleeps.
     #[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
-    pub(crate) fn accept(&self) -> io::Result<(TcpStream, Endpoint)> {
-        let (stream, peer) = self.socket.accept()?;
-        give(&stream, self.gives.as_ref());
-        Ok((stream, peer.into()))
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Endpoint)> {
+        let (stream, peer) = match &self.socket {
+            Listens::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                (Socket::from(stream), peer.into())
+            }
+            Listens::Unix(socket) => {
+                let (stream, peer) = socket.accept()?;
+                (Socket::from(stream), UnixName::from(&peer).into())
+            }
+        };
+        give(&stream, peer, self.gives.as_ref());
+        Ok((stream, peer))
+    }
+}
+
+impl AsFd for Listens {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listens::Tcp(socket) => socket.as_fd(),
+            Listens::Unix(socket) => socket.as_fd(),
+        }
     }
 }
 
 /// Gives an accepted stream the options that it has not inherited.
 #[inline]
-pub(crate) fn give(stream: &TcpStream, options: Option<&SocketOptions>) {
+pub(crate) fn give(stream: &Socket, peer: Endpoint, options: Option<&SocketOptions>) {
     if let Some(options) = options {
-        if let Err(error) = set_options(SockRef::from(stream), options) {
+        if let Err(error) = set_options(SockRef::from(stream), peer, options) {
             // The listening socket has taken all of them, so that this stream has failed already.
             log::debug!(target: "lariat::socket", "{error}");
         }
@@ -69,32 +115,55 @@ pub(crate) struct SystemSockets {
 
 impl Sockets for SystemSockets {
     fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {
-        let socket = listen(addr.need_ip()?, options)?;
+        let listener = listen(addr, options)?;
+        let socket = SockRef::from(&listener.socket);
         if !self.nonblocking {
             socket.set_nonblocking(false)?;
         }
-        let addr = socket.local_addr()?.into();
-        Ok(Bound { addr, socket: Box::new(Listener { socket, gives: None }), close: None })
+        let addr = Endpoint::from(&socket.local_addr()?);
+        Ok(Bound { addr, socket: Box::new(listener), close: None })
     }
 
-    fn adopt_listener(&self, socket: TcpListener, options: &ListenOptions) -> io::Result<Bound> {
-        let addr = socket.local_addr().map_err(not_tcp)?.into();
+    fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
         let shown = SockRef::from(&socket);
+        let addr = stream_addr(&shown, shown.local_addr())?;
         if !listens(&shown)? {
             let sentence = "the socket does not listen";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
         }
-        set_options(shown, &options.socket())?;
-        self.prepare(SockRef::from(&socket))?;
+        set_options(SockRef::from(&socket), addr, &options.socket())?;
+        self.prepare(shown)?;
         let gives = Some(options.socket());
-        Ok(Bound { addr, socket: Box::new(Listener { socket, gives }), close: None })
+        let socket = match addr {
+            Endpoint::Unix(_) => Listens::Unix(socket.into()),
+            _ => Listens::Tcp(socket.into()),
+        };
+        Ok(Bound { addr, socket: Box::new(Listener { socket, gives, file: None }), close: None })
     }
 
-    fn adopt_stream(&self, socket: &TcpStream, options: &SocketOptions) -> io::Result<Endpoint> {
-        let peer = socket.peer_addr().map_err(not_tcp)?.into();
-        set_options(SockRef::from(socket), options)?;
-        self.prepare(SockRef::from(socket))?;
+    fn adopt_stream(&self, socket: &OwnedFd, options: &SocketOptions) -> io::Result<Endpoint> {
+        let shown = SockRef::from(socket);
+        let peer = stream_addr(&shown, shown.peer_addr())?;
+        set_options(SockRef::from(socket), peer, options)?;
+        self.prepare(shown)?;
         Ok(peer)
+    }
+}
+
+/// The address of a socket that is to be adopted, if it is a stream that the driver can serve.
+fn stream_addr(socket: &SockRef<'_>, addr: io::Result<SockAddr>) -> io::Result<Endpoint> {
+    let invalid = |sentence| Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+    match addr {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+            Err(io::Error::new(error.kind(), "the stream is not connected"))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => invalid("it is no socket"),
+        Err(error) => Err(error),
+        Ok(addr) if socket.r#type()? == Type::STREAM => match Endpoint::from(&addr) {
+            Endpoint::Other => invalid("it is neither a TCP nor a Unix socket"),
+            known => Ok(known),
+        },
+        Ok(_) => invalid("it is no stream"),
     }
 }
 
@@ -110,16 +179,6 @@ impl SystemSockets {
     }
 }
 
-/// What a socket that is to be adopted lacks, in words.
-fn not_tcp(error: io::Error) -> io::Error {
-    let sentence = match error.kind() {
-        io::ErrorKind::NotConnected => "the stream is not connected",
-        io::ErrorKind::InvalidInput => "it is no TCP socket",
-        _ => return error,
-    };
-    io::Error::new(error.kind(), sentence)
-}
-
 /// Whether a socket listens, as far as the system tells.
 fn listens(socket: &SockRef<'_>) -> io::Result<bool> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -132,13 +191,17 @@ fn listens(socket: &SockRef<'_>) -> io::Result<bool> {
 }
 
 /// A nonblocking socket whose connect has begun.
-pub(crate) fn start_connect(dial: &Dial) -> io::Result<TcpStream> {
+pub(crate) fn start_connect(dial: &Dial) -> io::Result<Socket> {
     let (socket, to) = prepare(dial)?;
-    match socket.connect(&to.into()) {
-        Ok(()) => Ok(socket.into()),
+    match socket.connect(&to) {
+        Ok(()) => Ok(socket),
         // Also an interrupted connect goes on.
         Err(error) => match error.raw_os_error() {
-            Some(libc::EINPROGRESS | libc::EINTR) => Ok(socket.into()),
+            Some(libc::EINPROGRESS | libc::EINTR) => Ok(socket),
+            Some(libc::EAGAIN) if to.is_unix() => Err(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                "as many connections as the listener's backlog wait already",
+            )),
             _ => Err(error),
         },
     }
@@ -146,20 +209,47 @@ pub(crate) fn start_connect(dial: &Dial) -> io::Result<TcpStream> {
 
 /// A blocking socket that is connected; waits for that, at most for `timeout`.
 #[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
-pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
+pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<Socket> {
     let (socket, to) = prepare(dial)?;
     // socket2 drops the fraction of a millisecond that is left, and a deadline is never early.
     let timeout = timeout.saturating_add(Duration::from_millis(1));
-    if let Err(error) = socket.connect_timeout(&to.into(), timeout) {
+    if to.is_unix() {
+        connect_unix(&socket, &to, timeout)?;
+        return Ok(socket);
+    }
+    if let Err(error) = socket.connect_timeout(&to, timeout) {
         // One that has succeeded while the process was stopped is no less connected.
         let late = error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
         if !late || socket.peer_addr().is_err() {
             return Err(error);
         }
     }
-    let stream = socket.into();
-    check_connected(&stream)?;
-    Ok(stream)
+    check_connected(&socket)?;
+    Ok(socket)
+}
+
+/// Connects to where `listener` listens, and leaves: that wakes a thread out of its `accept`.
+#[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
+pub(crate) fn touch(listener: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
+    let addr = listener.local_addr()?;
+    let socket = open(Endpoint::from(&addr))?;
+    if addr.is_unix() {
+        connect_unix(&socket, &addr, timeout)
+    } else {
+        socket.connect_timeout(&addr, timeout)
+    }
+}
+
+/// Waits in `connect` itself for a place in the listener's queue: a Unix socket that does not sleep
+/// gets no event when one is free.
+fn connect_unix(socket: &Socket, to: &SockAddr, timeout: Duration) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_write_timeout(Some(timeout))?;
+    retry(|| socket.connect(to)).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => error,
+    })?;
+    socket.set_write_timeout(None)
 }
 
 /// Whether `stream` is connected: the error says why not.
@@ -167,9 +257,10 @@ pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
 /// Where nobody listens at a port that the system may choose for a client as well, it may choose
 /// that one, and the client is connected to itself. That is no connection. The port is given back
 /// at once, so that a server can have it.
-pub(crate) fn check_connected(stream: &TcpStream) -> io::Result<()> {
-    let place = |addr: SocketAddr| (addr.ip(), addr.port());
-    if place(stream.peer_addr()?) == place(stream.local_addr()?) {
+pub(crate) fn check_connected(stream: &Socket) -> io::Result<()> {
+    let peer = stream.peer_addr()?;
+    let place = |addr: &SockAddr| addr.as_socket().map(|addr| (addr.ip(), addr.port()));
+    if !peer.is_unix() && place(&peer) == place(&stream.local_addr()?) {
         reset_on_close(stream);
         return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
     }
@@ -177,40 +268,46 @@ pub(crate) fn check_connected(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// A nonblocking socket with its options, and where it is to connect to.
-fn prepare(dial: &Dial) -> io::Result<(Socket, SocketAddr)> {
-    let to = dial.to.need_ip()?;
-    let socket = open(to)?;
-    set_options(SockRef::from(&socket), &dial.options)?;
+fn prepare(dial: &Dial) -> io::Result<(Socket, SockAddr)> {
+    let to = dial.to.to_sock_addr()?;
+    let socket = open(dial.to)?;
+    set_options(SockRef::from(&socket), dial.to, &dial.options)?;
     if let Some(from) = dial.options.bind {
-        let from = from.need_ip()?;
-        if from.port() != 0 {
+        if from.port().is_some_and(|port| port != 0) {
             socket.set_reuse_address(true)?;
         }
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot connect from {from}: {error}"))
         };
-        socket.bind(&from.into()).map_err(named)?;
+        socket.bind(&from.to_sock_addr()?).map_err(named)?;
     }
     Ok((socket, to))
 }
 
-/// A nonblocking TCP socket of the family of `addr`.
-fn open(addr: SocketAddr) -> io::Result<Socket> {
-    let domain = Domain::for_address(addr);
+/// A nonblocking stream socket of the family of `addr`.
+pub(super) fn open(addr: Endpoint) -> io::Result<Socket> {
+    let (domain, protocol) = match addr {
+        Endpoint::Ip(addr) => (Domain::for_address(addr), Some(Protocol::TCP)),
+        _ => (Domain::UNIX, None),
+    };
     #[cfg(not(target_vendor = "apple"))]
-    return Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP));
+    return Socket::new(domain, Type::STREAM.nonblocking(), protocol);
     #[cfg(target_vendor = "apple")]
     {
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(domain, Type::STREAM, protocol)?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     }
 }
 
 /// Sets the options of a stream, or those that the streams of a listener inherit. The error names
-/// the option.
-fn set_options(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
-    socket.set_tcp_nodelay(options.nodelay).map_err(rejected("nodelay"))?;
+/// the option. Of the options of TCP a Unix socket never delays a write, and has no `keepalive`.
+fn set_options(socket: SockRef<'_>, addr: Endpoint, options: &SocketOptions) -> io::Result<()> {
+    if let Endpoint::Ip(_) = addr {
+        socket.set_tcp_nodelay(options.nodelay).map_err(rejected("nodelay"))?;
+    } else {
+        refuse("keepalive", options.keepalive.is_some())?;
+    }
     if let Some(Keepalive { idle, interval, count }) = options.keepalive {
         // One after the other: only so is it known which of them is rejected.
         let all = TcpKeepalive::new();
@@ -234,6 +331,7 @@ fn set_options(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{SocketAddr, TcpStream};
 
     #[test]
     fn d11_a_client_that_is_connected_to_itself_was_refused() {
@@ -241,11 +339,10 @@ mod tests {
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let addr = socket.local_addr().unwrap();
         socket.connect(&addr).unwrap();
-        let stream = TcpStream::from(socket);
-        let error = check_connected(&stream).unwrap_err();
+        let error = check_connected(&socket).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         // Its port is free at once: no trace of it is left to wait for.
-        drop(stream);
+        drop(socket);
         TcpListener::bind(addr.as_socket().unwrap()).unwrap();
     }
 
@@ -253,16 +350,16 @@ mod tests {
     fn d11_a_client_on_the_same_host_or_the_same_port_is_connected() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        check_connected(&TcpStream::connect(addr).unwrap()).unwrap();
+        check_connected(&TcpStream::connect(addr).unwrap().into()).unwrap();
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 2], addr.port())).into()).unwrap();
         socket.connect(&addr.into()).unwrap();
-        check_connected(&TcpStream::from(socket)).unwrap();
+        check_connected(&socket).unwrap();
     }
 
     #[test]
     fn a_socket_without_a_peer_is_not_connected() {
-        let socket = TcpStream::from(Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         assert_eq!(check_connected(&socket).unwrap_err().kind(), io::ErrorKind::NotConnected);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::Socket;
 
 use crate::driver::Driver;
 use crate::endpoint::Endpoint;
@@ -175,8 +175,7 @@ struct Told {
 }
 
 impl Told {
-    fn of(stream: &TcpStream) -> Told {
-        let socket = SockRef::from(stream);
+    fn of(socket: &Socket) -> Told {
         let keepalive = socket.keepalive().unwrap().then(|| Keepalive {
             idle: socket.tcp_keepalive_time().unwrap(),
             interval: socket.tcp_keepalive_interval().unwrap(),
@@ -186,8 +185,8 @@ impl Told {
             nodelay: socket.tcp_nodelay().unwrap(),
             keepalive,
             buffers: (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap()),
-            local: stream.local_addr().unwrap().into(),
-            peer: stream.peer_addr().unwrap().into(),
+            local: Endpoint::from(&socket.local_addr().unwrap()),
+            peer: Endpoint::from(&socket.peer_addr().unwrap()),
         }
     }
 }
@@ -215,7 +214,7 @@ struct Telling {
 impl Protocol for Telling {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         // Nobody may want to know.
-        let _ = self.told.send(Told::of(cx.socket.stream().unwrap()));
+        let _ = self.told.send(Told::of(cx.socket.socket().unwrap()));
         match cx.listener() {
             Some(listener) if self.stops => cx.driver().stop_listening(listener),
             Some(_) => {}

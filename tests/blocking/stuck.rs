@@ -150,18 +150,25 @@ fn a_write_stall_is_noticed_on_time() {
             Ok(())
         }
     }
-    let change = |limits: &mut Limits| {
-        limits.write_stall = STALL;
-        limits.output_max = 32 * MIB;
-    };
     // Everything that the socket takes it takes at once, if the machine has the time: a busy one
-    // has more than one try. A quarter more would be 2.5 s.
+    // has more than one try. The buffers have their size, so that a window which grows later is no
+    // progress. A quarter more would be 2.5 s.
     let mut ages = Vec::new();
     while ages.len() < 4 {
         let mut driver = Blocking::new();
-        let (addr, trail) = listen_with(&mut driver, change, || Pouring);
+        let mut options = ListenOptions::default();
+        options.limits.write_stall = STALL;
+        options.limits.output_max = 32 * MIB;
+        options.send_buffer = Some(64 * 1024);
+        let trail = Trail::default();
+        let kept = trail.clone();
+        let factory = move |_: &lariat::Incoming| Some(Watched(Pouring, kept.clone()));
+        let listener = driver.listen_with("127.0.0.1:0", options, factory).unwrap();
+        let addr = driver.addresses(listener)[0].socket_addr().unwrap();
         let running = start(driver);
-        let silent = client(addr);
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        silent.set_recv_buffer_size(16 * 1024).unwrap();
+        silent.connect(&addr.into()).unwrap();
         let reason = trail.reason();
         assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Write));
         drop(silent);

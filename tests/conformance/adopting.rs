@@ -1,9 +1,9 @@
 //! Sockets of the standard library, taken over by the drivers that have some.
 
 use std::io::{ErrorKind as IoErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -287,27 +287,24 @@ fn a_socket_that_another_has_as_well_goes_on_listening_when_the_driver_stops() {
 fn a_socket_of_the_wrong_kind_is_refused_and_closed() {
     on_sockets(DriverLimits::default(), |stage| {
         stage.run();
-        let (unix, mut other) = UnixStream::pair().unwrap();
+        let (datagrams, other) = UnixDatagram::pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
         let listening = TcpListener::bind("127.0.0.1:0").unwrap();
-        let streams: [(TcpStream, &str); 3] = [
-            (unconnected(), "the stream is not connected"),
-            (OwnedFd::from(listening).into(), "the stream is not connected"),
-            (OwnedFd::from(unix).into(), "it is no TCP socket"),
+        let streams: [(OwnedFd, &str); 4] = [
+            (unconnected().into(), "the stream is not connected"),
+            (listening.into(), "the stream is not connected"),
+            (datagrams.into(), "it is no stream"),
+            (file.into(), "it is no socket"),
         ];
         for (stream, sentence) in streams {
             let options = ConnectOptions::default();
             refused(stage.driver.control().adopt_stream(stream, options, Silent), sentence);
         }
-        assert_eq!(other.read(&mut [0]).unwrap(), 0, "it is closed");
-        let name = std::env::temp_dir().join(format!("lariat-{}-kind", std::process::id()));
-        let _ = std::fs::remove_file(&name);
-        let unix = UnixListener::bind(&name).unwrap();
-        std::fs::remove_file(&name).unwrap();
-        let mut listeners: Vec<(TcpListener, &str)> =
-            vec![(OwnedFd::from(unix).into(), "it is no TCP socket")];
+        assert!(other.send(b"x").is_err(), "it is closed");
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut listeners: Vec<(OwnedFd, &str)> = vec![(datagrams.into(), "it is no stream")];
         if cfg!(target_os = "linux") {
-            let silent = OwnedFd::from(unconnected());
-            listeners.push((silent.into(), "the socket does not listen"));
+            listeners.push((unconnected().into(), "the socket does not listen"));
         }
         for (listener, sentence) in listeners {
             let (options, factory) = (ListenOptions::default(), |_: &_| None::<Silent>);

@@ -246,11 +246,10 @@ fn what_came_of_listening_is_told_on_the_driver() {
         let told = Told::default();
         let handle = stage.driver.handle();
         let (tells, again) = (told.clone(), handle.clone());
-        let options = ListenOptions::default;
         handle
-            .listen(
+            .listen_with(
                 "127.0.0.1:0",
-                options(),
+                ListenOptions::default(),
                 |_| Some(echo()),
                 move |control, listener| {
                     let first = listener.unwrap();
@@ -261,11 +260,11 @@ fn what_came_of_listening_is_told_on_the_driver() {
                         control.stop_listening(first);
                         assert!(control.addresses(first).len() <= 1);
                     };
-                    again.listen(addr, options(), |_| Some(echo()), told).unwrap();
+                    again.listen(addr, |_| Some(echo()), told).unwrap();
                 },
             )
             .unwrap();
-        let refused = handle.listen("nonsense", options(), |_| Some(echo()), |_, _| {});
+        let refused = handle.listen("nonsense", |_| Some(echo()), |_, _| {});
         let refused = refused.err().unwrap();
         stage.check(refused.error().kind() == ErrorKind::InvalidAddress, "no address");
         stage.run();

@@ -1,10 +1,12 @@
 //! Listeners that stop, and others that take their addresses over.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lariat::{Control, Endpoint, ErrorKind, Incoming, ListenerId};
 
+use crate::handles::Told;
 use crate::kit::{Last, Play, Stage, data, echo, everywhere, says};
 
 /// Listens at `addr` for one connection, which `who` serves.
@@ -126,4 +128,46 @@ fn a_closure_moves_a_listener() {
         stage.check(*done.lock().unwrap(), "the closure has run");
         stage.expect("client", &["opened", &data(b"hello"), "closed finished by us"]);
     });
+}
+
+/// Serves at `bound` and connects to it at 127.0.0.1; the factory tells the addresses it is shown,
+/// and `opened` those of the connection.
+fn addresses_shown(stage: &mut Stage<'_>, bound: &'static str) {
+    let told = Told::default();
+    let tells = told.clone();
+    let trace = stage.trace.clone();
+    let factory = move |incoming: &Incoming| {
+        let seen = (incoming.local_addr(), incoming.peer());
+        let tells = tells.clone();
+        let play = Play::new().opened(move |cx| {
+            tells.tell(format!("{}", seen == (cx.local_addr(), cx.peer_addr())));
+            let here = Endpoint::from(([127, 0, 0, 1], seen.0.unwrap().port().unwrap()));
+            tells.tell(format!("{}", seen.0 == Some(here)));
+            Ok(())
+        });
+        Some(Last::new(trace.wrap("server", play), incoming))
+    };
+    let listener = stage.driver.control().listen(bound, factory).unwrap();
+    let port = stage.driver.addresses(listener)[0].port().unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    stage.connect(
+        "client",
+        addr,
+        Play::new().opened(|cx| {
+            cx.close();
+            Ok(())
+        }),
+    );
+    stage.run();
+    told.expect(stage, &["true", "true"]);
+}
+
+#[test]
+fn a_factory_is_shown_the_local_address_of_a_single_address() {
+    everywhere(|stage| addresses_shown(stage, "127.0.0.1:0"));
+}
+
+#[test]
+fn a_factory_is_shown_the_one_local_address_of_a_listener_on_all_addresses() {
+    everywhere(|stage| addresses_shown(stage, "0.0.0.0:0"));
 }

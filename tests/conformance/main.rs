@@ -29,3 +29,4 @@ mod taps;
 mod timers;
 #[path = "../shared/toy.rs"]
 mod toy;
+mod unix;

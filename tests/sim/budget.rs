@@ -3,6 +3,8 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lariat::sim::{Link, Sim, Socket};
 use lariat::{CloseReason, Context, Input, Outcome, Protocol};
@@ -208,4 +210,131 @@ fn output_for_others_is_within_the_turns_bytes_and_small_output_leaves_at_once()
     sim.turn(Some(ms(1))).unwrap();
     let heard = clients.iter().filter(|client| client.take_received() == b"small").count();
     assert_eq!(heard, FLOODERS - 1, "each in the turn that it was written in");
+}
+
+/// Writes `.0` bytes when it opens, and closes.
+struct Download(usize);
+
+impl Protocol for Download {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.write(&vec![7; self.0]);
+        cx.close();
+        Ok(())
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+}
+
+#[test]
+fn those_that_flood_move_on_in_each_turn_even_if_new_connections_spend_it() {
+    let mut sim = sim();
+    let flooded = serve(&mut sim, || Echo);
+    let downloads = serve(&mut sim, || Download(200_000));
+    let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(flooded)).collect();
+    sim.run_for(ms(1)).unwrap();
+    flood(&clients, true);
+    most_in_a_turn(&mut sim, 10, |_| {});
+    for turn in 0..16 {
+        // Together more than a turn may move, and each of them is new.
+        let new: Vec<Socket> = (0..16).map(|_| sim.dial(downloads)).collect();
+        let before = sim.metrics();
+        sim.turn(Some(ms(1))).unwrap();
+        drop(new);
+        let after = sim.metrics();
+        let (read, sent) = (after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out);
+        // Only those that flood send anything.
+        assert!(read >= 8 * LITTLE, "turn {turn}: {read} bytes read");
+        if after.accepted > before.accepted {
+            // The downloads are given a turn's bytes, and the last of them little beyond it.
+            assert!(sent > TURN_BYTES + 6 * LITTLE, "turn {turn}: {sent} bytes sent");
+        }
+        for client in &clients {
+            client.take_received();
+        }
+    }
+}
+
+#[test]
+fn who_has_flooded_is_interactive_again_once_it_moves_little() {
+    let mut sim = sim();
+    let addr = serve(&mut sim, || Echo);
+    let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(addr)).collect();
+    let former = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    former.send(&vec![7; 100_000]);
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(former.take_received().len(), 100_000);
+    former.send(b"little");
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(former.take_received(), b"little");
+    flood(&clients, true);
+    most_in_a_turn(&mut sim, 5, |_| {});
+    for round in 0..20 {
+        former.send(b"ping");
+        sim.turn(Some(ms(1))).unwrap();
+        sim.turn(Some(ms(1))).unwrap();
+        assert_eq!(former.take_received(), b"ping", "round {round}");
+        for client in &clients {
+            client.take_received();
+        }
+    }
+}
+
+/// Counts its notes, and does nothing else.
+struct Noted(Arc<AtomicUsize>);
+
+impl Protocol for Noted {
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn notified(&mut self, _: &mut Context<'_>, _: lariat::Note) -> Outcome {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The most bytes that flooders move in a turn in which 40 connections get `notes` notes each.
+fn moved_beside_notes(notes: usize) -> u64 {
+    let mut sim = sim();
+    let flooded = serve(&mut sim, || Echo);
+    let count = Arc::new(AtomicUsize::new(0));
+    let quiet = sim.acceptor("10.0.0.1:80").unwrap();
+    let noted: Vec<lariat::ConnId> =
+        (0..40).map(|_| sim.connect("10.0.0.1:80", Noted(Arc::clone(&count)))).collect();
+    let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(flooded)).collect();
+    sim.run_for(ms(1)).unwrap();
+    let _held: Vec<Socket> = std::iter::from_fn(|| quiet.accept()).collect();
+    flood(&clients, false);
+    most_in_a_turn(&mut sim, 10, |_| {});
+    let mut most = 0;
+    for _ in 0..20 {
+        for id in &noted {
+            for _ in 0..notes {
+                sim.control().peer(*id).notify(lariat::Note::new(()));
+            }
+        }
+        for client in &clients {
+            client.take_received();
+        }
+        let (before, told) = (moved(&sim), count.load(Ordering::Relaxed));
+        sim.turn(Some(ms(1))).unwrap();
+        if count.load(Ordering::Relaxed) == told + 40 * notes {
+            most = most.max(moved(&sim) - before);
+        }
+    }
+    assert_eq!(count.load(Ordering::Relaxed) > 0, notes > 0);
+    most
+}
+
+#[test]
+fn callbacks_count_towards_the_turns_budget() {
+    let (beside_none, beside_many) = (moved_beside_notes(0), moved_beside_notes(60));
+    assert!(beside_none > TURN_BYTES / 2, "{beside_none} bytes");
+    // 2,400 callbacks are a turn: what is left is the few that are served in any case.
+    assert!(0 < beside_many && beside_many <= 8 * 2 * LITTLE, "{beside_many} bytes");
 }

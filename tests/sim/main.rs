@@ -12,6 +12,7 @@ mod flow;
 mod found;
 mod general;
 mod kit;
+mod listening;
 mod network;
 mod reached;
 mod streams;

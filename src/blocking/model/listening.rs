@@ -109,7 +109,7 @@ fn model_listeners_come_and_go_by_closures() {
         let user = spawn(move || {
             let (tell, told) = shuttle::sync::mpsc::channel();
             let options = crate::ListenOptions::default();
-            let asked = handle.listen(
+            let asked = handle.listen_with(
                 "10.0.0.1:1",
                 options,
                 |_| Some(Echo),

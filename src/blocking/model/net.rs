@@ -107,7 +107,7 @@ pub(crate) fn sockets() -> Box<dyn Sockets> {
 }
 
 /// No socket of the system can be adopted here.
-pub(crate) fn adopted(_: std::net::TcpStream) -> io::Result<TcpStream> {
+pub(crate) fn adopted(_: std::os::fd::OwnedFd) -> io::Result<TcpStream> {
     Err(ErrorKind::Unsupported.into())
 }
 

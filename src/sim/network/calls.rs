@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::wire::take;
 use super::{Event, Network, Progress, Segment};
 use crate::clock::nanos;
 use crate::connection::Flags;
@@ -53,10 +54,7 @@ impl Network {
             let at = self.now + 1 + self.delay(Some(end));
             self.events.arm(at, Event::Ready(end, Flags::READABLE));
         }
-        let endpoint = &mut self.endpoints[end];
-        for (place, byte) in buffer.iter_mut().zip(endpoint.arrived.drain(..count)) {
-            *place = byte;
-        }
+        buffer[..count].copy_from_slice(&take(&mut self.endpoints[end].arrived, count));
         self.open_window(end);
         Ok(count)
     }
@@ -123,8 +121,8 @@ impl Network {
         if count == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let whole: Vec<u8> =
-            bytes.iter().flat_map(|slice| slice.iter()).take(count).copied().collect();
+        let mut whole = bytes.concat();
+        whole.truncate(count);
         self.send(end, whole);
         Ok(count)
     }
@@ -171,7 +169,9 @@ impl Network {
         }
         let unread = !endpoint.arrived.is_empty();
         endpoint.arrived.clear();
-        if endpoint.reset_on_close || unread {
+        // A Unix socket has no reset but for what was never read.
+        let resets = endpoint.reset_on_close && endpoint.local.unix().is_none();
+        if resets || unread {
             self.transmit(end, Segment::Reset);
         } else if let Some(raw) = &mut endpoint.raw {
             // What the test has sent still leaves, as from a kernel's buffer.

@@ -2,22 +2,24 @@
 
 mod calls;
 mod chance;
+mod listening;
 mod raw;
 mod wire;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::listening::Listening;
 use super::choices::{Choices, Kind, Owner, Source, Tape};
 use super::faults::{Call, Fault, Faults, Link, Scripted};
 use super::log::{Log, What};
 use crate::clock::nanos;
 use crate::connection::Flags;
+use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::timer::Timers;
 
@@ -47,15 +49,6 @@ enum Segment {
     Reset,
 }
 
-/// A listening socket.
-pub(super) struct Listening {
-    number: Option<u32>,
-    backlog_max: usize,
-    backlog: VecDeque<usize>,
-    /// Held by the test: the driver does not see its connections.
-    raw: bool,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
     Connecting,
@@ -64,9 +57,9 @@ enum Progress {
 }
 
 /// One end of a connection.
-pub(super) struct Endpoint {
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
+pub(super) struct End {
+    pub(super) local: Endpoint,
+    pub(super) remote: Endpoint,
     other: Option<usize>,
     token: Option<ConnId>,
     progress: Progress,
@@ -125,8 +118,8 @@ pub(super) struct Network {
     pub(super) link: Link,
     script: Vec<Scripted>,
     calls: [u64; 6],
-    pub(super) endpoints: Vec<Endpoint>,
-    listeners: BTreeMap<SocketAddr, Listening>,
+    pub(super) endpoints: Vec<End>,
+    listeners: BTreeMap<Endpoint, Listening>,
     events: Timers<Event>,
     edges: VecDeque<Edge>,
     next_port: u16,
@@ -172,92 +165,21 @@ impl Network {
         self.script.push(Scripted { call, nth: self.calls[call as usize] + nth, fault });
     }
 
+    /// The same IP address with a port that nobody has had for long.
+    fn with_port(&mut self, addr: Endpoint) -> Endpoint {
+        let port = self.free_port();
+        addr.ip().map_or(addr, |ip| (ip, port).into())
+    }
+
     fn free_port(&mut self) -> u16 {
         self.next_port = if self.next_port == u16::MAX { 49152 } else { self.next_port + 1 };
         self.next_port
     }
 
-    // ---- listening ---------------------------------------------------------------------------
-
-    pub(super) fn listen(
-        &mut self,
-        mut addr: SocketAddr,
-        backlog: usize,
-        raw: bool,
-    ) -> io::Result<SocketAddr> {
-        if addr.port() == 0 {
-            addr.set_port(self.free_port());
-        }
-        if self.listeners.contains_key(&addr) {
-            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
-        }
-        let backlog_max = backlog.max(1);
-        let listening = Listening { number: None, backlog_max, backlog: VecDeque::new(), raw };
-        self.listeners.insert(addr, listening);
-        Ok(addr)
-    }
-
-    pub(super) fn register_listener(&mut self, addr: SocketAddr, number: u32) {
-        if let Some(listener) = self.listeners.get_mut(&addr) {
-            listener.number = Some(number);
-        }
-    }
-
-    pub(super) fn close_listener(&mut self, addr: SocketAddr) {
-        let Some(listener) = self.listeners.remove(&addr) else { return };
-        for end in listener.backlog {
-            self.endpoints[end].reset_on_close = true;
-            self.close(end);
-        }
-    }
-
-    /// The accept of a driver, with its faults, and with this many descriptors in reserve.
-    pub(super) fn accept(&mut self, addr: SocketAddr, reserve: usize) -> io::Result<usize> {
-        self.fault(Call::Accept, None)?;
-        // As on Linux: the descriptor is looked for before the connection.
-        if self.descriptors >= self.descriptors_max.saturating_add(reserve) {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
-        }
-        let waiting = self.listeners.get(&addr).is_some_and(|l| !l.backlog.is_empty());
-        if !waiting {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-        let fleeting = [libc::ECONNABORTED, libc::EPROTO, libc::ENETDOWN, libc::EPERM];
-        if let Some(way) = self.roll(None, Kind::AcceptErrors, 8) {
-            let way = way as usize;
-            if way < 4 {
-                return Err(io::Error::from_raw_os_error(lacking[way]));
-            }
-            if let Some(end) = self.take_newcomer(addr) {
-                // The connection itself has failed: it is gone from the queue.
-                self.endpoints[end].reset_on_close = true;
-                self.close(end);
-            }
-            return Err(io::Error::from_raw_os_error(fleeting[way - 4]));
-        }
-        self.take_newcomer(addr).ok_or_else(|| io::ErrorKind::WouldBlock.into())
-    }
-
-    /// Whether a descriptor is left for the reserve.
-    pub(super) fn has_descriptor(&self) -> bool {
-        self.descriptors <= self.descriptors_max
-    }
-
-    pub(super) fn take_newcomer(&mut self, addr: SocketAddr) -> Option<usize> {
-        let end = self.listeners.get_mut(&addr)?.backlog.pop_front()?;
-        self.count(end);
-        Some(end)
-    }
-
     // ---- connecting --------------------------------------------------------------------------
 
     /// The connect of a driver.
-    pub(super) fn connect(
-        &mut self,
-        addr: SocketAddr,
-        from: Option<SocketAddr>,
-    ) -> io::Result<usize> {
+    pub(super) fn connect(&mut self, addr: Endpoint, from: Option<Endpoint>) -> io::Result<usize> {
         self.fault(Call::Connect, None)?;
         if self.descriptors >= self.descriptors_max {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
@@ -283,15 +205,15 @@ impl Network {
     /// given; another end may have it already.
     pub(super) fn start_connect(
         &mut self,
-        remote: SocketAddr,
-        from: Option<SocketAddr>,
+        remote: Endpoint,
+        from: Option<Endpoint>,
         raw: Option<Raw>,
         key: u32,
     ) -> usize {
-        let ip = if remote.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { remote.ip() };
-        let mut local = from.unwrap_or_else(|| SocketAddr::new(ip, 0));
-        if local.port() == 0 {
-            local.set_port(self.free_port());
+        let remote = listening::destination(remote);
+        let mut local = from.unwrap_or_else(|| listening::source(remote));
+        if local.port() == Some(0) {
+            local = self.with_port(local);
         }
         let latency = nanos(self.link.latency);
         let source = Source::new(Owner::Connecting(key));
@@ -315,13 +237,13 @@ impl Network {
 
     fn add(
         &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
+        local: Endpoint,
+        remote: Endpoint,
         progress: Progress,
         raw: Option<Raw>,
         source: Source,
     ) -> usize {
-        self.endpoints.push(Endpoint {
+        self.endpoints.push(End {
             local,
             remote,
             other: None,
@@ -362,14 +284,13 @@ impl Network {
             return;
         }
         let (local, remote) = (self.endpoints[end].local, self.endpoints[end].remote);
-        let room = self.listeners.get(&remote).map(|l| l.backlog.len() < l.backlog_max);
-        match room {
-            None => self.fail_connect(end, libc::ECONNREFUSED),
+        match self.find_listener(remote) {
+            None => self.fail_connect(end, listening::nobody(remote)),
             // A full queue drops the handshake; it is tried again.
-            Some(false) => {
+            Some(listener) if listener.is_full() => {
                 self.events.arm(self.now + 100 * MILLISECOND, Event::Handshake(end));
             }
-            Some(true) => {
+            Some(_) => {
                 let source = Source::new(Owner::Accepted(self.endpoints[end].source.key()));
                 let other = self.add(remote, local, Progress::Open, None, source);
                 self.endpoints[other].other = Some(end);
@@ -378,11 +299,8 @@ impl Network {
                 let at = self.now + nanos(self.link.latency) + self.delay(Some(end));
                 self.events.arm(at, Event::Ready(end, Flags::WRITABLE));
                 let told = self.now + self.delay(Some(other));
-                if let Some(listener) = self.listeners.get_mut(&remote) {
-                    listener.backlog.push_back(other);
-                    if let (Some(number), false) = (listener.number, listener.raw) {
-                        self.events.arm(told, Event::Newcomer(number));
-                    }
+                if let Some(number) = self.find_listener(remote).and_then(|l| l.take_in(other)) {
+                    self.events.arm(told, Event::Newcomer(number));
                 }
                 if self.roll(Some(end), Kind::Vanishes, 1).is_some() {
                     self.endpoints[end].vanished = true;

@@ -1,5 +1,6 @@
 //! The test's own ends: they do what the test calls, and read at once unless it has stopped them.
 
+use super::wire::take;
 use super::{Network, Progress, Raw};
 
 impl Network {
@@ -51,7 +52,7 @@ impl Network {
         let Some(raw) = &mut self.endpoints[end].raw else { return };
         if !raw.outbox.is_empty() && window > 0 {
             let count = raw.outbox.len().min(window);
-            let bytes: Vec<u8> = raw.outbox.drain(..count).collect();
+            let bytes = take(&mut raw.outbox, count);
             self.send(end, bytes);
         }
         let done =
@@ -66,7 +67,8 @@ impl Network {
         let endpoint = &mut self.endpoints[end];
         let Some(raw) = &mut endpoint.raw else { return };
         if !raw.stopped && !endpoint.arrived.is_empty() {
-            raw.received.extend(endpoint.arrived.drain(..));
+            let count = endpoint.arrived.len();
+            raw.received.extend(take(&mut endpoint.arrived, count));
             self.open_window(end);
         }
     }
@@ -76,7 +78,7 @@ impl Network {
         let endpoint = &mut self.endpoints[end];
         let Some(raw) = &mut endpoint.raw else { return };
         let count = count.min(endpoint.arrived.len());
-        raw.received.extend(endpoint.arrived.drain(..count));
+        raw.received.extend(take(&mut endpoint.arrived, count));
         self.open_window(end);
     }
 }

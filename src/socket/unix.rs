@@ -1,0 +1,195 @@
+//! Files of Unix sockets: a stale one makes room, and one that is ours goes with its socket.
+
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use socket2::{SockAddr, Socket};
+
+use super::opening::open;
+use crate::endpoint::{Endpoint, UnixName};
+use crate::error::rejected;
+
+/// The file that a listening socket has made. It is removed with the socket, if it is still the
+/// same file by then.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    place: (u64, u64),
+}
+
+/// The device and the number of a file: what another file at the same path has not.
+fn place(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<SocketFile> {
+        // The process may change its directory before the socket is closed.
+        let path = std::path::absolute(path)?;
+        let place = place(&fs::symlink_metadata(&path)?);
+        Ok(SocketFile { path, place })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| place(&file) == self.place);
+        if ours {
+            if let Err(error) = fs::remove_file(&self.path) {
+                log::warn!(target: "lariat::socket", "cannot remove {:?}: {error}", self.path);
+            }
+        }
+    }
+}
+
+/// Binds `socket` to `name`, with these permissions of the file, and makes it listen. A file that a
+/// server has left behind which runs no more is replaced.
+pub(super) fn listen(
+    socket: &Socket,
+    name: UnixName,
+    backlog: i32,
+    mode: Option<u32>,
+) -> io::Result<Option<SocketFile>> {
+    let addr = Endpoint::Unix(name).to_sock_addr()?;
+    let Some(path) = name.as_pathname() else {
+        if mode.is_some() {
+            let sentence = "an abstract name has no permissions";
+            return Err(rejected("mode")(io::Error::new(io::ErrorKind::Unsupported, sentence)));
+        }
+        socket.bind(&addr)?;
+        socket.listen(backlog)?;
+        return Ok(None);
+    };
+    match socket.bind(&addr) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &addr)? => {
+            log::info!(target: "lariat::socket", "{path:?} is of a server that is gone: replaced");
+            fs::remove_file(path)?;
+            socket.bind(&addr)?;
+        }
+        result => result?,
+    }
+    let file = SocketFile::of(path)?;
+    if let Some(mode) = mode {
+        // Nobody can connect before the socket listens.
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(rejected("mode"))?;
+    }
+    socket.listen(backlog)?;
+    Ok(Some(file))
+}
+
+/// Whether nobody listens any more at a path that is in use: a connection to it is refused.
+fn is_stale(path: &Path, addr: &SockAddr) -> io::Result<bool> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        let sentence = "a file that is no socket has this path";
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, sentence));
+    }
+    let probe = open(Endpoint::from(addr))?;
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    Ok(probe.connect(addr).is_err_and(refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+
+    /// A directory that is removed at the end.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Directory {
+            let path = std::env::temp_dir().join(format!("lariat-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir(&path).unwrap();
+            Directory(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn listens(path: &Path, mode: Option<u32>) -> io::Result<(Socket, Option<SocketFile>)> {
+        let name = UnixName::from_pathname(path)?;
+        let socket = open(name.into())?;
+        let file = listen(&socket, name, 8, mode)?;
+        Ok((socket, file))
+    }
+
+    #[test]
+    fn d10_the_file_goes_with_its_socket_unless_another_has_its_place() {
+        let directory = Directory::new("goes");
+        let path = directory.0.join("s");
+        let (socket, file) = listens(&path, None).unwrap();
+        UnixStream::connect(&path).unwrap();
+        drop((socket, file));
+        assert!(!path.exists());
+        let (socket, file) = listens(&path, None).unwrap();
+        fs::remove_file(&path).unwrap();
+        let other = UnixListener::bind(&path).unwrap();
+        drop((socket, file));
+        assert!(path.exists(), "it is the other's");
+        drop(other);
+    }
+
+    #[test]
+    fn d10_a_stale_file_is_replaced_and_a_live_one_is_in_use() {
+        let directory = Directory::new("stale");
+        let path = directory.0.join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let first = listens(&path, None).unwrap();
+        let error = listens(&path, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        UnixStream::connect(&path).unwrap();
+        drop(first);
+        let datagrams = UnixDatagram::bind(&path).unwrap();
+        let error = listens(&path, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "another kind of socket is alive");
+        drop(datagrams);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn d10_a_file_that_is_no_socket_is_never_removed() {
+        let directory = Directory::new("plain");
+        let path = directory.0.join("s");
+        fs::write(&path, "kept").unwrap();
+        let error = listens(&path, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains("no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+        // A link to a socket of another is none either.
+        let link = directory.0.join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(listens(&link, None).is_err());
+    }
+
+    #[test]
+    fn the_file_has_the_mode_that_was_asked_for() {
+        let directory = Directory::new("mode");
+        let path = directory.0.join("s");
+        for mode in [0o600, 0o660, 0o777] {
+            let _listening = listens(&path, Some(mode)).unwrap();
+            let found = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(found & 0o7777, mode);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_abstract_name_has_no_file_and_no_mode() {
+        let name = format!("lariat-abstract-{}", std::process::id());
+        let name = UnixName::from_abstract_name(&name).unwrap();
+        let socket = open(name.into()).unwrap();
+        let error = listen(&socket, name, 8, Some(0o600)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(listen(&socket, name, 8, None).unwrap().is_none());
+        let addr = socket.local_addr().unwrap();
+        assert_eq!(Endpoint::from(&addr), Endpoint::Unix(name));
+    }
+}

@@ -1,0 +1,77 @@
+//! Which socket of the made-up network a connection is for, as Linux decides it.
+
+use std::net::SocketAddr;
+
+use lariat::sim::Sim;
+use lariat::{ErrorKind, Incoming, ListenOptions, ListenerId};
+
+use crate::kit::{Echo, ms};
+
+const PORT: u16 = 7000;
+
+fn listen(sim: &mut Sim, ip: &str, v6_only: bool) -> lariat::Result<ListenerId> {
+    let mut options = ListenOptions::default();
+    options.v6_only = v6_only;
+    let addr = SocketAddr::new(ip.parse().unwrap(), PORT);
+    sim.listen_with(addr, options, |_: &Incoming| Some(Echo))
+}
+
+/// Whether a client that connects to `ip` is served.
+fn served(sim: &mut Sim, ip: &str) -> bool {
+    let client = sim.dial(SocketAddr::new(ip.parse().unwrap(), PORT));
+    client.send(b"ping");
+    sim.run_for(ms(10)).unwrap();
+    client.take_received() == b"ping"
+}
+
+#[test]
+fn a_listener_on_all_addresses_of_a_family_serves_each_of_them_and_no_other_family() {
+    let mut sim = Sim::new(1);
+    listen(&mut sim, "0.0.0.0", true).unwrap();
+    assert!(served(&mut sim, "127.0.0.1"));
+    assert!(served(&mut sim, "10.1.2.3"));
+    assert!(served(&mut sim, "0.0.0.0"));
+    assert!(!served(&mut sim, "::1"));
+    let mut sim = Sim::new(1);
+    listen(&mut sim, "::", true).unwrap();
+    assert!(served(&mut sim, "::1"));
+    assert!(served(&mut sim, "::"));
+    assert!(served(&mut sim, "fd00::9"));
+    assert!(!served(&mut sim, "127.0.0.1"));
+}
+
+#[test]
+fn a_listener_that_is_not_for_ipv6_only_serves_ipv4_as_well() {
+    let mut sim = Sim::new(1);
+    listen(&mut sim, "::", false).unwrap();
+    assert!(served(&mut sim, "::1"));
+    assert!(served(&mut sim, "127.0.0.1"));
+    // The option means something only where the address is the unspecified one.
+    let mut sim = Sim::new(1);
+    listen(&mut sim, "::1", false).unwrap();
+    assert!(served(&mut sim, "::1"));
+    assert!(!served(&mut sim, "127.0.0.1"));
+}
+
+#[test]
+fn addresses_that_overlap_are_in_use() {
+    for (first, first_only, second, second_only, free) in [
+        ("127.0.0.1", true, "127.0.0.1", true, false),
+        ("127.0.0.1", true, "127.0.0.2", true, true),
+        ("0.0.0.0", true, "127.0.0.1", true, false),
+        ("127.0.0.1", true, "0.0.0.0", true, false),
+        ("0.0.0.0", true, "::", true, true),
+        ("0.0.0.0", true, "::", false, false),
+        ("::", false, "127.0.0.1", true, false),
+        ("::", true, "127.0.0.1", true, true),
+        ("::1", false, "127.0.0.1", true, true),
+        ("::", true, "::1", true, false),
+    ] {
+        let mut sim = Sim::new(1);
+        listen(&mut sim, first, first_only).unwrap();
+        let result = listen(&mut sim, second, second_only);
+        let found = result.as_ref().map(|_| ()).map_err(lariat::Error::kind);
+        let expected = if free { Ok(()) } else { Err(ErrorKind::AddressInUse) };
+        assert_eq!(found, expected, "{first} {first_only}, then {second} {second_only}");
+    }
+}
