@@ -238,6 +238,7 @@ fn faults(script: &mut Script) -> Faults {
         &mut faults.cuts,
         &mut faults.clock_stalls,
         &mut faults.single_events,
+        &mut faults.stops,
     ];
     for chance in chances {
         // Up to half of all calls.

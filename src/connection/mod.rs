@@ -7,6 +7,7 @@
 //! filter, the end) lies behind one box, [`Rare`], each part in a box of its own that exists only
 //! while it is needed.
 
+mod due;
 mod ending;
 mod filtering;
 mod flags;

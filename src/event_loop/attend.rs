@@ -6,7 +6,6 @@ use super::system::{Stream, System};
 use crate::connection::{Consumed, Due, Flags, Round};
 use crate::id::ConnId;
 use crate::protocol::Callback;
-use crate::timer::{Timer, TimerKey};
 
 impl<S: System> EventLoop<S> {
     /// Does what is due, in the order of the contract: connected, faults, output, then callbacks.
@@ -129,25 +128,7 @@ impl<S: System> EventLoop<S> {
         self.finish(id);
     }
 
-    /// A timer of a protocol is due. It may have been cancelled or set again since it was taken
-    /// out.
-    pub(super) fn fire(&mut self, id: ConnId, timer: Timer, key: TimerKey) {
-        let Some(entry) = self.table.get_mut(id) else {
-            self.shared.metrics.stale += 1;
-            return;
-        };
-        if !entry.conn.has_timer(timer, key) {
-            return;
-        }
-        entry.conn.take_timer(timer);
-        if entry.conn.may_call() {
-            self.shared.metrics.timers += 1;
-            entry.called(&mut self.shared).timeout(timer);
-            self.settle_after(id, Callback::Timeout);
-        }
-    }
-
-    fn settle_after(&mut self, id: ConnId, callback: Callback) {
+    pub(super) fn settle_after(&mut self, id: ConnId, callback: Callback) {
         self.send_own(id, &[], callback);
         if callback == Callback::Stopping {
             // Before the effects: one of them may finish this connection for another reason.

@@ -4,7 +4,8 @@
 //!
 //! 1. requests of code outside of callbacks are applied;
 //! 2. poll: until the nearest deadline, or not at all while work is left over;
-//! 3. the clock is read, and the timers that are due are taken out;
+//! 3. the clock is read, and the timers that are due are taken out; their connections try their
+//!    sockets in step 6;
 //! 4. connections are accepted, at most `accepts_max` per listener;
 //! 5. requests of other threads;
 //! 6. a snapshot of the ready list: each connection reads, is called and sends, within its budget
@@ -23,6 +24,7 @@ mod apply;
 mod attend;
 mod budget;
 mod connect;
+mod due;
 mod finish;
 mod inspect;
 mod read;
@@ -39,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
 use crate::clock::{Clock, nanos};
-use crate::connection::{Expired, Flags, Listing};
+use crate::connection::{Flags, Listing};
 use crate::driver::Report;
 use crate::guard::drop_each;
 use crate::handle::{Mail, Mailbox, Post};
@@ -64,8 +66,6 @@ pub(crate) fn read_buffer() -> Box<[u8]> {
 }
 
 const MILLISECOND: u64 = 1_000_000;
-/// A timer that fires later than this is counted as late.
-const LATE: u64 = 10 * MILLISECOND;
 
 /// What has become free, for listeners that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,62 +325,6 @@ impl<S: System> EventLoop<S> {
         if counters {
             self.mailbox.give(self.metrics());
         }
-    }
-
-    // ---- steps 3 and 7 -----------------------------------------------------------------------
-
-    #[inline(always)]
-    fn take_due(&mut self, tick: u64) {
-        if self.shared.timers.next().is_some_and(|next| next <= tick) {
-            self.take_all_due(tick);
-        }
-    }
-
-    /// Timers that are set from here on are not due before the next turn, also those with no delay.
-    #[cold]
-    fn take_all_due(&mut self, tick: u64) {
-        self.chores = true;
-        while self.due.len() < self.limits.timers_max {
-            let at = self.shared.timers.next().unwrap_or(u64::MAX);
-            match self.shared.timers.pop_due(tick) {
-                Some((owner, key)) => self.due.push((owner, key, at)),
-                None => break,
-            }
-        }
-    }
-
-    fn run_due(&mut self) {
-        let mut due = mem::take(&mut self.due);
-        for (owner, key, at) in due.drain(..) {
-            let late = self.shared.clock.tick().saturating_sub(at) > LATE;
-            self.shared.metrics.late_timers += u64::from(late);
-            match owner {
-                TimerOwner::Protocol(id, timer) => self.fire(id, timer, key),
-                TimerOwner::Deadline(id) => self.check_deadline(id, key),
-                TimerOwner::Accept => self.retry_accepts(),
-                TimerOwner::Drain => self.end_drain(),
-                TimerOwner::Closure(number) => {
-                    self.shared.run_timer(number);
-                    self.apply_driver_effects();
-                }
-            }
-        }
-        self.due = due;
-    }
-
-    fn check_deadline(&mut self, id: ConnId, key: TimerKey) {
-        let now = self.shared.clock.tick();
-        let Some(entry) = self.table.get_mut(id) else { return };
-        if entry.conn.deadline_key() != Some(key) {
-            // Since it was taken out, another has been armed in its place.
-            return;
-        }
-        entry.conn.put_deadline(None);
-        if entry.conn.handle_deadline(now, &mut self.shared.chunks) == Expired::Something {
-            self.shared.metrics.timers += 1;
-        }
-        // Arms the next one, also when activity has moved the deadline since it was armed.
-        self.finish(id);
     }
 
     // ---- step 9 ------------------------------------------------------------------------------

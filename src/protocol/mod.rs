@@ -132,6 +132,9 @@ pub trait Protocol {
 
     /// A timer fired, never early. The default closes.
     ///
+    /// Input that had come by then is shown first, also where the process was stopped or busy until
+    /// now: a timer that `data` cancels or sets again does not fire although its bytes were there.
+    ///
     /// # Errors
     ///
     /// Closes the connection.

@@ -65,6 +65,9 @@ pub struct Faults {
     pub clock_stalls: u32,
     /// Polls that report only one of the events that wait.
     pub single_events: u32,
+    /// Polls in which the process is stopped, for up to 200 ms: the network goes on, and the poll
+    /// tells of nothing, as one that a signal interrupts.
+    pub stops: u32,
 }
 
 impl Faults {
@@ -89,11 +92,12 @@ impl Faults {
             Kind::ConnectErrors => self.connect_errors,
             Kind::ClockStalls => self.clock_stalls,
             Kind::SingleEvents => self.single_events,
+            Kind::Stops => self.stops,
         }
     }
 
     /// Everything that a connection survives: bytes are cut and late, calls are short and
-    /// interrupted, events are spurious and single, the clock stalls.
+    /// interrupted, events are spurious and single, the clock stalls, the process is stopped.
     pub fn rough() -> Faults {
         Faults {
             short_reads: 200,
@@ -104,6 +108,7 @@ impl Faults {
             cuts: 400,
             clock_stalls: 50,
             single_events: 200,
+            stops: 10,
             ..Faults::default()
         }
     }

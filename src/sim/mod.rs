@@ -285,6 +285,13 @@ impl Sim {
         result
     }
 
+    /// Stops the process for `time`, as SIGSTOP does: the network goes on, no turn is made, and the
+    /// next wait for events is one that a signal has interrupted. Deadlines pass meanwhile.
+    pub fn stop_for(&mut self, time: Duration) {
+        let until = self.now().saturating_add(time);
+        self.network.borrow_mut().stop(nanos(until));
+    }
+
     fn has_work_now(&self) -> bool {
         let now = self.network.borrow().now();
         self.inner.is_busy()
@@ -476,7 +483,7 @@ mod tests {
     /// Time passes outside of turns: the caller does other work.
     fn pass(sim: &mut Sim, time: Duration) {
         let until = sim.network.borrow().now() + nanos(time);
-        assert!(sim.network.borrow_mut().poll(Some(until)).unwrap().is_empty());
+        assert!(sim.network.borrow_mut().poll(Some(until), None).unwrap().is_empty());
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl System for SimSystem {
             Some(bound) => Some(until.map_or(bound, |until| until.min(bound))),
             None => until,
         };
-        let result = self.network.borrow_mut().poll(until);
+        let result = self.network.borrow_mut().poll(until, self.bound);
         let edges = result.inspect_err(|_| self.woken.store(woken, Ordering::Release))?;
         if woken {
             sink.wake();

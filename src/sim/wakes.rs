@@ -155,7 +155,7 @@ mod tests {
         client.send(b"to be read");
         // The event is taken in, and the list that it made is lost.
         let (network, id) = (sim.network.clone(), sim.inner.connections()[0].0);
-        network.borrow_mut().poll(None).unwrap();
+        network.borrow_mut().poll(None, None).unwrap();
         assert!(sim.run().is_ok(), "nobody knows of it");
         sim.inner.lose_lists(id);
         assert!(sim.is_quiet());

@@ -92,7 +92,7 @@ type Set = fn(&mut Faults, u32);
 type Shows = fn(&Seen, &Seen) -> bool;
 
 /// Every field of [`Faults`], in its order, how often it is to happen, and what shows it.
-const FIELDS: [(&str, u32, Set, Shows); 12] = [
+const FIELDS: [(&str, u32, Set, Shows); 13] = [
     (
         "short_reads",
         500,
@@ -180,6 +180,15 @@ const FIELDS: [(&str, u32, Set, Shows); 12] = [
         |f, of| f.single_events = of,
         |no, with| {
             no.most_events > 1 && with.most_events == 1 && with.metrics.turns > no.metrics.turns
+        },
+    ),
+    (
+        "stops",
+        100,
+        |f, of| f.stops = of,
+        |no, with| {
+            with.metrics.late_timers > no.metrics.late_timers
+                && with.metrics.bytes_in == no.metrics.bytes_in
         },
     ),
 ];

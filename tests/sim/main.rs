@@ -15,6 +15,7 @@ mod kit;
 mod listening;
 mod network;
 mod reached;
+mod stopped;
 mod streams;
 #[path = "../shared/toy.rs"]
 mod toy;

@@ -20,10 +20,11 @@ pub(in crate::sim) enum Kind {
     ConnectErrors,
     ClockStalls,
     SingleEvents,
+    Stops,
 }
 
 impl Kind {
-    pub(in crate::sim) const FAULTS: [Kind; 12] = [
+    pub(in crate::sim) const FAULTS: [Kind; 13] = [
         Kind::ShortReads,
         Kind::ShortWrites,
         Kind::Interrupts,
@@ -36,6 +37,7 @@ impl Kind {
         Kind::ConnectErrors,
         Kind::ClockStalls,
         Kind::SingleEvents,
+        Kind::Stops,
     ];
 
     /// The name of the field of [`Faults`](crate::sim::Faults).
@@ -54,6 +56,7 @@ impl Kind {
             Kind::ConnectErrors => "connect_errors",
             Kind::ClockStalls => "clock_stalls",
             Kind::SingleEvents => "single_events",
+            Kind::Stops => "stops",
         }
     }
 }

@@ -67,6 +67,7 @@ impl Network {
             });
             let what = match kind {
                 Kind::Delays => format!("a delay of {} us{place}", way / 1000),
+                Kind::Stops => format!("the process is stopped for {} us", way / 1000),
                 _ => format!("{}{place}", sentence(kind)),
             };
             self.note(What::Fault(what));
@@ -95,7 +96,7 @@ impl Network {
 
 fn sentence(kind: Kind) -> &'static str {
     match kind {
-        Kind::Choice | Kind::Delays => kind.name(),
+        Kind::Choice | Kind::Delays | Kind::Stops => kind.name(),
         Kind::ShortReads => "a read returns less than there is",
         Kind::ShortWrites => "a write takes less than fits",
         Kind::Interrupts => "a call is interrupted",

@@ -9,6 +9,7 @@ mod wire;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,8 @@ const MILLISECOND: u64 = 1_000_000;
 /// does.
 const STANDSTILL: u32 = 100;
 const STEP: u64 = 1000;
+/// A stop of the process is shorter than this.
+const STOP: u64 = 200 * MILLISECOND;
 
 /// An event at a time.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +107,8 @@ pub(super) struct Network {
     now: u64,
     /// Polls since time last moved.
     standing: u32,
+    /// The next poll is one that a signal has interrupted.
+    interrupted: bool,
     /// The time that the driver sees: it may stand still for a while.
     pub(super) shown: Arc<AtomicU64>,
     pub(super) tape: Rc<RefCell<Tape>>,
@@ -141,6 +146,7 @@ impl Network {
         Network {
             now: 0,
             standing: 0,
+            interrupted: false,
             shown: Arc::default(),
             choices: Choices::root(&tape),
             tape,
@@ -230,7 +236,7 @@ impl Network {
     }
 
     fn uncount(&mut self, end: usize) {
-        if std::mem::take(&mut self.endpoints[end].counted) {
+        if mem::take(&mut self.endpoints[end].counted) {
             self.descriptors -= 1;
         }
     }
@@ -324,12 +330,31 @@ impl Network {
         if self.edges.is_empty() { self.events.next() } else { Some(self.now) }
     }
 
+    /// The process is stopped until `until`: the network goes on without it.
+    pub(super) fn stop(&mut self, until: u64) {
+        while let Some(next) = self.events.next().filter(|next| *next <= until) {
+            self.now = self.now.max(next);
+            self.run_events();
+        }
+        self.now = self.now.max(until);
+        self.shown.store(self.now, Ordering::Relaxed);
+        self.interrupted = true;
+    }
+
     /// Waits for events: moves time to the next one, at most to `until`, and returns the events.
-    pub(super) fn poll(&mut self, until: Option<u64>) -> io::Result<Vec<Edge>> {
+    /// Time never moves beyond `bound`.
+    pub(super) fn poll(&mut self, until: Option<u64>, bound: Option<u64>) -> io::Result<Vec<Edge>> {
         if let Err(error) = self.fault(Call::Poll, None) {
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
+            return Ok(Vec::new());
+        }
+        if let Some(time) = self.roll(None, Kind::Stops, STOP) {
+            let until = self.now.saturating_add(time);
+            self.stop(bound.map_or(until, |bound| until.min(bound)));
+        }
+        if mem::take(&mut self.interrupted) {
             return Ok(Vec::new());
         }
         if self.standing >= STANDSTILL {
