@@ -1,5 +1,6 @@
 //! The counters of a driver, from the driver and from other threads.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -227,18 +228,25 @@ fn a_protocol_that_cannot_take_over_is_counted_as_unsupported() {
 fn bytes_calls_and_callbacks_of_an_exchange_are_counted() {
     everywhere(|stage| {
         let addr = stage.serve("server", echo);
-        let mut back = 0;
+        // Bytes that are missing, and the timer: whichever comes last ends it.
+        let missing = Arc::new(AtomicUsize::new(1001));
+        let left = Arc::clone(&missing);
         let client = Play::new()
             .opened(|cx| {
                 cx.write(&[7; 1000]);
                 cx.set_timer(LOOK, Duration::ZERO);
                 Ok(())
             })
-            .timeout(|_, _| Ok(()))
+            .timeout(move |cx, _| {
+                if missing.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    cx.close();
+                }
+                Ok(())
+            })
             .data(move |cx, input| {
-                back += input.len();
+                let count = input.len();
                 input.consume_all();
-                if back == 1000 {
+                if left.fetch_sub(count, Ordering::Relaxed) == count {
                     cx.close();
                 }
                 Ok(())
