@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""fairness.py [ROUNDS] [SECONDS]   latency of one interactive client beside 1,000 that flood
+"""fairness.py [ROUNDS] [SECONDS] [NAME=COMMAND..]   one interactive client beside 1,000 that flood
 
 Echo servers, one at a time, in shuffled rounds: lariat, lariat again as control, bare mio and tokio
-on one thread. The server has the first core; the flooders, one process, and the pinger have the
+on one thread, and what is named, for instance `libuv="./uv_echo {port}"`. The server has the first core; the flooders, one process, and the pinger have the
 second, the pinger under a real-time priority (chrt) where that is allowed. Two scenes: the flooders
 read what comes back, or never read. Prints for each the median over the rounds of the pinger's
 50th and 99th percentile and the maximum of all, in milliseconds, and the MiB per second that the
@@ -30,6 +30,7 @@ def servers():
         "lariat again": echo,
         "bare mio": [f"{HERE}/target/release/bare_mio", "{port}"],
         "tokio": [f"{HERE}/target/release/tokio_ct", "{port}"],
+        **{name: command.split() for name, command in (other.split("=", 1) for other in sys.argv[3:])},
     }
 
 
