@@ -89,7 +89,6 @@ mod metrics;
 mod note;
 mod options;
 mod protocol;
-#[cfg(feature = "http")]
 mod protocols;
 mod random;
 pub mod reactor;
@@ -117,6 +116,7 @@ pub use options::{ConnectOptions, Keepalive, ListenOptions};
 pub use protocol::{
     Context, Control, Incoming, Input, Outcome, Peer, Protocol, Replacement, TimerId, Writer,
 };
+pub use protocols::framing;
 #[cfg(feature = "http")]
 pub use protocols::http;
 pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};

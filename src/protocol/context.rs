@@ -140,6 +140,13 @@ impl Context<'_> {
         self.conn.peer_finished()
     }
 
+    /// Whether a ready protocol may show the next message: its user has not asked for a pause, an
+    /// end or another protocol, and the answers do not congest the output.
+    pub(crate) fn takes_input(&self) -> bool {
+        let over = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW;
+        self.conn.flags().none(over | Flags::PAUSED | Flags::CONGESTED) && !self.is_replaced()
+    }
+
     /// Whether the callback has asked for an end of its connection.
     #[cfg(feature = "http")]
     #[inline(always)]
@@ -170,7 +177,6 @@ impl Context<'_> {
     }
 
     /// Whether the callback has asked for another protocol to take over.
-    #[cfg(feature = "http")]
     pub(crate) fn is_replaced(&self) -> bool {
         self.shared.effects.has_successor()
     }

@@ -90,7 +90,6 @@ impl<'a> Input<'a> {
     }
 
     /// The unread bytes, for as long as they are shown: `consume` does not end the borrow.
-    #[cfg(feature = "http")]
     #[inline(always)]
     pub(crate) fn shown(&self) -> &'a [u8] {
         self.bytes

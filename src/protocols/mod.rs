@@ -1,3 +1,5 @@
 //! Ready protocols: what a user could have written, on the public contract.
 
+pub mod framing;
+#[cfg(feature = "http")]
 pub mod http;

@@ -1,6 +1,7 @@
 //! The tools for users' own protocols: `Probe`, `every_split`, `check`.
 
 mod checking;
+mod framing;
 mod planned;
 mod probes;
 mod protocols;
