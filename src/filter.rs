@@ -1,4 +1,5 @@
 //! A filter changes bytes between the queues and the wire, as TLS does.
+//!
 //! A filter sits *under* the queues of a connection. What a protocol reads and writes, what other
 //! connections write to it, its marks, limits and timers are all on the clear side. Only bytes that
 //! go to the socket or come from it pass through the filter.

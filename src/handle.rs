@@ -289,7 +289,7 @@ impl Handle {
         })
     }
 
-    /// Closes a listener. Its connections stay.
+    /// Closes a listener: clients are refused from then on. Its connections stay.
     ///
     /// # Errors
     ///

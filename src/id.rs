@@ -12,8 +12,6 @@ use crate::sync::Mutex;
 
 use slab::Slab;
 
-/// Names one connection of one driver, for as long as the program runs.
-///
 /// Names one connection of one driver. Ids are not reused while the program runs.
 ///
 /// Using the id of a connection that has ended is safe and has no effect: it is counted in

@@ -188,15 +188,15 @@ pub struct Closes {
     pub timed_out: u64,
     /// [`CloseKind::InputFull`].
     pub input_full: u64,
-    /// [`CloseKind::Connect`], for any failure.
+    /// [`CloseKind::OutputFull`].
     pub output_full: u64,
-    /// [`CloseKind::Filter`], for any failure.
+    /// [`CloseKind::Connect`], for any failure.
     pub connect: u64,
-    /// [`CloseKind::Filter`], whatever the failure.
+    /// [`CloseKind::Filter`], for any failure.
     pub filter: u64,
-    /// [`CloseKind::Refused`], for any status.
+    /// [`CloseKind::Protocol`].
     pub protocol: u64,
-    /// [`CloseKind::Refused`], whatever the status.
+    /// [`CloseKind::Refused`], for any status.
     pub refused: u64,
     /// [`CloseKind::Panicked`].
     pub panicked: u64,

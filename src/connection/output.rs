@@ -159,8 +159,8 @@ impl Connection {
         }
     }
 
-    /// Whether `more` bytes would exceed `output_max`. Above the high mark, marks the connection as
-    /// congested.
+    /// Whether `more` bytes fit within `output_max`. If they do and exceed the high mark, marks the
+    /// connection as congested.
     pub(crate) fn check_marks(&mut self, more: usize) -> bool {
         let unsent = self.unsent() + more;
         if unsent > self.limits.output_max {

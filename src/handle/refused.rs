@@ -9,8 +9,8 @@ use crate::error::Error;
 ///
 /// ```
 /// use lariat::{ConnId, Context, Handle, Input, Note, Outcome, Protocol};
+///
 /// /// Sends what arrives to another connection.
-/// /// Tells others of what comes in.
 /// struct Teller {
 ///     others: Handle,
 ///     to: ConnId,

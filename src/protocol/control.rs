@@ -386,8 +386,8 @@ impl<'a> Control<'a> {
         self.shared.binder.listeners.addresses(listener)
     }
 
-    /// Closes a listener at once. Its connections stay. Its addresses are free for another
-    /// listener, also in the same callback.
+    /// Closes a listener at once: clients are refused from now on. Its connections stay. Its
+    /// addresses are free for another listener, also in the same callback.
     pub fn stop_listening(&mut self, listener: ListenerId) {
         self.shared.stop_listening(listener);
     }

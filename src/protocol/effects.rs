@@ -42,7 +42,8 @@ impl Content {
     }
 
     /// The bytes that a connection takes in. `shown` is the input of the callback, and `bytes`
-    /// holds what its writes have copied.
+    /// holds what its writes have copied. When no input is shown any more, no content is a range of
+    /// it: see [`Effects::copy_shown`].
     pub(crate) fn written<'a>(self, shown: &'a [u8], bytes: &'a [u8]) -> Written<'a> {
         match self {
             Content::Shown(range) => Written::Copied(&shown[range]),

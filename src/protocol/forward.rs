@@ -3,7 +3,6 @@
 //! A wrapper that forgets a callback with a default would hide it from the wrapped protocol. So
 //! each wrapper lists every callback, either as passed on or as its own, and does not compile
 //! otherwise.
-//! compile otherwise.
 
 macro_rules! callbacks {
     ($($name:ident)*) => {

@@ -8,15 +8,15 @@ use crate::timer::Timer;
 
 /// Answers the requests of one connection: one value per connection, run by [`Http`](super::Http).
 ///
-/// Requests come one after the other. The next one is not read before the present one is read and
-/// answered. So answers are in order, and every callback's [`Response`] is that of the present
+/// Requests come one after the other. The next one is not looked at before the present one is read
+/// and answered. So answers are in order, and every callback's [`Response`] is that of the present
 /// request.
 ///
 /// An `Err` from a callback answers 500 if no answer has begun, and closes the connection with
 /// reason [`Protocol`](crate::CloseKind::Protocol). A panic resets this connection and no other. If
 /// an answer has not begun [`Limits::answer`](super::Limits::answer) \[60 s\] after its request was
-/// whole, 503 is sent instead and the connection closes. A request that HTTP does not allow never
-/// reaches the handler: it is answered with its status, and the connection closes with reason
+/// whole, 503 is sent instead and the connection closes. A request that cannot be served at all
+/// never reaches the handler: it is answered with its status, and the connection closes with reason
 /// [`Refused`](crate::CloseKind::Refused). A started answer has no deadline of its own:
 /// [`Limits::write_stall`](crate::Limits::write_stall) and [`Limits::idle`](crate::Limits::idle)
 /// hold.

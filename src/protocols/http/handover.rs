@@ -28,7 +28,7 @@ fn refused(why: &'static str) -> Result<(), HandoverRefused> {
 
 impl Response {
     /// Answers 101 and hands the connection over to `next`. `protocol` is the name for the
-    /// `upgrade` header. `next` sees the bytes that the client has already sent first.
+    /// `upgrade` header. `next` first sees the bytes that the client has already sent.
     ///
     /// # Errors
     ///
@@ -64,8 +64,8 @@ impl Response {
         Ok(())
     }
 
-    /// Answers `CONNECT` with 200 and hands the connection over to `next`, which sees the bytes
-    /// after the request first. The answer has neither length nor body.
+    /// Answers `CONNECT` with 200 and hands the connection over to `next`, which first sees
+    /// the bytes after the request. The answer has neither length nor body.
     ///
     /// `CONNECT` reaches a handler only with [`Limits::connect`](super::Limits::connect). A proxy
     /// connects to [`Request::host`](super::Request::host) first. When a note says that this

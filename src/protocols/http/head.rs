@@ -95,7 +95,7 @@ fn deserves_look(bytes: &[u8], last: bool, looked: &mut u32, limits: &Limits) ->
     last || reaches(limits.line_max) || reaches(limits.head_max) || bytes[before..].contains(&b'\n')
 }
 
-/// The fault of a head that is invalid or incomplete.
+/// The fault of a head that is invalid or too long; None if it is only incomplete.
 #[cold]
 #[inline(never)]
 fn incomplete<T>(
@@ -106,7 +106,7 @@ fn incomplete<T>(
 ) -> Result<Option<T>, Fault> {
     // A first byte that cannot begin a request is answered at once: a TLS client has come to this
     // port. After empty lines it waits for the end of its line, because no parse happens before
-    // that. 139 505 for a well-formed version, 400 for anything else.
+    // that.
     if window.first().is_some_and(|first| !is_token(*first) && !matches!(first, b'\r' | b'\n')) {
         return Err(Fault::bad("this does not begin a request"));
     }
@@ -137,7 +137,7 @@ fn incomplete<T>(
     }
 }
 
-/// 505 for a version that is written as one should be, 400 for anything else.
+/// 505 for a well-formed version, 400 for anything else.
 fn version_fault(window: &[u8]) -> Fault {
     let line = window.split(|byte| *byte == b'\n').find(|line| !matches!(*line, b"" | b"\r"));
     let line = line.unwrap_or_default().strip_suffix(b"\r").unwrap_or_default();

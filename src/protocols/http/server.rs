@@ -216,7 +216,7 @@ impl<H: Handler> Http<H> {
             self.response.collected = Some(Vec::new());
         }
         if self.response.is_finished() && !self.response.keeps() {
-            // Answered, and the rest is too long to read: lingering drops it.
+            // Answered, and the rest is not worth reading: lingering drops it.
             self.end_of_exchange(cx);
             return Ok(());
         }

@@ -15,7 +15,7 @@ use crate::protocol::Context;
 /// A client's requests follow RFC 3986, whatever a server may accept.
 static STRICT: Limits = Limits { strict_targets: true, ..DEFAULT };
 
-/// A request that is sent on a connection of its own, and awaits its response.
+/// A request to send on a connection of its own, on which its response is awaited.
 ///
 /// ```no_run
 /// use std::time::Duration;
