@@ -64,9 +64,9 @@ pub(super) fn apply(author: &mut Author<'_>, shown: &[u8]) {
     later.begin(author);
 }
 
-/// Applies the list as it is now. `locals`: whether a protocol that may not leave this thread is
-/// told why it cannot be connected. One that connects again in that `closed` would do so for ever,
-/// and is dropped untold.
+/// Applies the list as it is now. `locals`: whether a protocol that is not `Send`, and so cannot be
+/// connected here, gets `closed`. One that connects again in that `closed` would do so for ever, and
+/// is dropped without a callback.
 fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: bool) {
     let (mut list, bytes) = author.shared.effects.take();
     for effect in list.drain(..) {

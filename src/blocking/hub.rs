@@ -85,7 +85,7 @@ pub(super) struct State {
     in_line: usize,
     /// Timers of the driver.
     pub(super) alarms: Alarms,
-    /// Every connection has been told that the driver stops; those to come have to be told as well.
+    /// The driver stops: `stopping` is due on every connection, and on those still to come.
     pub(super) draining: bool,
     pub(super) drain_over: bool,
     pub(super) ended: bool,
@@ -341,7 +341,7 @@ impl Hub {
         if too_many { state.lingerers.pop_front() } else { None }
     }
 
-    /// Removes a connection that has been told `closed`.
+    /// Removes a connection whose `closed` has run.
     pub(super) fn leave(&self, id: ConnId, lingered: bool, unsent: u64) {
         // First, so that no request is left for an id that is gone.
         let mut ids = lock(&self.ids);

@@ -37,7 +37,7 @@ pub(super) fn take_in(outside: &Mutex<Outside>, hub: &Arc<Hub>, shared: &mut Sha
 
 impl Outside {
     fn take_effects(&mut self, hub: &Arc<Hub>, shared: &mut Shared) {
-        // A protocol that cannot be connected is told so, and may ask for something in turn.
+        // A protocol that cannot be connected gets `closed`, and may ask for something in it.
         let mut told = false;
         while !shared.effects.is_empty() {
             let (list, bytes) = shared.effects.take();
@@ -106,7 +106,7 @@ impl Outside {
     }
 }
 
-/// A protocol that may not leave this thread cannot have a connection, and is told so, once.
+/// A protocol that is not `Send` cannot have a connection here: its `closed` says so, once.
 fn refuse(hub: &Arc<Hub>, shared: &mut Shared, local: Local, told: bool) {
     if told {
         hub.forget(local.id);

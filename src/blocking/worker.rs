@@ -378,8 +378,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Runs one callback, to which the timers of the connection are lent. None when the protocol
-    /// has been told `closed` and is gone.
+    /// Runs one callback, to which the timers of the connection are lent. None when the protocol's
+    /// `closed` has run.
     #[inline(always)]
     pub(super) fn call<R>(
         &mut self,
@@ -408,7 +408,7 @@ impl<'a> Worker<'a> {
     // ---- after a callback --------------------------------------------------------------------
 
     /// After a callback: its own output is sent or queued, its effects are applied without the
-    /// lock, then its own wishes.
+    /// lock, then its own requests.
     ///
     /// `sent` is how the first attempt to send went, if that was made already.
     pub(super) fn settle(
@@ -464,8 +464,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Lets the last of the protocols that a callback wished for take over. Returns what is to be
-    /// dropped, for which no lock may be held.
+    /// Lets the last of the protocols that a callback asked for take over. Returns what has to be
+    /// dropped without a lock.
     fn apply_successors(
         &mut self,
         member: &mut Member,
@@ -570,7 +570,7 @@ impl Shown<'_> {
 }
 
 /// How much a thread that may not deliver input may keep of it: it sleeps in `read` all the same,
-/// where a reset of the peer is told at once. A connection that is held, or whose output waits for
+/// where a reset of the peer shows at once. A connection that is held, or whose output waits for
 /// room, waits for that instead.
 fn room(member: &Member) -> usize {
     let flags = member.conn.flags();

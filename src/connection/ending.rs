@@ -67,7 +67,7 @@ impl Connection {
         self.rare.as_mut()?.end.as_mut()?.ending.take()
     }
 
-    // ---- wishes ------------------------------------------------------------------------------
+    // ---- requests ----------------------------------------------------------------------------
 
     pub(crate) fn want_close(&mut self) {
         self.flags.set(Flags::CLOSE_WANTED);

@@ -249,7 +249,9 @@ impl Reactor {
 
     /// Connects to `addr`. The id is valid at once: writes to it queue until it opens. After a
     /// failure `protocol` gets [`closed`](Protocol::closed) alone. Of several addresses the first
-    /// is used. A name is not looked up, as [`Control::connect`](crate::Control::connect) says.
+    /// is used. A name is not looked up, as [`Control::connect`](crate::Control::connect) says. A
+    /// protocol that is not `Send` connects by
+    /// [`control().connect_local`](crate::Control::connect_local).
     pub fn connect(
         &mut self,
         addr: impl IntoAddress,

@@ -234,7 +234,8 @@ impl Sim {
     }
 
     /// Runs until shutdown, until nothing is left, or until nothing can happen any more: no byte is
-    /// under way and no timer is set.
+    /// under way and no timer is set. A protocol that always sets its next timer, or always
+    /// reconnects, runs for ever: use [`run_for`](Sim::run_for) or [`run_until`](Sim::run_until).
     ///
     /// # Errors
     ///
@@ -372,7 +373,8 @@ impl Sim {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
-    /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect).
+    /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect). For a protocol
+    /// that is not `Send` there is [`control().connect_local`](crate::Control::connect_local).
     pub fn connect(
         &mut self,
         addr: impl IntoAddress,

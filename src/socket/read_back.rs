@@ -163,7 +163,7 @@ fn any() -> crate::address::Address {
     SocketAddr::from(([127, 0, 0, 1], 0)).into()
 }
 
-/// What one end of a connection is told of its socket.
+/// The options of the socket of one end of a connection.
 #[derive(Debug)]
 struct Told {
     nodelay: bool,
@@ -191,7 +191,7 @@ impl Told {
     }
 }
 
-/// One connection; what its accepted and its outgoing end are told.
+/// Makes one connection; returns the options of its accepted and its outgoing end.
 #[track_caller]
 fn ends(driver: &mut dyn Driver, listen: ListenOptions, connect: ConnectOptions) -> (Told, Told) {
     let (accepted, hears_accepted) = channel();

@@ -209,8 +209,8 @@ impl Condvar {
         Ok(mutex.taken(self.0.wait(inner).unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Whoever waits looks again when this returns: a time-out that may fire is a wait that ends at
-    /// any moment.
+    /// Callers look again when this returns: a time-out that may fire is a wait that ends at any
+    /// moment.
     pub(crate) fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,

@@ -385,7 +385,7 @@ fn model_two_connections_meddle_with_each_other() {
     check(|| {
         let ids: Arc<[OnceLock<ConnId>; 2]> = Arc::default();
         let mut driver = driver_with(|_| ());
-        // They read all the time: a peer that writes before it reads may stall whoever does so too.
+        // They read all the time: a peer that writes before it reads may stall another that does so too.
         let serve = |stream| {
             send(&stream, b"y");
             read_to_end(&stream);

@@ -53,7 +53,7 @@ fn check_in(rules: Rules, scenario: fn()) {
             model::begin(rules);
             scenario();
         };
-        // Half of the seeds choose anew at each step. The others let one thread run on for as long
+        // Half of the seeds choose again at each step. The others let one thread run on for as long
         // as it can, but for a few changes: some mistakes show only where another is far behind.
         if seed % 2 == 0 {
             run_seed(RandomScheduler::new_from_seed(seed, 1), run);
@@ -321,7 +321,7 @@ fn client(addr: impl Into<Endpoint>) -> Option<TcpStream> {
     TcpStream::connect_timeout(&addr.into().need_ip().ok()?, Duration::ZERO).ok()
 }
 
-/// Reads to the end, at which a reset is told.
+/// Reads to the end; returns the bytes, and the error if that was a reset.
 fn read_to_end(mut stream: &TcpStream) -> (Vec<u8>, Option<ErrorKind>) {
     let mut all = Vec::new();
     let error = stream.read_to_end(&mut all).err();

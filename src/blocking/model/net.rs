@@ -156,7 +156,7 @@ impl Drop for Listener {
     }
 }
 
-/// An address that answers a connect only when it is told to, and then with a time-out.
+/// An address that answers a connect only when the test says so, and then with a time-out.
 pub(crate) struct Silence {
     over: Mutex<bool>,
     changed: Condvar,
@@ -202,7 +202,7 @@ struct End {
     resets: bool,
 }
 
-/// A reset that has come is told once.
+/// A reset that has arrived is reported once.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Reset {
     #[default]
@@ -289,7 +289,7 @@ impl TcpStream {
         Ok(())
     }
 
-    /// A reset that nobody has been told of, once.
+    /// A reset that no call has reported yet, once.
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
         let end = &mut locked(&self.link.ends)[self.side];
         let untold = end.reset == Reset::Untold;

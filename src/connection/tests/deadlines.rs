@@ -14,7 +14,7 @@ fn without_idle() -> Limits {
     Limits { idle: None, ..small_limits() }
 }
 
-/// Milliseconds until the end is told, from now.
+/// Milliseconds from now until `closed` is due.
 fn time_to_end(rig: &mut Rig) -> u64 {
     let began = rig.now;
     rig.settle_to_the_end();

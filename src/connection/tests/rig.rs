@@ -78,7 +78,7 @@ pub(super) enum Failure {
     Panic,
 }
 
-/// What must be true, told without flags.
+/// What must be true, without the flags.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     /// Clear bytes received, and how many of them the protocols consumed.

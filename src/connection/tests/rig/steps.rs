@@ -200,7 +200,7 @@ impl Rig {
 
     // ---- after a callback --------------------------------------------------------------------
 
-    /// Lets another protocol take over, if the callback wished so.
+    /// Lets another protocol take over, if the callback asked for that.
     pub(super) fn settle_wishes(&mut self) {
         let next = self.model.next.take();
         let hopeless = Flags::CLOSING | Flags::ENDED | Flags::CLOSE_WANTED | Flags::ABORT_WANTED;
@@ -300,7 +300,7 @@ impl Rig {
         }
     }
 
-    /// The end is told.
+    /// The reason is taken, as for `closed`.
     pub(super) fn tell_closed(&mut self) {
         self.check();
         let reason = self.conn.poll_closed(self.now).expect("the end is decided");
@@ -455,7 +455,7 @@ impl Rig {
         panic!("it spins: {:?}", self.conn.flags());
     }
 
-    /// Lets time pass until the end is told.
+    /// Lets time pass until `closed` is due.
     pub(in super::super) fn settle_to_the_end(&mut self) {
         for _ in 0..20 {
             self.settle();
