@@ -33,7 +33,7 @@ impl Acceptor {
         hub.acceptor_started();
         let serial = hub.serial.load(Ordering::Relaxed);
         let owned = Arc::clone(hub);
-        // If no thread starts, this is the last of it.
+        // If no thread starts, this drops the last reference.
         let factory = Arc::clone(&self.factory);
         let started = hub.thread(format!("lariat {}", self.id)).spawn(move || {
             self.accept_all(&owned, serial);
@@ -75,9 +75,9 @@ impl Acceptor {
         retry(|| self.socket.listener.accept())
     }
 
-    /// A resource is lacking, which the system says also when no connection waits. The next is
-    /// accepted with the reserve. It is admitted if the reserve can be restored, and else turned
-    /// away.
+    /// A resource is lacking, which the system reports also when no connection waits. The next
+    /// connection is accepted with the reserve. It is admitted if the reserve can be restored,
+    /// otherwise turned away.
     fn accept_exhausted(
         &self,
         hub: &Hub,
@@ -158,8 +158,8 @@ impl Hub {
     /// Takes a place and a thread for an accepted connection, which counts from now on. False when
     /// it has to be refused.
     ///
-    /// Several listeners and outgoing connections compete for places, so that one seen to be free
-    /// before an accept may be taken after it: where connections wait for a place, so does this.
+    /// Several listeners and outgoing connections compete for places, so a place seen free before
+    /// an accept may be taken after it: where connections wait for a place, this one waits too.
     fn claim(&self, socket: &Socket, pace: &mut Pace) -> bool {
         let mut state = lock(&self.state);
         state.admission.note_accepted(pace, self.clock.exact());

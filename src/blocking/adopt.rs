@@ -1,4 +1,4 @@
-//! Streams that were connected elsewhere.
+//! Streams that other code has connected.
 
 use std::sync::Arc;
 

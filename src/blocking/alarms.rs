@@ -1,12 +1,12 @@
-//! Timers of the driver: any thread sets them, and the one that called `run` runs them.
+//! Timers of the driver: any thread sets them, and the thread that called `run` runs them.
 
 use std::mem;
 
 use crate::protocol::{Closures, SendClosure, TimerId};
 use crate::timer::Timers;
 
-/// The timers that are set, and what each runs. They are part of the hub's state, so that the
-/// thread that waits for the nearest of them hears of a nearer one.
+/// The timers that are set, and their closures. They are part of the hub's state, so that the
+/// thread that waits for the nearest one learns of a nearer one.
 #[derive(Default)]
 pub(super) struct Alarms {
     timers: Timers<u64>,
@@ -37,8 +37,8 @@ impl Alarms {
         self.timers.next().filter(|next| *next < u64::MAX)
     }
 
-    /// The timers that have fired by now. Those that are set from here on wait for the next call,
-    /// also when they have no delay.
+    /// The timers that have fired by `now`. Timers set from here on wait for the next call, also
+    /// those without a delay.
     pub(super) fn fired(&mut self, now: u64) -> Vec<TimerId> {
         let mut fired = Vec::new();
         while let Some((number, _)) = self.timers.pop_due(now) {

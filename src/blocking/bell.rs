@@ -1,4 +1,4 @@
-//! What the threads of a connection sleep on when they do not sleep in its socket.
+//! What a connection's threads sleep on when they do not sleep in its socket.
 
 use std::mem;
 use std::sync::PoisonError;
@@ -15,9 +15,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What the threads of one kind sleep on: the connection's own one, or its companions.
 ///
-/// At most one of them listens: it waits for a call, or will look before it sleeps. One that goes
-/// to sleep in the socket does not, and a call is then not heard: it is for a thread of the other
-/// kind. A call that comes before its listener sleeps is remembered.
+/// At most one of them listens: it waits for a call, or will look before it sleeps. A thread that
+/// goes to sleep in the socket does not listen, and a call goes unheard: it is for a thread of the
+/// other kind. A call that comes before its listener sleeps is remembered.
 #[derive(Default)]
 pub(super) struct Bell {
     inside: Mutex<Inside>,
@@ -26,12 +26,12 @@ pub(super) struct Bell {
 
 #[derive(Default)]
 struct Inside {
-    /// Threads that are there, whether they listen or not.
+    /// Threads that exist, whether they listen or not.
     present: u8,
     listening: bool,
     asleep: bool,
     called: bool,
-    /// When the one that is asleep looks in any case.
+    /// When the sleeping one looks without a call.
     until: u64,
     /// The connection is over: no companion is started any more.
     closed: bool,
@@ -52,7 +52,7 @@ impl Bell {
         }
     }
 
-    /// Lets the thread that listens look. False when none does.
+    /// Lets the thread that listens look. False when none listens.
     pub(super) fn call(&self) -> bool {
         let mut inside = lock(&self.inside);
         self.ring(&mut inside);
@@ -103,7 +103,7 @@ impl Bell {
         !inside.listening
     }
 
-    /// Whether no thread listens: those that are there sleep in the socket.
+    /// Whether no thread listens: the existing ones sleep in the socket.
     pub(super) fn is_away(&self) -> bool {
         !lock(&self.inside).listening
     }

@@ -1,4 +1,4 @@
-//! One connection of the blocking driver: what its threads share.
+//! One connection of the blocking driver: the state that its threads share.
 
 use std::mem;
 use std::net::Shutdown;
@@ -18,16 +18,16 @@ use crate::timer::Timers;
 
 /// A connection, its protocol and its socket.
 ///
-/// `member` guards the state. Output is sent under it, as no send sleeps; two connections' locks
-/// are never held together. It is held while user code runs, so code that may be called from within
-/// a callback, a [`Handle`](crate::Handle) above all, must not wait for it: it leaves a [`Signal`]
-/// or mail.
+/// `member` guards the state. Output is sent under this lock, because no send sleeps; two
+/// connections' locks are never held together. It is held while user code runs. So code that a
+/// callback may call, such as a [`Handle`](crate::Handle), must not wait for it: it leaves a
+/// [`Signal`] or mail.
 pub(super) struct Cell {
     pub(super) id: ConnId,
     pub(super) socket: OnceLock<Stream>,
     pub(super) member: Mutex<Member>,
-    /// Whether the connection's own thread waits for `member`: locks are not fair, and a companion
-    /// that is busy would otherwise have it again before the other has woken up.
+    /// Whether the connection's own thread waits for `member`: locks are not fair, and a busy
+    /// companion would otherwise take it again before the waiting thread has woken up.
     pub(super) reader_waits: AtomicBool,
     /// What the connection's own thread sleeps on. It goes away under the lock of `member`.
     pub(super) reader: Bell,
@@ -45,17 +45,17 @@ pub(super) struct Member {
     pub(super) timers: Timers<TimerOwner>,
     /// Whether a thread sleeps in a write, with the first byte of what is queued.
     pub(super) writing: bool,
-    /// Whether a thread applies the effects of a callback: the next callback waits, so that effects
-    /// come in the order of the callbacks, and so do bytes that arrive meanwhile.
+    /// Whether a thread applies the effects of a callback. The next callback waits, and so do bytes
+    /// that arrive meanwhile, so that effects come in the order of the callbacks.
     pub(super) applying: bool,
-    /// Whether the connection's own thread is in a connect, out of which nothing wakes it.
+    /// Whether the connection's own thread is in a connect, from which nothing wakes it.
     pub(super) connecting: bool,
     pub(super) lingered: bool,
     /// How long a write to the socket may sleep.
     pub(super) write_timeout: Option<Duration>,
 }
 
-/// What others ask of a connection without waiting for its lock, and what is never refused.
+/// Requests of others that need no lock of the connection and are never refused.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(super) enum Signal {
@@ -66,9 +66,9 @@ pub(super) enum Signal {
     Stop = 1 << 2,
     /// The time to drain is over.
     End = 1 << 3,
-    /// No companion could be started: what waits for one would wait for ever.
+    /// No companion could be started: waiting for one would last for ever.
     Alone = 1 << 4,
-    /// Others want to linger as well.
+    /// Other connections want to linger too.
     Cut = 1 << 5,
 }
 
@@ -136,12 +136,12 @@ impl Cell {
 
     // ---- requests ----------------------------------------------------------------------------
 
-    /// Leaves a signal for whichever thread looks next.
+    /// Leaves a signal for the thread that looks next.
     pub(super) fn signal(&self, signal: Signal) {
         self.signals.fetch_or(signal as u8, Ordering::SeqCst);
     }
 
-    /// Leaves a request for whichever thread looks next. It comes back when the connection is gone.
+    /// Leaves a request for the thread that looks next. It is returned when the connection is gone.
     pub(super) fn deliver(&self, post: Post) -> Result<(), Post> {
         match &mut *lock(&self.mail) {
             Some(mail) => mail.push(post),
@@ -162,7 +162,7 @@ impl Cell {
         lock(&self.mail).as_mut().map(mem::take).unwrap_or_default()
     }
 
-    /// From now on no mail is taken. What nobody has looked at is returned.
+    /// Takes no mail from now on. Returns the mail that no thread has taken.
     pub(super) fn close_mail(&self) -> Vec<Post> {
         lock(&self.mail).take().unwrap_or_default()
     }

@@ -1,5 +1,5 @@
-//! A further thread of a connection, for what must not wait until its own comes out of the socket:
-//! timers, what others ask, and output that waits for room while the other reads.
+//! A second thread of a connection, for what must not wait until its own thread returns from the
+//! socket: timers, requests of others, and output that waits for room while the other reads.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::cell::Cell;
 use super::hub::{Desk, Hub};
 use super::worker::{Next, Role, Worker};
 
-/// Does what is due until the end is decided; the connection's own thread tells `closed`.
+/// Does what is due until the end is decided; the connection's own thread runs `closed`.
 pub(super) fn accompany(hub: &Arc<Hub>, desk: &mut Desk, cell: &Arc<Cell>) {
     let mut worker = Worker::new(hub, cell, desk, Role::Companion);
     loop {
@@ -28,7 +28,7 @@ pub(super) fn accompany(hub: &Arc<Hub>, desk: &mut Desk, cell: &Arc<Cell>) {
     }
     let away = lock(&cell.member).connecting;
     if away {
-        // A connect cannot be woken: nobody else would tell.
+        // A connect cannot be woken: no other thread would run `closed`.
         worker.tell_closed();
     }
     cell.companions.leave();

@@ -1,4 +1,4 @@
-//! What one thread has counted, for others to read at any time.
+//! The counters of one thread, for others to read at any time.
 
 use super::bell::lock;
 use crate::metrics::Metrics;

@@ -1,5 +1,6 @@
-//! The one place that drives a connection's state on: output, FIN, the end, what it holds. Each
-//! thread that has changed a connection does so, under its lock, and none of it sleeps.
+//! The one place that advances a connection's state: output, FIN, the end, the writers it holds.
+//! Each thread that has changed a connection calls it, under the connection's lock; nothing here
+//! sleeps.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -15,7 +16,7 @@ use crate::protocol::Shared;
 use crate::sending;
 use crate::socket::retry;
 
-/// What concerns other connections, and so waits until the lock has been given up.
+/// Consequences for other connections, which wait until the lock has been released.
 #[must_use]
 #[derive(Default)]
 pub(super) struct After {
@@ -23,7 +24,7 @@ pub(super) struct After {
     released: Vec<ConnId>,
     /// Queues that held the connection, which is over.
     unheld: Vec<ConnId>,
-    /// The connection that has to end its lingering, as there are too many.
+    /// The connection that has to end its lingering, because too many linger.
     cut: Option<ConnId>,
 }
 
@@ -32,7 +33,7 @@ impl After {
         self.released.is_empty() && self.unheld.is_empty() && self.cut.is_none()
     }
 
-    /// Does it; `of` is the connection that was driven on. No lock is held.
+    /// Carries them out; `of` is the connection that was advanced. No lock is held.
     pub(super) fn carry_out(self, of: ConnId, hub: &Arc<Hub>) {
         for holder in self.released {
             if let Some(cell) = hub.cell(holder) {
@@ -53,7 +54,7 @@ impl After {
 }
 
 impl Hub {
-    /// Drives the connection on, as far as it goes without a callback and without sleeping.
+    /// Advances the connection as far as that is possible without a callback and without sleeping.
     pub(super) fn drive(&self, cell: &Cell, member: &mut Member, shared: &mut Shared) -> After {
         let now = shared.clock.exact();
         let mut after = After::default();
@@ -94,9 +95,9 @@ impl Hub {
 
 /// Holds `writer` until the queue of `queue` has drained. No lock is held.
 ///
-/// The writer is held first, and entered then: a queue that drained in between would release it
-/// before it is held. One that has drained by now releases it when it is driven on, which comes
-/// next.
+/// The writer is marked as held first and entered in the queue second: a queue that drained in
+/// between would otherwise release it before it is held. A queue that has drained by now releases
+/// it when it is advanced next.
 pub(super) fn hold(writer: &Cell, queue: &Cell) {
     if lock(&writer.member).conn.handle_held(queue.id) {
         lock(&queue.member).conn.handle_holds(writer.id);

@@ -1,5 +1,5 @@
-//! What callbacks and closures ask for beyond their own connection, carried out by the thread that
-//! called them. No lock is held when an effect begins, and none of it sleeps.
+//! Requests of callbacks and closures beyond their own connection, carried out by the thread that
+//! ran them. No lock is held when an effect begins, and no effect sleeps.
 
 use std::mem;
 use std::sync::Arc;
@@ -24,18 +24,18 @@ use crate::protocol::{
 };
 use crate::reason::{By, Cause, CloseKind, ConnectFailure};
 
-/// Whose effects these are: a callback's of a connection, or a closure's.
+/// The author of effects: a callback of a connection, or a closure.
 pub(super) struct Author<'a> {
     pub(super) hub: &'a Arc<Hub>,
     pub(super) shared: &'a mut Shared,
     pub(super) cell: Option<&'a Arc<Cell>>,
 }
 
-/// What begins only when all effects of a callback have been applied, so that a connect, a write
-/// and a close in one callback mean the same on every driver.
+/// Effects that begin only when all effects of a callback have been applied, so that a connect, a
+/// write and a close in one callback mean the same on every driver.
 #[derive(Default)]
 struct Later {
-    /// Connections that were changed: each is driven on once, whatever was changed.
+    /// Connections that were changed: each is advanced once.
     changed: Vec<Arc<Cell>>,
     connects: Vec<Job>,
     adopted: Vec<Arc<Cell>>,
@@ -43,7 +43,7 @@ struct Later {
     locals: Vec<Local>,
 }
 
-/// A connection for a protocol that may not leave this thread, and so cannot have one of its own.
+/// A connection for a protocol that is not `Send`, which cannot have one here.
 pub(super) struct Local {
     pub(super) id: ConnId,
     pub(super) peer: Endpoint,
@@ -51,12 +51,12 @@ pub(super) struct Local {
     pub(super) protocol: Box<dyn Protocol>,
 }
 
-/// Applies what the last callback, which was shown `shown`, asked for. It waits for nothing but the
-/// locks of others, one at a time, so that the next callback need not wait long.
+/// Applies the requests of the last callback, which saw the input `shown`. It waits only for the
+/// locks of other connections, one at a time, so that the next callback need not wait long.
 pub(super) fn apply(author: &mut Author<'_>, shown: &[u8]) {
     let mut later = Later::default();
     apply_list(author, &mut later, shown, true);
-    // What their `closed` asks for has lists of its own.
+    // Requests of their `closed` have lists of their own.
     for local in mem::take(&mut later.locals) {
         refuse_local(author, local);
         apply_list(author, &mut later, &[], false);
@@ -65,8 +65,8 @@ pub(super) fn apply(author: &mut Author<'_>, shown: &[u8]) {
 }
 
 /// Applies the list as it is now. `locals`: whether a protocol that is not `Send`, and so cannot be
-/// connected here, gets `closed`. One that connects again in that `closed` would do so for ever, and
-/// is dropped without a callback.
+/// connected here, gets `closed`. One that connects again in that `closed` would do so for ever,
+/// and is dropped without a callback.
 fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: bool) {
     let (mut list, bytes) = author.shared.effects.take();
     for effect in list.drain(..) {
@@ -146,8 +146,8 @@ impl Later {
     }
 }
 
-/// Whether a thread of the connection has to look at it: to call it, to wait for a deadline that it
-/// did not have, or to sleep until its output leaves.
+/// Whether a thread of the connection has to look at it: to run a callback, to wait for a new
+/// deadline, or to sleep until its output leaves.
 fn is_due(member: &Member) -> bool {
     let ending = Flags::FIN_WANTED | Flags::CLOSING | Flags::BROKEN | Flags::ENDED;
     let conn = &member.conn;
@@ -220,7 +220,7 @@ fn write_to(
     later.note_changed(cell);
 }
 
-/// Takes over what a callback has begun to listen on, unless it was stopped since.
+/// Takes over a listener that a callback has begun, unless it was stopped since.
 pub(super) fn listen(
     hub: &Hub,
     id: ListenerId,
@@ -262,7 +262,7 @@ fn connect(
     later.connects.push(enter_connect(author.hub, outgoing));
 }
 
-/// Enters an outgoing connection. What comes back is to begin.
+/// Enters an outgoing connection. Returns what has to begin.
 pub(super) fn enter_connect(hub: &Arc<Hub>, outgoing: Outgoing<Box<dyn Protocol + Send>>) -> Job {
     let dial = outgoing.dial();
     let Outgoing { id, limits, options, protocol, .. } = outgoing;
@@ -305,7 +305,7 @@ fn adopt(author: &mut Author<'_>, later: &mut Later, adopted: Adopted<Boxed>, lo
     }
 }
 
-/// Tells a protocol that may not leave this thread that it cannot have a connection.
+/// Runs `closed` on a protocol that is not `Send`: it cannot have a connection.
 pub(super) fn refuse_local(author: &mut Author<'_>, local: Local) {
     let Local { id, peer, limits, mut protocol } = local;
     let Author { hub, shared, .. } = author;

@@ -1,5 +1,5 @@
-//! What the threads of a blocking driver share: which connections there are, who waits for what,
-//! what is to stop.
+//! The state that the threads of a blocking driver share: its connections, what each thread waits
+//! for, and what has to stop.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError};
@@ -38,7 +38,7 @@ pub(super) struct Hub {
     room: Condvar,
     /// Threads without work wait here.
     pub(super) work: Condvar,
-    /// Shutdown has begun; asked for by every callback, so outside of the lock.
+    /// Shutdown has begun. Every callback asks for it, so it is outside of the lock.
     stopping: AtomicBool,
     pub(super) listeners: Listeners,
     /// Whether accepted connections are served by the thread that accepts them.
@@ -51,7 +51,7 @@ pub(super) struct Hub {
     /// Late writes of any thread, and threads that could not be started.
     pub(super) late_writes: CommonEpisode,
     pub(super) no_thread: CommonEpisode,
-    /// What a thread does for a connection: this knows the threads, they do not know this.
+    /// Runs a thread's job: the job knows the threads, they do not know the job.
     pub(super) perform: Perform,
 }
 
@@ -68,7 +68,7 @@ pub(super) struct State {
     pub(super) listeners: Vec<Listening>,
     pub(super) admission: Admission,
     pub(super) pool: Pool,
-    /// Connections that could have no thread: the one that called `run` tells them.
+    /// Connections that could get no thread: the thread that called `run` runs their `closed`.
     pub(super) orphans: Vec<Job>,
     /// Closures for the thread that called `run`.
     pub(super) calls: VecDeque<SendClosure>,
@@ -101,7 +101,7 @@ pub(super) struct Early {
 /// What ends a wait of the thread that called `run`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaited {
-    /// Nothing is left that could ever happen.
+    /// Nothing is left to do.
     Idle,
     /// No connection and no listener is left.
     Empty,
@@ -122,7 +122,7 @@ pub(super) struct Socket {
     stopped: AtomicBool,
 }
 
-/// How a connection that was asked for or adopted was entered.
+/// How a connection was entered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entered {
     Welcome,

@@ -373,8 +373,9 @@ impl Sim {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
-    /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect). For a protocol
-    /// that is not `Send` there is [`control().connect_local`](crate::Control::connect_local).
+    /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect). For a
+    /// protocol that is not `Send` there is
+    /// [`control().connect_local`](crate::Control::connect_local).
     pub fn connect(
         &mut self,
         addr: impl IntoAddress,

@@ -385,7 +385,8 @@ fn model_two_connections_meddle_with_each_other() {
     check(|| {
         let ids: Arc<[OnceLock<ConnId>; 2]> = Arc::default();
         let mut driver = driver_with(|_| ());
-        // They read all the time: a peer that writes before it reads may stall another that does so too.
+        // They read all the time: a peer that writes before it reads may stall another one that
+        // does so.
         let serve = |stream| {
             send(&stream, b"y");
             read_to_end(&stream);
