@@ -4,7 +4,7 @@
 //! The turns are those of the reactor, run by the simulator, so that no kernel is in the times.
 //!
 //! - `queue, 64 B copied` and `queue, 16 KiB copied`: writes to another connection, copied twice:
-//!   into the list of wishes, then into the queue's chunks.
+//!   into the list of effects, then into the queue's chunks.
 //! - `queue, 16 KiB shared`: the same as `Bytes`, which are not copied at all.
 //! - `drain`: the queue leaves, and the made-up network hands it over; most of it is the latter's.
 //! - `unread, 1 KiB pieces`: `need` keeps input back until 256 KiB are there. The made-up network

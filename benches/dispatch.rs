@@ -1,8 +1,8 @@
 //! What it costs to bring something to a protocol, in a turn over 256 connections, without the
 //! kernel: the turns are those of the reactor, run by the simulator.
 //!
-//! - `notified`: a note for each connection. Recording the wish, the ready list, the callback and
-//!   what follows from it; no byte moves.
+//! - `notified`: a note for each connection. Recording the request, the ready list, the callback
+//!   and its consequences; no byte moves.
 //! - `data, unread`: each connection has input left and is shown it once more, consuming 64 bytes.
 //!   The ready list, the callback, what follows, and keeping the rest.
 //! - `data, arriving`: each connection receives 64 bytes and echoes them. This one has the read,
@@ -89,7 +89,7 @@ fn notified(criterion: &mut Criterion) {
 
 fn data_unread(criterion: &mut Criterion) {
     let mut options = ListenOptions::default();
-    // Whoever leaves this much and moves on is shown the rest in the next turn.
+    // A protocol that leaves this much and consumes some is shown the rest in the next turn.
     options.limits.input_max = 1;
     let (mut sim, clients) = connected(options, || OneByOne(Rc::default()));
     let mut group = criterion.benchmark_group("dispatch");

@@ -2,7 +2,7 @@
 //! 100 timers each, in the simulator's virtual time.
 //!
 //! - `armed`: none is set before.
-//! - `moved`: each is set anew, to another time.
+//! - `moved`: each is set again, to another time.
 //! - `cancelled`: each is cancelled; none is left.
 //! - `fired`: all of them, spread over ten virtual seconds, each with its `timeout`. The turns they
 //!   need, at most 1,024 timers each, are in it.

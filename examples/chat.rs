@@ -1,9 +1,9 @@
-//! A chat room: whoever connects gives a name, and what one types the others read.
+//! A chat room: each client gives a name, and what one types the others read.
 //!
 //! It shows connections that write to one another (`push_all`), a state that they share, a timer
 //! for each, and what keeps a client from hurting the others: lines that are too long are answered
-//! and dropped, control bytes never reach somebody else's terminal, a client that says nothing is
-//! told so and closed, and one that does not read is closed. Run it, and talk to it from more
+//! and dropped, control bytes never reach another terminal, a client that says nothing is
+//! warned and closed, and one that does not read is closed. Run it, and talk to it from more
 //! terminals:
 //!
 //! ```text
@@ -24,7 +24,7 @@
 //! * bert has left                               * goodbye
 //! ```
 //!
-//! Ctrl-C tells everybody, closes, and waits up to 2 s for clients that leave their side open, as
+//! Ctrl-C tells all clients, closes, and waits up to 2 s for clients that leave their side open, as
 //! `nc` does at a terminal. `--driver blocking` runs the same room on threads: two per connection,
 //! as one of them sleeps in `read` while the other waits for the timer and for what others write.
 //! With `-v` each connection that ends says why; `--help` has the rest.
@@ -45,8 +45,8 @@
 //! ```
 //!
 //! The others read `* carl has left (did not read)`, and notice nothing else. The same rule closes
-//! whoever goes on reading slower than the others write; a server on an open network would also
-//! bound how fast one client may write.
+//! a client that goes on reading slower than the others write; a server on an open network would
+//! also bound how fast one client may write.
 
 mod common;
 
@@ -73,7 +73,7 @@ const OUTPUT_MAX: usize = 1024 * 1024;
 /// Bytes read from a client before the others have their turn: far below `OUTPUT_MAX`, as all of
 /// them may go to each of the others at once.
 const READ_BUDGET: usize = 16 * 1024;
-/// How long a client may say nothing, unless told otherwise.
+/// How long a client may say nothing, by default.
 const IDLE: Duration = Duration::from_secs(600);
 
 /// Fires when a client has said nothing for too long.
@@ -88,7 +88,7 @@ struct Room {
 }
 
 impl Room {
-    /// Lets somebody in. `Err` is the sentence that says why not.
+    /// Lets a client in. `Err` is the sentence that says why not.
     fn enter(&mut self, id: ConnId, name: &str) -> Result<(), String> {
         let fits = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
         if name.chars().count() > NAME_MAX || !name.chars().all(fits) {
@@ -132,7 +132,7 @@ impl Shared {
 #[derive(Clone, Copy)]
 struct Rules {
     idle: Duration,
-    /// Each close is told on standard error.
+    /// Each close is printed on standard error.
     verbose: bool,
 }
 
@@ -186,7 +186,7 @@ impl Client {
         }
     }
 
-    /// Leaves the room, once. When the server stops, everybody leaves, and nobody is told of each.
+    /// Leaves the room, once. When the server stops, all leave, and no client hears of each.
     fn leave(&mut self, cx: &mut Context<'_>, why: &str) {
         let Some(name) = &self.name else { return };
         if mem::replace(&mut self.has_left, true) {
@@ -303,7 +303,7 @@ fn printable(line: &[u8]) -> String {
 
 const PROGRAM: Program = Program {
     name: "chat",
-    about: "a room in which everybody reads what one types",
+    about: "a room in which all read what one types",
     addr: "127.0.0.1:7000",
     try_this: r"printf 'anna\nhello\n/who\n/quit\n' | nc 127.0.0.1 7000",
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
@@ -351,7 +351,7 @@ mod tests {
 
     const RULES: Rules = Rules { idle: IDLE, verbose: false };
 
-    /// A room in the simulator, and somebody of each name in it.
+    /// A room in the simulator, and a client of each name in it.
     fn enter(sim: &mut Sim, names: &[&str]) -> Vec<Socket> {
         let room = Shared::default();
         let listener = open(&mut sim.control(), "127.0.0.1:7000", &room, RULES).unwrap();

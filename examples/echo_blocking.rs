@@ -13,8 +13,8 @@
 //! ```
 //!
 //! While a client is connected, `ps -T -C echo_blocking` lists its thread beside the one that
-//! sleeps in `accept`. Above 256 connections newcomers wait; `--max-conns` sets another bound.
-//! Ctrl-C stops it: newcomers are refused, connections may finish for 5 s, and a summary says how
+//! sleeps in `accept`. Above 256 connections clients wait; `--max-conns` sets another bound.
+//! Ctrl-C stops it: it accepts no more, connections may finish for 5 s, and a summary says how
 //! it went. With `-v` each connection that ends says why; `--help` has the rest.
 
 mod common;
@@ -36,7 +36,7 @@ impl Protocol for Echo {
     }
 }
 
-/// `Echo` with `-v`: each close is told.
+/// `Echo` with `-v`: each close is printed.
 struct Telling;
 
 impl Protocol for Telling {

@@ -12,7 +12,7 @@
 //! hello
 //! ```
 //!
-//! Ctrl-C stops it: newcomers are refused, connections may finish for 5 s, and a summary says how
+//! Ctrl-C stops it: it accepts no more, connections may finish for 5 s, and a summary says how
 //! it went. With `-v` each connection that ends says why, with `--stats 1s` the counters are
 //! printed every second; `--help` has the rest. What all examples share (the command line, the
 //! ready line, the summary) is in `common/`.
@@ -38,7 +38,7 @@ impl Protocol for Echo {
     }
 }
 
-/// `Echo` with `-v`: each close is told.
+/// `Echo` with `-v`: each close is printed.
 struct Telling;
 
 impl Protocol for Telling {

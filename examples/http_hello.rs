@@ -144,7 +144,7 @@ impl Hello {
     }
 
     fn tick(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
-        // Whoever does not read gets no more: a producer looks before it writes.
+        // A client that does not read gets no more: a producer looks before it writes.
         if let Route::Stream { count } = &mut self.route {
             if !cx.is_congested() {
                 *count += 1;

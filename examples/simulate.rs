@@ -129,7 +129,7 @@ fn main() -> ExitCode {
     match search(&mut io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // Nobody reads what was found.
+        // Standard output is closed.
         Err(_) => ExitCode::SUCCESS,
     }
 }

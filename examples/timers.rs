@@ -23,8 +23,8 @@
 //!                                               no: timer 1 is not set
 //! ```
 //!
-//! `again` sets a timer anew, `stop` cancels it. Every ten seconds everybody hears how many are
-//! there. What the operator types everybody hears, and `quit` stops the server, as Ctrl-C does.
+//! `again` sets a timer again, `stop` cancels it. Every ten seconds all clients hear how many are
+//! connected. They also hear what the operator types, and `quit` stops the server, as Ctrl-C does.
 //! `--driver blocking` runs the same on threads; `--help` has the rest.
 //!
 //! A timer never fires early, and late only as far as the program is busy. The tests below set one
@@ -51,7 +51,7 @@ use common::{DriverKind, Options, Program};
 const TIMERS_MAX: u16 = 16;
 /// Bytes of a line.
 const LINE_MAX: usize = 512;
-/// How often everybody hears how many are there.
+/// How often all clients hear how many are connected.
 const ROUND: Duration = Duration::from_secs(10);
 
 // ---- what all share -----------------------------------------------------------------------------
@@ -137,7 +137,7 @@ impl Protocol for Reminders {
         if input.len() > LINE_MAX { Err("a line is too long".into()) } else { Ok(()) }
     }
 
-    /// A timer fires once; whoever wants it again sets it again.
+    /// A timer fires once; it is set again to fire again.
     fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
         if let Some(text) = self.texts.remove(&timer) {
             cx.write(format!("now: {text}\n").as_bytes());
@@ -174,7 +174,7 @@ fn round(control: &mut Control<'_>, clients: Clients) {
 
 // ---- another thread -----------------------------------------------------------------------------
 
-/// Says to everybody what the operator types. `Err`: the driver has ended, or too much waits for
+/// Sends what the operator types to all clients. `Err`: the driver has ended, or too much waits for
 /// it.
 fn listen_to_the_operator(
     lines: impl BufRead,
@@ -199,7 +199,7 @@ fn listen_to_the_operator(
 
 const PROGRAM: Program = Program {
     name: "timers",
-    about: "says what it was told to say, when it was told to",
+    about: "says what you ask for, when you ask for it",
     addr: "127.0.0.1:7000",
     try_this: r"printf 'in 1 tea is ready\n' | nc -q2 127.0.0.1 7000",
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],

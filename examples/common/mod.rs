@@ -24,7 +24,7 @@ pub(crate) enum Failure {
     Error(lariat::Error),
     /// An address could not be looked up, or standard output not be written.
     Sentence(String),
-    /// Nobody reads standard output any more: no reason to say anything.
+    /// Standard output is closed: no reason to say anything.
     NobodyReads,
 }
 
@@ -63,12 +63,12 @@ fn start_log(options: &Options) {
     env_logger::Builder::new().filter_level(level).parse_default_env().init();
 }
 
-/// A line for people, on standard error. Where nobody reads that, there is nobody to tell.
+/// A line for people, on standard error; dropped where that is closed.
 pub(crate) fn tell(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A line on standard output. `println!` would panic when nobody reads it.
+/// A line on standard output. `println!` would panic when it is closed.
 fn say(line: fmt::Arguments<'_>) -> Result {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {

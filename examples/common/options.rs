@@ -18,11 +18,11 @@ pub(crate) struct Program {
     pub(crate) name: &'static str,
     /// What it does, after its name.
     pub(crate) about: &'static str,
-    /// Where it listens unless told otherwise.
+    /// Where it listens by default.
     pub(crate) addr: &'static str,
     /// A line to paste into a second terminal.
     pub(crate) try_this: &'static str,
-    /// What it can run on; the first is the one that it takes unless told otherwise.
+    /// The drivers that it can run on; the first is the default.
     pub(crate) drivers: &'static [DriverKind],
     /// What a connection costs on the blocking driver, for the ready line.
     pub(crate) threads: &'static str,
@@ -168,7 +168,7 @@ usage: {name} [options]
   -a, --addr ADDR       listen here; may be given several times [{addr}]
                         HOST:PORT, [::1]:PORT, or :PORT for 127.0.0.1:PORT;
                         port 0 takes a free one
-{driver}      --max-conns N     open at a time; newcomers wait [{most}]
+{driver}      --max-conns N     open at a time; others wait [{most}]
       --idle-timeout T  {idle}
       --duration T      stop after T [off]
       --stats T         print the counters every T [off]

@@ -285,14 +285,14 @@ impl Run {
 
     // ---- the end -----------------------------------------------------------------------------
 
-    /// From now on callbacks read everything and wish for nothing, and so does the peer.
+    /// From now on callbacks read everything and ask for nothing, and so does the peer.
     fn calm_down(&mut self) {
         self.settle();
         self.model.borrow_mut().calm = true;
         self.with_client(Socket::resume_reading);
         self.settle();
         if let Some(id) = self.id() {
-            // Whoever has paused hears of it by a note.
+            // A paused protocol learns of it by a note.
             self.sim.control().peer(id).notify(Note::new(()));
         }
         self.run_for(Duration::from_secs(1));

@@ -5,7 +5,7 @@
 //! | row | why |
 //! | --- | --- |
 //! | A3 | the accept thread treats it as A1; injected into the process by `.ci/programs` |
-//! | B2, B3, C13 | nobody is told of readiness: a thread sleeps in the call itself |
+//! | B2, B3, C13 | no thread waits for readiness: a thread sleeps in the call itself |
 //! | B4 | a blocking write takes all, or what was taken when its time-out fired: B5 |
 //! | B12 | there are no flags; what half-closed peers cost is measured by `.ci/programs` |
 //! | B15 | each connection has a thread: the system shares the processor among them |

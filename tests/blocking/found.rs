@@ -45,7 +45,7 @@ impl Protocol for Telling {
         let unsupported = CloseKind::Connect(lariat::ConnectFailure::Unsupported);
         assert_eq!(reason.kind(), unsupported);
         cx.peer(self.0).write(b"refused");
-        // For ever, if it were told.
+        // For ever, if its `closed` ran.
         cx.driver().connect_local("127.0.0.1:1", Telling(self.0));
     }
 }

@@ -42,7 +42,7 @@ fn a6_at_the_limit_newcomers_wait_and_the_next_is_accepted_when_one_leaves() {
         drop(stream);
         if left > 2 {
             until(|| total(&trail) + total(&others) == 9 - left, "nobody was let in");
-            // Whoever is in comes first.
+            // The client that is in comes first.
             let mut ask = |(stream, asked): &mut (TcpStream, usize)| {
                 stream.write_all(b"?").unwrap();
                 *asked += 1;
@@ -216,7 +216,7 @@ fn with_few_descriptors() {
     let running = start(driver);
     let mut inside = client(addr);
     echo_once(&mut inside, b"in");
-    // Everything that is left is taken; the newcomers have their own ends already.
+    // Everything that is left is taken; the clients have their own ends already.
     let outside: Vec<Socket> =
         (0..4).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
     let mut taken = Vec::new();
@@ -273,7 +273,7 @@ fn with_many_requests() {
     for newcomer in &outside {
         newcomer.connect(&addr.into()).unwrap();
     }
-    // Each of them wakes whoever waits for a change, and none of them brings a descriptor.
+    // Each of them wakes the threads that wait for a change, and none of them brings a descriptor.
     let mut calls = 0;
     while began.elapsed() < Duration::from_millis(600) {
         let (tell, told) = mpsc::channel();

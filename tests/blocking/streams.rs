@@ -136,7 +136,7 @@ fn b5_a_peer_that_never_reads_ends_with_a_write_time_out() {
     running.finish();
 }
 
-/// The first newcomer is the target of what all others send.
+/// The first client is the target of what all others send.
 #[derive(Clone, Default)]
 struct Relay {
     target: Arc<Mutex<Option<ConnId>>>,

@@ -26,7 +26,7 @@ fn patient(limits: &mut Limits) {
     limits.close_deadline = NEVER;
 }
 
-/// Aborts the connection that it is told of.
+/// Aborts the connection whose id it is sent.
 struct Aborter;
 
 impl Protocol for Aborter {

@@ -85,7 +85,7 @@ fn actor(
     play
 }
 
-/// Says what gets the actor into `callback`, and closes when it is told to by a `w`.
+/// Says what gets the actor into `callback`, and closes when a `w` says so.
 fn partner(callback: Callback) -> Play {
     Play::new()
         .opened(move |cx| {
@@ -352,7 +352,7 @@ fn panics(stage: &mut Stage<'_>, callback: Callback) {
     stage.check(panics == 1, "the panic is counted");
 }
 
-// ---- several wishes in one callback ----------------------------------------------------------
+// ---- several requests in one callback --------------------------------------------------------
 
 #[test]
 fn all_callbacks_are_in_the_matrix() {

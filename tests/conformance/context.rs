@@ -1,4 +1,4 @@
-//! What a callback is told of its connection, and what it may change for it alone.
+//! What a callback learns of its connection, and what it may change for it alone.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -475,7 +475,7 @@ fn the_unsent_bytes_of_a_peer_are_known_from_the_write_until_they_have_gone() {
                 Ok(())
             })
         });
-        // The reader reads when it is told to.
+        // The reader reads when the test says so.
         let reader = Play::new()
             .opened(|cx| {
                 cx.pause_reading();

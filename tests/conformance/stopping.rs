@@ -1,4 +1,4 @@
-//! Shutdown: everybody is told once, most drain, the rest are aborted.
+//! Shutdown: `stopping` runs once on each, most drain, the rest are aborted.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::kit::{Play, data, everywhere, everywhere_with, says};
 
 const LATER: Timer = Timer::new(2);
 
-/// Whoever reads stops the driver.
+/// Stops the driver when it reads something.
 fn stopper() -> Play {
     Play::new().data(|cx, input| {
         input.consume_all();
@@ -106,7 +106,7 @@ fn connects_during_shutdown_are_cancelled() {
     });
 }
 
-/// Connects anew whenever it ends: the usual client that must not be lost.
+/// Connects again whenever it ends: the usual client that must not be lost.
 fn stubborn(addr: SocketAddr) -> Play {
     fn again(cx: &mut Context<'_>, addr: SocketAddr, left: u32) {
         if left > 0 {

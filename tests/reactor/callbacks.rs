@@ -1,4 +1,4 @@
-//! Everything that a callback may wish for, in every callback; and the loop around them: small
+//! Everything that a callback may ask for, in every callback; and the loop around them: small
 //! event lists, shutdown under load, other threads.
 
 use std::cell::Cell;

@@ -39,7 +39,7 @@ fn b7_a_half_closed_peer_gets_everything_back() {
     finish(reactor);
 }
 
-/// Stays open after the peer's FIN until told to close.
+/// Stays open after the peer's FIN until it is asked to close.
 struct HalfOpen;
 
 impl Protocol for HalfOpen {

@@ -391,7 +391,7 @@ fn input_that_nobody_consumes_ends_the_connection() {
 #[test]
 fn b5_whoever_writes_to_a_peer_that_does_not_read_waits_for_it_and_goes_on_when_it_is_gone() {
     const COUNT: usize = 24 * MIB;
-    /// The first newcomer is the target of what all others send.
+    /// The first client is the target of what all others send.
     struct Relay(Rc<Cell<Option<ConnId>>>);
     impl Protocol for Relay {
         fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {

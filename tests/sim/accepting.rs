@@ -49,7 +49,7 @@ fn a1_the_back_off_doubles_from_10_ms_to_1_s() {
     drop(first);
     sim.run_for(ms(10)).unwrap();
     assert_eq!(sim.metrics().closes.finished, 1);
-    // The reserve sheds one newcomer at each attempt, so that more must wait.
+    // The reserve sheds one client at each attempt, so that more must wait.
     let _clients: Vec<Socket> = (0..100).map(|_| sim.dial(addr)).collect();
     let mut failures = Vec::new();
     let mut seen = 0;

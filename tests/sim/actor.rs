@@ -38,7 +38,7 @@ pub(crate) enum Kind {
     Relay(Target),
     /// The far side of a relay.
     RelayEnd(ConnId, usize),
-    /// Pushes what it hears to somebody.
+    /// Pushes what it hears to another.
     Caster,
     /// Hands over to another protocol.
     Replacer,
@@ -278,7 +278,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Does something to somebody.
+    /// Does something to another.
     fn bother(&self, cx: &mut Context<'_>, what: u64) {
         let Some(them) = self.world.borrow().somebody(&self.dice) else { return };
         let bytes = self.world.borrow().stream(them.0, 100);

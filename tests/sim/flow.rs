@@ -111,7 +111,7 @@ fn b5_an_echo_to_a_peer_that_does_not_read_queues_its_mark_and_one_read() {
     assert!(peak <= 20 * (64 * 1024 + READ_BUFFER) as u64, "{peak}");
     assert_eq!(sim.metrics().held, 20);
     assert_eq!(sim.metrics().open, 20);
-    // Whoever reads again is served again.
+    // A client that reads again is served again.
     clients[7].resume_reading();
     clients[7].finish();
     let mut got = 0;

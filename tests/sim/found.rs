@@ -1,5 +1,5 @@
 //! What has once gone wrong, kept from coming back: what users' values do when they are dropped,
-//! how far time moves, what a replacement is told, and whose turn it is to be accepted.
+//! how far time moves, what a replacement gets, and whose turn it is to be accepted.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -358,7 +358,7 @@ fn at_the_descriptor_limit_who_lingers_is_cut_for_a_newcomer_only() {
     lingering.send(b"q");
     sim.run_for(ms(10)).unwrap();
     assert_eq!((sim.metrics().lingering, lingering.take_received()), (1, b"bye"[..].into()));
-    // The last descriptor goes to a newcomer; nobody waits behind it.
+    // The last descriptor goes to a new client; none waits behind it.
     let second = sim.dial(addr);
     sim.run_for(ms(100)).unwrap();
     let metrics = sim.metrics();

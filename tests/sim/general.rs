@@ -151,7 +151,7 @@ struct Ran {
     connections: u64,
     bytes: u64,
     closes: Closes,
-    /// Whether flow control held somebody, as far as was looked.
+    /// Whether flow control held a connection, as far as was looked.
     held: u64,
 }
 

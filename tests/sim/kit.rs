@@ -57,7 +57,7 @@ impl Protocol for Sink {
     }
 }
 
-/// The reasons that protocols were told, in order.
+/// The reasons that protocols got, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Reasons(pub(crate) Rc<RefCell<Vec<CloseReason>>>);
 

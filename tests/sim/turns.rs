@@ -12,7 +12,7 @@ use lariat::{
 use crate::kit::{Count, Echo, Sink, add, ms, serve, serve_with, sim_with};
 
 type Ids = Rc<RefCell<Vec<ConnId>>>;
-/// Who was told something, and in which turn.
+/// Whose callback ran, and in which turn.
 type Told = Rc<RefCell<Vec<(ConnId, u64)>>>;
 
 /// Puts its id among the others, and acts when it reads.

@@ -12,7 +12,7 @@ use crate::kit::{Echo, Sink, ms, serve, sim_with};
 /// What has happened, in order.
 type Log = Rc<RefCell<Vec<String>>>;
 
-/// Says what it is told.
+/// Says what it is sent.
 struct Listening(Log, Rc<RefCell<Option<ConnId>>>);
 
 impl Protocol for Listening {

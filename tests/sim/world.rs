@@ -36,7 +36,7 @@ pub(crate) struct End {
     pub(crate) finished: bool,
     /// The FIN of its peer has come to a raw end. The peer may be closing, and then hears nothing.
     pub(crate) heard_fin: bool,
-    /// Bytes that it will send once it is told `drained`.
+    /// Bytes that it will send in `drained`.
     pub(crate) left: usize,
     /// Whether its protocol consumes all it is shown, sooner or later.
     pub(crate) greedy: bool,
@@ -56,7 +56,7 @@ pub(crate) struct World {
     pub(crate) faults: Vec<String>,
     /// Everybody by id, for as long as the run lasts.
     met: BTreeMap<ConnId, usize>,
-    /// The addresses of all newcomers.
+    /// The addresses of all clients.
     pub(crate) met_at_listeners: BTreeSet<Endpoint>,
     /// Who ended last.
     pub(crate) ended: Option<ConnId>,
@@ -153,7 +153,7 @@ impl World {
         known.filter_map(|(number, end)| Some((end.addrs?, number))).collect()
     }
 
-    /// What holds once all faults are off and some time has passed: whoever reads has read
+    /// What holds once all faults are off and some time has passed: a client that reads has read
     /// everything that its peer has said, the end of it included.
     pub(crate) fn judge_progress(&mut self) {
         let by_addr = self.by_addr();

@@ -61,7 +61,7 @@ fn say(words: &str) {
     out.flush().unwrap();
 }
 
-/// Does not end when it is told that the driver stops.
+/// Does not end in `stopping`.
 struct Stubborn;
 
 impl Protocol for Stubborn {

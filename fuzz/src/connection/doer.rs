@@ -10,7 +10,7 @@ use lariat::{CloseReason, Context, Filter, Input, Note, Outcome, Protocol, Timer
 use super::model::{Shared, Stage, byte_in, byte_out};
 use crate::toy::Toy;
 
-/// Wishes in one callback.
+/// Requests in one callback.
 const WISHES: usize = 4;
 
 pub(super) struct Doer {
@@ -291,7 +291,7 @@ impl Doer {
 
 impl Protocol for Doer {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        // Whoever takes over begins anew.
+        // A protocol that takes over begins again.
         let next = (self.stage == Stage::Fresh).then_some(Stage::Open);
         {
             let model = &mut *self.model.borrow_mut();

@@ -84,7 +84,7 @@ pub(super) struct Model {
     pub(super) cut: bool,
     /// A call was made to fail.
     pub(super) broken: bool,
-    /// Something was wished for that ends the connection or its sending.
+    /// Something was asked for that ends the connection or its sending.
     pub(super) disturbed: bool,
 }
 

@@ -119,7 +119,7 @@ impl Dialled {
         }
     }
 
-    /// `exact` says that nothing is lost on the way of whoever stays.
+    /// `exact` says that nothing is lost for a client that stays.
     pub(super) fn judge(&self, exact: bool, all: &[Dialled], faults: &mut Vec<String>) {
         let stays = exact && !self.left;
         if self.kind == Kind::Hub {

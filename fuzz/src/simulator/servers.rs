@@ -149,7 +149,7 @@ impl Protocol for Hub {
 }
 
 impl Hub {
-    /// Whoever leaves hears no more, so that nothing is pushed to it too late.
+    /// A client that leaves hears no more, so that nothing is pushed to it too late.
     fn leave(&self, cx: &Context<'_>) {
         self.members.borrow_mut().retain(|id| *id != cx.id());
     }
