@@ -4,6 +4,11 @@
 //! reasons. What differs is the cost of a connection: a thread, and a second one (its *companion*)
 //! when it needs one: for a timer, for a note, a close or a shutdown from elsewhere, or for output
 //! that waits for room while the first thread reads. [`serve`] is a whole server in one call.
+//!
+//! A thread that has served a connection waits a second for the next one, at most 64 threads at a
+//! time. On Linux the threads of all kinds number at most three quarters of the smaller of
+//! `vm.max_map_count` / 4 and `kernel.threads-max`; further connections wait or are turned away, as
+//! they do above [`DriverLimits::connections_max`].
 
 mod accept;
 mod adopt;
