@@ -98,15 +98,11 @@ impl<'a> Worker<'a> {
         let mut buffer = mem::take(&mut self.desk.buffer);
         loop {
             let next = self.advance();
-            let timer = lock(&cell.member).timers.next().filter(|at| *at < u64::MAX);
-            if let Some(at) = timer {
-                self.hub.call_companion(cell, at);
+            if self.companion_at < u64::MAX {
+                self.hub.call_companion(cell, self.companion_at);
             }
             match next {
-                Next::Read { until, most, stuck } => {
-                    if stuck {
-                        self.hub.call_companion(cell, 0);
-                    }
+                Next::Read { until, most } => {
                     if buffer.is_empty() {
                         buffer = vec![0; READ_BUFFER].into_boxed_slice();
                     }

@@ -6,8 +6,9 @@
 //! the first timer, and by what others ask while the reader sleeps in the socket.
 //!
 //! Sends do not sleep. Output that the socket does not take is queued, and one thread sleeps in a
-//! write of its first byte until there is room: the reader where it may not read anyway, or for a
-//! moment; else a companion.
+//! write of its first byte until there is room: the reader for a moment, or where it cannot read
+//! before that; else a companion. Nothing else wakes a thread out of a write: a reader that is
+//! paused may be resumed, and one that another's queue holds be released.
 
 use std::io;
 use std::mem;
@@ -48,11 +49,10 @@ pub(super) enum Role {
 
 /// What a thread does next. Times are those of the clock; `u64::MAX` is never.
 pub(super) enum Next {
-    /// The reader reads at most so many bytes. Its companion sees to output that waits for room.
+    /// The reader reads at most so many bytes.
     Read {
         until: u64,
         most: usize,
-        stuck: bool,
     },
     /// Sleeps until the socket takes this byte, the first of the queue.
     Write {
@@ -82,6 +82,8 @@ pub(super) struct Worker<'a> {
     pub(super) read_timeout: Option<Duration>,
     /// Whether the reader has slept for room in vain, and leaves that to its companion.
     impatient: bool,
+    /// When a companion has to look at the latest, while the reader does what comes next.
+    pub(super) companion_at: u64,
     /// The deadline before which the socket was looked at, and when it first was.
     looked: (u64, u64),
     /// Whether this thread has changed anything since it last rang for the reader.
@@ -95,8 +97,17 @@ impl<'a> Worker<'a> {
         desk: &'a mut Desk,
         role: Role,
     ) -> Worker<'a> {
-        let (read_timeout, impatient, changed) = (None, false, false);
-        Worker { hub, cell, desk, role, read_timeout, impatient, looked: (0, 0), changed }
+        Worker {
+            hub,
+            cell,
+            desk,
+            role,
+            read_timeout: None,
+            impatient: false,
+            companion_at: u64::MAX,
+            looked: (0, 0),
+            changed: false,
+        }
     }
 
     // ---- what is due -------------------------------------------------------------------------
@@ -107,6 +118,7 @@ impl<'a> Worker<'a> {
         let cell = self.cell;
         // A timer that is set again without a delay would always be due.
         let mut timer_ran = false;
+        self.companion_at = u64::MAX;
         loop {
             self.desk.shared.metrics.turns += 1;
             self.desk.publish();
@@ -238,25 +250,30 @@ impl<'a> Worker<'a> {
         }
         let stuck = member.conn.is_stuck() && !member.writing;
         let until = member.conn.poll_deadline_beside(member.writing).max(now + MILLISECOND);
+        let timer = member.timers.next().unwrap_or(u64::MAX);
+        let reads_later = member.conn.reads_behind_output();
         if self.role == Role::Companion {
-            let timer = member.timers.next().unwrap_or(u64::MAX);
-            if !stuck || !self.cell.reader.is_away() {
-                return Some(Next::Wait { until: until.min(timer.max(now + MILLISECOND)) });
-            }
             // Beyond the next timer another companion would have to be started for it.
             let until = until.min(timer.max(now + MILLISECOND));
+            if !stuck || (reads_later && !self.cell.reader.is_away()) {
+                return Some(Next::Wait { until });
+            }
             return self.go_writing(member, until, now);
         }
-        let reads = member.conn.may_read();
-        if stuck && (!reads || !mem::replace(&mut self.impatient, true)) {
-            return self.go_writing(member, if reads { now + MILLISECOND } else { until }, now);
+        self.companion_at = timer;
+        if stuck && (reads_later || !mem::replace(&mut self.impatient, true)) {
+            let until = if reads_later { until } else { now + MILLISECOND };
+            return self.go_writing(member, until, now);
         }
         self.impatient &= stuck;
-        let most = if reads { usize::MAX } else { room(member) };
+        if stuck {
+            self.companion_at = 0;
+        }
+        let most = if member.conn.may_read() { usize::MAX } else { room(member) };
         if most == 0 {
             return Some(Next::Wait { until });
         }
-        self.cell.reader.go_away().then_some(Next::Read { until, most, stuck })
+        self.cell.reader.go_away().then_some(Next::Read { until, most })
     }
 
     // ---- sleeping for room ---------------------------------------------------------------------

@@ -219,6 +219,14 @@ impl Connection {
         self.flags.none(Flags::WRITABLE) && self.has_queued()
     }
 
+    /// Whether nothing is read before output has left: the peer has finished, or the connection's
+    /// own queue holds it.
+    pub(crate) fn reads_behind_output(&self) -> bool {
+        let holds_itself = |queues: &rare::Queues| queues.holding.contains(&self.id);
+        self.flags.any(Flags::PEER_FIN | Flags::FIN_TOLD)
+            || (self.flags.any(Flags::HELD) && self.queues().is_some_and(holds_itself))
+    }
+
     fn has_queued(&self) -> bool {
         let flags = self.flags;
         flags.any(Flags::QUEUED)

@@ -27,6 +27,8 @@ pub(crate) struct Rules {
     pub(crate) longest: Duration,
     /// Threads whose name ends so cannot be started [none].
     pub(crate) refused: Option<&'static str>,
+    /// Threads that the system bears, by what it says [any number].
+    pub(crate) threads: Option<usize>,
 }
 
 /// The state of one schedule.
@@ -54,6 +56,11 @@ pub(crate) fn begin(rules: Rules) {
 /// The time since the schedule began.
 pub(crate) fn elapsed() -> Duration {
     WORLD.with_borrow(|world| world.elapsed)
+}
+
+/// How many threads the system bears, by what it says.
+pub(crate) fn threads_max() -> usize {
+    WORLD.with_borrow(|world| world.rules.threads.unwrap_or(usize::MAX))
 }
 
 /// A number below `end`, of the schedule's own.

@@ -292,3 +292,103 @@ fn a_connection_that_has_paused_reads_no_more_than_input_max() {
         stage.expect("server", &["opened", "timeout of timer 1", "closed aborted by us"]);
     });
 }
+
+/// Writes `count` bytes, and reads when all of them have left.
+fn writing_first(count: usize) -> Play {
+    let mut left = count;
+    Play::new()
+        .opened(move |cx| {
+            cx.pause_reading();
+            cx.write(&vec![7; count]);
+            Ok(())
+        })
+        .drained(|cx| {
+            cx.resume_reading();
+            Ok(())
+        })
+        .data(move |cx, input| {
+            left -= input.len();
+            input.consume_all();
+            if left == 0 {
+                cx.close();
+            }
+            Ok(())
+        })
+}
+
+#[test]
+fn b18_a_paused_connection_whose_output_is_stuck_reads_on_when_it_is_resumed() {
+    everywhere(|stage| {
+        let (count, server) = (much(stage), Id::default());
+        let id = Arc::clone(&server);
+        let addr = stage.serve_with("server", patient(), move || {
+            let id = Arc::clone(&id);
+            pausing()
+                .opened(move |cx| {
+                    id.set(cx.id()).unwrap();
+                    cx.pause_reading();
+                    cx.write(&vec![7; count]);
+                    Ok(())
+                })
+                .closed(move |_, reason| {
+                    assert_eq!(
+                        (reason.bytes_in(), reason.bytes_out()),
+                        (count as u64, count as u64)
+                    );
+                })
+        });
+        stage.connect_with("client", addr, patient(), writing_first(count));
+        stage.driver.control().set_timer(AT_REST, move |control| {
+            control.peer(*server.get().unwrap()).notify(Note::new(()));
+        });
+        stage.run();
+        let trace = stage.trace.of("server");
+        let [first, .., last] = &trace[..] else { panic!("{trace:?}") };
+        stage.check(
+            (first.as_str(), last.as_str()) == ("opened", "closed finished by the peer"),
+            "",
+        );
+        stage.check(stage.driver.metrics().panics == 0, "everything came and went");
+    });
+}
+
+#[test]
+fn b18_a_held_connection_whose_output_is_stuck_reads_on_when_it_is_released() {
+    everywhere(|stage| {
+        let (count, far) = (much(stage), Id::default());
+        // What comes here goes to the one that is far, which does not take it at first.
+        let to = Arc::clone(&far);
+        let near = stage.serve_with("near", patient(), move || {
+            let (to, to_end) = (Arc::clone(&to), Arc::clone(&to));
+            writing(count, Id::default())
+                .data(move |cx, input| {
+                    cx.peer(*to.get().unwrap()).write(input);
+                    input.consume_all();
+                    Ok(())
+                })
+                .eof(move |cx, _| {
+                    cx.peer(*to_end.get().unwrap()).close();
+                    cx.close();
+                    Ok(())
+                })
+        });
+        let trace = stage.trace.clone();
+        let late = stage.serve_with("far", patient(), move || {
+            let (far, trace) = (Arc::clone(&far), trace.clone());
+            Play::new().opened(move |cx| {
+                far.set(cx.id()).unwrap();
+                let client = trace.wrap("client", writing_first(count));
+                cx.driver().connect_with(near, patient().into(), client)?;
+                Ok(())
+            })
+        });
+        let reader = stage.connect("reader", late, pausing());
+        stage.driver.control().set_timer(AT_REST, move |control| {
+            control.peer(reader).notify(Note::new(()));
+        });
+        stage.run();
+        let all = data(&vec![7; count]);
+        let lines = ["opened", "notified", &all, "eof", "closed finished by the peer"];
+        stage.expect("reader", &lines);
+    });
+}

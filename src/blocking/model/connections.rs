@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::net::TcpStream;
 use super::{
     Echo, Peers, Quiet, Step, Watched, bury, check, check_books, client, dawdle, driver_with, echo,
-    join, read_to_end, run, run_and_leave, send, spawn, watch,
+    join, read_some, read_to_end, run, run_and_leave, send, spawn, watch,
 };
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::reason::CloseReason;
@@ -189,7 +189,7 @@ fn model_a_writer_that_is_held_goes_on_when_the_queue_has_drained() {
             });
             let mut all = Vec::new();
             let mut buffer = [0; 5];
-            while let Ok(count) = std::io::Read::read(&mut &*stream, &mut buffer) {
+            while let Ok(count) = read_some(&stream, &mut buffer) {
                 if count == 0 {
                     break;
                 }
@@ -247,6 +247,104 @@ fn model_a_queue_that_drains_while_its_writer_is_being_held_releases_it() {
         ids[0].set(id).unwrap();
         let (quiet, two) = watch(HalfOpen(Arc::clone(&ids)));
         let id = driver.control().connect_with(target_addr, options, quiet).unwrap();
+        ids[1].set(id).unwrap();
+        run(&mut driver);
+        for trail in [one, two] {
+            assert_eq!(trail.ended(), crate::CloseKind::Finished, "{:?}", trail.steps());
+        }
+        source.end();
+        target.end();
+        check_books(&driver);
+    });
+}
+
+/// Says more than a window and reads nothing until it is noted.
+struct Resuming;
+
+impl Protocol for Resuming {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.pause_reading();
+        cx.write(b"more than a window");
+        Ok(())
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, _: Note) -> Outcome {
+        cx.resume_reading();
+        Ok(())
+    }
+}
+
+/// Writes everything before it reads anything.
+fn write_first(stream: TcpStream) {
+    send(&stream, b"much more than a window, and than two");
+    let _ = stream.shutdown(Shutdown::Write);
+    assert_eq!(read_to_end(&stream), (b"more than a window".to_vec(), None));
+}
+
+#[test]
+fn model_a_paused_connection_whose_output_is_stuck_reads_on_when_it_is_resumed() {
+    check(|| {
+        let (peers, addr) = Peers::start(write_first);
+        let mut driver = driver_with(|_| ());
+        let (resuming, trail) = watch(Resuming);
+        let mut options = ConnectOptions::default();
+        options.limits.input_max = 8;
+        let id = driver.control().connect_with(addr, options, resuming).unwrap();
+        let handle = driver.handle();
+        let noter = spawn(move || {
+            dawdle();
+            handle.notify(id, Note::new(())).unwrap();
+        });
+        run(&mut driver);
+        assert_eq!(trail.ended(), crate::CloseKind::Finished, "{:?}", trail.steps());
+        assert_eq!(trail.bytes(), b"much more than a window, and than two");
+        join([noter]);
+        peers.end();
+        check_books(&driver);
+    });
+}
+
+/// A [`Relay`] that says more than a window itself.
+struct Saying(Relay);
+
+impl Protocol for Saying {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.write(b"more than a window");
+        Ok(())
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        self.0.data(cx, input)
+    }
+
+    fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
+        self.0.eof(cx, rest)?;
+        cx.close();
+        Ok(())
+    }
+}
+
+#[test]
+fn model_a_held_connection_whose_output_is_stuck_reads_on_when_it_is_released() {
+    check(|| {
+        let ids: Arc<[OnceLock<ConnId>; 2]> = Arc::default();
+        let mut driver = driver_with(|_| ());
+        let (source, source_addr) = Peers::start(write_first);
+        let (target, target_addr) = Peers::start(|stream| {
+            dawdle();
+            let all = b"much more than a window, and than two".to_vec();
+            assert_eq!(read_to_end(&stream), (all, None));
+        });
+        let (relay, one) = watch(Saying(Relay(Arc::clone(&ids), 1)));
+        let id = driver.control().connect_with(source_addr, holding(), relay).unwrap();
+        ids[0].set(id).unwrap();
+        let (quiet, two) = watch(Quiet { companion: roll(2) == 0 });
+        let id = driver.control().connect_with(target_addr, holding(), quiet).unwrap();
         ids[1].set(id).unwrap();
         run(&mut driver);
         for trail in [one, two] {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::net::{Silence, reset_on_close};
+use super::net::{Silence, fail_sends, reset_on_close};
 use super::{
-    Peers, Quiet, Step, Trail, Watched, bury, check, check_books, check_in, client, dawdle,
+    Echo, Peers, Quiet, Step, Trail, Watched, bury, check, check_books, check_in, client, dawdle,
     driver_with, echo, join, read_to_end, run, run_and_leave, send, spawn, watch,
 };
 use crate::protocol::{Context, Input, Outcome, Protocol};
+use crate::socket::retry;
 use crate::sync::model::{Rules, roll, thread};
 use crate::{CloseKind, ConnectFailure, Note};
 
@@ -215,6 +216,46 @@ fn model_a_write_that_nobody_takes_ends_with_its_connection() {
     });
 }
 
+#[test]
+fn model_a_send_that_fails_at_home_ends_the_connection_with_its_reason() {
+    check(|| {
+        let (errno, kind) = [
+            (libc::ENOBUFS, CloseKind::SystemError),
+            (libc::EPERM, CloseKind::SystemError),
+            (libc::EHOSTUNREACH, CloseKind::Reset),
+        ][roll(3)];
+        let talks = roll(2) == 0;
+        let (peers, addr) = Peers::start(move |stream| {
+            dawdle();
+            fail_sends(&stream, errno);
+            // What has come by then is delivered first.
+            send(&stream, b"abc");
+            // It is the other end that ends.
+            read_to_end(&stream);
+        });
+        let mut driver = driver_with(|_| ());
+        let (echo, echoing) = watch(Echo);
+        let (talker, talking) = watch(Talker);
+        let (id, trail) = match talks {
+            true => (driver.connect(addr, talker), talking),
+            false => (driver.connect(addr, echo), echoing),
+        };
+        let handle = driver.handle();
+        let pushes = roll(2) == 0;
+        let pusher = spawn(move || {
+            if pushes {
+                dawdle();
+                let _ = handle.write_bytes(id, &b"pushed"[..]);
+            }
+        });
+        run(&mut driver);
+        assert_eq!(trail.ended(), kind, "{:?}", trail.steps());
+        join([pusher]);
+        peers.end();
+        check_books(&driver);
+    });
+}
+
 /// Closes at once.
 struct Curt;
 
@@ -247,7 +288,7 @@ fn model_one_lingering_too_many_ends_the_oldest() {
                     // The first and the second stay until they are cut off, or are the last.
                     while over.load(Ordering::SeqCst) < 2 {
                         let mut writing = &stream;
-                        if std::io::Write::write(&mut writing, b"z").is_err() {
+                        if retry(|| std::io::Write::write(&mut writing, b"z")).is_err() {
                             break;
                         }
                         thread::yield_now();

@@ -1,6 +1,7 @@
 //! Threads that sleep in `accept`, or until there is room.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{
@@ -8,6 +9,8 @@ use super::{
     send, spawn,
 };
 use crate::blocking::bell::lock;
+use crate::protocol::{Context, Input, Outcome, Protocol};
+use crate::reason::CloseReason;
 use crate::sync::model::{Rules, roll, thread};
 
 #[test]
@@ -37,6 +40,60 @@ fn model_newcomers_wait_for_room_and_get_it() {
         join([stopper]);
         check_books(&driver);
     });
+}
+
+#[test]
+fn model_newcomers_wait_for_a_thread_and_get_it() {
+    // One that accepts, and one or two for connections.
+    for threads in [2, 3] {
+        let rules = Rules { threads: Some(threads), ..Rules::default() };
+        check_in(rules, || {
+            let mut driver = driver_with(|_| ());
+            let most = lock(&driver.hub.state).pool.limit();
+            let inside = Arc::new(AtomicUsize::new(0));
+            let listener = driver
+                .listen("10.0.0.1:1", move |_| {
+                    let before = inside.fetch_add(1, Ordering::SeqCst);
+                    assert!(before + 1 < most, "more connections than threads");
+                    Some(Inside(Arc::clone(&inside)))
+                })
+                .unwrap();
+            let addr = driver.addresses(listener)[0];
+            let clients: Vec<_> = (0..4)
+                .map(|_| {
+                    spawn(move || {
+                        dawdle();
+                        let stream = client(addr).unwrap();
+                        // What comes back in pieces may need a companion.
+                        send(&stream, b"a");
+                        let _ = stream.shutdown(std::net::Shutdown::Write);
+                        assert_eq!(read_to_end(&stream), (b"a".to_vec(), None));
+                    })
+                })
+                .collect();
+            let handle = driver.handle();
+            let stopper = spawn(move || {
+                join(clients);
+                handle.stop_listening(listener).unwrap();
+            });
+            run(&mut driver);
+            join([stopper]);
+            check_books(&driver);
+        });
+    }
+}
+
+/// An [`Echo`] that counts how many there are at a time.
+struct Inside(Arc<AtomicUsize>);
+
+impl Protocol for Inside {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        Echo.data(cx, input)
+    }
+
+    fn closed(&mut self, _: &mut Context<'_>, _: &CloseReason) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[test]

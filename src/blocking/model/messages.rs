@@ -1,13 +1,12 @@
 //! Notes, writes and closures of other threads: none is lost, none wakes nobody.
 
-use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::net::reset_on_close;
 use super::{
-    Echo, Peers, Quiet, Step, check, check_books, check_in, dawdle, driver_with, join, read_to_end,
-    run, send, spawn, watch,
+    Echo, Peers, Quiet, Step, check, check_books, check_in, dawdle, driver_with, join, read_some,
+    read_to_end, run, send, spawn, watch,
 };
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::sync::model::{Rules, roll, thread};
@@ -244,7 +243,7 @@ fn model_an_echo_and_pushes_share_a_socket() {
                 let mut buffer = [0; 16];
                 // Whatever comes between, the answer comes.
                 while !all.contains(&letter) {
-                    match (&stream).read(&mut buffer) {
+                    match read_some(&stream, &mut buffer) {
                         Ok(count) if count > 0 => all.extend_from_slice(&buffer[..count]),
                         other => panic!("{other:?} behind {all:?}"),
                     }
@@ -252,7 +251,7 @@ fn model_an_echo_and_pushes_share_a_socket() {
             }
             let mut buffer = [0; 16];
             while all.len() < 6 + 20 {
-                let count = (&stream).read(&mut buffer).unwrap();
+                let count = read_some(&stream, &mut buffer).unwrap();
                 all.extend_from_slice(&buffer[..count]);
             }
             let digits: Vec<u8> = all.into_iter().filter(u8::is_ascii_digit).collect();
@@ -406,7 +405,7 @@ fn model_pushes_to_a_slow_reader_arrive_in_order() {
             let mut buffer = [0; 3];
             while all.len() < 40 {
                 dawdle();
-                match (&stream).read(&mut buffer) {
+                match read_some(&stream, &mut buffer) {
                     Ok(read) if read > 0 => all.extend_from_slice(&buffer[..read]),
                     _ => break,
                 }

@@ -3,8 +3,8 @@
 //! It does what Linux does where the driver depends on it: a shutdown of the read side ends a read
 //! and sends nothing, a reset ends everything but the bytes that have come, a close with unread
 //! bytes is a reset, and a listening socket that is shut down wakes its `accept`. Reads and writes
-//! take as many bytes as the schedule decides. What one end writes waits in the other's inbox,
-//! which holds [`WINDOW`] bytes.
+//! take as many bytes as the schedule decides, and a signal may interrupt any call. What one end
+//! writes waits in the other's inbox, which holds [`WINDOW`] bytes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -133,6 +133,7 @@ impl Listener {
     }
 
     pub(crate) fn accept(&self) -> io::Result<(TcpStream, Endpoint)> {
+        interrupted()?;
         let mut queue = locked(&self.desk.queue);
         loop {
             if let Some(stream) = queue.waiting.pop_front() {
@@ -200,6 +201,8 @@ struct End {
     write_shut: bool,
     closed: bool,
     resets: bool,
+    /// The error that each send fails with.
+    fault: Option<i32>,
 }
 
 /// A reset that has arrived is reported once.
@@ -220,9 +223,11 @@ pub(crate) struct TcpStream {
     write_timeout: Plain<Option<Duration>>,
 }
 
-/// As many threads as a scenario asks for.
-pub(crate) fn threads_max() -> usize {
-    usize::MAX
+pub(crate) use model::threads_max;
+
+/// A signal may come instead of what a call is for.
+fn interrupted() -> io::Result<()> {
+    if model::roll(16) == 0 { Err(ErrorKind::Interrupted.into()) } else { Ok(()) }
 }
 
 pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
@@ -231,7 +236,15 @@ pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
 
 /// Sends without sleeping.
 pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    interrupted()?;
     stream.send(bytes).unwrap_or_else(|_| Err(ErrorKind::WouldBlock.into()))
+}
+
+/// From now on each send of the other end fails with this error of the system, one that sleeps as
+/// well.
+pub(crate) fn fail_sends(stream: &TcpStream, errno: i32) {
+    locked(&stream.link.ends)[1 - stream.side].fault = Some(errno);
+    stream.link.changed.notify_all();
 }
 
 pub(crate) fn send_vectored(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -344,6 +357,7 @@ fn part(count: usize) -> usize {
 
 impl Read for &TcpStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        interrupted()?;
         let mut ends = locked(&self.link.ends);
         loop {
             let end = &mut ends[self.side];
@@ -381,6 +395,9 @@ impl TcpStream {
         bytes: &[u8],
     ) -> Result<io::Result<usize>, MutexGuard<'a, [End; 2]>> {
         let end = &mut ends[self.side];
+        if let Some(errno) = end.fault {
+            return Ok(Err(io::Error::from_raw_os_error(errno)));
+        }
         match end.reset {
             Reset::Untold => {
                 end.reset = Reset::Told;
@@ -410,6 +427,7 @@ impl TcpStream {
 
 impl Write for &TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        interrupted()?;
         let mut ends = locked(&self.link.ends);
         loop {
             match self.send_in(ends, bytes) {
