@@ -32,6 +32,9 @@ mod worker;
 
 #[cfg(all(test, lariat_model))]
 mod model;
+#[cfg(test)]
+#[cfg(not(lariat_model))]
+mod tests;
 
 use std::fmt;
 use std::mem;
@@ -337,11 +340,12 @@ impl Blocking {
     }
 
     fn warn_of_threads(&self) {
-        let (wanted, most) = (self.hub.limits.connections_max, lock(&self.hub.state).pool.limit());
+        let wanted = self.hub.limits.connections_max;
+        let most = lock(&self.hub.state).pool.newcomers_limit();
         if wanted > most {
             log::warn!(
                 target: "lariat::blocking",
-                "{wanted} connections may be open, but the system bears {most} threads",
+                "{wanted} connections may be open, but the system bears threads for {most}",
             );
         }
     }
@@ -442,33 +446,5 @@ impl Driver for Blocking {
 impl fmt::Debug for Blocking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Blocking").field("metrics", &self.metrics()).finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, not(lariat_model)))]
-mod tests {
-    use super::*;
-    use crate::socket::read_back;
-
-    #[test]
-    fn every_option_of_a_socket_is_read_back() {
-        read_back::every_option_is_read_back(Blocking::new);
-    }
-
-    #[test]
-    fn what_is_adopted_is_given_its_options() {
-        read_back::what_is_adopted_is_given_its_options(Blocking::new);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn an_option_that_the_system_rejects_is_named() {
-        read_back::what_the_system_rejects_is_named(Blocking::new);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_connect_leaves_from_the_address_it_is_bound_to() {
-        read_back::a_connect_leaves_from_the_address_it_is_bound_to(Blocking::new);
     }
 }

@@ -42,7 +42,8 @@ pub(super) enum Hired {
 /// All threads of one driver but that which called `run`.
 #[derive(Default)]
 pub(super) struct Pool {
-    /// How many may be at work, of every kind.
+    /// How many may be at work, of every kind. An eighth is kept for the companions of those that
+    /// are: a connection ends that cannot have one.
     limit: usize,
     /// Threads of listeners.
     pub(super) acceptors: usize,
@@ -69,9 +70,19 @@ impl Pool {
         self.limit
     }
 
-    /// Whether one more thread may work. Those that are parked do not count: they take the work.
+    /// At how many threads at work no further connection has one.
+    pub(super) fn newcomers_limit(&self) -> usize {
+        self.limit - self.limit / 8
+    }
+
+    /// Threads at work. Those that are parked do not count: they take the work.
+    fn working(&self) -> usize {
+        self.acceptors + self.busy + self.away + self.claimed
+    }
+
+    /// Whether one more connection may have a thread.
     pub(super) fn has_room(&self) -> bool {
-        self.acceptors + self.busy + self.away + self.claimed < self.limit
+        self.working() < self.newcomers_limit()
     }
 
     /// Keeps a thread for a connection that is being accepted.
@@ -85,8 +96,15 @@ impl Pool {
 
     /// Takes a job for a thread; an accepted connection has claimed it.
     pub(super) fn hire(&mut self, job: Job) -> Hired {
-        self.claimed -= usize::from(matches!(job, Job::Serve(_)));
-        if !self.has_room() {
+        let room = match job {
+            Job::Serve(_) => {
+                self.claimed -= 1;
+                self.working() < self.limit
+            }
+            Job::Connect(..) => self.has_room(),
+            Job::Accompany(_) => self.working() < self.limit,
+        };
+        if !room {
             return Hired::None(job);
         }
         let parked = self.parked > self.jobs.len();
@@ -128,5 +146,95 @@ impl Pool {
         if !buffer.is_empty() && self.buffers.len() < BUFFERS_MAX {
             self.buffers.push(buffer);
         }
+    }
+}
+
+// A cell has locks, which the model check gives to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::*;
+    use crate::connection::Connection;
+    use crate::endpoint::Endpoint;
+    use crate::id::Ids;
+    use crate::limits::Limits;
+    use crate::options::SocketOptions;
+    use crate::protocol::{Context, Input, Outcome, Protocol};
+
+    struct Idle;
+
+    impl Protocol for Idle {
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+
+    fn job() -> Job {
+        let id = Ids::default().reserve();
+        let conn = Connection::connecting(id, Endpoint::Other, Arc::new(Limits::default()), 0);
+        Job::Accompany(Cell::new(id, conn, Box::new(Idle), None))
+    }
+
+    fn is_new(hired: &Hired) -> bool {
+        matches!(hired, Hired::New(_))
+    }
+
+    #[test]
+    fn threads_of_every_kind_count_up_to_the_bound_and_no_further() {
+        let mut pool = Pool::new(4);
+        (pool.acceptors, pool.away) = (1, 1);
+        pool.claim();
+        assert!(pool.has_room() && is_new(&pool.hire(job())));
+        assert!(!pool.has_room(), "one accepts, one connects, one is claimed, one works");
+        assert!(matches!(pool.hire(job()), Hired::None(_)));
+        pool.unclaim();
+        let Hired::New(number) = pool.hire(job()) else { panic!("a place was given back") };
+        assert!(matches!(pool.hire(job()), Hired::None(_)));
+        assert!(pool.take_back(number).is_some() && pool.take_back(number).is_none());
+        assert!(pool.has_room(), "its thread did not start");
+    }
+
+    #[test]
+    fn an_eighth_of_the_threads_is_kept_for_companions_and_for_what_was_claimed() {
+        let mut pool = Pool::new(16);
+        let connect = || match job() {
+            Job::Accompany(cell) => {
+                let dial = Dial { to: Endpoint::Other, options: SocketOptions::default() };
+                Job::Connect(cell, Box::new(dial))
+            }
+            other => other,
+        };
+        assert!((0..13).all(|_| is_new(&pool.hire(connect()))) && pool.has_room());
+        pool.claim();
+        assert!(!pool.has_room() && matches!(pool.hire(connect()), Hired::None(_)));
+        assert!(is_new(&pool.hire(job())));
+        let Job::Accompany(cell) = job() else { return };
+        assert!(is_new(&pool.hire(Job::Serve(cell))), "it was claimed while there was room");
+        assert!(is_new(&pool.hire(job())) && matches!(pool.hire(job()), Hired::None(_)));
+    }
+
+    #[test]
+    fn a_parked_thread_takes_a_job_and_a_second_job_has_a_thread_of_its_own() {
+        let mut pool = Pool::new(4);
+        assert!(!pool.park(), "nobody parks while the driver does not run");
+        pool.parking = true;
+        assert!(pool.park());
+        assert!(matches!(pool.hire(job()), Hired::Parked));
+        assert!(is_new(&pool.hire(job())));
+        assert!(
+            pool.next_job().is_some() && pool.next_job().is_some() && pool.next_job().is_none()
+        );
+    }
+
+    #[test]
+    fn as_many_threads_are_parked_and_buffers_kept_as_the_bounds_say() {
+        let mut pool = Pool { parking: true, ..Pool::new(usize::MAX) };
+        assert!((0..PARKED_MAX).all(|_| pool.park()) && !pool.park());
+        pool.unpark();
+        assert!(pool.park() && !pool.park());
+        (0..=BUFFERS_MAX).for_each(|_| pool.keep_buffer(vec![0; 1].into()));
+        assert!((0..BUFFERS_MAX).all(|_| pool.take_buffer().len() == 1));
+        assert!(pool.take_buffer().is_empty());
+        pool.keep_buffer(Box::default());
+        assert!(pool.buffers.is_empty(), "a thread that never read has none to keep");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -54,6 +54,68 @@ fn a_timer_costs_a_second_thread() {
     drop(clients);
     until(|| threads().len() == 1, "the threads did not end with their connections");
     running.finish();
+}
+
+/// The bytes of the mapping that this thread's stack is in.
+#[cfg(target_os = "linux")]
+fn stack() -> usize {
+    let local = 0u8;
+    let here = std::ptr::from_ref(&local).addr();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let ranges = maps.lines().map(|line| {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        [start, end].map(|at| usize::from_str_radix(at, 16).unwrap())
+    });
+    let [start, end] =
+        ranges.into_iter().find(|[start, end]| (start..end).contains(&&here)).unwrap();
+    end - start
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_size_of_a_stack_is_read_back_on_threads_of_every_kind() {
+    /// Tells of the stack of its own thread and of its companion's.
+    struct Measured(mpsc::Sender<usize>, Arc<AtomicUsize>);
+    impl Protocol for Measured {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            self.0.send(stack())?;
+            cx.set_timer(Timer::new(1), Duration::ZERO);
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+        fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
+            self.0.send(stack())?;
+            if self.1.fetch_add(1, Ordering::SeqCst) == 1 {
+                cx.driver().shutdown();
+            }
+            Ok(())
+        }
+    }
+    // That of the standard library where none is asked for. The C library uses a stack again that
+    // is less than four times as large: these are not.
+    for (asked, given) in [(256 * KIB, 256 * KIB), (0, 2 * MIB), (16 * MIB, 16 * MIB)] {
+        let (tell, told) = mpsc::channel();
+        let measured = Arc::new(AtomicUsize::new(0));
+        let mut driver = Blocking::new();
+        driver.stack_size(asked);
+        let (accepting, accepted) = (tell.clone(), Arc::clone(&measured));
+        let factory = move |_: &lariat::Incoming| {
+            let _ = accepting.send(stack());
+            Some(Measured(accepting.clone(), Arc::clone(&accepted)))
+        };
+        let listener = driver.listen("127.0.0.1:0", factory).unwrap();
+        let addr = driver.addresses(listener).remove(0);
+        driver.connect(addr, Measured(tell, measured));
+        driver.run().unwrap();
+        drop(driver);
+        let sizes: Vec<usize> = told.iter().collect();
+        assert_eq!(sizes.len(), 5, "one accepts, two are connections, two companions");
+        // A guard page and the thread's own data are beside it.
+        let fits = |size: &usize| size.abs_diff(given) <= 64 * KIB;
+        assert!(sizes.iter().all(fits), "{asked} were asked for: {sizes:?}");
+    }
 }
 
 #[test]
