@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """compare.py   the server's CPU time per message: lariat, bare mio, tokio, side by side
 
-  compare.py                                   everything; about six minutes
+  compare.py                                   everything; about seven minutes
+  compare.py --threads                         the blocking driver beside plain threads; a minute
   compare.py --scenarios c64,bulk --rounds 3
   compare.py --server other='PROGRAM {port}'   one more server; may be given again
   compare.py --skip lariat                     without it
@@ -15,6 +16,9 @@ The control is bare mio's own binary a second time. Its ratio is what chance doe
 difference that is not clearly larger than the control's means nothing. "others" is the highest share
 of a core that the rest of the machine used during a run of that row; above 10 % a row is better
 measured again on a quiet machine. "busy" is the server's share of its core.
+
+With --threads the baseline is plain threads, with the stack and the pool of read buffers that lariat's
+threads have, and the control is lariat a second time.
 """
 import argparse
 import json
@@ -39,7 +43,13 @@ SERVERS = {
     "lariat": f"{ROOT}/target/release/examples/echo_reactor --addr 127.0.0.1:{{port}} -q",
     "tokio": f"{BIN}/tokio_ct {{port}}",
 }
-BASELINE = "bare mio"
+BLOCKING = f"{ROOT}/target/release/examples/echo_blocking --addr 127.0.0.1:{{port}} -q"
+THREADS = {
+    "plain threads": f"{BIN}/std_threads --pool {{port}}",
+    "lariat": BLOCKING,
+    "control": BLOCKING,
+}
+BASELINE = {False: "bare mio", True: "plain threads"}
 
 # name: (what it is, connections, message size, pipeline)
 SCENARIOS = {
@@ -50,7 +60,10 @@ SCENARIOS = {
     "c64-16k": ("64 connections, 16 KiB", 64, 16 << 10, 1),
     "bulk": ("1 connection, 1 MiB", 1, 1 << 20, 1),
     "c64-p16": ("64 connections, 64 B, pipelined 16 deep", 64, 64, 16),
+    "life": ("a connection's life, one at a time: connect, 64 B, reset", 1, 64, 1),
 }
+# What the load generator is to do, where that is not an echo.
+MODES = {"life": "lives"}
 
 
 class Failed(Exception):
@@ -121,7 +134,7 @@ def run(name, command, scenario, seconds):
         before, begun = busy(), time.monotonic()
         cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
-            ["taskset", "-c", "1", LOAD, "echo", "--addr", f"127.0.0.1:{server.port}",
+            ["taskset", "-c", "1", LOAD, MODES.get(scenario, "echo"), "--addr", f"127.0.0.1:{server.port}",
              "--connections", str(connections), "--size", str(size), "--pipeline", str(pipeline),
              "--seconds", str(seconds), "--pid", str(server.process.pid), "--limit", str(seconds + 30)],
             capture_output=True, text=True, timeout=seconds + 40)
@@ -146,7 +159,7 @@ def total_cpu(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def table(scenario, results):
+def table(scenario, results, baseline):
     print(f"\n{scenario}: {SCENARIOS[scenario][0]}")
     print(f"  {'server':<12} {'best us':>9} {'median us':>10} {'best':>7} {'median':>7}"
           f" {'busy':>6} {'others':>7}")
@@ -154,7 +167,7 @@ def table(scenario, results):
     median = {name: statistics.median(r["us"] for r in runs) for name, runs in results.items()}
     for name, runs in results.items():
         print(f"  {name:<12} {best[name]:9.2f} {median[name]:10.2f}"
-              f" {best[name] / best[BASELINE]:7.2f} {median[name] / median[BASELINE]:7.2f}"
+              f" {best[name] / best[baseline]:7.2f} {median[name] / median[baseline]:7.2f}"
               f" {statistics.median(r['busy'] for r in runs):6.2f}"
               f" {100 * max(r['others'] for r in runs):5.0f} %", flush=True)
 
@@ -164,29 +177,32 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--skip", default="", metavar="NAME,NAME")
-    parser.add_argument("--scenarios", default=",".join(SCENARIOS), metavar="NAME,NAME")
+    parser.add_argument("--threads", action="store_true")
+    parser.add_argument("--scenarios", metavar="NAME,NAME")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0)
     args = parser.parse_args()
-    scenarios = args.scenarios.split(",")
+    every = ["life", "c64", "c1"] if args.threads else list(SCENARIOS)
+    scenarios = args.scenarios.split(",") if args.scenarios else every
     for name in scenarios:
         if name not in SCENARIOS:
             parser.error(f"no scenario {name}; there are {', '.join(SCENARIOS)}")
-    servers = {name: cmd for name, cmd in SERVERS.items() if name not in args.skip.split(",")}
+    known, baseline = THREADS if args.threads else SERVERS, BASELINE[args.threads]
+    servers = {name: cmd for name, cmd in known.items() if name not in args.skip.split(",")}
     for given in args.server:
         name, _, command = given.partition("=")
         if "{port}" not in command:
             parser.error(f"--server {given}: NAME=COMMAND with {{port}} in it")
         servers[name] = command
-    if BASELINE not in servers:
-        parser.error(f"{BASELINE} is what all others are compared with")
+    if baseline not in servers:
+        parser.error(f"{baseline} is what all others are compared with")
     if len(os.sched_getaffinity(0)) < 2:
         raise Failed("this needs two cores")
 
     build("--manifest-path", f"{HERE}/Cargo.toml", "--target-dir", f"{HERE}/target")
     if "lariat" in servers:
         build("--manifest-path", f"{ROOT}/Cargo.toml", "--target-dir", f"{ROOT}/target",
-              "--example", "echo_reactor")
+              "--example", "echo_blocking" if args.threads else "echo_reactor")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -196,9 +212,9 @@ def main():
             for name in random.sample(list(servers), len(servers)):
                 results[scenario][name].append(run(name, servers[name], scenario, args.seconds))
         print(f"round {number + 1} of {args.rounds} done", file=sys.stderr, flush=True)
-    print(f"server CPU per message, {args.rounds} rounds of {args.seconds} s; ratios to {BASELINE}")
+    print(f"server CPU per message, {args.rounds} rounds of {args.seconds} s; ratios to {baseline}")
     for scenario in scenarios:
-        table(scenario, results[scenario])
+        table(scenario, results[scenario], baseline)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ mod crowd;
 mod echo;
 mod http;
 mod idle;
+mod lives;
 mod never_read;
 mod options;
 mod stream;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         "http" => http::run(&options),
         "http-idle" => http::idle(&options),
         "idle" => idle::run(&options),
+        "lives" => lives::run(&options),
         "never-read" => never_read::run(&options),
         "crowd" => crowd::run(&options),
         "free-port" => free_port(),

@@ -9,6 +9,7 @@ load MODE --addr 127.0.0.1:PORT [options]      one line of JSON on stdout; loopb
 
   echo         closed loop; every connection keeps --pipeline messages under way
   idle         opens connections, prints a line when ready, holds them until stdin closes
+  lives        connects, sends a message, resets the connection when it is back, and again
   never-read   connections that send until it would block and read nothing; one client that behaves
   crowd        more clients than the server has descriptors for, then frees some
   http         as echo, with one request of HTTP over and over; each answer is to be 200
@@ -18,7 +19,7 @@ load MODE --addr 127.0.0.1:PORT [options]      one line of JSON on stdout; loopb
   --connections N   [1]            --pid PID       report this process's CPU time (and memory)
   --size BYTES      [64]           --sources N     source addresses 127.0.0.x [one per 4000]
   --pipeline N      [1]            --limit SECONDS end with an error after this long [120]
-  --seconds S       [1]            --warmup S      echo: not counted before [0.2]
+  --seconds S       [1]            --warmup S      echo, lives: not counted before [0.2]
   --messages N      echo: exactly this many, instead of --seconds
   --replies echo|own   own: as many bytes as were sent, each of them 'o' [echo]
   --touch BYTES     idle: echoed on each connection before it is held [0]
