@@ -38,7 +38,7 @@ pub(super) const MILLISECOND: u64 = 1_000_000;
 /// A deadline that is seen later than this was slept through, by a process that was stopped.
 const LATE: u64 = 50 * MILLISECOND;
 /// How long a companion leaves it to the reader to say that input has put a deadline off.
-const PATIENCE: u64 = 250 * MILLISECOND;
+const PATIENCE: u64 = 1000 * MILLISECOND;
 
 /// What kind of thread this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -188,7 +188,9 @@ impl<'a> Worker<'a> {
                 return true;
             }
         }
-        if !member.conn.may_read() || member.conn.flags().any(Flags::CLOSING) {
+        // Input puts off no stall of output.
+        let stalls = member.conn.poll_deadline_beside(true) > now;
+        if stalls || !member.conn.may_read() || member.conn.flags().any(Flags::CLOSING) {
             return false;
         }
         let first = mem::replace(&mut self.looked.0, deadline) != deadline;
@@ -198,7 +200,7 @@ impl<'a> Worker<'a> {
         match self.role {
             // Once: what is read then either moves the deadline, or it was not waited for.
             Role::Reader => first && system::has_input(socket),
-            // The reader may have read it already. It comes by itself, unless it sleeps for longer.
+            // The reader may have read it already: it comes by itself, unless it sleeps for longer.
             Role::Companion if self.cell.reader.is_away() => {
                 now < self.looked.1.saturating_add(PATIENCE) || system::has_input(socket)
             }
@@ -481,38 +483,36 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Lets the last of the protocols that a callback asked for take over. Returns what has to be
-    /// dropped without a lock.
+    /// Lets the last of the protocols that a callback asked for take over, before any other thread
+    /// can call the old one. Returns what has to be dropped without a lock.
     fn apply_successors(
         &mut self,
         member: &mut Member,
         mut successors: Vec<Successor>,
     ) -> Vec<Box<dyn Protocol>> {
-        let Some(last) = successors.pop() else { return Vec::new() };
+        let Some(Successor { protocol, feed }) = successors.pop() else { return Vec::new() };
         let mut dropped: Vec<Box<dyn Protocol>> =
             successors.into_iter().map(|successor| successor.protocol.here()).collect();
-        dropped.extend(self.replace(member, last));
-        dropped
-    }
-
-    /// Lets another protocol take over, before any other thread can call the old one. Returns what
-    /// is to be dropped.
-    fn replace(&mut self, member: &mut Member, successor: Successor) -> Option<Box<dyn Protocol>> {
         let wished = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW | Flags::FAILED;
-        if member.conn.flags().any(wished | Flags::CLOSING | Flags::ENDED) {
-            return Some(successor.protocol.here());
+        let ends = member.conn.flags().any(wished | Flags::CLOSING | Flags::ENDED);
+        match protocol {
+            Boxed::Anywhere(next) if !ends => {
+                for key in member.conn.take_timers() {
+                    member.timers.cancel(key);
+                }
+                let old = member.protocol.replace(next);
+                member.conn.handle_replaced();
+                self.ask_for_filter(member, feed);
+                dropped.extend(old.map(|old| old as Box<dyn Protocol>));
+            }
+            protocol => {
+                if !ends {
+                    member.conn.end(By::Runtime, CloseKind::Unsupported, None);
+                }
+                dropped.push(protocol.here());
+            }
         }
-        let Boxed::Anywhere(next) = successor.protocol else {
-            member.conn.end(By::Runtime, CloseKind::Unsupported, None);
-            return Some(successor.protocol.here());
-        };
-        for key in member.conn.take_timers() {
-            member.timers.cancel(key);
-        }
-        let old = member.protocol.replace(next);
-        member.conn.handle_replaced();
-        self.ask_for_filter(member, successor.feed);
-        old.map(|old| old as Box<dyn Protocol>)
+        dropped
     }
 
     /// Asks the protocol for a filter, before `opened`.
