@@ -5,12 +5,12 @@ use std::mem;
 use std::sync::Arc;
 
 use super::accept::Acceptor;
-use super::adopt;
 use super::bell::lock;
 use super::cell::{Cell, Member};
 use super::drive::hold;
 use super::hub::{Entered, Hub, Socket};
 use super::pool::Job;
+use super::system;
 use crate::connection::{Connection, Flags, Queued, Written};
 use crate::dispatch::Called;
 use crate::endpoint::Endpoint;
@@ -37,23 +37,34 @@ pub(super) struct Author<'a> {
 struct Later {
     /// Connections that were changed: each is advanced once.
     changed: Vec<Arc<Cell>>,
-    connects: Vec<Job>,
-    adopted: Vec<Arc<Cell>>,
-    acceptors: Vec<Acceptor>,
     locals: Vec<Local>,
+    starts: Starts,
+}
+
+/// What needs threads. Outside of `run`, it waits until `run` is called.
+#[derive(Default)]
+pub(super) struct Starts {
+    /// Connections that were entered.
+    pub(super) jobs: Vec<Job>,
+    pub(super) acceptors: Vec<Acceptor>,
 }
 
 /// A connection for a protocol that is not `Send`, which cannot have one here.
-pub(super) struct Local {
-    pub(super) id: ConnId,
-    pub(super) peer: Endpoint,
-    pub(super) limits: Arc<Limits>,
-    pub(super) protocol: Box<dyn Protocol>,
+struct Local {
+    id: ConnId,
+    peer: Endpoint,
+    limits: Arc<Limits>,
+    protocol: Box<dyn Protocol>,
 }
 
 /// Applies the requests of the last callback, which saw the input `shown`. It waits only for the
 /// locks of other connections, one at a time, so that the next callback need not wait long.
 pub(super) fn apply(author: &mut Author<'_>, shown: &[u8]) {
+    collect(author, shown).begin(author.hub);
+}
+
+/// Applies them, except what needs threads, which is returned.
+pub(super) fn collect(author: &mut Author<'_>, shown: &[u8]) -> Starts {
     let mut later = Later::default();
     apply_list(author, &mut later, shown, true);
     // Requests of their `closed` have lists of their own.
@@ -61,7 +72,8 @@ pub(super) fn apply(author: &mut Author<'_>, shown: &[u8]) {
         refuse_local(author, local);
         apply_list(author, &mut later, &[], false);
     }
-    later.begin(author);
+    later.drive_on(author);
+    later.starts
 }
 
 /// Applies the list as it is now. `locals`: whether a protocol that is not `Send`, and so cannot be
@@ -78,26 +90,10 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: 
             Effect::Close(id) => change(author, later, id, Connection::want_close),
             Effect::Abort(id) => change(author, later, id, Connection::want_abort),
             Effect::Notify { to, note } => notify(author, later, to, note),
-            Effect::Connect(outgoing) => {
-                let peer = outgoing.dial().map_or(Endpoint::Other, |dial| dial.to);
-                let Outgoing { id, addr, limits, options, protocol } = *outgoing;
-                match protocol {
-                    Boxed::Here(protocol) if locals => {
-                        later.locals.push(Local { id, peer, limits, protocol });
-                    }
-                    Boxed::Here(protocol) => {
-                        author.hub.forget(id);
-                        drop_guarded(protocol);
-                    }
-                    Boxed::Anywhere(protocol) => {
-                        let outgoing = Outgoing { id, addr, limits, options, protocol };
-                        connect(author, later, outgoing);
-                    }
-                }
-            }
+            Effect::Connect(outgoing) => connect(author, later, *outgoing, locals),
             Effect::Adopt(adopted) => adopt(author, later, *adopted, locals),
             Effect::Listen { id, sockets, limits, factory } => {
-                later.acceptors.extend(listen(author.hub, id, sockets, limits, factory));
+                later.starts.acceptors.extend(listen(author.hub, id, sockets, limits, factory));
             }
             Effect::StopListening(listener) => author.hub.stop_listening(listener),
             Effect::Stop => author.hub.shutdown(),
@@ -118,9 +114,9 @@ impl Later {
         }
     }
 
-    fn begin(self, author: &mut Author<'_>) {
+    fn drive_on(&mut self, author: &mut Author<'_>) {
         let hub = author.hub;
-        for cell in self.changed {
+        for cell in self.changed.drain(..) {
             let mut member = lock(&cell.member);
             let after = hub.drive(&cell, &mut member, author.shared);
             let looks = is_due(&member);
@@ -130,6 +126,11 @@ impl Later {
                 hub.nudge(&cell);
             }
         }
+    }
+}
+
+impl Starts {
+    fn begin(self, hub: &Arc<Hub>) {
         for acceptor in self.acceptors {
             let id = acceptor.id;
             if let Err(error) = acceptor.start(hub) {
@@ -137,12 +138,22 @@ impl Later {
                 hub.stop_listening(id);
             }
         }
-        for job in self.connects {
+        for job in self.jobs {
             hub.begin(job);
         }
-        for cell in self.adopted {
-            adopt::begin(hub, cell);
-        }
+    }
+
+    pub(super) fn append(&mut self, other: Starts) {
+        self.jobs.extend(other.jobs);
+        self.acceptors.extend(other.acceptors);
+    }
+
+    /// Takes out the listeners that have been stopped.
+    pub(super) fn take_stopped(&mut self) -> Vec<Acceptor> {
+        let all = mem::take(&mut self.acceptors).into_iter();
+        let (stopped, kept) = all.partition(|acceptor| acceptor.socket.is_stopped());
+        self.acceptors = kept;
+        stopped
     }
 }
 
@@ -221,7 +232,7 @@ fn write_to(
 }
 
 /// Takes over a listener that a callback has begun, unless it was stopped since.
-pub(super) fn listen(
+fn listen(
     hub: &Hub,
     id: ListenerId,
     bound: Vec<Bound>,
@@ -247,66 +258,82 @@ pub(super) fn listen(
     sockets.into_iter().map(acceptor).collect()
 }
 
-fn connect(
+/// The protocol of a requested connection, if it can have a thread of its own. One that is not
+/// `Send` is kept for its `closed` if `locals`, and is dropped otherwise.
+fn sendable(
     author: &mut Author<'_>,
     later: &mut Later,
-    outgoing: Outgoing<Box<dyn Protocol + Send>>,
-) {
+    (id, peer, limits): (ConnId, Endpoint, &Arc<Limits>),
+    protocol: Boxed,
+    locals: bool,
+) -> Option<Box<dyn Protocol + Send>> {
     // One that connects in the `closed` of a connect that came too late would do so for ever.
     let late = |cell: &Arc<Cell>| lock(&cell.member).conn.flags().any(Flags::LATE);
-    if author.cell.is_some_and(late) {
-        author.hub.forget(outgoing.id);
-        drop_guarded(outgoing.protocol);
-        return;
+    match protocol {
+        Boxed::Anywhere(protocol) if !author.cell.is_some_and(late) => return Some(protocol),
+        Boxed::Here(protocol) if locals => {
+            later.locals.push(Local { id, peer, limits: Arc::clone(limits), protocol });
+        }
+        dropped => {
+            author.hub.forget(id);
+            drop_guarded(dropped.here());
+        }
     }
-    later.connects.push(enter_connect(author.hub, outgoing));
+    None
 }
 
-/// Enters an outgoing connection. Returns what has to begin.
-pub(super) fn enter_connect(hub: &Arc<Hub>, outgoing: Outgoing<Box<dyn Protocol + Send>>) -> Job {
+fn connect(author: &mut Author<'_>, later: &mut Later, outgoing: Outgoing<Boxed>, locals: bool) {
     let dial = outgoing.dial();
     let Outgoing { id, limits, options, protocol, .. } = outgoing;
     let peer = dial.as_ref().map_or(Endpoint::Other, |dial| dial.to);
+    let Some(protocol) = sendable(author, later, (id, peer, &limits), protocol, locals) else {
+        return;
+    };
+    let hub = author.hub;
     hub.outputs.note(&limits);
     let conn = Connection::connecting(id, peer, limits, hub.clock.exact());
     let cell = Cell::new(id, conn, protocol, None);
     let entered = hub.enter_asked(&cell, false);
-    let mut member = lock(&cell.member);
-    match entered {
-        Entered::Welcome => {
-            if let Err(error) = dial {
-                let name = CloseKind::Connect(ConnectFailure::Name);
-                member.conn.end(By::Runtime, name, Some(Cause::new(error)));
-            }
-        }
-        Entered::TooMany => {
-            member.conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Limit), None);
-        }
-        Entered::Late => member.conn.handle_late(),
+    let failed = |failure, cause| {
+        lock(&cell.member).conn.end(By::Runtime, CloseKind::Connect(failure), cause);
+    };
+    match (entered, dial) {
+        (Entered::Welcome, Ok(_)) => {}
+        (Entered::Welcome, Err(error)) => failed(ConnectFailure::Name, Some(Cause::new(error))),
+        (Entered::TooMany, _) => failed(ConnectFailure::Limit, None),
+        (Entered::Late, _) => lock(&cell.member).conn.handle_late(),
     }
-    drop(member);
-    Job::Connect(cell, Box::new(Dial { to: peer, options }))
+    later.starts.jobs.push(Job::Connect(cell, Box::new(Dial { to: peer, options })));
 }
 
 fn adopt(author: &mut Author<'_>, later: &mut Later, adopted: Adopted<Boxed>, locals: bool) {
     let Adopted { id, peer, limits, socket, protocol } = adopted;
-    match protocol {
-        Boxed::Here(protocol) if locals => {
-            later.locals.push(Local { id, peer, limits, protocol });
-        }
-        Boxed::Here(protocol) => {
-            author.hub.forget(id);
-            drop_guarded(protocol);
-        }
-        Boxed::Anywhere(protocol) => {
-            let adopted = Adopted { id, peer, limits, socket, protocol };
-            later.adopted.extend(adopt::enter(author.hub, adopted));
-        }
+    let Some(protocol) = sendable(author, later, (id, peer, &limits), protocol, locals) else {
+        return;
+    };
+    let hub = author.hub;
+    let conn = Connection::accepted(id, None, peer, limits, hub.clock.exact());
+    let cell = Cell::new(id, conn, protocol, Some(system::adopted(socket)));
+    let end = |kind| lock(&cell.member).conn.end(By::Runtime, kind, None);
+    match hub.enter_asked(&cell, true) {
+        Entered::Welcome => {}
+        Entered::TooMany => end(CloseKind::Connect(ConnectFailure::Limit)),
+        Entered::Late => end(CloseKind::Shutdown),
     }
+    later.starts.jobs.push(Job::Serve(cell));
+}
+
+/// Removes a connection that was entered and never had a thread. Returns its protocol.
+pub(super) fn discard(hub: &Hub, cell: &Cell) -> Option<Box<dyn Protocol + Send>> {
+    hub.leave(cell.id, false, 0);
+    hub.drop_posts(cell.close_mail());
+    let mut member = lock(&cell.member);
+    member.conn.end(By::Us, CloseKind::Aborted, None);
+    member.protocol.take()
 }
 
 /// Runs `closed` on a protocol that is not `Send`: it cannot have a connection.
-pub(super) fn refuse_local(author: &mut Author<'_>, local: Local) {
+fn refuse_local(author: &mut Author<'_>, local: Local) {
     let Local { id, peer, limits, mut protocol } = local;
     let Author { hub, shared, .. } = author;
     let mut conn = Connection::connecting(id, peer, limits, shared.clock.exact());

@@ -300,6 +300,9 @@ impl Hub {
         state.metrics.accepted += u64::from(adopted);
         let full = state.admission.place(state.open) != Place::Free;
         state.open += 1;
+        if adopted {
+            state.pool.claim();
+        }
         state.cells.insert(cell.id, Arc::clone(cell));
         if let Some(early) = state.early.remove(&cell.id) {
             for post in early.posts {

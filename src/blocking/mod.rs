@@ -11,7 +11,6 @@
 //! they do above [`DriverLimits::connections_max`].
 
 mod accept;
-mod adopt;
 mod alarms;
 mod bell;
 mod cell;
@@ -20,7 +19,6 @@ mod counters;
 mod drive;
 mod effects;
 mod hub;
-mod outside;
 mod pool;
 mod reader;
 mod remote;
@@ -60,8 +58,9 @@ use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 
 use bell::lock;
+use cell::Signal;
+use effects::{Author, Starts};
 use hub::{Desk, Hub};
-use outside::Outside;
 use pool::Job;
 use remote::HubRemote;
 use runner::Runner;
@@ -182,7 +181,7 @@ pub fn connect_with<P: Protocol + Send + 'static>(
 pub struct Blocking {
     hub: Arc<Hub>,
     /// What waits for `run`.
-    outside: Arc<Mutex<Outside>>,
+    outside: Arc<Mutex<Starts>>,
     #[cfg(feature = "signals")]
     signals: Option<crate::signals::Waiting>,
 }
@@ -295,7 +294,15 @@ impl Blocking {
         let (hub, outside) = (Arc::clone(&self.hub), Arc::clone(&self.outside));
         let mut shared = hub.shared(hub.clock.exact());
         shared.stopping = hub.is_stopping();
-        Control::outside(shared, move |shared| outside::take_in(&outside, &hub, shared))
+        Control::outside(shared, move |shared| {
+            let new = effects::collect(&mut Author { hub: &hub, shared, cell: None }, &[]);
+            hub.count(|metrics| metrics.add(&shared.metrics));
+            let mut outside = lock(&outside);
+            outside.append(new);
+            let stopped = outside.take_stopped();
+            drop(outside);
+            drop_each(stopped);
+        })
     }
 
     /// Runs until [shutdown](Handle::shutdown), or until no listener, no connection and no
@@ -308,18 +315,14 @@ impl Blocking {
         let hub = &self.hub;
         self.warn_of_threads();
         let mut runner = Runner::new(hub);
-        // All are entered before the first of them runs: their number decides which are too many.
-        let Outside { acceptors, connects, adopted } = mem::take(&mut *lock(&self.outside));
-        let connects = connects.into_iter();
-        let entered: Vec<Job> =
-            connects.map(|outgoing| effects::enter_connect(hub, outgoing)).collect();
-        let adopted = adopted.into_iter();
-        let adopted: Vec<_> = adopted.filter_map(|one| adopt::enter(hub, one)).collect();
-        for job in entered {
-            hub.begin(job);
+        if hub.is_stopping() {
+            hub.signal_all(Signal::Stop);
         }
-        for cell in adopted {
-            adopt::begin(hub, cell);
+        // All have been entered before the first of them runs: their number decides which are too
+        // many.
+        let Starts { jobs, acceptors, .. } = mem::take(&mut *lock(&self.outside));
+        for job in jobs {
+            hub.begin(job);
         }
         let mut acceptors = acceptors.into_iter();
         while let Some(acceptor) = acceptors.next() {
@@ -401,10 +404,9 @@ impl Drop for Blocking {
         // Handles keep the hub alive, which must not keep its ports.
         self.hub.stop_all_listening();
         self.hub.end();
-        let Outside { acceptors, connects, adopted } = mem::take(&mut *lock(&self.outside));
+        let Starts { jobs, acceptors, .. } = mem::take(&mut *lock(&self.outside));
         drop_each(acceptors);
-        drop_each(adopted);
-        drop_each(connects);
+        drop_each(jobs.iter().map(|job| effects::discard(&self.hub, job.cell())));
         for episode in [&self.hub.late_writes, &self.hub.no_thread] {
             episode.close();
         }

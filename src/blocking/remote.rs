@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::bell::lock;
 use super::cell::Signal;
-use super::hub::{Hub, State};
+use super::hub::Hub;
 use crate::clock::nanos;
 use crate::episode::Earlier;
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -15,37 +15,26 @@ use crate::handle::{Post, Remote};
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::protocol::{Common, SendClosure, TimerId};
-use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
 impl Hub {
     /// Takes a request of a handle, or says why not. What `make` makes is the user's: no lock that
     /// is held here is ever held while user code runs.
     fn post(self: &Arc<Hub>, make: &mut dyn FnMut() -> Option<Post>) -> Result<()> {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
         if state.ended {
             return Err(Error::new(ErrorKind::Stopped, Op::Post));
         }
         if self.posted.load(Ordering::Acquire) >= self.limits.posts_max {
             return Err(Error::new(ErrorKind::Full, Op::Post));
         }
-        if let Some(post) = make() {
-            self.place_post(state, post);
-        }
-        Ok(())
-    }
-
-    /// Takes a request of code outside of `run`, of which there may be any number.
-    pub(super) fn take_post(self: &Arc<Hub>, post: Post) {
-        self.place_post(lock(&self.state), post);
-    }
-
-    fn place_post(self: &Arc<Hub>, mut state: MutexGuard<'_, State>, post: Post) {
+        let Some(post) = make() else { return Ok(()) };
         self.posted.fetch_add(1, Ordering::AcqRel);
         let to = match post {
             Post::Call(call) => {
                 state.calls.push_back(call);
-                return self.call_runner(&state);
+                self.call_runner(&state);
+                return Ok(());
             }
             Post::Write { to, .. } | Post::Notify { to, .. } => to,
             Post::ShutdownWrite(to) | Post::Close(to) => to,
@@ -65,6 +54,7 @@ impl Hub {
                 self.drop_posts([post]);
             }
         }
+        Ok(())
     }
 
     pub(super) fn abort(self: &Arc<Hub>, id: ConnId) {

@@ -39,8 +39,8 @@ mod real {
     }
 
     /// A stream that was connected elsewhere, and has been prepared.
-    pub(crate) fn adopted(stream: OwnedFd) -> io::Result<Stream> {
-        Ok(stream.into())
+    pub(crate) fn adopted(stream: OwnedFd) -> Stream {
+        stream.into()
     }
 
     /// Wakes a thread out of `accept`: by a shutdown of the socket where that helps, by a
