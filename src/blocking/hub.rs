@@ -344,15 +344,19 @@ impl Hub {
         if too_many { state.lingerers.pop_front() } else { None }
     }
 
-    /// Removes a connection whose `closed` has run.
-    pub(super) fn leave(&self, id: ConnId, lingered: bool, unsent: u64) {
-        // First, so that no request is left for an id that is gone.
+    /// From now on the id is stale.
+    pub(super) fn release(&self, id: ConnId) {
         let mut ids = lock(&self.ids);
         if ids.is_current(id) {
             ids.release(id);
             ids.end_turn();
         }
-        drop(ids);
+    }
+
+    /// Removes a connection whose `closed` has run.
+    pub(super) fn leave(&self, id: ConnId, lingered: bool, unsent: u64) {
+        // First, so that no request is left for an id that is gone.
+        self.release(id);
         let mut state = lock(&self.state);
         if state.cells.remove(&id).is_none() {
             return;

@@ -86,12 +86,7 @@ impl Hub {
 
     /// An id whose connection never was. No lock is held.
     pub(super) fn forget(&self, id: ConnId) {
-        let mut ids = lock(&self.ids);
-        if ids.is_current(id) {
-            ids.release(id);
-            ids.end_turn();
-        }
-        drop(ids);
+        self.release(id);
         let early = lock(&self.state).early.remove(&id);
         self.drop_posts(early.unwrap_or_default().posts);
     }

@@ -11,7 +11,7 @@ use super::effects::{self, Author};
 use super::hub::{Awaited, Desk, Hub};
 use super::system;
 use crate::driver::Report;
-use crate::protocol::{Closure, SendClosure};
+use crate::protocol::Closure;
 
 /// How long the end of a run waits for threads that have nothing more to do, or do not come back.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -72,7 +72,10 @@ impl Runner {
             let mut state = lock(&hub.state);
             let (calls, orphans) = (mem::take(&mut state.calls), mem::take(&mut state.orphans));
             drop(state);
-            calls.into_iter().for_each(|call| self.run_call(call));
+            for call in calls {
+                hub.count_taken(1);
+                self.run_closure(call);
+            }
             for job in orphans {
                 (hub.perform)(&hub, &mut self.desk, job);
             }
@@ -100,11 +103,6 @@ impl Runner {
         }
     }
 
-    fn run_call(&mut self, call: SendClosure) {
-        self.hub.count_taken(1);
-        self.run_closure(call);
-    }
-
     /// Runs the timers that are due. Those set meanwhile wait for the next time.
     fn run_timers(&mut self) {
         let hub = Arc::clone(&self.hub);
@@ -118,13 +116,9 @@ impl Runner {
     }
 
     fn run_closure(&mut self, closure: Closure) {
-        self.desk.shared.stopping = self.hub.is_stopping();
-        self.desk.shared.run_closure(closure);
-        self.apply();
-    }
-
-    fn apply(&mut self) {
         let shared = &mut self.desk.shared;
+        shared.stopping = self.hub.is_stopping();
+        shared.run_closure(closure);
         effects::apply(&mut Author { hub: &self.hub, shared, cell: None }, &[]);
         self.desk.publish();
     }
