@@ -1,10 +1,12 @@
 //! What is asked of a driver before and between its runs.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use lariat::{CloseKind, ConnectFailure, Driver, ErrorKind, Limits, Note};
+use lariat::{CloseKind, ConnectFailure, Driver, DriverLimits, ErrorKind, Limits, Note};
+use socket2::{Domain, Socket, Type};
 
-use crate::kit::{Play, data, echo, everywhere};
+use crate::kit::{Play, Stage, data, echo, everywhere, on_sockets};
 
 /// Closes as soon as it is open.
 fn closing() -> Play {
@@ -157,4 +159,30 @@ fn time_chance_and_counters_are_those_of_the_driver() {
     same(&mut lariat::sim::Sim::new(1));
     same(&mut lariat::reactor::Reactor::new().unwrap());
     same(&mut lariat::blocking::Blocking::new());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_listener_that_is_stopped_before_the_driver_runs_has_no_socket_any_more() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let listen = |stage: &mut Stage<'_>, addr: SocketAddr| {
+            let listener = stage.driver.control().listen(addr, |_| Some(echo())).unwrap();
+            (listener, stage.driver.addresses(listener)[0].socket_addr().unwrap())
+        };
+        // Nobody else takes a port of this address.
+        let (first, addr) = listen(stage, ([127, 0, 0, 77], 0).into());
+        stage.driver.control().stop_listening(first);
+        // A port that was asked for is kept as long as the socket, even if that no longer listens.
+        let (second, again) = listen(stage, addr);
+        assert_eq!(again, addr);
+        let taken = || {
+            // Without the option that lets a socket have an address that another still has.
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&addr.into()).is_err()
+        };
+        assert!(taken());
+        stage.driver.control().stop_listening(second);
+        stage.check(!taken(), "the address is free");
+        stage.run();
+    });
 }
