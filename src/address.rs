@@ -89,9 +89,10 @@ impl fmt::Display for Address {
     }
 }
 
-/// What `listen`, `connect` and `serve` take for an address: a socket address, an IP address with a
-/// port, a path for a Unix socket, or text as `127.0.0.1:7000`, `[::1]:7000`, `localhost:7000`,
-/// `unix:/run/echo.sock` and, for an abstract name of Linux, `unix:@echo`. Port 0 takes a free one.
+/// Everything that `listen`, `serve` and `connect` accept as an address: a socket address, an IP
+/// address with a port, the path of a Unix socket, or text such as `127.0.0.1:7000`, `[::1]:7000`,
+/// `localhost:7000`, `unix:/run/echo.sock` and, for an abstract name of Linux, `unix:@echo`. Port 0
+/// picks a free port.
 ///
 /// ```
 /// use std::path::Path;

@@ -42,7 +42,7 @@ pub enum ErrorKind {
     AddressUnavailable,
     /// The text is not an address, or no endpoint is found for it.
     InvalidAddress,
-    /// The socket is not connected, does not listen, or is of another kind than TCP.
+    /// The socket is not connected, does not listen, or is no stream socket of TCP or Unix.
     InvalidSocket,
     /// The limits or options cannot work together, or the system rejects an option.
     InvalidLimits,

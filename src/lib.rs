@@ -35,6 +35,7 @@
 //! | other threads | [`Handle`], [`Control`] |
 //! | a whole client in one call | [`reactor::connect`], [`blocking::connect`] |
 //! | encryption and the like | [`Filter`] |
+//! | lines, delimiters, length prefixes | [`framing`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //! | tokio, mio, asyncio, Twisted | [`coming_from`] |
 //!
@@ -47,7 +48,7 @@
 //!   are on by default except [`Limits::idle`]. [`CloseKind`] says which bound ended a connection.
 //!   An echo, a relay and a proxy are bounded without any code: see [`Peer::write`].
 //! - A turn of the reactor serves interactive connections first. Those that move 16 KiB or more at
-//!   a time follow, at most 64 of them and 2 MiB, before the next poll.
+//!   a time follow, at most 64 of them and about 2 MiB, before the next poll.
 //! - A panic in a callback ends its connection and no other.
 //! - No `unsafe` code; a write to a closed socket raises no SIGPIPE.
 //!

@@ -51,7 +51,7 @@ pub(super) struct Hub {
     /// Late writes of any thread, and threads that could not be started.
     pub(super) late_writes: CommonEpisode,
     pub(super) no_thread: CommonEpisode,
-    /// Runs a thread's job: the job knows the threads, they do not know the job.
+    /// Runs a thread's job. A value, because the hub's modules do not import the threads' code.
     pub(super) perform: Perform,
 }
 

@@ -9,18 +9,17 @@ pub(super) const BULK_MAX: usize = 64;
 /// Connections of that kind that one turn serves even if others have spent it: new connections that
 /// each ask for much once would starve them otherwise.
 pub(super) const BULK_MIN: usize = 8;
-/// What one step of a handshake counts as: bytes that take about as long.
+/// The bytes that one step of a handshake counts as: they take about as long.
 const HANDSHAKE: usize = 128 * 1024;
-/// What a callback other than the one of a plain read counts as. `opened`, `drained`, each note and
-/// input that is shown again are such.
+/// The bytes that a due callback counts as: `opened`, `drained`, each note, input that is shown
+/// again. The `data` of a plain read is none of them.
 const CALLBACK: usize = 1024;
 
 /// The rest of a turn's bytes.
 ///
-/// Everything that moves [`BULK`] bytes or more at a time is charged, whichever list it is in, and
-/// so are each step of a handshake and each callback that is more than the showing of a read. A
-/// connection that has its turn when nothing is left may still move
-/// [`BULK`] bytes: so the interactive ones are served in every turn.
+/// Everything that moves [`BULK`] bytes or more at a time is charged, in any list, and so are each
+/// step of a handshake and each due callback. A connection that is served when nothing is left may
+/// still move [`BULK`] bytes: so the interactive ones are served in every turn.
 pub(super) struct Budget {
     left: usize,
 }

@@ -47,9 +47,9 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Serves those of the connections which move much at a time that waited when the turn began,
-    /// behind all others: as many, and as many bytes, as a turn may. A few are served whatever the
-    /// others have moved.
+    /// Serves the connections that move much at a time and waited when the turn began, after all
+    /// others: as many of them, and as many bytes, as a turn may; [`BULK_MIN`] of them even when
+    /// others have spent the turn's bytes.
     #[inline(never)]
     fn run_bulk(&mut self, lone: bool, waiting: usize, buffer: &mut [u8]) {
         for served in 0..waiting.min(BULK_MAX) {

@@ -178,7 +178,7 @@ impl Sim {
     ///
     /// # Panics
     ///
-    /// `addr` is a name, or no IP address: the simulator has only IP addresses.
+    /// `addr` is a name to look up, an invalid path, or an empty list.
     pub fn dial(&self, addr: impl IntoAddress) -> Socket {
         match address(addr) {
             Ok(addr) => Socket::dial(&self.network, addr),
@@ -190,7 +190,7 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// The address is in use, is a name, or is no IP address.
+    /// The address is in use, is a name to look up, an invalid path, or an empty list.
     pub fn acceptor(&self, addr: impl IntoAddress) -> Result<Acceptor> {
         let addr = address(addr)?;
         let addr = self
@@ -337,12 +337,12 @@ impl Sim {
     // ---- what every driver has ---------------------------------------------------------------
 
     /// Listens on `addr`; see [`Reactor::listen`](crate::reactor::Reactor::listen). No real socket
-    /// is opened, so any IP address works.
+    /// is opened, so any IP address and any name of a Unix socket works.
     ///
     /// # Errors
     ///
-    /// The address is in use in this simulator, or is no IP address; [`ErrorKind::Stopped`] once
-    /// the simulator has been shut down.
+    /// The address is in use in this simulator, or is invalid; [`ErrorKind::Stopped`] once the
+    /// simulator has been shut down.
     pub fn listen<P: Protocol + 'static>(
         &mut self,
         addr: impl IntoAddress,
