@@ -14,7 +14,7 @@
 //! | a task per connection | a [`Protocol`] value per connection |
 //! | `read(..).await` | [`data`]; unread bytes stay in [`Input`] |
 //! | `read_exact` of n bytes | [`Input::need`] |
-//! | a codec, `lines()` | find the end in [`Input`], then [`consume`] |
+//! | a codec, `lines()` | [`framing`](crate::framing), or [`consume`] up to the end of each |
 //! | `write_all(..).await` | [`Context::write`], which queues |
 //! | waiting for room to write | [`is_congested`], [`drained`] |
 //! | `shutdown().await` | [`close`], [`shutdown_write`] |
@@ -147,8 +147,8 @@
 //! | `connectionMade`, `connectionLost` | [`opened`], [`closed`] |
 //! | `dataReceived` | [`data`] |
 //! | `transport.write`, `loseConnection`, `abortConnection` | [`write`], [`close`], [`abort`] |
-//! | `LineReceiver` | a loop in [`data`], below |
-//! | `Int16StringReceiver` | [`Input::need`], [above](#from-tokio) |
+//! | `LineReceiver` | [`Lines`](crate::framing::Lines), or a loop in [`data`], below |
+//! | `Int16StringReceiver` | [`LengthPrefixed`](crate::framing::LengthPrefixed) |
 //! | `ReconnectingClientFactory` | [`closed`] with [`after`] |
 //! | `reactor.callLater` | [`set_timer`], [`after`] |
 //! | `callFromThread` | [`Handle::call`] |

@@ -62,7 +62,8 @@ pub enum ConnectFailure {
     /// The address is a name, which a running driver does not look up, or a list without an
     /// address.
     Name,
-    /// The driver or the platform does not support the address.
+    /// The platform does not support addresses of this family, or the protocol is not `Send`, which
+    /// connections of the blocking driver require.
     Unsupported,
     /// Anything else: see [`CloseReason::error`].
     Other,

@@ -212,7 +212,9 @@ impl<'a> Control<'a> {
         Ok(self.shared.connect(addr.into_address(), Some(options), protocol))
     }
 
-    /// Connects like [`connect`](Control::connect); `protocol` need not be `Send`.
+    /// Connects like [`connect`](Control::connect); `protocol` need not be `Send`. On the blocking
+    /// driver, where each connection has a thread of its own, the connect fails with
+    /// [`ConnectFailure::Unsupported`](crate::ConnectFailure::Unsupported).
     pub fn connect_local(
         &mut self,
         addr: impl IntoAddress,
@@ -290,7 +292,7 @@ impl<'a> Control<'a> {
     }
 
     /// Takes a stream over like [`adopt_stream`](Control::adopt_stream); `protocol` need not be
-    /// `Send`.
+    /// `Send`. On the blocking driver it ends as in [`connect_local`](Control::connect_local).
     ///
     /// # Errors
     ///

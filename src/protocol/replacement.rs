@@ -13,7 +13,8 @@ impl Context<'_> {
         self.start_replacing(Boxed::Anywhere(Box::new(next)))
     }
 
-    /// Replaces like [`replace`](Context::replace); `next` need not be `Send`.
+    /// Replaces like [`replace`](Context::replace); `next` need not be `Send`. On the blocking
+    /// driver the connection ends with [`CloseKind::Unsupported`](crate::CloseKind::Unsupported).
     pub fn replace_local(&mut self, next: impl Protocol + 'static) -> Replacement<'_> {
         self.start_replacing(Boxed::Here(Box::new(next)))
     }
