@@ -1,5 +1,5 @@
-//! The threads of a driver, as numbers: how many there are, which of them are parked, and what
-//! waits for one of them.
+//! The threads of a driver, as numbers: how many there are, how many are parked, and the jobs that
+//! wait for one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ impl Pool {
         self.parked -= 1;
     }
 
-    /// What a thread read into that has ended, if there is one; it is resident already.
+    /// The read buffer of a thread that has ended, if there is one; its memory is resident already.
     pub(super) fn take_buffer(&mut self) -> Box<[u8]> {
         self.buffers.pop().unwrap_or_default()
     }

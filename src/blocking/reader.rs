@@ -1,11 +1,11 @@
-//! The connection's own thread: it connects, reads, and tells `closed`.
+//! The connection's own thread: it connects, reads, and runs `closed`.
 //!
-//! A message takes the straight path: read, call, send, and read again, as nothing else is due. It
-//! skips [`Worker::advance`], and so may only be taken while a look there would find nothing: no
-//! flag but those of an open connection, no timer, no effect. What another thread changes meanwhile
-//! is for a companion to see to, as if this one slept in `read` already. The read time-out stays
-//! what it is, which is never too long: the only deadline that runs meanwhile is that of an idle
-//! connection, and each message moves it away.
+//! A message takes the straight path: read, call, send, and read again, because nothing else is
+//! due. The path skips [`Worker::advance`], so it is taken only while `advance` would find nothing:
+//! no flag but those of an open connection, no timer, no effect. A companion handles what another
+//! thread changes meanwhile, as if this thread slept in `read` already. The read time-out stays as
+//! it is, which is never too long: the only deadline that runs meanwhile is the idle one, and each
+//! message moves it.
 
 use std::io;
 use std::mem;
@@ -89,7 +89,7 @@ impl<'a> Worker<'a> {
     /// Applies what others have asked for, before the connection has a socket.
     fn drive_on(&mut self, member: &mut Member) {
         self.take_requests(member);
-        // It lingers not, and holds nothing.
+        // It does not linger, and holds nothing.
         let _ = self.hub.drive(self.cell, member, &mut self.desk.shared);
     }
 
@@ -144,7 +144,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Nothing is read that would tell of a reset: the socket is asked.
+    /// Nothing is read, which would report a reset: the socket is asked for its error.
     fn look_for_fault(&mut self) {
         let Some(Ok(Some(error))) = self.cell.socket.get().map(Stream::take_error) else {
             return;
@@ -153,7 +153,7 @@ impl<'a> Worker<'a> {
         member.conn.handle_write_failed(error, &mut self.desk.shared.chunks);
     }
 
-    /// Reads once, and does what follows from it. True when nothing is left but to read again.
+    /// Reads once, and acts on the result. True when only the next read is left to do.
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> bool {
         let Some(socket) = self.cell.socket.get() else { return false };

@@ -1,5 +1,5 @@
-//! The thread that called `run`: it waits for the others, and runs what belongs to the driver as a
-//! whole, closures and timers.
+//! The thread that called `run`: it waits for the others, and runs the driver's closures and
+//! timers.
 
 use std::mem;
 use std::sync::{Arc, PoisonError};
@@ -44,8 +44,8 @@ impl Runner {
         }
     }
 
-    /// Stops accepting, tells every connection, and waits; what is left after the time to drain is
-    /// aborted.
+    /// Stops accepting, lets `stopping` run on every connection, and waits; aborts what is left
+    /// after the drain time.
     pub(super) fn drain(&mut self) -> Report {
         let hub = Arc::clone(&self.hub);
         hub.stop_all_listening();
@@ -54,7 +54,7 @@ impl Runner {
         self.wait(system::now().checked_add(hub.limits.drain), Awaited::Empty);
         lock(&hub.state).drain_over = true;
         hub.signal_all(Signal::End);
-        // A thread that is in a callback then is not waited for.
+        // A thread that is still in a callback then delays the end no longer.
         let until = Some(system::now() + LAST_WAIT);
         self.wait(until, Awaited::Empty);
         self.wait(until, Awaited::Gone);
@@ -62,13 +62,13 @@ impl Runner {
         lock(&hub.state).report.clone()
     }
 
-    /// Waits until that is so, at most until `until`. Closures, timers and connections without a
-    /// thread have their turn meanwhile. Shutdown ends a wait for [`Awaited::Idle`] as well.
+    /// Waits until `awaited` has happened, at most until `until`. Meanwhile it serves closures,
+    /// timers and connections without a thread. Shutdown ends a wait for [`Awaited::Idle`] as well.
     fn wait(&mut self, until: Option<Instant>, awaited: Awaited) {
         let hub = Arc::clone(&self.hub);
         loop {
             self.run_timers();
-            // What they ask for in turn waits for the next time: shutdown must be seen.
+            // Their own requests wait for the next round: shutdown must be noticed.
             let mut state = lock(&hub.state);
             let (calls, orphans) = (mem::take(&mut state.calls), mem::take(&mut state.orphans));
             drop(state);
@@ -103,7 +103,7 @@ impl Runner {
         }
     }
 
-    /// Runs the timers that are due. Those set meanwhile wait for the next time.
+    /// Runs the timers that are due. Those set meanwhile wait for the next round.
     fn run_timers(&mut self) {
         let hub = Arc::clone(&self.hub);
         let fired = lock(&hub.state).alarms.fired(hub.clock.exact());

@@ -1,5 +1,5 @@
-//! What this driver's threads ask of the system: sockets that they sleep in, and the time. The
-//! model check puts made-up ones in their place.
+//! What this driver's threads need of the system: sockets that they sleep in, and the time. The
+//! model check replaces them by simulated ones.
 
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::net::{

@@ -83,8 +83,8 @@ impl Hub {
         self.note_released();
     }
 
-    /// Lets a thread of the connection look at it. Whatever has changed was changed, or a signal
-    /// left, before this.
+    /// Lets a thread of the connection look at it. Call it after the change was made or the signal
+    /// was left.
     pub(super) fn nudge(self: &Arc<Hub>, cell: &Arc<Cell>) {
         if !cell.reader.call() {
             self.call_companion(cell, 0);
@@ -100,14 +100,13 @@ impl Hub {
         self.note_no_thread(&error);
         if cell.companions.leave() {
             cell.signal(Signal::Alone);
-            // Out of whatever its thread sleeps in; it finds the signal before it asks what this
-            // meant.
+            // Wakes its thread out of any call on the socket; the thread finds the signal first.
             cell.wake(Shutdown::Both);
         }
         cell.reader.call();
     }
 
-    /// Tells every connection.
+    /// Leaves a signal for every connection.
     pub(super) fn signal_all(self: &Arc<Hub>, signal: Signal) {
         let cells: Vec<Arc<Cell>> = lock(&self.state).cells.values().cloned().collect();
         // All of them before any acts on it: one that closes at once may be another's peer, which
@@ -120,7 +119,7 @@ impl Hub {
         }
     }
 
-    /// The thread of a connection is about to sleep in a connect, out of which nothing wakes it: a
+    /// The thread of a connection is about to sleep in a connect, from which nothing wakes it: a
     /// driver that ends does not wait for it.
     pub(super) fn thread_away(&self) {
         let mut state = lock(&self.state);

@@ -12,7 +12,7 @@ pub(super) fn timeout(until: u64, now: u64) -> Option<Duration> {
     (until < u64::MAX).then_some(left.max(SHORTEST))
 }
 
-/// Whether the time-out that a socket has serves: it may end a sleep early, but hardly late.
+/// Whether the socket's time-out is good enough: it may end a sleep early, but hardly late.
 pub(super) fn fits(has: Option<Duration>, wanted: Option<Duration>) -> bool {
     match (has, wanted) {
         (None, None) => true,

@@ -1,14 +1,14 @@
-//! A thread of a connection, whichever it is: it does what is due, under the connection's lock, and
-//! says what it does next.
+//! A thread of a connection, of either kind: it does what is due, under the connection's lock, and
+//! decides what it does next.
 //!
 //! The connection's own thread, the reader, sleeps in `read`; a companion waits for timers and for
-//! what others ask. Both run whatever callback is due. An echo has no companion: it is started by
-//! the first timer, and by what others ask while the reader sleeps in the socket.
+//! requests of others. Both run any callback that is due. An echo has no companion: the first timer
+//! starts it, or a request of others while the reader sleeps in the socket.
 //!
 //! Sends do not sleep. Output that the socket does not take is queued, and one thread sleeps in a
-//! write of its first byte until there is room: the reader for a moment, or where it cannot read
-//! before that; else a companion. Nothing else wakes a thread out of a write: a reader that is
-//! paused may be resumed, and one that another's queue holds be released.
+//! write of its first byte until there is room: the reader for a moment, or if it cannot read
+//! before that; otherwise a companion. Nothing else wakes a thread out of a write, while a paused
+//! reader may be resumed and a held one be released.
 
 use std::io;
 use std::mem;
@@ -35,9 +35,9 @@ use crate::sync::{MutexGuard, thread};
 use crate::timer::{Timer, TimerKey};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
-/// A deadline that is seen later than this was slept through, by a process that was stopped.
+/// A deadline noticed later than this was slept through, by a process that was stopped.
 const LATE: u64 = 50 * MILLISECOND;
-/// How long a companion leaves it to the reader to say that input has put a deadline off.
+/// How long a companion waits for the reader to report that input has moved a deadline.
 const PATIENCE: u64 = 1000 * MILLISECOND;
 
 /// What kind of thread this is.
@@ -64,7 +64,7 @@ pub(super) enum Next {
     End,
 }
 
-/// What a callback was shown, and what it left of that.
+/// The input of a callback, and what it left of that.
 pub(super) enum Shown<'a> {
     Nothing,
     /// Bytes where they were read.
@@ -529,7 +529,7 @@ impl<'a> Worker<'a> {
 
     // ---- the end -----------------------------------------------------------------------------
 
-    /// Tells the protocol that its connection has ended, and removes it.
+    /// Runs `closed`, and removes the connection.
     pub(super) fn tell_closed(&mut self) {
         let (hub, cell) = (self.hub, self.cell);
         let mut member = lock(&cell.member);

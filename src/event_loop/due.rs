@@ -1,9 +1,9 @@
 //! Steps 3 and 7: timers and deadlines that are due.
 //!
 //! What has happened comes before what has not. A process that was stopped, or busy with other
-//! work, finds deadlines passed and input waiting that no poll has told of: a poll takes so many
-//! events, and it may be interrupted. So what is due for a connection makes it try its socket in
-//! step 6, and waits in step 7 until that was done. What is not due costs nothing.
+//! work, finds deadlines passed and input waiting that no poll has reported: a poll takes a limited
+//! number of events, and it may be interrupted. So a connection with something due tries its socket
+//! in step 6 first, and step 7 waits for that. What is not due costs nothing.
 
 use std::mem;
 

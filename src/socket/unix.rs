@@ -1,4 +1,5 @@
-//! Files of Unix sockets: a stale one makes room, and one that is ours goes with its socket.
+//! Files of Unix sockets: a stale one is replaced, and one of this process is removed with its
+//! socket.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -19,7 +20,7 @@ pub(crate) struct SocketFile {
     place: (u64, u64),
 }
 
-/// The device and the number of a file: what another file at the same path has not.
+/// The device and the number of a file, which another file at the same path does not have.
 fn place(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
@@ -44,8 +45,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds `socket` to `name`, with these permissions of the file, and makes it listen. A file that a
-/// server has left behind which runs no more is replaced.
+/// Binds `socket` to `name`, with these permissions of the file, and makes it listen. It replaces a
+/// file left by a server that has ended.
 pub(super) fn listen(
     socket: &Socket,
     name: UnixName,
@@ -72,14 +73,14 @@ pub(super) fn listen(
     }
     let file = SocketFile::of(path)?;
     if let Some(mode) = mode {
-        // Nobody can connect before the socket listens.
+        // No client can connect before the socket listens.
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(rejected("mode"))?;
     }
     socket.listen(backlog)?;
     Ok(Some(file))
 }
 
-/// Whether nobody listens any more at a path that is in use: a connection to it is refused.
+/// Whether no socket listens any more at a path that is in use: a connection to it is refused.
 fn is_stale(path: &Path, addr: &SockAddr) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         let sentence = "a file that is no socket has this path";

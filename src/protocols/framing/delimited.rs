@@ -3,7 +3,7 @@
 use super::{Found, FrameError, Framing, Head};
 use crate::protocol::Input;
 
-/// The longest line or delimited frame, unless it is set.
+/// The default maximum of a line or delimited frame.
 const MAX: usize = 64 * 1024;
 
 /// Lines: a frame is what precedes `\n`, without a `\r` before it. What [`write`](Framing::write)
@@ -19,7 +19,7 @@ const MAX: usize = 64 * 1024;
 pub struct Lines {
     max: usize,
     crlf: bool,
-    /// Bytes that were searched in vain.
+    /// Bytes that were searched without a result.
     searched: usize,
 }
 
@@ -35,7 +35,7 @@ impl Lines {
         Lines { max, ..self }
     }
 
-    /// Lines that are written end with `\r\n`, as SMTP and IRC want it. Both ends are read in any
+    /// Writes lines that end with `\r\n`, as SMTP and IRC require. Reading accepts both ends in any
     /// case.
     #[must_use]
     pub const fn crlf(self) -> Lines {

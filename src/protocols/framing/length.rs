@@ -2,8 +2,8 @@
 
 use super::{Found, FrameError, Framing, Head};
 
-/// The longest frame, unless it is set: 1 MiB less 64 KiB, so that a whole frame and what is read
-/// behind it stay below `input_max`.
+/// The default maximum of a frame: 1 MiB less 64 KiB, so that a whole frame and the bytes read
+/// after it stay below `input_max`.
 const MAX: usize = 960 * 1024;
 
 /// Frames that begin with the length of their payload.
@@ -27,7 +27,7 @@ pub struct LengthPrefixed {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// So many bytes, the highest first or the lowest.
+    /// This many bytes, the highest first or the lowest.
     Fixed {
         width: usize,
         big: bool,
@@ -102,7 +102,7 @@ impl LengthPrefixed {
                 let mut length = 0_u64;
                 for (at, byte) in bytes.iter().take(10).enumerate() {
                     let bits = u64::from(byte & 0x7F);
-                    // Of the tenth byte one bit has room.
+                    // Only one bit of the tenth byte fits.
                     if at == 9 && *byte > 1 {
                         return Err(FrameError::InvalidLength);
                     }

@@ -53,21 +53,21 @@ pub use length::LengthPrefixed;
 
 /// Where frames begin and end.
 ///
-/// A value belongs to one connection and may keep what it has found out about the frame that is
-/// arriving, so that it need not look at the same bytes again. [`write`](Framing::write) needs
-/// nothing of that: any value of the same kind will do.
+/// A value belongs to one connection. It may keep what it has found out about the arriving frame,
+/// so that it need not look at the same bytes again. [`write`](Framing::write) does not use that:
+/// any value with the same settings works.
 pub trait Framing {
     /// Looks for a whole frame at the beginning of `bytes`.
     ///
-    /// `bytes` begins at the same frame as in the call before, with more bytes than then, until a
-    /// frame is found; then it begins behind that.
+    /// Until a frame is found, `bytes` begins at the same frame as in the call before and has more
+    /// bytes. Then it begins after that frame.
     ///
     /// # Errors
     ///
     /// The bytes are no frame, or one that is too long.
     fn find(&mut self, bytes: &[u8]) -> Result<Found, FrameError>;
 
-    /// What precedes `payload` in its frame: nothing, unless it is implemented.
+    /// The bytes before `payload` in its frame. The default is none.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ pub trait Framing {
         Ok(Head::default())
     }
 
-    /// What follows the payload in each frame: nothing, unless it is implemented.
+    /// The bytes after the payload in each frame. The default is none.
     fn tail(&self) -> &[u8] {
         &[]
     }
@@ -121,11 +121,11 @@ pub enum Found {
         /// Bytes of the whole frame, from the first one on: at least as many as the payload's end.
         len: usize,
     },
-    /// A frame is not whole yet: so many bytes, counted from its first one, are needed at least.
+    /// A frame is not whole yet: at least this many bytes, counted from its first one, are needed.
     More(usize),
 }
 
-/// What precedes the payload of a frame: up to 10 bytes.
+/// The bytes before the payload of a frame: up to 10.
 ///
 /// ```
 /// use lariat::framing::Head;
@@ -158,7 +158,7 @@ impl std::ops::Deref for Head {
     }
 }
 
-/// Why bytes are no frame.
+/// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -182,7 +182,7 @@ impl fmt::Display for FrameError {
 
 impl Error for FrameError {}
 
-/// What [`Framed`] calls: the callbacks of [`Protocol`] with whole frames in the place of bytes.
+/// The callbacks of [`Protocol`] with whole frames instead of bytes, run by [`Framed`].
 /// All but [`frame`](FrameHandler::frame) have the defaults of [`Protocol`].
 pub trait FrameHandler {
     /// A frame has arrived. Frames that wait while the output is congested are shown once it has
@@ -285,8 +285,8 @@ impl<F: Framing, H: FrameHandler> Framed<F, H> {
         &mut self.handler
     }
 
-    /// Shows whole frames, until one asks for a pause or the like, or answers congest the output:
-    /// then the rest is left, and shown again when that is over.
+    /// Shows whole frames until one asks for a pause or an end, or answers congest the output. The
+    /// rest is left, and shown again when that is over.
     fn show(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         while !input.is_empty() && cx.takes_input() {
             let bytes = input.shown();
