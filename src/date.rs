@@ -7,7 +7,7 @@ use httpdate::HttpDate;
 
 use crate::clock::{Clock, nanos};
 
-/// The bytes before the date in [`DateLine::ok`].
+/// The bytes before the date in [`DateLine::line`].
 const OK: &[u8; 15] = b"HTTP/1.1 200 OK";
 /// The length of the line with the date: a line break, the header, a line break.
 pub(crate) const DATE_LINE: usize = 2 + 6 + 29 + 2;

@@ -63,7 +63,7 @@ pub(super) fn apply(author: &mut Author<'_>, shown: &[u8]) {
     collect(author, shown).begin(author.hub);
 }
 
-/// Applies them, except what needs threads, which is returned.
+/// As [`apply`], but returns what needs threads instead of starting it.
 pub(super) fn collect(author: &mut Author<'_>, shown: &[u8]) -> Starts {
     let mut later = Later::default();
     apply_list(author, &mut later, shown, true);

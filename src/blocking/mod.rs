@@ -8,7 +8,7 @@
 //!
 //! # What a thread costs
 //!
-//! A connection that has read nothing holds about 28 KiB of resident memory, and 80 KiB once its
+//! A connection that has read nothing holds about 28 KiB of resident memory, and 79 KiB once its
 //! read buffer of 64 KiB has been used; a companion adds 15 KiB. The kernel's own memory for a
 //! thread and the address space of its stack ([`Blocking::stack_size`]) come on top. A thread whose
 //! connection has ended waits a second for the next one, with its buffer, at most 64 threads at a

@@ -42,8 +42,7 @@ impl Content {
     }
 
     /// The bytes that a connection takes in. `shown` is the input of the callback, and `bytes`
-    /// holds what its writes have copied. When no input is shown any more, no content is a range of
-    /// it: see [`Effects::copy_shown`].
+    /// holds what its writes have copied.
     pub(crate) fn written<'a>(self, shown: &'a [u8], bytes: &'a [u8]) -> Written<'a> {
         match self {
             Content::Shown(range) => Written::Copied(&shown[range]),
