@@ -5,7 +5,8 @@
 # {port} in it. Other servers that do not echo: REPLIES=own. Message size in bytes: SIZE=64.
 #
 # Prints a line each for: messages at 64 connections and at 1; whole lives of a connection (accepted,
-# one message of 64 bytes, closed by the client); MiB echoed on one connection in messages of 1 MiB.
+# one message of 64 bytes, closed by the client), of many at a time and of one after the other; MiB
+# echoed on one connection in messages of 1 MiB.
 # Each is a sum and its parts by the name of the call, from the difference of two runs with exact
 # counts, so start-up and shutdown cancel. Parts below 0.005 are left out.
 #
@@ -60,6 +61,9 @@ done
 counted "$SCRATCH/few" idle --connections 100 --touch 64
 counted "$SCRATCH/many" idle --connections 900 --touch 64
 difference "connection's whole life" "$SCRATCH/few" "$SCRATCH/many" 800
+counted "$SCRATCH/few" lives --messages 100
+counted "$SCRATCH/many" lives --messages 900
+difference "one life after the other" "$SCRATCH/few" "$SCRATCH/many" 800
 counted "$SCRATCH/few" echo --size $((1 << 20)) --messages 20
 for _ in 1 2 3 4 5 6 7 8; do # not in a pipe: what a subshell starts would not be cleaned up
     counted "$SCRATCH/many" echo --size $((1 << 20)) --messages 420

@@ -13,8 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn run(o: &Options) -> Result<String> {
     let streams = Streams::new();
     let limit = Instant::now() + o.limit;
+    // An exact run counts from the first life; a timed one leaves out its beginning.
     let (mut lives, warm_at) = (0, Instant::now() + o.warmup);
-    while Instant::now() < warm_at {
+    while o.messages.is_none() && Instant::now() < warm_at {
         live(o, &streams, lives)?;
         lives += 1;
     }
@@ -22,7 +23,11 @@ pub fn run(o: &Options) -> Result<String> {
     let (begun, server) = (Instant::now(), used()?);
     let own = cpu_time(std::process::id())?;
     let first = lives;
-    while begun.elapsed() < o.seconds {
+    let is_over = |lives: usize| match o.messages {
+        Some(all) => lives as u64 >= all,
+        None => begun.elapsed() >= o.seconds,
+    };
+    while !is_over(lives) {
         if Instant::now() >= limit {
             return Err(format!("{lives} lives were over within --limit").into());
         }

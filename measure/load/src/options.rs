@@ -20,7 +20,7 @@ load MODE --addr 127.0.0.1:PORT [options]      one line of JSON on stdout; loopb
   --size BYTES      [64]           --sources N     source addresses 127.0.0.x [one per 4000]
   --pipeline N      [1]            --limit SECONDS end with an error after this long [120]
   --seconds S       [1]            --warmup S      echo, lives: not counted before [0.2]
-  --messages N      echo: exactly this many, instead of --seconds
+  --messages N      echo, lives: exactly this many, instead of --seconds
   --replies echo|own   own: as many bytes as were sent, each of them 'o' [echo]
   --touch BYTES     idle: echoed on each connection before it is held [0]
   --offer BYTES     never-read: what each peer has to send [64 MiB]
