@@ -45,6 +45,8 @@ pub(super) struct Member {
     pub(super) timers: Timers<TimerOwner>,
     /// Whether a thread sleeps in a write, with the first byte of what is queued.
     pub(super) writing: bool,
+    /// Whether that is the connection's own thread, which then does not read.
+    pub(super) reader_writes: bool,
     /// Whether a thread applies the effects of a callback. The next callback waits, and so do bytes
     /// that arrive meanwhile, so that effects come in the order of the callbacks.
     pub(super) applying: bool,
@@ -101,6 +103,7 @@ impl Cell {
                 protocol: Some(protocol),
                 timers: Timers::default(),
                 writing: false,
+                reader_writes: false,
                 applying: false,
                 connecting: false,
                 lingered: false,

@@ -84,8 +84,9 @@ pub(super) struct Worker<'a> {
     impatient: bool,
     /// When a companion has to look at the latest, while the reader does what comes next.
     pub(super) companion_at: u64,
-    /// The deadline before which the socket was looked at, and when it first was.
+    /// The deadline before which the socket was looked at, and when it first was; and the timer.
     looked: (u64, u64),
+    looked_for_timer: (u64, u64),
     /// Whether this thread has changed anything since it last rang for the reader.
     changed: bool,
 }
@@ -106,6 +107,7 @@ impl<'a> Worker<'a> {
             impatient: false,
             companion_at: u64::MAX,
             looked: (0, 0),
+            looked_for_timer: (0, 0),
             changed: false,
         }
     }
@@ -208,6 +210,21 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Whether the timer that was due at `at` waits for input which had come by then: the reader is
+    /// about to take it, or has just done so. A reader that sleeps for room takes none.
+    fn is_input_first(&mut self, member: &Member, at: u64, now: u64) -> bool {
+        let Some(socket) = self.cell.socket.get() else { return false };
+        let reads = member.conn.may_read() && !member.reader_writes && self.cell.reader.is_away();
+        if !reads || member.conn.flags().any(Flags::CLOSING) {
+            return false;
+        }
+        if mem::replace(&mut self.looked_for_timer.0, at) != at {
+            self.looked_for_timer.1 = now;
+        }
+        let slept = now > at.saturating_add(LATE);
+        (slept && now < self.looked_for_timer.1.saturating_add(LATE)) || system::has_input(socket)
+    }
+
     /// Applies what others have asked for since a thread last looked.
     pub(super) fn take_requests(&mut self, member: &mut Member) -> Signals {
         let signals = self.cell.take_signals(&mut member.conn);
@@ -304,6 +321,7 @@ impl<'a> Worker<'a> {
             Role::Companion => &self.cell.companions,
         };
         member.writing = bell.go_away();
+        member.reader_writes = member.writing && self.role == Role::Reader;
         member.writing.then_some(Next::Write { byte })
     }
 
@@ -315,6 +333,7 @@ impl<'a> Worker<'a> {
         let shared = &mut self.desk.shared;
         let now = shared.clock.exact();
         member.writing = false;
+        member.reader_writes = false;
         self.changed = true;
         let over = member.conn.flags().any(Flags::ENDED | Flags::BROKEN);
         match result {
@@ -336,8 +355,12 @@ impl<'a> Worker<'a> {
     // ---- callbacks ---------------------------------------------------------------------------
 
     /// Timers are the companion's: the reader has the socket to look after.
-    fn due_timer(&self, member: &mut Member, now: u64) -> Option<(Timer, TimerKey)> {
+    fn due_timer(&mut self, member: &mut Member, now: u64) -> Option<(Timer, TimerKey)> {
         if self.role == Role::Reader {
+            return None;
+        }
+        let at = member.timers.next().filter(|at| *at <= now)?;
+        if self.is_input_first(member, at, now) {
             return None;
         }
         while let Some((owner, key)) = member.timers.pop_due(now) {

@@ -10,7 +10,6 @@ mod faults;
 mod found;
 mod kit;
 mod listening;
-mod stopped;
 mod stopping;
 mod streams;
 mod stuck;

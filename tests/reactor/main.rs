@@ -10,6 +10,7 @@ mod common;
 mod connecting;
 mod ends;
 mod found;
+mod late;
 mod listening;
 mod streams;
 mod turning;

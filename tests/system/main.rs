@@ -8,4 +8,5 @@ mod connecting;
 mod kit;
 mod logs;
 mod signals;
+mod stopped;
 mod transfers;
