@@ -41,7 +41,10 @@ impl Address {
                 Some(first) => return Ok(*first),
                 None => "there is no address to connect to".to_owned(),
             },
-            Address::Name(name) => format!("{name}: names are not looked up by a running driver"),
+            Address::Name(name) => match Scoped::of(name) {
+                Some(scoped) => format!("{name}: {}", scoped.wrong()),
+                None => format!("{name}: names are not looked up by a running driver"),
+            },
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, error))
     }
@@ -60,6 +63,10 @@ impl Address {
             Address::Several(addrs) if addrs.is_empty() => Err(invalid("there is none".into())),
             Address::Several(addrs) => Ok(addrs.clone()),
             Address::Name(name) => {
+                if let Some(scoped) = Scoped::of(name) {
+                    let hint = "`ip link` and `ifconfig` print the names of the interfaces";
+                    return Err(invalid(scoped.wrong()).with_hint(hint));
+                }
                 let found = name.to_socket_addrs();
                 let found = found.map_err(|error| invalid(error.to_string()))?;
                 let mut addrs: Vec<Endpoint> = Vec::new();
@@ -78,6 +85,38 @@ impl Address {
     }
 }
 
+/// `[fe80::1%eth0]:7000`: an IPv6 address with the name of a network interface, which std does not
+/// parse.
+struct Scoped<'a> {
+    /// With the name behind it.
+    host: &'a str,
+    ip: Ipv6Addr,
+    interface: &'a str,
+    port: u16,
+}
+
+impl Scoped<'_> {
+    fn of(text: &str) -> Option<Scoped<'_>> {
+        let (host, port) = text.strip_prefix('[')?.split_once("]:")?;
+        let (ip, interface) = host.split_once('%')?;
+        Some(Scoped { host, ip: ip.parse().ok()?, interface, port: port.parse().ok()? })
+    }
+
+    /// The system knows the number of the interface. Nothing is looked up in a network for that.
+    fn socket_addr(&self) -> Option<SocketAddr> {
+        (self.host, self.port).to_socket_addrs().ok()?.next()
+    }
+
+    /// What is wrong with one for which the system has no number.
+    fn wrong(&self) -> String {
+        if self.ip.is_unicast_link_local() {
+            format!("there is no network interface \"{}\"", self.interface)
+        } else {
+            "only a link-local address takes a network interface".to_owned()
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,8 +130,9 @@ impl fmt::Display for Address {
 
 /// Everything that `listen`, `serve` and `connect` accept as an address: a socket address, an IP
 /// address with a port, the path of a Unix socket, or text such as `127.0.0.1:7000`, `[::1]:7000`,
-/// `localhost:7000`, `unix:/run/echo.sock` and, for an abstract name of Linux, `unix:@echo`. Port 0
-/// picks a free port.
+/// `localhost:7000`, `[fe80::1%eth0]:7000` with the interface of a link-local address,
+/// `unix:/run/echo.sock` and, for an abstract name of Linux, `unix:@echo`. Port 0 picks a free
+/// port.
 ///
 /// ```
 /// use std::path::Path;
@@ -124,7 +164,9 @@ impl From<&str> for Address {
             let named = name.strip_prefix('@').and_then(|n| UnixName::from_abstract_name(n).ok());
             return named.map_or_else(|| Address::from(Path::new(name)), Address::from);
         }
-        text.parse::<SocketAddr>().map_or_else(|_| Address::Name(text.to_owned()), Address::from)
+        let addr = text.parse::<SocketAddr>().ok();
+        let addr = addr.or_else(|| Scoped::of(text)?.socket_addr());
+        addr.map_or_else(|| Address::Name(text.to_owned()), Address::from)
     }
 }
 
@@ -237,6 +279,8 @@ impl From<(&str, u16)> for Address {
     fn from((host, port): (&str, u16)) -> Address {
         match host.parse::<IpAddr>() {
             Ok(ip) => Address::from((ip, port)),
+            // With an interface.
+            Err(_) if host.contains(':') => Address::from(format!("[{host}]:{port}")),
             Err(_) => Address::Name(format!("{host}:{port}")),
         }
     }
@@ -271,6 +315,45 @@ mod tests {
         assert_eq!([one, one].into_address(), several);
         assert_eq!((&[one, one]).into_address(), several);
         assert_eq!(("localhost".to_owned(), 5).into_address(), ("localhost", 5).into_address());
+    }
+
+    #[test]
+    fn an_interface_is_taken_by_its_name_and_by_its_number() {
+        let scope = |address: Address| match address {
+            Address::Endpoint(Endpoint::Ip(SocketAddr::V6(addr))) => {
+                assert_eq!((addr.ip().to_string().as_str(), addr.port()), ("fe80::78", 7000));
+                addr.scope_id()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(scope("[fe80::78%7]:7000".into()), 7);
+        assert_eq!(scope("[fe80::78]:7000".into()), 0);
+        assert_eq!(scope(("fe80::78", 7000).into()), 0);
+        let loopback = if cfg!(target_os = "linux") { "lo" } else { "lo0" };
+        let named = scope(format!("[fe80::78%{loopback}]:7000").into());
+        assert!(named > 0);
+        assert_eq!(scope((format!("fe80::78%{loopback}"), 7000).into()), named);
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_named_in_the_error() {
+        let cases = [
+            ("[fe80::78%nowhere]:1", "there is no network interface \"nowhere\""),
+            ("[fe80::78%]:1", "there is no network interface \"\""),
+            ("[2001:db8::1%nowhere]:1", "only a link-local address takes a network interface"),
+        ];
+        for (text, wrong) in cases {
+            let error = Address::from(text).resolve(Op::Listen).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidAddress);
+            assert_eq!(error.to_string(), format!("cannot listen on {text}: {wrong}"));
+            assert!(format!("{error:?}").contains("\nhint: `ip link`"), "{error:?}");
+            let error = Address::from(text).at_once().unwrap_err();
+            assert_eq!(error.to_string(), format!("{text}: {wrong}"));
+        }
+        // Near to it, and a name all the same.
+        for text in ["[fe80::78%lo]", "fe80::78%lo:1", "[x%lo]:1", "[fe80::78%lo]:65536"] {
+            assert!(Scoped::of(text).is_none(), "{text}");
+        }
     }
 
     #[test]

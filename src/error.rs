@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -90,18 +91,24 @@ struct Parts {
     addr: Option<String>,
     is_path: bool,
     detail: Option<String>,
+    hint: Option<&'static str>,
     source: Option<io::Error>,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, op: Op) -> Error {
-        Error(Box::new(Parts { kind, op, addr: None, is_path: false, detail: None, source: None }))
+        let (addr, is_path, detail, hint, source) = (None, false, None, None, None);
+        Error(Box::new(Parts { kind, op, addr, is_path, detail, hint, source }))
     }
 
     pub(crate) fn from_io(op: Op, source: io::Error) -> Error {
         let mut error = Error::new(kind_of(&source), op);
-        if is_rejected(&source) {
+        // An invalid input is one of many things: its own words say which.
+        if is_rejected(&source) || error.0.kind == ErrorKind::InvalidAddress {
             error.0.detail = Some(source.to_string());
+        }
+        if source.get_ref().is_some_and(|inner| inner.is::<Unscoped>()) {
+            error.0.hint = Some("name the interface as in [fe80::1%eth0]:7000");
         }
         error.0.source = Some(source);
         error
@@ -120,6 +127,11 @@ impl Error {
 
     pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Error {
         self.0.kind = kind;
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: &'static str) -> Error {
+        self.0.hint = Some(hint);
         self
     }
 
@@ -144,6 +156,9 @@ impl Error {
     }
 
     fn hint(&self) -> Option<&'static str> {
+        if self.0.hint.is_some() {
+            return self.0.hint;
+        }
         Some(match (self.0.op, self.0.kind) {
             (Op::Listen, ErrorKind::AddressInUse) if self.0.is_path => {
                 "another program listens there, or the file is no socket"
@@ -243,6 +258,29 @@ impl From<Error> for io::Error {
             }
         };
         io::Error::new(kind, error)
+    }
+}
+
+/// A link-local address without the interface that it is an address of.
+#[derive(Debug)]
+struct Unscoped;
+
+impl fmt::Display for Unscoped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a link-local address needs its network interface")
+    }
+}
+
+impl std::error::Error for Unscoped {}
+
+/// Fails for an address that means nothing without its network interface. The system would say no
+/// more than that an argument is invalid.
+pub(crate) fn check_scope(addr: &SocketAddr) -> io::Result<()> {
+    match addr {
+        SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() && addr.scope_id() == 0 => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, Unscoped))
+        }
+        _ => Ok(()),
     }
 }
 

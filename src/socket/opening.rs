@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use super::unix::{self, SocketFile};
 use super::{reset_on_close, retry};
 use crate::endpoint::{Endpoint, UnixName};
-use crate::error::rejected;
+use crate::error::{check_scope, rejected};
 use crate::options::{Dial, Keepalive, ListenOptions, SocketOptions};
 use crate::protocol::{Bound, Sockets};
 
@@ -287,7 +287,10 @@ fn prepare(dial: &Dial) -> io::Result<(Socket, SockAddr)> {
 /// A nonblocking stream socket of the family of `addr`.
 pub(super) fn open(addr: Endpoint) -> io::Result<Socket> {
     let (domain, protocol) = match addr {
-        Endpoint::Ip(addr) => (Domain::for_address(addr), Some(Protocol::TCP)),
+        Endpoint::Ip(addr) => {
+            check_scope(&addr)?;
+            (Domain::for_address(addr), Some(Protocol::TCP))
+        }
         _ => (Domain::UNIX, None),
     };
     #[cfg(not(target_vendor = "apple"))]

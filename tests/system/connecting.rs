@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lariat::{
-    CloseKind, ConnectFailure, ConnectOptions, Context, Input, Outcome, Protocol, blocking, reactor,
+    By, CloseKind, ConnectFailure, ConnectOptions, Context, DriverLimits, ErrorKind, Input,
+    Outcome, Protocol, blocking, reactor,
 };
 
 use crate::kit::*;
@@ -61,5 +62,55 @@ fn d11_a_client_bound_to_the_address_that_it_connects_to_is_refused() {
         let reason = connect(free, options, Opens(Arc::clone(&opened))).unwrap().1;
         let refused = CloseKind::Connect(ConnectFailure::Refused);
         assert_eq!((reason.kind(), opened.load(Ordering::Relaxed)), (refused, 0));
+    }
+}
+
+#[test]
+fn a_link_local_address_is_one_of_its_interface() {
+    let Some(name) = part() else {
+        let name = "connecting::a_link_local_address_is_one_of_its_interface";
+        for driver in DRIVERS {
+            in_a_network("ip -6 address add fe80::78/64 dev lo", name, driver);
+        }
+        return;
+    };
+    let mut driver = driver(&name, DriverLimits::default());
+    let listener = driver.control().listen("[fe80::78%lo]:0", |_| Some(Echo)).unwrap();
+    let addr = driver.addresses(listener)[0];
+    let handle = driver.handle();
+    let clients = std::thread::spawn(move || {
+        let opened = Arc::new(AtomicUsize::new(0));
+        // The address of the listener says the interface as a number.
+        for addr in [format!("[fe80::78%lo]:{}", addr.port().unwrap()), addr.to_string()] {
+            let opens = Opens(Arc::clone(&opened));
+            let (_, reason) = match name.as_str() {
+                "reactor" => reactor::connect(addr.as_str(), opens).unwrap(),
+                _ => blocking::connect(addr.as_str(), opens).unwrap(),
+            };
+            assert_eq!(reason.kind(), CloseKind::Finished, "{addr}");
+        }
+        handle.shutdown();
+        opened.load(Ordering::Relaxed)
+    });
+    driver.run().unwrap();
+    assert_eq!(clients.join().unwrap(), 2);
+}
+
+#[test]
+fn a_link_local_address_without_its_interface_is_refused_in_plain_words() {
+    let wrong = "a link-local address needs its network interface";
+    for name in DRIVERS {
+        let mut driver = driver(name, DriverLimits::default());
+        let error = driver.control().listen("[fe80::78]:1", |_| Some(Echo)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidAddress);
+        assert_eq!(error.to_string(), format!("cannot listen on [fe80::78]:1: {wrong}"));
+        let hint = "hint: name the interface as in [fe80::1%eth0]:7000";
+        assert_eq!(format!("{error:?}"), format!("{error}\n{hint}"));
+    }
+    for connect in [reactor::connect, blocking::connect] {
+        let reason = connect("[fe80::78]:1", Opens(Arc::default())).unwrap().1;
+        let unavailable = CloseKind::Connect(ConnectFailure::AddressUnavailable);
+        assert_eq!((reason.kind(), reason.by()), (unavailable, By::Runtime));
+        assert_eq!(reason.error().unwrap().to_string(), wrong);
     }
 }
