@@ -4,15 +4,14 @@
   defects.py                          everything; a defect takes about half a minute
   defects.py --only one,another       these alone; a name may end in *
   defects.py --check                  whether every text is still found exactly once; builds nothing
-  defects.py --seeds 2000             seeds of the random test; default 400
-  defects.py --unit                   what neither finds is shown to the unit tests as well
+  defects.py --seeds 2000             seeds of the random test; default 120, as in `cargo test`
   defects.py --random                 the seeded test alone: what it finds and reduces it to
 
 The project is copied to a scratch directory. The copy without a defect must pass: that is the
 control. Then each defect is planted alone and the tests run in this order until one fails: the
 seeded test of the simulator, which stops at the first seed that fails and reduces what it has
 found; the scripted tests of the simulator; the conformance scenarios; the tests of HTTP, which a
-defect of HTTP is shown first. A test that hangs is stopped after --timeout seconds and does not
+defect of HTTP is shown first; then all the others that `cargo test` runs. A test that hangs is stopped after --timeout seconds and does not
 count: a test must fail by itself.
 
 Ends with 1 when a defect was not found, could not be planted or does not compile.
@@ -38,6 +37,8 @@ KEPT = re.compile(r"^no event could be left out of (\d+) event.*, tried in ([\d.
 # What a test says when it has failed, or when its own watchdog had to end it.
 FAILED = re.compile(r"^test (\S+) .*FAILED$|^stuck: (\S+)", re.M)
 RANDOM = "general::random_runs_keep_every_rule_and_end"
+# What is tried last, the quickest first.
+OTHERS = ["probe", "allocations", "memory", "blocking", "reactor", "system"]
 
 
 class Broken(Exception):
@@ -183,8 +184,9 @@ def steps(copy, args, file):
     yield lambda: listed("conformance scenario", ["--test", "conformance"])
     if not file.startswith("src/protocols/http/"):
         yield http
-    if args.unit:
-        yield lambda: listed("unit test", ["--lib"], "--skip", "ten_million")
+    yield lambda: listed("unit test", ["--lib"], "--skip", "ten_million")
+    for test in OTHERS:
+        yield lambda test=test: listed(f"{test} test", ["--test", test])
 
 
 def search(copy, args, file=""):
@@ -207,8 +209,7 @@ def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--only", default="*")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--seeds", type=int, default=400)
-    parser.add_argument("--unit", action="store_true")
+    parser.add_argument("--seeds", type=int, default=120)
     parser.add_argument("--random", action="store_true")
     parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--scratch", help="a directory to work in, which is kept")

@@ -165,10 +165,9 @@ impl<S: System> EventLoop<S> {
         self.retry = arms.then(|| (self.shared.timers.arm(at, TimerOwner::Accept), at));
     }
 
-    /// The timer of the postponed accepts has fired.
+    /// The timer of the postponed accepts has fired: its turn looks again at its end.
     pub(super) fn retry_accepts(&mut self) {
         self.retry = None;
-        self.look_for_newcomers();
     }
 
     // ---- step 4 ------------------------------------------------------------------------------

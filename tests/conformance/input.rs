@@ -265,6 +265,40 @@ fn paused_reading_stops_at_once_and_resume_shows_what_is_unread() {
 }
 
 #[test]
+fn resume_shows_again_what_a_paused_protocol_has_left_whole() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            let mut shown = 0;
+            Play::new()
+                .data(move |cx, input| {
+                    shown += usize::from(input.len() == 3);
+                    match shown {
+                        0 => {}
+                        1 => {
+                            cx.pause_reading();
+                            cx.set_timer(LATER, Duration::from_millis(20));
+                        }
+                        _ => {
+                            input.consume_all();
+                            cx.close();
+                        }
+                    }
+                    Ok(())
+                })
+                .timeout(|cx, _| {
+                    cx.resume_reading();
+                    Ok(())
+                })
+        });
+        stage.connect("client", addr, says(b"abc"));
+        stage.run();
+        let lines = stage.trace.of("server");
+        let end = ["timeout of timer 2", &data(b"abc"), "closed finished by us"];
+        stage.check(lines.ends_with(&end.map(str::to_owned)), &format!("{lines:?}"));
+    });
+}
+
+#[test]
 fn a_paused_connection_never_ends_with_input_full() {
     everywhere(|stage| {
         let addr = stage.serve_with("server", small(), || {

@@ -6,6 +6,7 @@
 //! same.
 
 mod adopting;
+mod bounds;
 mod callbacks;
 mod clients;
 mod context;

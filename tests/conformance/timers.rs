@@ -124,6 +124,26 @@ fn setting_a_timer_again_replaces_it() {
     });
 }
 
+/// Debug builds watch that no more timers are armed than somebody knows of.
+#[test]
+fn a_timer_that_is_set_again_and_again_is_armed_once() {
+    everywhere(|stage| {
+        alone(stage, || {
+            Play::new()
+                .opened(|cx| {
+                    (1..=50).for_each(|more| cx.set_timer(A, Duration::from_millis(more)));
+                    Ok(())
+                })
+                .timeout(|cx, timer| {
+                    closing(cx, timer, A);
+                    Ok(())
+                })
+        });
+        stage.expect("server", &["opened", "timeout of timer 1", "closed finished by us"]);
+        stage.check(stage.driver.metrics().timers == 1, "it fires once");
+    });
+}
+
 #[test]
 fn a_cancelled_timer_does_not_fire_even_if_it_is_due() {
     everywhere(|stage| {

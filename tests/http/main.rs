@@ -16,6 +16,7 @@ mod found;
 mod kit;
 mod reasons;
 mod site;
+mod stopped;
 mod surface;
 mod switches;
 mod tunnels;

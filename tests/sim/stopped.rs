@@ -314,3 +314,38 @@ impl Protocol for Flooded {
         Ok(())
     }
 }
+
+#[test]
+fn a_timer_that_fires_more_than_10_ms_late_is_counted_as_late() {
+    struct Once;
+    impl Protocol for Once {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            cx.set_timer(PATIENCE, ms(20));
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+        fn timeout(&mut self, _: &mut Context<'_>, _: Timer) -> Outcome {
+            Ok(())
+        }
+    }
+    let late = |stopped| {
+        let mut sim = Sim::new(1);
+        let addr = serve(&mut sim, || Once);
+        let _client = sim.dial(addr);
+        sim.run_for(ms(1)).unwrap();
+        sim.stop_for(ms(stopped));
+        sim.run_for(ms(100)).unwrap();
+        assert_eq!(sim.metrics().timers, 1);
+        sim.metrics().late_timers
+    };
+    let counts: Vec<u64> = [0, 20, 29, 30, 31, 200].map(late).to_vec();
+    assert_eq!(counts, [0, 0, 0, 1, 1, 1], "it is due a little after 20 ms");
+    // A timer of the driver counts as well.
+    let mut sim = Sim::new(1);
+    sim.control().set_timer(ms(20), |_| {});
+    sim.stop_for(ms(40));
+    sim.run_for(ms(1)).unwrap();
+    assert_eq!(sim.metrics().late_timers, 1);
+}

@@ -1,0 +1,281 @@
+//! Limits and options at their bounds: one below, at, and one above.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lariat::{Driver, DriverLimits, ErrorKind, Limits, ListenOptions, Note, Overload};
+
+use crate::kit::{Last, Play, data, everywhere, everywhere_with, on_sockets};
+
+// ---- limits -------------------------------------------------------------------------------------
+
+#[test]
+fn as_many_notes_wait_as_notes_max_says_and_the_others_are_refused() {
+    for (sent, received) in [(2, 2), (3, 3), (4, 3), (7, 3)] {
+        everywhere(|stage| {
+            let addr = stage.serve("server", Play::new);
+            let mut limits = Limits::default();
+            limits.notes_max = 3;
+            let mut left = received;
+            let client = Play::new()
+                .opened(move |cx| {
+                    let own = cx.id();
+                    (0..sent).for_each(|_| cx.peer(own).notify(Note::new(())));
+                    Ok(())
+                })
+                .notified(move |cx, _| {
+                    left -= 1;
+                    if left == 0 {
+                        cx.close();
+                    }
+                    Ok(())
+                });
+            stage.connect_with("client", addr, limits, client);
+            stage.run();
+            let refused = stage.driver.metrics().refused_notes;
+            stage.check(refused == sent - received, &format!("{refused} of {sent} are refused"));
+        });
+    }
+}
+
+#[test]
+fn input_that_is_left_may_grow_to_one_below_input_max() {
+    for (sent, end) in [(15, "finished by the peer"), (16, "input full by the runtime")] {
+        everywhere(|stage| {
+            let mut limits = Limits::default();
+            limits.input_max = 16;
+            let addr = stage.serve_with("server", limits, || Play::new().data(|_, _| Ok(())));
+            let client = Play::new().opened(move |cx| {
+                cx.write(&[7; 16][..sent]);
+                cx.shutdown_write();
+                Ok(())
+            });
+            stage.connect("client", addr, client);
+            stage.run();
+            let lines = stage.trace.of("server");
+            let last = lines.last().unwrap();
+            stage.check(*last == format!("closed {end}"), &format!("{sent}: {last}"));
+        });
+    }
+}
+
+#[test]
+fn as_many_connections_are_open_as_connections_max_says_and_the_next_is_shed() {
+    const PAIRS: usize = 3;
+    for (most, shed) in [(2 * PAIRS - 1, 1), (2 * PAIRS, 0), (2 * PAIRS + 1, 0)] {
+        let mut limits = DriverLimits::default();
+        (limits.connections_max, limits.overload) = (most, Overload::Shed);
+        everywhere_with(limits, |stage| {
+            let served = || {
+                Play::new().opened(|cx| {
+                    cx.write(b"x");
+                    Ok(())
+                })
+            };
+            let addr = stage.serve_many(PAIRS, Limits::default(), move |number| {
+                (format!("server {number}"), served())
+            });
+            // Everybody stays until everybody knows.
+            let left = Arc::new(AtomicUsize::new(PAIRS));
+            for number in 0..PAIRS {
+                let (known, lost) = (Arc::clone(&left), Arc::clone(&left));
+                let mut served = false;
+                let client = Play::new()
+                    .data(move |cx, input| {
+                        input.consume_all();
+                        if known.fetch_sub(1, Ordering::Relaxed) == 1 {
+                            cx.driver().shutdown();
+                        }
+                        Ok(())
+                    })
+                    .closed(move |cx, reason| {
+                        let first = !std::mem::replace(&mut served, true);
+                        let shed = reason.bytes_in() == 0;
+                        if first && shed && lost.fetch_sub(1, Ordering::Relaxed) == 1 {
+                            cx.driver().shutdown();
+                        }
+                    });
+                stage.connect(&format!("client {number}"), addr, client);
+            }
+            stage.run();
+            let metrics = stage.driver.metrics();
+            let counted = (metrics.refused, metrics.accepted);
+            let expected = (shed as u64, (PAIRS - shed) as u64);
+            stage.check(counted == expected, &format!("{most}: {metrics}"));
+        });
+    }
+}
+
+// ---- options of listeners -----------------------------------------------------------------------
+
+/// Listens for one connection, which is answered with the address of its peer.
+fn listen(
+    driver: &mut dyn Driver,
+    addr: SocketAddr,
+    options: ListenOptions,
+) -> lariat::Result<SocketAddr> {
+    let factory = move |incoming: &lariat::Incoming| {
+        let play = Play::new().opened(|cx| {
+            let peer = cx.peer_addr().to_string();
+            cx.write(peer.as_bytes());
+            cx.close();
+            Ok(())
+        });
+        Some(Last::new(play, incoming))
+    };
+    let listener = driver.control().listen_with(addr, options, factory)?;
+    Ok(driver.addresses(listener)[0].socket_addr().unwrap())
+}
+
+/// What a client of `addr` hears, and its own address.
+fn heard(addr: SocketAddr) -> io::Result<(String, String)> {
+    let mut stream = TcpStream::connect(addr)?;
+    let (own, mut heard) = (stream.local_addr()?, String::new());
+    stream.read_to_string(&mut heard)?;
+    stream.flush()?;
+    Ok((heard, own.to_string()))
+}
+
+#[test]
+fn v6_only_decides_whether_an_ipv4_client_is_served() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("skipped: there is no IPv6 here");
+        return;
+    }
+    for v6_only in [true, false] {
+        on_sockets(DriverLimits::default(), |stage| {
+            let mut options = ListenOptions::default();
+            options.v6_only = v6_only;
+            let any = SocketAddr::from(([0u16; 8], 0));
+            let port = listen(stage.driver, any, options).unwrap().port();
+            // The other family's port is free just where it is left to another socket.
+            let v4 = TcpListener::bind(("0.0.0.0", port));
+            stage.check(v4.is_ok() == v6_only, "whether another has the port");
+            drop(v4);
+            let clients = std::thread::spawn(move || {
+                let v4 = heard(([127, 0, 0, 1], port).into());
+                match v6_only {
+                    true => (v4.map_err(|error| error.kind()), Some(heard_v6(port))),
+                    false => (v4.map_err(|error| error.kind()), None),
+                }
+            });
+            stage.run();
+            match clients.join().unwrap() {
+                (Err(kind), Some((peer, own))) => {
+                    stage.check(v6_only && kind == io::ErrorKind::ConnectionRefused, "refused");
+                    stage.check(peer == own && own.starts_with("[::1]:"), "IPv6 is served");
+                }
+                (Ok((peer, own)), None) => {
+                    stage.check(!v6_only && peer == own, "IPv4 is served, and shown as such");
+                    stage.check(own.starts_with("127.0.0.1:"), "it is IPv4");
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+}
+
+fn heard_v6(port: u16) -> (String, String) {
+    heard(([0, 0, 0, 0, 0, 0, 0, 1u16], port).into()).unwrap()
+}
+
+#[test]
+fn reuse_port_lets_several_sockets_have_one_port_if_all_of_them_say_so() {
+    for (first, second, works) in
+        [(true, true, true), (true, false, false), (false, true, false), (false, false, false)]
+    {
+        on_sockets(DriverLimits::default(), |stage| {
+            let option = |reuse_port| {
+                let mut options = ListenOptions::default();
+                options.reuse_port = reuse_port;
+                options
+            };
+            let free = ([127, 0, 0, 1], 0).into();
+            let addr = listen(stage.driver, free, option(first)).unwrap();
+            let again = listen(stage.driver, addr, option(second));
+            let kind = again.as_ref().err().map(lariat::Error::kind);
+            let expected = if works { None } else { Some(ErrorKind::AddressInUse) };
+            stage.check(kind == expected, &format!("{first} {second}: {again:?}"));
+            stage.driver.handle().shutdown();
+            stage.run();
+        });
+    }
+}
+
+/// Linux lets one more wait than it is told, and does not answer the next.
+#[cfg(target_os = "linux")]
+#[test]
+fn as_many_newcomers_wait_as_the_backlog_says() {
+    for backlog in [0, 1, 2, 7] {
+        on_sockets(DriverLimits::default(), |stage| {
+            let mut options = ListenOptions::default();
+            options.backlog = backlog;
+            let addr = listen(stage.driver, ([127, 0, 0, 1], 0).into(), options).unwrap();
+            // Nobody accepts before the driver runs.
+            let patient = Duration::from_secs(20);
+            let waiting: Vec<io::Result<TcpStream>> =
+                (0..=backlog).map(|_| TcpStream::connect_timeout(&addr, patient)).collect();
+            stage.check(waiting.iter().all(Result::is_ok), "all of these wait");
+            let next = TcpStream::connect_timeout(&addr, Duration::from_millis(150));
+            let kind = next.err().map(|error| error.kind());
+            stage.check(kind == Some(io::ErrorKind::TimedOut), "there is no room for another");
+            stage.driver.handle().shutdown();
+            stage.run();
+        });
+    }
+}
+
+/// The largest that there is; the system caps it.
+#[test]
+fn the_largest_backlog_is_taken() {
+    for backlog in [i32::MAX as u32 - 1, i32::MAX as u32, i32::MAX as u32 + 1, u32::MAX] {
+        on_sockets(DriverLimits::default(), |stage| {
+            let mut options = ListenOptions::default();
+            options.backlog = backlog;
+            let addr = listen(stage.driver, ([127, 0, 0, 1], 0).into(), options).unwrap();
+            let waiting: Vec<TcpStream> =
+                (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+            stage.driver.handle().shutdown();
+            stage.run();
+            drop(waiting);
+        });
+    }
+}
+
+// ---- what is written ----------------------------------------------------------------------------
+
+#[test]
+fn output_is_congested_above_the_high_mark_and_drained_once() {
+    for (written, congested) in [(99, false), (100, false), (101, true)] {
+        everywhere(|stage| {
+            let mut limits = Limits::default();
+            (limits.low_mark, limits.high_mark) = (10, 100);
+            let addr = stage.serve_with("server", limits, move || {
+                Play::new().opened(move |cx| {
+                    cx.write(&[7; 101][..written]);
+                    assert_eq!((cx.is_congested(), cx.unsent()), (congested, written));
+                    Ok(())
+                })
+            });
+            let mut left = written;
+            let client = Play::new().data(move |cx, input| {
+                left -= input.len();
+                input.consume_all();
+                if left == 0 {
+                    cx.close();
+                }
+                Ok(())
+            });
+            stage.connect("client", addr, client);
+            stage.run();
+            let lines = stage.trace.of("server");
+            let drained = lines.iter().filter(|line| *line == "drained").count();
+            stage.check(drained == usize::from(congested), &format!("{written}: {lines:?}"));
+            stage.check(stage.driver.metrics().panics == 0, "it is congested just above");
+            stage.check(lines[0] == "opened" && data(b"") != lines[0], "it opens");
+        });
+    }
+}
