@@ -163,6 +163,7 @@ const BLOCKING: &[&str] = &[
     "effects",
     "runner",
     "worker",
+    "due",
     "companion",
     "reader",
 ];

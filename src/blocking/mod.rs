@@ -34,6 +34,7 @@ mod cell;
 mod companion;
 mod counters;
 mod drive;
+mod due;
 mod effects;
 mod hub;
 mod pool;

@@ -17,10 +17,9 @@ use std::time::Duration;
 
 use super::bell::lock;
 use super::cell::{Cell, Member, Signal, Signals};
-use super::drive::{flush, sends};
+use super::drive::sends;
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
-use super::system;
 use super::timeouts::{fits, is_early, log_timeout, timeout};
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::connection::{Connection, Consumed, Due, Expired, Flags, Queued, Round};
@@ -35,10 +34,6 @@ use crate::sync::{MutexGuard, thread};
 use crate::timer::{Timer, TimerKey};
 
 pub(super) const MILLISECOND: u64 = 1_000_000;
-/// A deadline noticed later than this was slept through, by a process that was stopped.
-const LATE: u64 = 50 * MILLISECOND;
-/// How long a companion waits for the reader to report that input has moved a deadline.
-const PATIENCE: u64 = 1000 * MILLISECOND;
 
 /// What kind of thread this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,8 +80,8 @@ pub(super) struct Worker<'a> {
     /// When a companion has to look at the latest, while the reader does what comes next.
     pub(super) companion_at: u64,
     /// The deadline before which the socket was looked at, and when it first was; and the timer.
-    looked: (u64, u64),
-    looked_for_timer: (u64, u64),
+    pub(super) looked: (u64, u64),
+    pub(super) looked_for_timer: (u64, u64),
     /// Whether this thread has changed anything since it last rang for the reader.
     changed: bool,
 }
@@ -176,53 +171,6 @@ impl<'a> Worker<'a> {
         let expired = member.conn.handle_deadline(now, &mut self.desk.shared.chunks);
         self.desk.shared.metrics.timers += u64::from(expired == Expired::Something);
         true
-    }
-
-    /// Whether what has happened at the socket puts the deadline off, which has passed only because
-    /// no thread has seen to it: room for output, input that waits.
-    fn is_put_off(&mut self, member: &mut Member, deadline: u64, now: u64) -> bool {
-        let Some(socket) = self.cell.socket.get() else { return false };
-        if member.conn.is_stuck() && !member.writing && now > deadline.saturating_add(LATE) {
-            // Where nothing has slept through it, the system has said that there is no room.
-            member.conn.handle_ready(Flags::WRITABLE);
-            flush(self.cell, member, &mut self.desk.shared, now);
-            if member.conn.poll_deadline_beside(member.writing) > now {
-                return true;
-            }
-        }
-        // Input puts off no stall of output.
-        let stalls = member.conn.poll_deadline_beside(true) > now;
-        if stalls || !member.conn.may_read() || member.conn.flags().any(Flags::CLOSING) {
-            return false;
-        }
-        let first = mem::replace(&mut self.looked.0, deadline) != deadline;
-        if first {
-            self.looked.1 = now;
-        }
-        match self.role {
-            // Once: what is read then either moves the deadline, or it was not waited for.
-            Role::Reader => first && system::has_input(socket),
-            // The reader may have read it already: it comes by itself, unless it sleeps for longer.
-            Role::Companion if self.cell.reader.is_away() => {
-                now < self.looked.1.saturating_add(PATIENCE) || system::has_input(socket)
-            }
-            Role::Companion => false,
-        }
-    }
-
-    /// Whether the timer that was due at `at` waits for input which had come by then: the reader is
-    /// about to take it, or has just done so. A reader that sleeps for room takes none.
-    fn is_input_first(&mut self, member: &Member, at: u64, now: u64) -> bool {
-        let Some(socket) = self.cell.socket.get() else { return false };
-        let reads = member.conn.may_read() && !member.reader_writes && self.cell.reader.is_away();
-        if !reads || member.conn.flags().any(Flags::CLOSING) {
-            return false;
-        }
-        if mem::replace(&mut self.looked_for_timer.0, at) != at {
-            self.looked_for_timer.1 = now;
-        }
-        let slept = now > at.saturating_add(LATE);
-        (slept && now < self.looked_for_timer.1.saturating_add(LATE)) || system::has_input(socket)
     }
 
     /// Applies what others have asked for since a thread last looked.

@@ -1,0 +1,67 @@
+//! What has happened comes before what has not: whether a deadline or a timer that is due has to
+//! wait for input, or for room for output, of which no thread has told yet.
+
+use std::mem;
+
+use super::cell::Member;
+use super::drive::flush;
+use super::system;
+use super::worker::{MILLISECOND, Role, Worker};
+use crate::connection::Flags;
+
+/// A deadline noticed later than this was slept through, by a process that was stopped.
+const LATE: u64 = 50 * MILLISECOND;
+/// How long a companion waits for the reader to report that input has moved a deadline.
+const PATIENCE: u64 = 1000 * MILLISECOND;
+
+impl Worker<'_> {
+    /// Whether what has happened at the socket puts the deadline off, which has passed only because
+    /// no thread has seen to it: room for output, input that waits.
+    pub(super) fn is_put_off(&mut self, member: &mut Member, deadline: u64, now: u64) -> bool {
+        let Some(socket) = self.cell.socket.get() else { return false };
+        if member.conn.is_stuck() && !member.writing && now > deadline.saturating_add(LATE) {
+            // Where nothing has slept through it, the system has said that there is no room.
+            member.conn.handle_ready(Flags::WRITABLE);
+            flush(self.cell, member, &mut self.desk.shared, now);
+            if member.conn.poll_deadline_beside(member.writing) > now {
+                return true;
+            }
+        }
+        // Input puts off no stall of output.
+        let stalls = member.conn.poll_deadline_beside(true) > now;
+        if stalls || !member.conn.may_read() || member.conn.flags().any(Flags::CLOSING) {
+            return false;
+        }
+        let first = mem::replace(&mut self.looked.0, deadline) != deadline;
+        if first {
+            self.looked.1 = now;
+        }
+        match self.role {
+            // Once: what is read then either moves the deadline, or it was not waited for.
+            Role::Reader => first && system::has_input(socket),
+            // The reader may have read it already: it comes by itself, unless it sleeps for longer.
+            Role::Companion if self.cell.reader.is_away() => {
+                now < self.looked.1.saturating_add(PATIENCE) || system::has_input(socket)
+            }
+            Role::Companion => false,
+        }
+    }
+
+    /// Whether the timer that was due at `at` waits for input which had come by then: the reader is
+    /// about to take it, or has taken it and not come to its lock. That is given as much time as
+    /// the timer is late already, so that one on time stays so. A reader that sleeps for room
+    /// takes none.
+    pub(super) fn is_input_first(&mut self, member: &Member, at: u64, now: u64) -> bool {
+        let Some(socket) = self.cell.socket.get() else { return false };
+        let reads = member.conn.may_read() && !member.reader_writes && self.cell.reader.is_away();
+        if !reads || member.conn.flags().any(Flags::CLOSING) {
+            return false;
+        }
+        if mem::replace(&mut self.looked_for_timer.0, at) != at {
+            self.looked_for_timer.1 = now;
+        }
+        let first = self.looked_for_timer.1;
+        let patience = first.saturating_sub(at).min(PATIENCE);
+        now < first.saturating_add(patience) || system::has_input(socket)
+    }
+}
