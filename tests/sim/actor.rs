@@ -7,7 +7,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lariat::sim::Choices;
-use lariat::{CloseReason, ConnId, Context, Filter, Input, Note, Outcome, Protocol, Timer};
+use lariat::{
+    CloseKind, CloseReason, ConnId, Context, Deadline, Filter, Input, Note, Outcome, Protocol,
+    Timer,
+};
 
 use crate::toy::Toy;
 use crate::world::{Shared, Target, limits};
@@ -42,6 +45,8 @@ pub(crate) enum Kind {
     Caster,
     /// Hands over to another protocol.
     Replacer,
+    /// Answers each byte with many, as long as there is room for more, and leaves the rest.
+    Patient,
     /// Ends in its own way after so many bytes.
     Aborter(usize),
     Panicker(usize),
@@ -51,7 +56,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) fn any(dice: &Choices, targets: &[Target]) -> Kind {
         let count = dice.within(0..3_000);
-        match dice.below(17) {
+        match dice.below(19) {
             0 | 1 => Kind::Echo,
             2 => Kind::Frames(1 + count % 60),
             3 => Kind::Sink,
@@ -68,6 +73,7 @@ impl Kind {
             14 => Kind::Failer(count),
             15 => Kind::Hoarder,
             16 => Kind::Skipper,
+            17 => Kind::Patient,
             _ => Kind::Echo,
         }
     }
@@ -78,6 +84,10 @@ const RESUME: Timer = Timer::new(2);
 const ODD: u16 = 10;
 /// Bytes of input that are answered.
 const ECHOED: u64 = 100_000;
+/// What a patient one answers to a byte.
+const ANSWER: usize = 700;
+/// Times are kept to this, but for stops of the process and clocks that stand still.
+const SLACK: Duration = Duration::from_secs(1);
 
 pub(crate) struct Actor {
     world: Shared,
@@ -92,8 +102,13 @@ pub(crate) struct Actor {
     filter: Option<Toy>,
     /// Whether it stays when the driver stops.
     stays: bool,
-    /// When each timer may fire at the earliest.
-    set: BTreeMap<Timer, Instant>,
+    /// When each timer may fire at the earliest, and how many were set before it.
+    set: BTreeMap<Timer, (Instant, u64)>,
+    sets: u64,
+    /// Whether it has had other limits.
+    limits_changed: bool,
+    /// So many bytes must be there before it is shown any.
+    needs: usize,
     child: Option<(ConnId, usize)>,
 }
 
@@ -132,6 +147,9 @@ impl Actor {
             filter,
             stays,
             set: BTreeMap::new(),
+            sets: 0,
+            limits_changed: false,
+            needs: 0,
             child: None,
         }
     }
@@ -187,15 +205,29 @@ impl Actor {
         }
         self.world.borrow_mut().ends[self.end].left = self.left;
         if self.left == 0 && matches!(self.kind, Kind::Producer | Kind::HalfCloser) {
-            cx.shutdown_write();
+            self.finish(cx);
         }
     }
 
     // ---- time --------------------------------------------------------------------------------
 
     fn set(&mut self, cx: &mut Context<'_>, timer: Timer, delay: Duration) {
-        self.set.insert(timer, cx.now() + delay);
+        self.sets += 1;
+        self.set.insert(timer, (cx.now() + delay, self.sets));
         cx.set_timer(timer, delay);
+    }
+
+    /// A timer has fired: not early, and behind those that were due before it.
+    fn judge_timer(&mut self, cx: &Context<'_>, timer: Timer) {
+        let Some(fired) = self.set.remove(&timer) else {
+            return self.world.borrow_mut().fault(self.end, "a timer fired that was not set");
+        };
+        if cx.now() < fired.0 {
+            self.world.borrow_mut().fault(self.end, "a timer fired early");
+        }
+        if self.set.values().any(|other| *other < fired) {
+            self.world.borrow_mut().fault(self.end, "a timer fired before an earlier one");
+        }
     }
 
     fn soon(&self) -> Duration {
@@ -206,7 +238,9 @@ impl Actor {
     // ---- anything at all ---------------------------------------------------------------------
 
     fn look(&self, cx: &mut Context<'_>) {
+        let turn = cx.driver().metrics().turns;
         let mut world = self.world.borrow_mut();
+        world.ends[self.end].last_turn = Some(turn);
         // A filter has made wire bytes of at most two steps, and frames of them.
         let slack = if world.ends[self.end].filtered { 40_000 } else { 0 };
         if cx.unsent() > cx.limits().output_max + slack {
@@ -228,7 +262,67 @@ impl Actor {
             Kind::Pauser => cx.limits().read_budget >= 20_000,
             _ => true,
         };
-        self.world.borrow_mut().ends[self.end].greedy = greedy;
+        let mut world = self.world.borrow_mut();
+        let end = &mut world.ends[self.end];
+        end.greedy = greedy;
+        // A limit that was ever shorter may have ended it.
+        let idle = cx.limits().idle;
+        end.silence = idle.map(|idle| end.silence.map_or(idle, |before| before.min(idle)));
+    }
+
+    /// What `data` and `eof` may show, and when.
+    fn judge_input(&mut self, cx: &Context<'_>, input: &Input<'_>, last: bool) {
+        let mut world = self.world.borrow_mut();
+        let end = &mut world.ends[self.end];
+        let there = end.received.len() + input.len();
+        let before = std::mem::replace(&mut end.shown, there);
+        // What is shown again is no sign of life.
+        if there > before {
+            end.heard_at = cx.age();
+        }
+        if last && there > before {
+            world.fault(self.end, &format!("eof shows {} new bytes", there - before));
+        }
+        if !last && input.len() < self.needs && !cx.peer_finished() {
+            let what = format!("shown {} bytes and needs {}", input.len(), self.needs);
+            world.fault(self.end, &what);
+        }
+        self.needs = 0;
+    }
+
+    /// The protocol asks for its own close.
+    fn close(&self, cx: &mut Context<'_>) {
+        let most = cx.limits().close_deadline;
+        self.world.borrow_mut().ends[self.end].closing.get_or_insert((cx.age(), most));
+        cx.close();
+    }
+
+    fn finish(&self, cx: &mut Context<'_>) {
+        self.world.borrow_mut().ends[self.end].says_fin = true;
+        cx.shutdown_write();
+    }
+
+    /// What holds for every end and its times.
+    fn judge_end(&self, reason: &CloseReason, turn: u64) {
+        let mut world = self.world.borrow_mut();
+        let end = &world.ends[self.end];
+        let mut faults = Vec::new();
+        if end.last_turn == Some(turn) {
+            faults.push("closed in the turn of its end".to_owned());
+        }
+        if let Some((began, most)) = end.closing {
+            let took = reason.age().saturating_sub(began);
+            if took > most + SLACK {
+                faults.push(format!("its close took {took:?} of {most:?}"));
+            }
+        }
+        if let (CloseKind::TimedOut(Deadline::Idle), Some(silence)) = (reason.kind(), end.silence) {
+            let silent = reason.age().saturating_sub(end.heard_at);
+            if end.opened > 0 && silent < silence {
+                faults.push(format!("idle for {silent:?} of {silence:?}"));
+            }
+        }
+        faults.iter().for_each(|what| world.fault(self.end, what));
     }
 
     fn oddity(&mut self, cx: &mut Context<'_>) -> Outcome {
@@ -237,11 +331,11 @@ impl Actor {
         if !odd || !self.world.borrow().busy {
             return Ok(());
         }
-        let what = self.dice.below(17);
+        let what = self.dice.below(19);
         match what {
-            0 => cx.close(),
+            0 => self.close(cx),
             1 => cx.abort(),
-            2 => cx.shutdown_write(),
+            2 => self.finish(cx),
             3 => {
                 self.world.borrow_mut().planned_panics += 1;
                 panic!("planned");
@@ -253,9 +347,13 @@ impl Actor {
                 self.set(cx, RESUME, soon);
             }
             6 => {
-                let timer = Timer::new(ODD + self.dice.below(3) as u16);
+                // One, or several that are due together.
                 let soon = self.soon();
-                self.set(cx, timer, soon);
+                let first = self.dice.below(3);
+                for more in 0..1 + self.dice.below(3) {
+                    let timer = Timer::new(ODD + ((first + more) % 3) as u16);
+                    self.set(cx, timer, soon);
+                }
             }
             7 => {
                 let timer = Timer::new(ODD);
@@ -269,6 +367,7 @@ impl Actor {
                 // What is queued already stays within the bound.
                 limits.output_max = limits.output_max.max(cx.limits().output_max);
                 cx.set_limits(limits)?;
+                self.limits_changed = true;
                 self.note_greed(cx);
             }
             10 => self.replace(cx),
@@ -283,11 +382,30 @@ impl Actor {
         let Some(them) = self.world.borrow().somebody(&self.dice) else { return };
         let bytes = self.world.borrow().stream(them.0, 100);
         match what {
-            12 => cx.peer(them.1).notify(Note::new(7u32)),
+            12 => {
+                for _ in 0..1 + self.dice.below(6) {
+                    cx.peer(them.1).notify(Note::new(7u32));
+                }
+            }
             13 => cx.peer(them.1).close(),
             14 => cx.peer(them.1).shutdown_write(),
             15 => self.push_to(cx, (them.1, them.0), &bytes),
-            _ => self.write_to(cx, (them.1, them.0), &bytes),
+            16 => {
+                let turn = cx.driver().metrics().turns;
+                self.world.borrow_mut().ends[them.0].last_turn = Some(turn);
+                cx.peer(them.1).abort();
+            }
+            _ => {
+                // Copies of its own bytes, one behind the other, to more than one.
+                self.write_to(cx, (them.1, them.0), &bytes);
+                for _ in 0..self.dice.below(3) {
+                    let next = self.world.borrow().somebody(&self.dice);
+                    let Some((end, id)) = next else { break };
+                    let count = 1 + self.dice.within(0..60);
+                    let bytes = self.world.borrow().stream(end, count);
+                    self.write_to(cx, (id, end), &bytes);
+                }
+            }
         }
     }
 
@@ -300,7 +418,9 @@ impl Actor {
         drop(world);
         let kind = Kind::any(&self.dice, &[]);
         let client = Actor::client(&self.world, kind, target, self.dice.fork());
-        cx.driver().connect_local(target.addr, client);
+        let id = cx.driver().connect_local(target.addr, client);
+        let turn = cx.driver().metrics().turns;
+        self.world.borrow_mut().judge_slot(self.end, id, turn);
     }
 
     fn replace(&self, cx: &mut Context<'_>) {
@@ -337,6 +457,7 @@ impl Protocol for Actor {
         if input.is_empty() {
             self.world.borrow_mut().fault(self.end, "data without a byte");
         }
+        self.judge_input(cx, input, false);
         let whole = input.len();
         match self.kind {
             Kind::Echo | Kind::Replacer => {
@@ -357,6 +478,18 @@ impl Protocol for Actor {
                     self.consume(input, length);
                 }
                 input.need(length);
+                self.needs = length;
+            }
+            Kind::Patient => {
+                let mut taken = 0;
+                while taken < whole && !cx.is_congested() {
+                    let bytes = self.world.borrow().stream(self.end, ANSWER);
+                    if cx.bytes_in() <= ECHOED / 10 {
+                        self.write(cx, &bytes);
+                    }
+                    taken += 1;
+                }
+                self.consume(input, taken);
             }
             Kind::Skipper => {
                 if cx.bytes_in() <= ECHOED {
@@ -416,6 +549,10 @@ impl Protocol for Actor {
     }
 
     fn eof(&mut self, cx: &mut Context<'_>, rest: &mut Input<'_>) -> Outcome {
+        self.judge_input(cx, rest, true);
+        if matches!(self.kind, Kind::Patient) && !rest.is_empty() {
+            self.world.borrow_mut().fault(self.end, "eof before what congestion kept back");
+        }
         // Consumed, so that a replacement is not shown it once more.
         let left = rest.len();
         self.consume(rest, left);
@@ -423,13 +560,13 @@ impl Protocol for Actor {
         match self.kind {
             Kind::Relay(_) => match self.child {
                 Some((child, _)) if cx.peer(child).is_open() => cx.peer(child).shutdown_write(),
-                _ => cx.close(),
+                _ => self.close(cx),
             },
             Kind::RelayEnd(parent, _) => {
                 cx.peer(parent).close();
-                cx.close();
+                self.close(cx);
             }
-            _ if self.left == 0 => cx.close(),
+            _ if self.left == 0 => self.close(cx),
             // The rest of the stream follows, and then the end.
             _ => self.kind = Kind::Producer,
         }
@@ -445,11 +582,7 @@ impl Protocol for Actor {
     }
 
     fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
-        match self.set.remove(&timer) {
-            Some(earliest) if cx.now() >= earliest => {}
-            Some(_) => self.world.borrow_mut().fault(self.end, "a timer fired early"),
-            None => self.world.borrow_mut().fault(self.end, "a timer fired that was not set"),
-        }
+        self.judge_timer(cx, timer);
         match timer {
             RESUME => cx.resume_reading(),
             SEND => self.produce(cx),
@@ -462,12 +595,23 @@ impl Protocol for Actor {
         if note.get::<u32>() != Some(&7) {
             self.world.borrow_mut().fault(self.end, "a note of another kind");
         }
+        let turn = cx.driver().metrics().turns;
+        let mut world = self.world.borrow_mut();
+        let noted = &mut world.ends[self.end].noted;
+        *noted = if noted.0 == turn { (turn, noted.1 + 1) } else { (turn, 1) };
+        if noted.1 > cx.limits().notes_max && !self.limits_changed {
+            let what = format!("{} notes in a turn", noted.1);
+            world.fault(self.end, &what);
+        }
+        drop(world);
         self.oddity(cx)
     }
 
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        let turn = cx.driver().metrics().turns;
+        self.judge_end(reason, turn);
         let mut world = self.world.borrow_mut();
-        world.ended = Some(cx.id());
+        world.note_ended(cx.id(), turn);
         let end = &mut world.ends[self.end];
         end.closed += 1;
         end.reason = Some(reason.clone());
@@ -484,10 +628,10 @@ impl Protocol for Actor {
     }
 
     fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
-        if !self.stays {
-            cx.close();
-        }
         self.look(cx);
+        if !self.stays {
+            self.close(cx);
+        }
         Ok(())
     }
 

@@ -165,7 +165,7 @@ fn run(sim: &mut Sim, traced: bool) -> Ran {
     let world: Shared = Rc::new(RefCell::new(World::new()));
     let trace = traced.then(Trace::new);
     let limits = driver_limits(&dice);
-    let drain = limits.drain;
+    let (drain, bounds) = (limits.drain, (limits.connections_max, limits.lingering_max));
     let roomy = limits.connections_max == ROOMY;
     sim.set_limits(limits).unwrap();
     let harsh = dice.chance(500);
@@ -202,6 +202,8 @@ fn run(sim: &mut Sim, traced: bool) -> Ran {
         sim.run_for(Duration::from_micros(micros)).unwrap();
         let metrics = sim.metrics();
         held += metrics.held;
+        let (open, lingering) = (metrics.open as usize, metrics.lingering as usize);
+        assert!(open <= bounds.0 && lingering <= bounds.1, "{open}, {lingering} of {bounds:?}");
         let most = (metrics.open + metrics.lingering) * ((8 << 20) + 40_000);
         assert!(metrics.buffered <= most, "{} bytes are buffered", metrics.buffered);
     }

@@ -40,6 +40,19 @@ pub(crate) struct End {
     pub(crate) left: usize,
     /// Whether its protocol consumes all it is shown, sooner or later.
     pub(crate) greedy: bool,
+    /// Its protocol has asked for its FIN.
+    pub(crate) says_fin: bool,
+    /// So many bytes of its input has `data` been shown, consumed or not.
+    pub(crate) shown: usize,
+    /// The turn of its last callback, or of one of another connection that has aborted it.
+    pub(crate) last_turn: Option<u64>,
+    /// The turn in which it last received notes, and how many.
+    pub(crate) noted: (u64, usize),
+    /// When its protocol asked for its close, and how long that may take.
+    pub(crate) closing: Option<(Duration, Duration)>,
+    /// When a byte last came, and the shortest silence that its limits have ever allowed.
+    pub(crate) heard_at: Duration,
+    pub(crate) silence: Option<Duration>,
 }
 
 /// A listener.
@@ -58,8 +71,9 @@ pub(crate) struct World {
     met: BTreeMap<ConnId, usize>,
     /// The addresses of all clients.
     pub(crate) met_at_listeners: BTreeSet<Endpoint>,
-    /// Who ended last.
+    /// Who ended last, and the slots that were given back in the turn of that.
     pub(crate) ended: Option<ConnId>,
+    freed: (u64, Vec<String>),
     /// Whether the run still begins new things.
     pub(crate) busy: bool,
 }
@@ -91,6 +105,11 @@ pub(crate) fn limits(dice: &Choices) -> Limits {
     limits
 }
 
+/// The slot of an id: what stands before its dot.
+fn slot(id: ConnId) -> String {
+    id.to_string().split('.').next().unwrap_or_default().to_owned()
+}
+
 impl World {
     pub(crate) fn new() -> World {
         World {
@@ -101,6 +120,7 @@ impl World {
             met: BTreeMap::new(),
             met_at_listeners: BTreeSet::new(),
             ended: None,
+            freed: (0, Vec::new()),
             busy: true,
         }
     }
@@ -126,6 +146,22 @@ impl World {
     pub(crate) fn fault(&mut self, end: usize, what: &str) {
         let fault = format!("{}: {what}", self.ends[end].who);
         self.faults.push(fault);
+    }
+
+    /// A connection has been told `closed` in this turn.
+    pub(crate) fn note_ended(&mut self, id: ConnId, turn: u64) {
+        self.ended = Some(id);
+        if self.freed.0 != turn {
+            self.freed = (turn, Vec::new());
+        }
+        self.freed.1.push(slot(id));
+    }
+
+    /// A slot that is given back in a turn is not taken again in it.
+    pub(crate) fn judge_slot(&mut self, end: usize, id: ConnId, turn: u64) {
+        if self.freed.0 == turn && self.freed.1.contains(&slot(id)) {
+            self.fault(end, &format!("{id} has a slot that was given back in its turn"));
+        }
     }
 
     /// The next `count` bytes that `end` sends by itself.
@@ -163,7 +199,7 @@ impl World {
             let Some(peer) = by_addr.get(&(other, own)).map(|at| &self.ends[*at]) else { continue };
             let ended_in_order =
                 peer.reason.as_ref().is_some_and(|r| r.kind() == CloseKind::Finished);
-            if !peer.raw && end.greedy && ended_in_order && !end.eof {
+            if !peer.raw && end.greedy && (ended_in_order || peer.says_fin) && !end.eof {
                 faults.push(format!("{}: never heard the end of {}", end.who, peer.who));
             }
             if !peer.raw || peer.cut || peer.gone || peer.heard_fin || end.filtered {
