@@ -51,6 +51,22 @@ fn a_slow_turn_is_noticed_and_the_next_slow_callback_is_found() {
 }
 
 #[test]
+fn the_time_spent_working_is_estimated_from_one_turn_in_sixteen() {
+    let mut reactor = Reactor::new().unwrap();
+    let addr = listen(&mut reactor, || Slow(Duration::from_millis(2)));
+    let client = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        (0..64).for_each(|_| ping(&mut stream));
+    });
+    join(&mut reactor, client);
+    let metrics = reactor.metrics();
+    // Of 64 turns with 2 ms of work at least one counts, and it counts for sixteen.
+    assert!(metrics.turns >= 64 && metrics.busy >= Duration::from_millis(32), "{metrics}");
+    assert!(metrics.busy <= 2 * metrics.age, "{metrics}");
+    finish(reactor);
+}
+
+#[test]
 fn a_reactor_that_spins_serves_as_one_that_sleeps() {
     let mut limits = DriverLimits::default();
     limits.spin = Some(Duration::from_micros(200));
