@@ -327,6 +327,12 @@ impl Actor {
 
     fn oddity(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.look(cx);
+        if self.odd > 0 && self.world.borrow().has_freed(cx.driver().metrics().turns) {
+            // Who asks for a slot in the turn in which one was given back?
+            if self.dice.chance(100) {
+                self.connect(cx);
+            }
+        }
         let odd = self.dice.chance(self.odd);
         if !odd || !self.world.borrow().busy {
             return Ok(());

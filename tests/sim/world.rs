@@ -157,6 +157,11 @@ impl World {
         self.freed.1.push(slot(id));
     }
 
+    /// Whether a slot was given back in this turn.
+    pub(crate) fn has_freed(&self, turn: u64) -> bool {
+        self.busy && self.freed.0 == turn && !self.freed.1.is_empty()
+    }
+
     /// A slot that is given back in a turn is not taken again in it.
     pub(crate) fn judge_slot(&mut self, end: usize, id: ConnId, turn: u64) {
         if self.freed.0 == turn && self.freed.1.contains(&slot(id)) {
