@@ -43,6 +43,11 @@ pub(crate) fn start(driver: Blocking) -> Running {
     run(driver, Share::Shared { _guard: guard })
 }
 
+/// Nobody counts threads as long as this is kept: for a driver that is run by the test itself.
+pub(crate) fn not_alone() -> RwLockReadGuard<'static, ()> {
+    PROCESS.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// Runs `driver` while no other test does, so that its threads can be counted.
 pub(crate) fn start_alone(driver: Blocking) -> Running {
     let guard = PROCESS.write().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -93,6 +93,7 @@ fn the_size_of_a_stack_is_read_back_on_threads_of_every_kind() {
             Ok(())
         }
     }
+    let _guard = not_alone();
     // That of the standard library where none is asked for. The C library uses a stack again that
     // is less than four times as large: these are not.
     for (asked, given) in [(256 * KIB, 256 * KIB), (0, 2 * MIB), (16 * MIB, 16 * MIB)] {
