@@ -15,7 +15,8 @@ use lariat::{
 };
 use socket2::{Domain, Socket, Type};
 
-const THREADS: &str = "blocking threads";
+/// What the name of each driver with a thread per connection begins with.
+pub(crate) const THREADS: &str = "blocking threads";
 
 /// More than any scenario takes on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,7 +54,12 @@ pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)
 
 /// Plays on a driver, where a defect may mean that it never ends: it is then told to, and where it
 /// does not do that either, the whole test ends.
-fn watched(driver: &mut dyn Driver, told: &str, real: bool, scenario: &dyn Fn(&mut Stage<'_>)) {
+pub(crate) fn watched(
+    driver: &mut dyn Driver,
+    told: &str,
+    real: bool,
+    scenario: &dyn Fn(&mut Stage<'_>),
+) {
     let handle = driver.handle();
     let (done, watched) = mpsc::channel::<()>();
     let bitten = Arc::new(AtomicBool::new(false));
@@ -150,7 +156,7 @@ impl Stage<'_> {
 
     /// Whether each connection has a thread of its own.
     pub(crate) fn has_threads(&self) -> bool {
-        self.told == THREADS
+        self.told.starts_with(THREADS)
     }
 
     /// An address at which nobody listens, and for as long as the stage stands nobody will.

@@ -1,0 +1,104 @@
+//! The stage of `tests/conformance/kit.rs`, set up in a simulated system.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
+use std::time::Duration;
+
+use lariat::DriverLimits;
+use lariat::blocking::Blocking;
+use lariat::reactor::Reactor;
+use snare::Sim;
+
+use crate::lacks::{Lack, lack};
+pub(crate) use crate::plain::{Last, Play, Stage, data, echo, says, says_all};
+use crate::plain::{THREADS, watched};
+
+/// Seeds without `LARIAT_SEEDS`.
+const SEEDS: u64 = 3;
+
+/// The ports that a system gives away first, one after the other.
+const PORTS: Range<u16> = 49152..49152 + 64;
+
+/// Runs `scenario` on both drivers that have sockets, with every seed.
+#[track_caller]
+pub(crate) fn everywhere(scenario: impl Fn(&mut Stage<'_>)) {
+    on_sockets(DriverLimits::default(), scenario);
+}
+
+#[track_caller]
+pub(crate) fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
+    on_sockets(limits, scenario);
+}
+
+#[track_caller]
+pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
+    let lack = lack(thread::current().name().unwrap_or_default());
+    for seed in seeds() {
+        if lack != Lack::Both {
+            in_system(seed, || {
+                let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
+                watched(&mut reactor, &format!("the reactor, seed {seed}"), true, &scenario);
+            });
+        }
+        if lack == Lack::None {
+            in_system(seed, || {
+                let mut blocking = Blocking::with_limits(limits.clone()).unwrap();
+                watched(&mut blocking, &format!("{THREADS}, seed {seed}"), true, &scenario);
+            });
+        }
+    }
+}
+
+/// `LARIAT_SEED` alone, or as many from 0 on as `LARIAT_SEEDS` says.
+fn seeds() -> Range<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
+    match number("LARIAT_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("LARIAT_SEEDS").unwrap_or(SEEDS),
+    }
+}
+
+/// Runs `act` and every thread that it starts in a system of their own. One thread runs at a time,
+/// and time passes only when all of them wait.
+fn in_system(seed: u64, act: impl FnOnce()) {
+    let system = Sim::builder().deterministic().seed(seed).record_events(false).build();
+    vary(&system, seed);
+    // Caught inside: what unwinds drops sockets of the system.
+    if let Err(panic) = system.run(|| catch_unwind(AssertUnwindSafe(act))) {
+        eprintln!("with LARIAT_SEED={seed}");
+        resume_unwind(panic);
+    }
+}
+
+/// How large buffers are, and how long bytes are on their way. Seed 0 is the system as it is, where
+/// everything arrives at once.
+fn vary(system: &Sim, seed: u64) {
+    if seed == 0 {
+        return;
+    }
+    let mut random = seed;
+    let mut below = |most: u64| next(&mut random) % most;
+    let (send, receive) = (2048 << below(8), 2048 << below(8));
+    system.set_sys_limits(|limits| {
+        limits.tcp_wmem_default = send;
+        limits.tcp_rmem_default = receive;
+    });
+    for port in PORTS {
+        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+            system.set_tcp_policy(SocketAddr::new(ip, port), |policy| {
+                policy.latency = Duration::from_micros(below(200));
+                policy.jitter = Duration::from_micros(below(300));
+            });
+        }
+    }
+}
+
+/// The next number of the sequence that `state` decides (SplitMix64).
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}

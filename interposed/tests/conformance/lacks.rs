@@ -1,0 +1,34 @@
+//! Scenarios that need what the simulated system does not have. `README.md` lists the calls.
+
+/// Which drivers cannot run a scenario.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    None,
+    Blocking,
+    Both,
+}
+
+/// `shutdown` of a listening socket is refused and does not free its address.
+const SHUT_LISTENERS: [&str; 3] = [
+    "listening::a_listener_that_stops_frees_its_address_in_the_same_callback",
+    "listening::a_listener_that_stops_twice_does_not_stop_the_one_that_follows",
+    "listening::one_that_no_loop_has_taken_over_frees_its_address_as_well",
+];
+
+/// `SO_ERROR` does not show a reset by a peer that had called `shutdown` before: a thread that may
+/// not read never learns of it.
+const RESETS_UNSEEN: [&str; 3] = [
+    "stuck::a_note_arrives_while_output_is_stuck_and_nothing_comes",
+    "stuck::an_abort_of_a_relay_whose_receiver_is_stuck_is_at_once",
+    "stuck::b18_a_timer_set_while_output_is_stuck_already_fires",
+];
+
+pub(crate) fn lack(scenario: &str) -> Lack {
+    if SHUT_LISTENERS.contains(&scenario) {
+        Lack::Both
+    } else if RESETS_UNSEEN.contains(&scenario) {
+        Lack::Blocking
+    } else {
+        Lack::None
+    }
+}
