@@ -120,6 +120,8 @@ pub use protocol::{
 pub use protocols::framing;
 #[cfg(feature = "http")]
 pub use protocols::http;
+#[cfg(feature = "tls")]
+pub use protocols::tls;
 pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
 pub use tap::{Tap, Tapped};
 pub use timer::Timer;

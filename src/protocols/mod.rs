@@ -3,3 +3,5 @@
 pub mod framing;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "tls")]
+pub mod tls;

@@ -1,0 +1,166 @@
+//! Certificates and keys, and the authorities that are trusted.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::error::TlsError;
+
+/// The cryptography that is used: ring's.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A certificate, the chain of certificates that leads to its authority, and its private key.
+#[derive(Clone)]
+pub struct Identity(pub(super) Arc<CertifiedKey>);
+
+impl Identity {
+    /// Takes the chain, the end's own certificate first, and the key (PKCS#8, PKCS#1 or SEC1) from
+    /// PEM text.
+    ///
+    /// # Errors
+    ///
+    /// There is no certificate or no key, the key needs a passphrase, or they do not belong
+    /// together.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Identity, TlsError> {
+        Identity::parse(chain, "the certificate", key, "the key")
+    }
+
+    /// Reads the chain and the key from files in PEM form, which may be one and the same.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, and as [`from_pem`](Identity::from_pem). The error names the file.
+    pub fn from_files(
+        chain: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Identity, TlsError> {
+        let (chain, key) = (chain.as_ref(), key.as_ref());
+        let (chain_name, key_name) = (chain.display().to_string(), key.display().to_string());
+        Identity::parse(&read(chain)?, &chain_name, &read(key)?, &key_name)
+    }
+
+    fn parse(
+        chain: &[u8],
+        chain_name: &str,
+        key: &[u8],
+        key_name: &str,
+    ) -> Result<Identity, TlsError> {
+        let certificates = certificates(chain, chain_name)?;
+        let key = private_key(key, key_name)?;
+        let made = CertifiedKey::from_der(certificates, key, &provider());
+        made.map(|made| Identity(Arc::new(made))).map_err(|error| {
+            let sentence = match &error {
+                rustls::Error::InconsistentKeys(_) => {
+                    format!("{key_name} is not the key of {chain_name}")
+                }
+                other => format!("{chain_name} and {key_name} cannot be used: {other}"),
+            };
+            TlsError::new(sentence, error)
+        })
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the key.
+        f.debug_struct("Identity").field("certificates", &self.0.cert.len()).finish_non_exhaustive()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let named = |error| TlsError::new(format!("cannot read {}: {error}", path.display()), error);
+    fs::read(path).map_err(named)
+}
+
+fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found =
+        found.map_err(|error| TlsError::new(format!("{name} is not PEM: {error}"), error))?;
+    if found.is_empty() {
+        let hint = match PrivateKeyDer::from_pem_slice(pem) {
+            Ok(_) => ": it is a private key; are the two swapped?",
+            Err(_) => "",
+        };
+        return Err(TlsError::plain(format!("{name} has no certificate in it{hint}")));
+    }
+    Ok(found)
+}
+
+fn private_key(pem: &[u8], name: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
+        let has = |mark: &str| pem.windows(mark.len()).any(|window| window == mark.as_bytes());
+        let hint = if has("ENCRYPTED") {
+            ": it needs a passphrase, which has to be taken off (openssl pkey)"
+        } else if has("BEGIN CERTIFICATE") {
+            ": it is a certificate; are the two swapped?"
+        } else {
+            ""
+        };
+        TlsError::new(format!("{name} has no private key in it{hint}"), error)
+    })
+}
+
+/// The authorities that are trusted to issue certificates.
+#[derive(Clone, Debug)]
+pub struct Roots(pub(super) Arc<RootCertStore>);
+
+impl Roots {
+    /// Those in PEM text.
+    ///
+    /// # Errors
+    ///
+    /// There is no certificate in it, or one that cannot be an authority.
+    pub fn from_pem(pem: &[u8]) -> Result<Roots, TlsError> {
+        Roots::parse(pem, "the list of authorities")
+    }
+
+    /// Those in a file in PEM form.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, and as [`from_pem`](Roots::from_pem). The error names the file.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Roots, TlsError> {
+        let path = path.as_ref();
+        Roots::parse(&read(path)?, &path.display().to_string())
+    }
+
+    /// Those that this system trusts: what `SSL_CERT_FILE` and `SSL_CERT_DIR` name, or else the
+    /// system's own list.
+    ///
+    /// # Errors
+    ///
+    /// There are none.
+    pub fn system() -> Result<Roots, TlsError> {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        // A list may have some that are too old for any use.
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            let sentence = "this system has no list of trusted authorities";
+            return Err(match found.errors.into_iter().next() {
+                Some(error) => TlsError::new(format!("{sentence}: {error}"), error),
+                None => TlsError::plain(sentence),
+            });
+        }
+        Ok(Roots(Arc::new(roots)))
+    }
+
+    fn parse(pem: &[u8], name: &str) -> Result<Roots, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(pem, name)? {
+            let named =
+                |error| TlsError::new(format!("{name} has a bad authority: {error}"), error);
+            roots.add(certificate).map_err(named)?;
+        }
+        Ok(Roots(Arc::new(roots)))
+    }
+}

@@ -1,0 +1,138 @@
+//! TLS 1.2 and 1.3 under any protocol, by [rustls]: encryption in transit, and certificates that
+//! tell each end who the other is. Needs the feature `tls`.
+//!
+//! [`Tls`] wraps a protocol and puts a [`Filter`] under its connection. `opened` runs when the
+//! handshake is over; what is written before waits for it. [`Limits::handshake`] \[10 s\] bounds
+//! the handshake. What other connections and handles write to the connection is encrypted as well.
+//! TLS of its own adds nothing to the limits: marks and bounds count clear bytes.
+//!
+//! ```
+//! use lariat::tls::{Identity, ServerConfig, Tls};
+//! # use lariat::{Context, Input, Outcome, Protocol};
+//! # struct Echo;
+//! # impl Protocol for Echo {
+//! #     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+//! #         cx.write(input);
+//! #         input.consume_all();
+//! #         Ok(())
+//! #     }
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+//! # let (chain, key) = (made.cert.pem(), made.key_pair.serialize_pem());
+//! let config = ServerConfig::new(Identity::from_pem(chain.as_bytes(), key.as_bytes())?);
+//! let mut reactor = lariat::reactor::Reactor::new()?;
+//! reactor.listen("127.0.0.1:0", move |_| Some(Tls::server(&config, Echo)))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! How a connection ends:
+//!
+//! - `close` sends a close_notify behind the output, then FIN. A FIN of the peer without its
+//!   close_notify is [`FilterFailure::Truncated`](crate::FilterFailure::Truncated): what has
+//!   arrived may be a part of what was sent.
+//! - Bytes that are no TLS, and a peer whose certificate does not pass, are
+//!   [`FilterFailure::Failed`](crate::FilterFailure::Failed). The peer is sent an alert, and
+//!   [`CloseReason::error`](crate::CloseReason::error) is a [`TlsError`] that says what is wrong.
+//! - `shutdown_write` sends close_notify and FIN; a peer that speaks TLS 1.3 may go on sending.
+//!
+//! **STARTTLS.** A protocol that has agreed on TLS in clear replaces itself:
+//! `cx.replace(Tls::server(&config, Next))`. Bytes that have arrived behind the agreement end the
+//! connection, since somebody on the way may have put them there; a server whose protocol allows
+//! them says so with [`Replacement::feed_unread`](crate::Replacement::feed_unread).
+//!
+//! What has no method here is set in a configuration of rustls itself, which
+//! [`ServerConfig::from`] and [`ClientConfig::from`] take. There is no switch here that turns
+//! verification off.
+//!
+//! [`Limits::handshake`]: crate::Limits::handshake
+//! [`Filter`]: crate::Filter
+
+mod config;
+mod error;
+mod filter;
+mod identity;
+mod session;
+
+use std::sync::Arc;
+
+pub use ::rustls;
+use rustls::pki_types::ServerName;
+
+use crate::filter::Filter;
+use crate::protocol::Protocol;
+
+pub use config::{ClientConfig, ServerConfig};
+pub use error::TlsError;
+pub use identity::{Identity, Roots};
+pub use session::{TlsSession, TlsVersion};
+
+use filter::TlsFilter;
+
+/// A protocol over TLS.
+///
+/// The peer's certificate, the protocol agreed on and the like are in
+/// [`Context::session::<TlsSession>()`](crate::Context::session) from `opened` on.
+#[derive(Debug)]
+pub struct Tls<P> {
+    inner: P,
+    side: Side,
+}
+
+/// Which end of the session this is, and what it is to be like.
+#[derive(Clone, Debug)]
+enum Side {
+    Server(Arc<rustls::ServerConfig>),
+    Client(Arc<rustls::ClientConfig>, ServerName<'static>),
+}
+
+impl<P> Tls<P> {
+    /// The server's end of a session.
+    pub fn server(config: &ServerConfig, inner: P) -> Tls<P> {
+        Tls { inner, side: Side::Server(config.shared()) }
+    }
+
+    /// The client's end of a session with the server `name`, a host name or an IP address: its
+    /// certificate has to be for that name.
+    ///
+    /// # Errors
+    ///
+    /// `name` is neither.
+    ///
+    /// ```
+    /// use lariat::tls::{ClientConfig, Roots, Tls};
+    /// # struct Inner;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    /// # let pem = made.cert.pem();
+    /// let config = ClientConfig::new(&Roots::from_pem(pem.as_bytes())?);
+    /// let client = Tls::client(&config, "localhost", Inner)?;
+    /// assert!(Tls::client(&config, "not a name", Inner).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client(config: &ClientConfig, name: &str, inner: P) -> Result<Tls<P>, TlsError> {
+        let named = ServerName::try_from(name.to_owned()).map_err(|error| {
+            TlsError::new(format!("{name:?} is neither a host name nor an IP address"), error)
+        })?;
+        Ok(Tls { inner, side: Side::Client(config.shared(), named) })
+    }
+
+    /// The wrapped protocol.
+    pub fn get_ref(&self) -> &P {
+        &self.inner
+    }
+}
+
+impl<P: Protocol> Protocol for Tls<P> {
+    crate::forward_protocol! {
+        self => self.inner;
+        pass: opened data eof drained timeout notified closed stopping name;
+        own: filter;
+    }
+
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        Some(Box::new(TlsFilter::new(self.side.clone())))
+    }
+}

@@ -1,0 +1,94 @@
+//! What a configuration is made of: files, keys, names, and what is wrong with them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use lariat::sim::Sim;
+use lariat::tls::{ClientConfig, Identity, Roots, ServerConfig, Tls};
+
+use crate::certs::Authority;
+use crate::kit::session_on;
+
+fn sentence<T>(result: Result<T, lariat::tls::TlsError>) -> String {
+    result.err().expect("it is an error").to_string()
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_or_its_key_is_said() {
+    let authority = Authority::new();
+    let (chain, key) = authority.issue_pem("localhost", |_| {});
+    let (_, other) = authority.issue_pem("localhost", |_| {});
+    let pem = |chain: &str, key: &str| Identity::from_pem(chain.as_bytes(), key.as_bytes());
+    assert!(pem(&chain, &key).is_ok());
+    assert_eq!(sentence(pem(&chain, &other)), "the key is not the key of the certificate");
+    let swapped = "the certificate has no certificate in it: it is a private key; are the two \
+                   swapped?";
+    assert_eq!(sentence(pem(&key, &chain)), swapped);
+    let swapped = "the key has no private key in it: it is a certificate; are the two swapped?";
+    assert_eq!(sentence(pem(&chain, &chain)), swapped);
+    assert_eq!(sentence(pem("", &key)), "the certificate has no certificate in it");
+    let locked =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let sentence = sentence(pem(&chain, locked));
+    assert!(sentence.contains("it needs a passphrase"), "{sentence}");
+}
+
+#[test]
+fn an_error_names_the_file() {
+    let directory = std::env::temp_dir().join(format!("lariat-tls-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let path = |name: &str| -> PathBuf { directory.join(name) };
+    let (chain, key) = Authority::new().issue_pem("localhost", |_| {});
+    fs::write(path("chain.pem"), chain).unwrap();
+    fs::write(path("key.pem"), key).unwrap();
+    assert!(Identity::from_files(path("chain.pem"), path("key.pem")).is_ok());
+    let missing = sentence(Identity::from_files(path("none.pem"), path("key.pem")));
+    assert!(missing.starts_with("cannot read ") && missing.contains("none.pem"), "{missing}");
+    let swapped = sentence(Identity::from_files(path("key.pem"), path("chain.pem")));
+    assert!(swapped.contains("key.pem has no certificate in it"), "{swapped}");
+    assert!(Roots::from_file(path("chain.pem")).is_ok());
+    assert!(sentence(Roots::from_file(path("key.pem"))).contains("key.pem"));
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_key_is_never_printed() {
+    let authority = Authority::new();
+    let (chain, key) = authority.issue_pem("localhost", |_| {});
+    let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    let printed = format!("{identity:?} {:?}", ServerConfig::new(identity.clone()));
+    assert!(!printed.contains("PRIVATE") && printed.len() < 3_000, "{printed}");
+}
+
+#[test]
+fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
+    let authority = Authority::new();
+    let server = ServerConfig::new(authority.issue("localhost"));
+    server.add_name("Other.Example", authority.issue("other.example")).unwrap();
+    let client = ClientConfig::new(&authority.roots());
+    for name in ["localhost", "other.example"] {
+        let (served, heard) = session_on(&mut Sim::new(1), &server, &client, name, b"x");
+        assert_eq!(heard.bytes(), b"x", "{name}: {}", heard.reason());
+        assert_eq!(served.session().server_name(), Some(name));
+    }
+}
+
+#[test]
+fn a_certificate_is_replaced_while_the_server_runs() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let server = ServerConfig::new(old.issue("localhost"));
+    let client = ClientConfig::new(&new.roots());
+    let (_, heard) = session_on(&mut Sim::new(1), &server, &client, "localhost", b"x");
+    assert!(!heard.has_opened());
+    server.clone().replace_identity(new.issue("localhost")).unwrap();
+    let (_, heard) = session_on(&mut Sim::new(1), &server, &client, "localhost", b"x");
+    assert_eq!(heard.bytes(), b"x");
+}
+
+#[test]
+fn a_name_that_is_none_is_an_error() {
+    let client = ClientConfig::new(&Authority::new().roots());
+    let error = sentence(Tls::client(&client, "not a name", ()));
+    assert_eq!(error, "\"not a name\" is neither a host name nor an IP address");
+    assert!(Tls::client(&client, "127.0.0.1", ()).is_ok());
+}
