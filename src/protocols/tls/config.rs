@@ -84,8 +84,8 @@ impl ServerConfig {
     }
 
     /// Replaces the certificate for clients that ask for no name or for one without a certificate
-    /// of its own. Sessions that have begun keep theirs. An [`Identity`] is checked when it is made,
-    /// so that a bad pair of files leaves the old one in place.
+    /// of its own. Sessions that have begun keep theirs. An [`Identity`] is checked when it is
+    /// made, so that a bad pair of files leaves the old one in place.
     ///
     /// # Errors
     ///
