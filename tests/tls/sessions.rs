@@ -351,6 +351,19 @@ fn t11_a_client_that_has_finished_is_still_answered() {
 }
 
 #[test]
+fn records_that_arrive_together_are_shown_together() {
+    let mut scene = Scene::new();
+    scene.handshake();
+    for word in ["one ", "two ", "three"] {
+        scene.client.writer().write_all(word.as_bytes()).unwrap();
+    }
+    let out = scene.output();
+    scene.socket.send(&out);
+    scene.sim.run_for(Duration::from_millis(1)).unwrap();
+    assert_eq!(scene.served.bytes(), b"one two three");
+}
+
+#[test]
 fn a_wrong_byte_in_a_record_ends_the_session_and_shows_nothing() {
     let mut scene = Scene::new();
     scene.handshake();
