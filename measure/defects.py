@@ -177,6 +177,10 @@ def steps(copy, args, file):
 
     if file.startswith("src/protocols/http/"):
         yield http
+    if file.startswith("src/protocols/tls/"):
+        yield lambda: listed("TLS test", ["--test", "tls"])
+    if file.startswith("src/protocols/framing/"):
+        yield lambda: listed("framing test", ["--test", "probe"])
     yield seeds
     if args.random:
         return
