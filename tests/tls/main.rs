@@ -2,5 +2,6 @@
 
 mod certs;
 mod configs;
+mod https;
 mod kit;
 mod sessions;
