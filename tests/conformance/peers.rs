@@ -545,26 +545,32 @@ fn what_a_callback_wrote_to_a_peer_is_known_to_the_next_one() {
         let mut limits = Limits::default();
         limits.output_max = 64 << 20;
         let far = stage.serve("silent", silent_server);
-        let to = stage.connect_with("far", far, limits, Play::new());
-        let writer = Play::new()
-            .opened(|cx| {
-                // Both arrive in one turn.
-                let own = cx.id();
-                cx.driver().peer(own).notify(Note::new(1u8));
-                cx.driver().peer(own).notify(Note::new(2u8));
-                Ok(())
-            })
-            .notified(move |cx, note| {
-                if note.downcast::<u8>().unwrap() == 1 {
-                    cx.peer(to).write_bytes(vec![7; whole]);
-                } else {
-                    assert!(cx.peer(to).unsent() > 0);
-                    cx.peer(to).abort();
-                    cx.close();
-                }
-                Ok(())
-            });
-        stage.connect("writer", addr, writer);
+        let trace = stage.trace.clone();
+        // A connect that is cancelled would leave the silent server without a client.
+        let play = Play::new().opened(move |cx| {
+            let to = cx.id();
+            let writer = Play::new()
+                .opened(|cx| {
+                    // Both arrive in one turn.
+                    let own = cx.id();
+                    cx.driver().peer(own).notify(Note::new(1u8));
+                    cx.driver().peer(own).notify(Note::new(2u8));
+                    Ok(())
+                })
+                .notified(move |cx, note| {
+                    if note.downcast::<u8>().unwrap() == 1 {
+                        cx.peer(to).write_bytes(vec![7; whole]);
+                    } else {
+                        assert!(cx.peer(to).unsent() > 0);
+                        cx.peer(to).abort();
+                        cx.close();
+                    }
+                    Ok(())
+                });
+            cx.connect(addr, trace.wrap("writer", writer));
+            Ok(())
+        });
+        stage.connect_with("far", far, limits, play);
         stage.run();
         stage.check(stage.driver.metrics().panics == 0, "nothing was wrong");
     });
