@@ -3,7 +3,7 @@
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::handle::Handle;
-use crate::id::ListenerId;
+use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::protocol::Control;
 
@@ -43,6 +43,10 @@ pub trait Driver: Sealed {
 
     /// The real addresses of a listener; none once it has stopped.
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint>;
+
+    /// The real address of a datagram socket, which [`Control::bind`] has bound; None once it is
+    /// closed.
+    fn bound_addr(&self, id: ConnId) -> Option<Endpoint>;
 
     /// Runs until shutdown, or until nothing is left to do: no listener, no connection, no timer of
     /// the driver, no request of a handle.
@@ -95,12 +99,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Connections that finished by themselves after shutdown had begun.
+    /// Connections and datagram sockets that finished by themselves after shutdown had begun.
     pub fn drained(&self) -> u64 {
         self.drained
     }
 
-    /// Connections that were aborted when the drain time was over.
+    /// Connections and datagram sockets that were aborted when the drain time was over.
     pub fn aborted(&self) -> u64 {
         self.aborted
     }

@@ -31,6 +31,14 @@ pub enum Op {
     Post,
     /// Setting a timer of a driver.
     Timer,
+    /// Binding a datagram socket.
+    Bind,
+    /// Sending a datagram.
+    Send,
+    /// Joining a multicast group.
+    Join,
+    /// Leaving a multicast group.
+    Leave,
 }
 
 /// The cause of an [`Error`], for programs to match on.
@@ -43,12 +51,15 @@ pub enum ErrorKind {
     AddressUnavailable,
     /// The text is not an address, or no endpoint is found for it.
     InvalidAddress,
-    /// The socket is not connected, does not listen, or is no stream socket of TCP or Unix.
+    /// The socket is not connected, does not listen, is no stream socket of TCP or Unix, or is a
+    /// datagram socket that is closed.
     InvalidSocket,
     /// The limits or options cannot work together, or the system rejects an option.
     InvalidLimits,
     /// The system does not permit it.
     PermissionDenied,
+    /// The datagram is longer than one can be, or than the system sends.
+    TooLarge,
     /// The process or the system has no descriptor or memory left.
     Exhausted,
     /// The queue to the driver is full.
@@ -176,6 +187,12 @@ impl Error {
             (Op::Listen | Op::Connect, ErrorKind::InvalidAddress) => {
                 "an address looks like 127.0.0.1:7000, [::1]:7000 or unix:/run/echo.sock"
             }
+            (Op::Bind, ErrorKind::PermissionDenied) => {
+                "ports below 1024 are reserved; try a port above 1023"
+            }
+            (Op::Send, ErrorKind::PermissionDenied) => {
+                "a broadcast address needs DatagramOptions::broadcast"
+            }
             (_, ErrorKind::Exhausted) => "raise the limit on open files (ulimit -n)",
             (Op::Post, ErrorKind::Full) => "the driver is behind; try again later",
             _ => return None,
@@ -195,11 +212,19 @@ impl fmt::Display for Error {
             Op::Signals => "cannot take over signals",
             Op::Post => "cannot reach the driver",
             Op::Timer => "cannot set the timer",
+            Op::Bind => "cannot bind",
+            Op::Send => "cannot send",
+            Op::Join => "cannot join the group",
+            Op::Leave => "cannot leave the group",
         };
         f.write_str(tried)?;
         if let Some(addr) = &self.0.addr {
-            let to = if self.0.op == Op::Connect { "to" } else { "on" };
-            write!(f, " {to} {addr}")?;
+            let to = match self.0.op {
+                Op::Connect | Op::Send | Op::Bind => " to",
+                Op::Join | Op::Leave => "",
+                _ => " on",
+            };
+            write!(f, "{to} {addr}")?;
         }
         if let Some(detail) = &self.0.detail {
             return write!(f, ": {detail}");
@@ -211,6 +236,7 @@ impl fmt::Display for Error {
             ErrorKind::InvalidSocket => "it is not of the right kind",
             ErrorKind::InvalidLimits => "they contradict one another",
             ErrorKind::PermissionDenied => "permission denied",
+            ErrorKind::TooLarge => "it is too long for a datagram",
             ErrorKind::Exhausted => "no descriptor or memory is left",
             ErrorKind::Full => "its queue is full",
             ErrorKind::Stopped => "it has ended",
@@ -245,9 +271,10 @@ impl From<Error> for io::Error {
         let kind = match error.0.kind {
             ErrorKind::AddressInUse => io::ErrorKind::AddrInUse,
             ErrorKind::AddressUnavailable => io::ErrorKind::AddrNotAvailable,
-            ErrorKind::InvalidAddress | ErrorKind::InvalidSocket | ErrorKind::InvalidLimits => {
-                io::ErrorKind::InvalidInput
-            }
+            ErrorKind::InvalidAddress
+            | ErrorKind::InvalidSocket
+            | ErrorKind::InvalidLimits
+            | ErrorKind::TooLarge => io::ErrorKind::InvalidInput,
             ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
             ErrorKind::Full => io::ErrorKind::WouldBlock,
             ErrorKind::Stopped => io::ErrorKind::BrokenPipe,
@@ -328,6 +355,7 @@ fn kind_of(error: &io::Error) -> ErrorKind {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 ErrorKind::Exhausted
             }
+            Some(libc::EMSGSIZE) => ErrorKind::TooLarge,
             Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => ErrorKind::Unsupported,
             _ => ErrorKind::Other,
         },

@@ -15,6 +15,9 @@ pub(crate) enum Callback {
     Notified,
     Stopping,
     Closed,
+    /// Of a datagram socket.
+    Datagram,
+    Refused,
 }
 
 impl Callback {
@@ -28,6 +31,8 @@ impl Callback {
             Callback::Notified => "notified",
             Callback::Stopping => "stopping",
             Callback::Closed => "closed",
+            Callback::Datagram => "datagram",
+            Callback::Refused => "refused",
         }
     }
 

@@ -30,6 +30,7 @@
 //! | running it | [`reactor::serve`], [`reactor::Reactor`] |
 //! | the same on threads | [`blocking::serve`], [`blocking::Blocking`] |
 //! | testing it | [`sim::Probe`], [`sim::every_split`], [`sim::Sim`], [`sim::check`] |
+//! | datagrams | [`DatagramProtocol`], [`DatagramContext`] |
 //! | bounds | [`Limits`], [`DriverLimits`], [`ListenOptions`], [`ConnectOptions`] |
 //! | why a connection ended | [`CloseReason`], [`CloseKind`] |
 //! | other threads | [`Handle`], [`Control`] |
@@ -72,6 +73,7 @@ mod client;
 mod clock;
 pub mod coming_from;
 mod connection;
+mod datagram;
 #[cfg(feature = "http")]
 mod date;
 mod dispatch;
@@ -104,6 +106,9 @@ mod tap;
 mod timer;
 
 pub use address::{Address, IntoAddress};
+pub use datagram::{
+    Datagram, DatagramContext, DatagramOptions, DatagramProtocol, DropPolicy, Interface,
+};
 pub use driver::{Driver, Report};
 pub use endpoint::{Endpoint, UnixName};
 pub use error::{Error, ErrorKind, Op, Result};

@@ -20,9 +20,9 @@ pub struct Metrics {
     pub events: u64,
     /// Events, writes, closes, notes and timers for connections that had ended.
     pub stale: u64,
-    /// Calls that read from a connection's socket.
+    /// Calls that read from the socket of a connection, or received a datagram.
     pub reads: u64,
-    /// Calls that wrote to a connection's socket.
+    /// Calls that wrote to the socket of a connection, or sent a datagram.
     pub writes: u64,
     /// Bytes read from sockets.
     pub bytes_in: u64,
@@ -46,12 +46,27 @@ pub struct Metrics {
     pub paused: u64,
     /// Connections now held by flow control: not read, because of unsent output they caused.
     pub held: u64,
-    /// Unsent bytes now queued over all connections.
+    /// Unsent bytes now queued over all connections and datagram sockets.
     pub buffered: u64,
     /// Bytes that were written after `close` or `shutdown_write`.
     pub refused_bytes: u64,
     /// Notes refused because too many were waiting, or the connection was closing.
     pub refused_notes: u64,
+    /// Datagram sockets bound.
+    pub binds: u64,
+    /// Datagram sockets that are open now.
+    pub bound: u64,
+    /// Datagrams received.
+    pub datagrams_in: u64,
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Datagrams that were to be sent and were dropped: too many waited, or the system did not take
+    /// them later on. What the system or the network drops nobody tells.
+    pub datagrams_dropped: u64,
+    /// Datagrams received of which the end was cut off.
+    pub datagrams_truncated: u64,
+    /// Times that the network has said that a datagram did not arrive.
+    pub datagrams_refused: u64,
     /// Timers fired.
     pub timers: u64,
     /// Timers fired more than 10 ms late.
@@ -70,7 +85,7 @@ pub struct Metrics {
     pub busy: Duration,
     /// Time since the driver's start.
     pub age: Duration,
-    /// Connections ended, by the kind of their reason.
+    /// Connections and datagram sockets ended, by the kind of their reason.
     pub closes: Closes,
 }
 
@@ -90,7 +105,8 @@ impl Metrics {
         sum!(Metrics, self, other, rest: longest_turn busy age closes, each:
             turns events stale reads writes bytes_in bytes_out callbacks accepted refused
             accept_errors connects open lingering paused held buffered refused_bytes refused_notes
-            timers late_timers wakeups panics slow_turns slow_callbacks);
+            binds bound datagrams_in datagrams_out datagrams_dropped datagrams_truncated
+            datagrams_refused timers late_timers wakeups panics slow_turns slow_callbacks);
         self.longest_turn = self.longest_turn.max(other.longest_turn);
         self.busy += other.busy;
         self.closes.add(&other.closes);
@@ -107,6 +123,7 @@ impl Metrics {
 /// connections: 0 open, 0 lingering, 0 paused, 0 held; 0 accepted, 0 refused, 0 connects
 /// closed: 0
 /// bytes: 0 in by 0 reads, 0 out by 0 writes, 0 unsent
+/// datagrams: 0 in, of them 0 truncated, 0 out, 0 dropped, 0 refused; 0 of 0 sockets open
 /// callbacks: 0, of them 0 slow; 0 timers, of them 0 late; 0 panics
 /// turns: 0, of them 0 slow, the longest 0ns; 0 events, 0 wake-ups; busy 0ns of 0ns
 /// lost: 0 bytes and 0 notes refused, 0 requests for ended connections, 0 failed accepts"
@@ -134,6 +151,13 @@ impl fmt::Display for Metrics {
             buffered,
             refused_bytes,
             refused_notes,
+            binds,
+            bound,
+            datagrams_in,
+            datagrams_out,
+            datagrams_dropped,
+            datagrams_truncated,
+            datagrams_refused,
             timers,
             late_timers,
             wakeups,
@@ -155,6 +179,12 @@ impl fmt::Display for Metrics {
             f,
             "bytes: {bytes_in} in by {reads} reads, {bytes_out} out by {writes} writes, \
              {buffered} unsent"
+        )?;
+        writeln!(
+            f,
+            "datagrams: {datagrams_in} in, of them {datagrams_truncated} truncated, \
+             {datagrams_out} out, {datagrams_dropped} dropped, {datagrams_refused} refused; \
+             {bound} of {binds} sockets open"
         )?;
         writeln!(
             f,

@@ -1,5 +1,6 @@
 //! Sockets of the operating system: options, calls that std lacks, and the meaning of errors.
 
+mod datagrams;
 mod opening;
 #[cfg(test)]
 pub(crate) mod read_back;
@@ -15,6 +16,7 @@ use socket2::{SockRef, Socket};
 use crate::endpoint::Endpoint;
 use crate::protocol::SocketInfo;
 
+pub(crate) use datagrams::Datagrams;
 pub(crate) use opening::{Listener, Listens, SystemSockets, check_connected, give, start_connect};
 #[cfg(not(all(test, lariat_model)))]
 pub(crate) use opening::{connect, touch};

@@ -29,7 +29,7 @@ const LAYERS: [Layer; 9] = [
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
         modules: &["connection"] },
     /* 2 */ Layer { what: "the contract with the user", sees: &[0, 1, 2],
-        modules: &["protocol", "dispatch", "sending"] },
+        modules: &["protocol", "dispatch", "sending", "datagram"] },
     /* 3 */ Layer { what: "what every driver offers", sees: &[0, 1, 2, 3],
         modules: &["driver", "handle", "client"] },
     /* 4 */ Layer { what: "what touches the system", sees: &[0, 1, 2, 3, 4],

@@ -92,6 +92,10 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: 
             Effect::Notify { to, note } => notify(author, later, to, note),
             Effect::Connect(outgoing) => connect(author, later, *outgoing, locals),
             Effect::Adopt(adopted) => adopt(author, later, *adopted, locals),
+            Effect::Bind(bound) => {
+                author.hub.forget(bound.id);
+                drop_guarded(bound);
+            }
             Effect::Listen { id, sockets, limits, factory } => {
                 later.starts.acceptors.extend(listen(author.hub, id, sockets, limits, factory));
             }

@@ -60,6 +60,7 @@ use std::time::SystemTime;
 use crate::address::IntoAddress;
 use crate::client;
 use crate::clock::{Clock, Readings};
+use crate::datagram::{DatagramOptions, DatagramProtocol};
 use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
@@ -285,6 +286,38 @@ impl Blocking {
         self.hub.listeners.addresses(listener)
     }
 
+    /// Binds a datagram socket: not on blocking threads yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`].
+    pub fn bind(
+        &mut self,
+        addr: impl IntoAddress,
+        protocol: impl DatagramProtocol + Send + 'static,
+    ) -> Result<ConnId> {
+        self.control().bind(addr, protocol)
+    }
+
+    /// Binds with options: not on blocking threads yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`].
+    pub fn bind_with(
+        &mut self,
+        addr: impl IntoAddress,
+        options: DatagramOptions,
+        protocol: impl DatagramProtocol + Send + 'static,
+    ) -> Result<ConnId> {
+        self.control().bind_with(addr, options, protocol)
+    }
+
+    /// The real address of a datagram socket; None once it is closed.
+    pub fn bound_addr(&self, id: ConnId) -> Option<Endpoint> {
+        self.hub.listeners.bound_addr(id)
+    }
+
     /// Connects to `addr`, as [`Control::connect`] does, on a thread of its own once
     /// [`run`](Blocking::run) runs.
     pub fn connect(
@@ -440,6 +473,10 @@ impl Driver for Blocking {
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         Blocking::addresses(self, listener)
+    }
+
+    fn bound_addr(&self, id: ConnId) -> Option<Endpoint> {
+        Blocking::bound_addr(self, id)
     }
 
     fn run(&mut self) -> Result<Report> {

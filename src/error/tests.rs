@@ -19,14 +19,22 @@ fn the_sentence_begins_with_what_was_tried() {
         (Op::Signals, "cannot take over signals"),
         (Op::Post, "cannot reach the driver"),
         (Op::Timer, "cannot set the timer"),
+        (Op::Bind, "cannot bind"),
+        (Op::Send, "cannot send"),
+        (Op::Join, "cannot join the group"),
+        (Op::Leave, "cannot leave the group"),
     ];
     for (op, tried) in cases {
         let error = Error::new(ErrorKind::PermissionDenied, op);
         assert_eq!(error.to_string(), format!("{tried}: permission denied"));
         assert_eq!((error.op(), error.addr()), (op, None));
         let addressed = error.with_addr("10.0.0.1:80");
-        let to = if op == Op::Connect { "to" } else { "on" };
-        let sentence = format!("{tried} {to} 10.0.0.1:80: permission denied");
+        let to = match op {
+            Op::Connect | Op::Bind | Op::Send => " to",
+            Op::Join | Op::Leave => "",
+            _ => " on",
+        };
+        let sentence = format!("{tried}{to} 10.0.0.1:80: permission denied");
         assert_eq!(addressed.to_string(), sentence);
         assert_eq!(addressed.addr(), Some("10.0.0.1:80"));
     }
@@ -45,6 +53,7 @@ fn the_sentence_ends_with_the_cause_and_the_io_error_keeps_its_kind() {
         (ErrorKind::InvalidAddress, "the text is not an address", Io::InvalidInput),
         (ErrorKind::InvalidLimits, "they contradict one another", Io::InvalidInput),
         (ErrorKind::PermissionDenied, "permission denied", Io::PermissionDenied),
+        (ErrorKind::TooLarge, "it is too long for a datagram", Io::InvalidInput),
         (ErrorKind::Exhausted, "no descriptor or memory is left", Io::OutOfMemory),
         (ErrorKind::Full, "its queue is full", Io::WouldBlock),
         (ErrorKind::Stopped, "it has ended", Io::BrokenPipe),

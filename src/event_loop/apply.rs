@@ -5,6 +5,7 @@ use std::mem;
 use super::system::System;
 use super::{EventLoop, Released};
 use crate::connection::{Flags, Queued, Written};
+use crate::datagram::State;
 use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::note::Note;
@@ -49,6 +50,7 @@ impl<S: System> EventLoop<S> {
                 }
                 Effect::Connect(outgoing) => self.connect_now(outgoing.map(Boxed::here)),
                 Effect::Adopt(adopted) => self.adopt_stream(adopted.map(Boxed::here)),
+                Effect::Bind(bound) => self.bind_now(*bound),
                 Effect::Listen { id, sockets, limits, factory } => {
                     self.adopt_wished(id, sockets, limits, factory);
                 }
@@ -90,10 +92,16 @@ impl<S: System> EventLoop<S> {
     }
 
     pub(super) fn close(&mut self, id: ConnId) {
+        if self.table.get(id).is_none() {
+            return self.wish_datagrams(id, State::want_close);
+        }
         self.wish(id, |conn| conn.want_close());
     }
 
     pub(super) fn abort(&mut self, id: ConnId) {
+        if self.table.get(id).is_none() {
+            return self.wish_datagrams(id, State::want_abort);
+        }
         self.wish(id, |conn| conn.want_abort());
     }
 
@@ -150,9 +158,7 @@ impl<S: System> EventLoop<S> {
 
     fn deliver(&mut self, to: ConnId, note: Note) {
         let Some(entry) = self.table.get_mut(to) else {
-            self.shared.metrics.stale += 1;
-            drop_guarded(note);
-            return;
+            return self.deliver_to_datagrams(to, note);
         };
         entry.conn.borrow_queues(&mut self.shared.rares);
         if let Err(note) = entry.conn.handle_note(note) {

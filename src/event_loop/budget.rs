@@ -14,6 +14,8 @@ const HANDSHAKE: usize = 128 * 1024;
 /// The bytes that a due callback counts as: `opened`, `drained`, each note, input that is shown
 /// again. The `data` of a plain read is none of them.
 const CALLBACK: usize = 1024;
+/// Bytes of datagrams that one socket receives in one turn: as many as a connection reads.
+pub(super) const SHARE: usize = 256 * 1024;
 
 /// The rest of a turn's bytes.
 ///
@@ -45,6 +47,10 @@ impl Budget {
 
     pub(super) fn charge_callback(&mut self) {
         self.charge(CALLBACK);
+    }
+
+    pub(super) fn charge_datagram(&mut self, bytes: usize) {
+        self.charge(bytes.max(CALLBACK));
     }
 
     /// All is spent, and one connection may move some bytes in and as many out all the same: how
@@ -110,5 +116,15 @@ mod tests {
         assert!(!budget.is_spent());
         budget.charge_handshake();
         assert!(budget.is_spent());
+    }
+
+    #[test]
+    fn a_datagram_counts_its_bytes_and_at_least_as_much_as_a_callback() {
+        let mut budget = Budget::new();
+        for (bytes, counts) in [(0, 1024), (1023, 1024), (1024, 1024), (1025, 1025)] {
+            let before = budget.left;
+            budget.charge_datagram(bytes);
+            assert_eq!(before - budget.left, counts);
+        }
     }
 }

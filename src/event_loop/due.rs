@@ -40,7 +40,7 @@ impl<S: System> EventLoop<S> {
     /// The connection for which this is due tries its socket in step 6.
     fn try_socket(&mut self, owner: TimerOwner, tick: u64) {
         let (TimerOwner::Protocol(id, _) | TimerOwner::Deadline(id)) = owner else { return };
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(entry) = self.table.get_mut(id) else { return self.try_datagrams(id) };
         let moved = matches!(owner, TimerOwner::Deadline(_)) && entry.conn.poll_deadline() > tick;
         if moved {
             // Activity has moved the deadline since it was armed.
@@ -105,8 +105,7 @@ impl<S: System> EventLoop<S> {
     /// out.
     fn fire(&mut self, id: ConnId, timer: Timer, key: TimerKey) {
         let Some(entry) = self.table.get_mut(id) else {
-            self.shared.metrics.stale += 1;
-            return;
+            return self.fire_datagrams(id, timer, key);
         };
         if !entry.conn.has_timer(timer, key) {
             return;
@@ -121,7 +120,9 @@ impl<S: System> EventLoop<S> {
 
     fn check_deadline(&mut self, id: ConnId, key: TimerKey) {
         let now = self.shared.clock.tick();
-        let Some(entry) = self.table.get_mut(id) else { return };
+        let Some(entry) = self.table.get_mut(id) else {
+            return self.check_datagram_deadline(id, key);
+        };
         debug_assert_eq!(entry.conn.deadline_key(), Some(key), "it is armed again from here alone");
         entry.conn.put_deadline(None);
         if entry.conn.handle_deadline(now, &mut self.shared.chunks) == Expired::Something {

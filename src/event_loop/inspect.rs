@@ -3,6 +3,7 @@
 use super::EventLoop;
 use super::system::System;
 use crate::connection::Flags;
+use crate::datagram::State;
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::reason::CloseReason;
@@ -13,7 +14,11 @@ const FEW: usize = 32;
 impl<S: System> EventLoop<S> {
     /// Why the connection ends, if that is decided and `closed` has not run yet.
     pub(crate) fn decided(&self, id: ConnId) -> Option<CloseReason> {
-        self.table.get(id)?.conn.decided(self.shared.clock.exact())
+        let now = self.shared.clock.exact();
+        match self.table.get(id) {
+            Some(entry) => entry.conn.decided(now),
+            None => self.table.outlets.get(&id)?.state.decided(now),
+        }
     }
 
     /// Whether it was asked for anything yet.
@@ -21,11 +26,14 @@ impl<S: System> EventLoop<S> {
         self.shared.metrics.turns > 0 || self.is_busy() || !self.listening.is_empty()
     }
 
-    /// Every connection, with its peer and the decided end.
+    /// Every connection and datagram socket, with its peer and the decided end.
     pub(crate) fn connections(&self) -> Vec<(ConnId, Endpoint, Option<CloseReason>)> {
         let now = self.shared.clock.exact();
         let conns = self.table.iter().map(|entry| &entry.conn);
-        conns.map(|conn| (conn.id(), conn.peer(), conn.decided(now))).collect()
+        let conns = conns.map(|conn| (conn.id(), conn.peer(), conn.decided(now)));
+        let outlets = self.table.outlets.values().map(|outlet| &outlet.state);
+        let peer = |state: &State| state.options().connect.unwrap_or(Endpoint::Other);
+        conns.chain(outlets.map(|state| (state.id(), peer(state), state.decided(now)))).collect()
     }
 
     /// What waits although the loop is about to sleep, so that nothing would wake it: a sentence
@@ -58,6 +66,10 @@ impl<S: System> EventLoop<S> {
         // No list holds anything, so a connection with work, or marked as listed, is lost.
         let lost = |flags: Flags| flags.any(Flags::LISTED | Flags::DIRTY);
         let mut conns = self.table.iter().map(|entry| &entry.conn);
+        let mut outlets = self.table.outlets.values().map(|outlet| &outlet.state);
+        if let Some(state) = outlets.find(|state| state.has_work() || state.listed) {
+            return Some(format!("{} has something to do and is in no list", state.id()));
+        }
         let conn = conns.find(|conn| conn.has_work() || lost(conn.flags()))?;
         Some(format!("{} has something to do and is in no list: {:?}", conn.id(), conn.flags()))
     }

@@ -24,6 +24,7 @@ mod apply;
 mod attend;
 mod budget;
 mod connect;
+mod datagrams;
 mod due;
 mod finish;
 mod inspect;
@@ -100,6 +101,8 @@ pub(crate) struct EventLoop<S: System> {
     ready: Vec<ConnId>,
     bulk: VecDeque<ConnId>,
     budget: Budget,
+    /// What datagrams are received into: as large as the largest that any socket keeps.
+    datagram: Vec<u8>,
     /// Connections with output that others have queued.
     dirty: Vec<ConnId>,
     /// Notes on their way: they arrive at the end of the turn.
@@ -146,6 +149,7 @@ impl<S: System> EventLoop<S> {
             ready: Vec::new(),
             bulk: VecDeque::new(),
             budget: Budget::new(),
+            datagram: Vec::new(),
             dirty: Vec::new(),
             notes: Vec::new(),
             lingering: VecDeque::new(),
@@ -363,6 +367,11 @@ impl<S: System> EventLoop<S> {
                 "{id} has work and is in no list: {flags:?}",
             );
         }
+        for outlet in self.table.outlets.values() {
+            timers += outlet.state.timers_len();
+            let (id, lost) = (outlet.state.id(), outlet.state.has_work() && !outlet.state.listed);
+            assert!(!lost, "{id} has work and is in no list");
+        }
         let armed = self.shared.timers.len();
         assert!(armed <= timers, "{armed} timers are armed, and at most {timers} are known");
     }
@@ -403,6 +412,7 @@ impl<S: System> EventLoop<S> {
             entry.conn.handle_shutdown();
             self.finish(id);
         }
+        self.stop_datagrams(false);
     }
 
     /// The time to drain is over: what is left is aborted.
@@ -414,6 +424,7 @@ impl<S: System> EventLoop<S> {
             }
             self.finish(id);
         }
+        self.stop_datagrams(true);
     }
 
     /// Something has become free: listeners that wait for it try again.
@@ -446,13 +457,32 @@ struct Events<'a, S: System> {
     metrics: &'a mut Metrics,
 }
 
+/// An event of what is no connection. What it needs is passed one by one: a reference to [`Events`]
+/// would keep that in memory, which costs each turn its stores.
+#[cold]
+#[inline(never)]
+fn note_event<S: System>(
+    table: &mut Table<S>,
+    ready_list: &mut Vec<ConnId>,
+    bulk_list: &mut VecDeque<ConnId>,
+    metrics: &mut Metrics,
+    (id, ready): (ConnId, Flags),
+) {
+    match table.outlets.get_mut(&id) {
+        Some(outlet) => {
+            outlet.handle_ready(ready);
+            outlet.list(ready_list, bulk_list);
+        }
+        None => metrics.stale += 1,
+    }
+}
+
 impl<S: System> EventSink for Events<'_, S> {
     #[inline(always)]
     fn connection(&mut self, id: ConnId, ready: Flags) {
         self.metrics.events += 1;
         let Some(entry) = self.table.get_mut(id) else {
-            self.metrics.stale += 1;
-            return;
+            return note_event(self.table, self.ready, self.bulk, self.metrics, (id, ready));
         };
         match entry.conn.handle_ready(ready) {
             Listing::Ready => self.ready.push(id),
@@ -483,6 +513,7 @@ impl<S: System> Drop for EventLoop<S> {
                 conn.end(By::Runtime, CloseKind::Shutdown, None);
             }
         }
+        drop_each(mem::take(&mut self.table.outlets).into_values());
         drop_each(mem::take(&mut self.listening));
         drop_each(mem::take(&mut self.shared.effects.list));
     }

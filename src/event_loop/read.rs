@@ -16,7 +16,7 @@ impl<S: System> EventLoop<S> {
     /// list. True when more was done than a small message, so that the turn may have moved enough.
     #[inline(always)]
     pub(super) fn serve<const TIMED: bool>(&mut self, id: ConnId, buffer: &mut [u8]) -> bool {
-        let Some(entry) = self.table.get_mut(id) else { return false };
+        let Some(entry) = self.table.get_mut(id) else { return self.serve_datagrams(id) };
         entry.conn.handle_unlisted();
         if !entry.conn.is_straight() {
             return self.serve_unusual(id, buffer);

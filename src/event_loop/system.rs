@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::connection::Flags;
+use crate::datagram::DatagramSocket;
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::options::Dial;
@@ -30,6 +31,7 @@ pub(crate) trait EventSink {
 pub(crate) trait System {
     type Stream: Stream;
     type Listener: Listener<Stream = Self::Stream>;
+    type Datagrams: DatagramSocket;
 
     /// Whether the order of `data` is checked.
     const CHECKED: bool;
@@ -50,6 +52,9 @@ pub(crate) trait System {
 
     /// Takes a connected stream over that [`Sockets::adopt_stream`] has prepared, and registers it.
     fn adopt_stream(&mut self, stream: OwnedFd, id: ConnId) -> io::Result<Self::Stream>;
+
+    /// Takes a socket of datagrams over, which [`Sockets::bind`] has opened, and registers it.
+    fn adopt_datagrams(&mut self, socket: Box<dyn Any>, id: ConnId) -> io::Result<Self::Datagrams>;
 
     /// A nonblocking socket whose connect has begun.
     fn connect(&mut self, dial: &Dial) -> io::Result<Self::Stream>;

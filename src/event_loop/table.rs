@@ -3,6 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::datagrams::{Outlet, Outlets};
 use super::system::{Stream, System};
 use crate::connection::Connection;
 use crate::dispatch::Called;
@@ -57,13 +58,16 @@ impl Protocol for Nobody {
 /// A vacant slot has an id that no connection has, so that a look-up is one comparison.
 pub(super) struct Table<S: System> {
     entries: Vec<Entry<S>>,
+    /// Sockets of datagrams, which are looked at where there is no connection.
+    pub(super) outlets: Outlets<S>,
+    /// Connections and sockets of datagrams.
     len: usize,
     limits: Arc<Limits>,
 }
 
 impl<S: System> Table<S> {
     pub(super) fn new() -> Table<S> {
-        Table { entries: Vec::new(), len: 0, limits: Arc::default() }
+        Table { entries: Vec::new(), outlets: Outlets::new(), len: 0, limits: Arc::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -98,6 +102,17 @@ impl<S: System> Table<S> {
         let entry = entries.get_mut(id.slot()).filter(|entry| entry.conn.id() == id)?;
         self.len -= 1;
         Some(mem::replace(entry, Entry::vacant(limits)))
+    }
+
+    pub(super) fn insert_outlet(&mut self, outlet: Box<Outlet<S>>) {
+        self.outlets.insert(outlet.state.id(), outlet);
+        self.len += 1;
+    }
+
+    pub(super) fn remove_outlet(&mut self, id: ConnId) -> Option<Box<Outlet<S>>> {
+        let outlet = self.outlets.remove(&id)?;
+        self.len -= 1;
+        Some(outlet)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<S>> {

@@ -6,7 +6,7 @@ use super::{Closes, Metrics};
 use crate::reason::{CloseKind, ConnectFailure, Deadline, FilterFailure};
 
 /// Every counter that is a number.
-fn counters(metrics: &mut Metrics) -> [&mut u64; 39] {
+fn counters(metrics: &mut Metrics) -> [&mut u64; 46] {
     [
         &mut metrics.turns,
         &mut metrics.events,
@@ -27,6 +27,13 @@ fn counters(metrics: &mut Metrics) -> [&mut u64; 39] {
         &mut metrics.buffered,
         &mut metrics.refused_bytes,
         &mut metrics.refused_notes,
+        &mut metrics.binds,
+        &mut metrics.bound,
+        &mut metrics.datagrams_in,
+        &mut metrics.datagrams_out,
+        &mut metrics.datagrams_dropped,
+        &mut metrics.datagrams_truncated,
+        &mut metrics.datagrams_refused,
         &mut metrics.timers,
         &mut metrics.late_timers,
         &mut metrics.wakeups,
@@ -92,10 +99,10 @@ fn every_counter_is_shown_once() {
     }
     let total = metrics.closes.total();
     assert!(
-        text.contains(&format!("closed: {total}, of them 1025 finished, 1026 reset")),
+        text.contains(&format!("closed: {total}, of them 1032 finished, 1033 reset")),
         "{text}"
     );
-    assert_eq!(text.lines().count(), 6);
+    assert_eq!(text.lines().count(), 7);
 }
 
 #[test]
@@ -124,7 +131,7 @@ fn each_kind_is_counted_once_in_its_place() {
         assert_eq!(metrics.closes.total(), before);
         metrics.closes.count(kind);
         expected[place] += 1;
-        let closes: Vec<u64> = counters(&mut metrics)[25..].iter().map(|count| **count).collect();
+        let closes: Vec<u64> = counters(&mut metrics)[32..].iter().map(|count| **count).collect();
         assert_eq!(closes, expected, "{kind}");
         let mut alone = Closes::default();
         alone.count(kind);

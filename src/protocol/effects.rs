@@ -11,6 +11,7 @@ use super::output::place_in;
 use super::{Adopted, Protocol};
 use crate::address::Address;
 use crate::connection::Written;
+use crate::datagram;
 use crate::guard::GuardedBytes;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
@@ -86,6 +87,7 @@ pub(crate) enum Effect {
     /// In a box: an effect should be no larger than a write to another connection.
     Connect(Box<Outgoing<Boxed>>),
     Adopt(Box<Adopted<Boxed>>),
+    Bind(Box<datagram::Bound>),
     Listen {
         id: ListenerId,
         sockets: Vec<Bound>,

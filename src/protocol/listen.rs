@@ -2,6 +2,7 @@
 //! accepted once the driver has taken the socket over.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
@@ -9,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Incoming, Protocol};
 use crate::address::Address;
+use crate::datagram::{DatagramOptions, Opened};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
-use crate::id::ListenerId;
+use crate::id::{ConnId, ListenerId};
 use crate::options::{ListenOptions, SocketOptions};
 
 /// A factory as every driver can take it: called for each incoming connection, None refuses it.
@@ -47,6 +49,11 @@ pub(crate) trait Sockets {
         Err(no_sockets())
     }
 
+    /// Opens a socket of datagrams.
+    fn bind(&self, _: Endpoint, _: &DatagramOptions) -> io::Result<Opened> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this driver has no sockets of datagrams"))
+    }
+
     /// Prepares a stream of the system and returns its peer.
     fn adopt_stream(&self, _: &OwnedFd, _: &SocketOptions) -> io::Result<Endpoint> {
         Err(no_sockets())
@@ -59,7 +66,7 @@ fn no_sockets() -> io::Error {
 
 /// Opens listening sockets for a driver and its callbacks, and prepares sockets that it adopts.
 pub(crate) struct Binder {
-    pub(super) sockets: Box<dyn Sockets>,
+    pub(crate) sockets: Box<dyn Sockets>,
     pub(crate) listeners: Listeners,
     closes: Vec<(ListenerId, Close)>,
 }
@@ -126,7 +133,7 @@ pub(crate) fn stopped(addr: &Address) -> Error {
     Error::new(ErrorKind::Stopped, Op::Listen).with_addr(addr)
 }
 
-/// The listeners of a driver and their addresses.
+/// The listeners and datagram sockets of a driver, and their addresses.
 #[derive(Clone, Default)]
 pub(crate) struct Listeners(Arc<Mutex<Known>>);
 
@@ -134,6 +141,8 @@ pub(crate) struct Listeners(Arc<Mutex<Known>>);
 struct Known {
     next: u32,
     open: Vec<(ListenerId, Vec<Endpoint>)>,
+    /// Sockets of datagrams.
+    bound: BTreeMap<ConnId, Endpoint>,
 }
 
 impl Listeners {
@@ -148,6 +157,21 @@ impl Listeners {
         known.next += 1;
         known.open.push((id, sockets.iter().map(|socket| socket.addr).collect()));
         id
+    }
+
+    /// A socket of datagrams is bound to this address.
+    pub(crate) fn enter_bound(&self, id: ConnId, addr: Endpoint) {
+        self.lock().bound.insert(id, addr);
+    }
+
+    /// A socket of datagrams is closed.
+    pub(crate) fn remove_bound(&self, id: ConnId) {
+        self.lock().bound.remove(&id);
+    }
+
+    /// The address of a socket of datagrams; None once it is closed.
+    pub(crate) fn bound_addr(&self, id: ConnId) -> Option<Endpoint> {
+        self.lock().bound.get(&id).copied()
     }
 
     /// Forgets a listener; false when it had been stopped before.

@@ -24,6 +24,13 @@ pub struct Peer<'a> {
     pub(super) own: Option<&'a mut Connection>,
 }
 
+impl<'a> Peer<'a> {
+    /// As code that answers no input of a connection reaches it.
+    pub(crate) fn from_outside(id: ConnId, shared: &'a mut Shared) -> Peer<'a> {
+        Peer { id, caused: false, shared, shown: &[], own: None }
+    }
+}
+
 impl Peer<'_> {
     /// Whether the connection exists: its `closed` has not run. It may be closing; writes are then
     /// dropped and counted.

@@ -139,6 +139,11 @@ impl Shared {
         }
     }
 
+    /// The unsent bytes of a datagram socket, for others to know.
+    pub(crate) fn note_unsent(&mut self, id: ConnId, unsent: usize) {
+        self.backlogs.set(id, unsent);
+    }
+
     /// The unsent bytes of a connection, as far as this thread knows.
     pub(super) fn unsent(&self, id: ConnId) -> usize {
         if !self.ids.is_current(id) {

@@ -21,6 +21,7 @@ use mio::{Events, Interest, Poll, Token as MioToken, Waker};
 use socket2::Socket;
 
 use crate::connection::Flags;
+use crate::datagram::{DatagramOptions, Opened};
 use crate::endpoint::{Endpoint, UnixName};
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
@@ -196,6 +197,10 @@ impl Sockets for MioSockets {
         self.0.listen(addr, options).map(closable)
     }
 
+    fn bind(&self, addr: Endpoint, options: &DatagramOptions) -> io::Result<Opened> {
+        self.0.bind(addr, options)
+    }
+
     fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
         self.0.adopt_listener(socket, options).map(closable)
     }
@@ -227,6 +232,7 @@ fn closable(bound: Bound) -> Bound {
 impl System for MioSystem {
     type Stream = Socket;
     type Listener = Listening;
+    type Datagrams = socket::Datagrams;
 
     const CHECKED: bool = cfg!(debug_assertions);
 
@@ -278,6 +284,20 @@ impl System for MioSystem {
         let mut stream = Socket::from(stream);
         self.register_stream(&mut stream, id)?;
         Ok(stream)
+    }
+
+    fn adopt_datagrams(
+        &mut self,
+        socket: Box<dyn Any>,
+        id: ConnId,
+    ) -> io::Result<socket::Datagrams> {
+        let socket = socket.downcast::<socket::Datagrams>();
+        let socket = *socket.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = MioToken(id.bits() as usize);
+        let fd = socket.as_fd().as_raw_fd();
+        self.poll.registry().register(&mut SourceFd(&fd), token, both)?;
+        Ok(socket)
     }
 
     fn connect(&mut self, dial: &Dial) -> io::Result<Socket> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::address::IntoAddress;
 use crate::client;
 use crate::clock::{Clock, Readings};
+use crate::datagram::{DatagramOptions, DatagramProtocol};
 use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
@@ -247,6 +248,39 @@ impl Reactor {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
+    /// Binds a datagram socket to `addr`; see [`Control::bind`](crate::Control::bind). `protocol`
+    /// may not leave this thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::bind`](crate::Control::bind).
+    pub fn bind(
+        &mut self,
+        addr: impl IntoAddress,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<ConnId> {
+        self.bind_with(addr, DatagramOptions::default(), protocol)
+    }
+
+    /// Binds with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::bind_with`](crate::Control::bind_with).
+    pub fn bind_with(
+        &mut self,
+        addr: impl IntoAddress,
+        options: DatagramOptions,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<ConnId> {
+        self.control().bind_local_with(addr, options, protocol)
+    }
+
+    /// The real address of a datagram socket; None once it is closed.
+    pub fn bound_addr(&self, id: ConnId) -> Option<Endpoint> {
+        self.inner.shared.binder.listeners.bound_addr(id)
+    }
+
     /// Connects to `addr`. The id is valid at once: writes to it queue until it opens. After a
     /// failure `protocol` gets [`closed`](Protocol::closed) alone. Of several addresses the first
     /// is used. A name is not looked up, as [`Control::connect`](crate::Control::connect) says. A
@@ -347,6 +381,10 @@ impl Driver for Reactor {
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         Reactor::addresses(self, listener)
+    }
+
+    fn bound_addr(&self, id: ConnId) -> Option<Endpoint> {
+        Reactor::bound_addr(self, id)
     }
 
     fn run(&mut self) -> Result<Report> {

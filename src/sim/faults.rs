@@ -68,6 +68,14 @@ pub struct Faults {
     /// Polls in which the process is stopped, for up to 200 ms: the network goes on, and the poll
     /// tells of nothing, as one that a signal interrupts.
     pub stops: u32,
+    /// Datagrams that are lost.
+    pub losses: u32,
+    /// Datagrams that come twice.
+    pub duplicates: u32,
+    /// Datagrams that are overtaken by those behind them, for up to 5 ms.
+    pub reorders: u32,
+    /// Datagrams that are refused although somebody has the port: a connected socket is told.
+    pub refusals: u32,
 }
 
 impl Faults {
@@ -93,6 +101,10 @@ impl Faults {
             Kind::ClockStalls => self.clock_stalls,
             Kind::SingleEvents => self.single_events,
             Kind::Stops => self.stops,
+            Kind::Losses => self.losses,
+            Kind::Duplicates => self.duplicates,
+            Kind::Reorders => self.reorders,
+            Kind::Refusals => self.refusals,
         }
     }
 
@@ -114,13 +126,17 @@ impl Faults {
     }
 
     /// As [`rough`](Faults::rough), and connections break: resets, peers that vanish, accepts and
-    /// connects that fail.
+    /// connects that fail; and datagrams are lost, come twice, out of order, or are refused.
     pub fn harsh() -> Faults {
         Faults {
             resets: 10,
             vanishes: 5,
             accept_errors: 150,
             connect_errors: 100,
+            losses: 50,
+            duplicates: 50,
+            reorders: 100,
+            refusals: 20,
             ..Faults::rough()
         }
     }
@@ -130,9 +146,9 @@ impl Faults {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Call {
-    /// Reading from a connection of the driver.
+    /// Reading from a connection of the driver, or receiving a datagram.
     Read,
-    /// Writing to a connection of the driver.
+    /// Writing to a connection of the driver, or sending a datagram.
     Write,
     /// Accepting.
     Accept,

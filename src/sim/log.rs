@@ -2,6 +2,7 @@
 
 use crate::endpoint::Endpoint;
 use std::fmt;
+use std::net::SocketAddr;
 
 /// The most lines that are shown: the last ones.
 const SHOWN: usize = 40;
@@ -21,6 +22,9 @@ pub(super) enum What {
     Bytes(Endpoint, Endpoint, usize),
     Fin(Endpoint, Endpoint),
     Reset(Endpoint, Endpoint),
+    Datagram(SocketAddr, SocketAddr, usize),
+    /// The first tells the second that a datagram found nobody.
+    Refused(SocketAddr, SocketAddr),
     /// What the test does at its own end, or what an end does by itself.
     Does(Endpoint, &'static str),
     /// A fault, and its place.
@@ -43,7 +47,7 @@ impl Log {
         for (_, what) in &self.events {
             match what {
                 What::Connects(..) => counts.connections += 1,
-                What::Bytes(_, _, bytes) => counts.bytes += bytes,
+                What::Bytes(_, _, bytes) | What::Datagram(_, _, bytes) => counts.bytes += bytes,
                 What::Fault(_) => counts.faults += 1,
                 _ => {}
             }
@@ -89,6 +93,10 @@ impl fmt::Display for What {
             What::Bytes(from, to, count) => write!(f, "{from} -> {to}: {count} bytes"),
             What::Fin(from, to) => write!(f, "{from} -> {to}: FIN"),
             What::Reset(from, to) => write!(f, "{from} -> {to}: reset"),
+            What::Datagram(from, to, count) => {
+                write!(f, "{from} -> {to}: a datagram of {count} bytes")
+            }
+            What::Refused(from, to) => write!(f, "{from} -> {to}: a datagram was refused"),
             What::Does(who, what) => write!(f, "{who} {what}"),
             What::Fault(what) => write!(f, "fault: {what}"),
         }

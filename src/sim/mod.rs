@@ -31,6 +31,7 @@
 
 mod check;
 mod choices;
+mod datagram_socket;
 mod ends;
 mod faults;
 mod log;
@@ -54,6 +55,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::address::IntoAddress;
 use crate::clock::{Clock, nanos};
+use crate::datagram::{DatagramOptions, DatagramProtocol};
 use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
@@ -68,6 +70,7 @@ use crate::protocol::{Control, Incoming, Protocol};
 
 pub use check::{check, replay, seeds_from_env};
 pub use choices::Choices;
+pub use datagram_socket::DatagramSocket;
 pub use faults::{Call, Fault, Faults, Link};
 pub use probe::{Probe, every_split};
 pub use socket::{Acceptor, Socket};
@@ -373,6 +376,39 @@ impl Sim {
         self.inner.shared.binder.listeners.addresses(listener)
     }
 
+    /// Binds a datagram socket to `addr`; see [`Control::bind`](crate::Control::bind). `protocol`
+    /// may not leave this thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::bind`](crate::Control::bind).
+    pub fn bind(
+        &mut self,
+        addr: impl IntoAddress,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<ConnId> {
+        self.bind_with(addr, DatagramOptions::default(), protocol)
+    }
+
+    /// Binds with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::bind_with`](crate::Control::bind_with).
+    pub fn bind_with(
+        &mut self,
+        addr: impl IntoAddress,
+        options: DatagramOptions,
+        protocol: impl DatagramProtocol + 'static,
+    ) -> Result<ConnId> {
+        self.control().bind_local_with(addr, options, protocol)
+    }
+
+    /// The real address of a datagram socket; None once it is closed.
+    pub fn bound_addr(&self, id: ConnId) -> Option<Endpoint> {
+        self.inner.shared.binder.listeners.bound_addr(id)
+    }
+
     /// Connects to `addr`; see [`Reactor::connect`](crate::reactor::Reactor::connect). For a
     /// protocol that is not `Send` there is
     /// [`control().connect_local`](crate::Control::connect_local).
@@ -442,6 +478,10 @@ impl Driver for Sim {
 
     fn addresses(&self, listener: ListenerId) -> Vec<Endpoint> {
         Sim::addresses(self, listener)
+    }
+
+    fn bound_addr(&self, id: ConnId) -> Option<Endpoint> {
+        Sim::bound_addr(self, id)
     }
 
     fn run(&mut self) -> Result<Report> {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::ends::Ends;
 use super::network::{Edge, Network};
 use super::wakes::Watch;
 use crate::clock::nanos;
+use crate::datagram::{DatagramOptions, DatagramSocket, Interface, Opened};
 use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
@@ -51,6 +53,7 @@ pub(super) struct SimListener {
 impl System for SimSystem {
     type Stream = SimStream;
     type Listener = SimListener;
+    type Datagrams = SimDatagrams;
 
     const CHECKED: bool = true;
 
@@ -101,6 +104,14 @@ impl System for SimSystem {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn adopt_datagrams(&mut self, socket: Box<dyn Any>, id: ConnId) -> io::Result<SimDatagrams> {
+        let socket = socket.downcast::<SimDatagrams>();
+        let socket = *socket.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+        self.network.borrow_mut().register_post(socket.post, id)?;
+        self.ends.begun(id, socket.local_addr()?);
+        Ok(socket)
+    }
+
     fn connect(&mut self, dial: &Dial) -> io::Result<SimStream> {
         let (addr, from) = (dial.to, dial.options.bind);
         let end = retry(|| self.network.borrow_mut().connect(addr, from))?;
@@ -137,9 +148,47 @@ impl System for SimSystem {
     }
 }
 
+/// A socket of datagrams.
+pub(super) struct SimDatagrams {
+    network: Shared,
+    post: usize,
+}
+
+impl DatagramSocket for SimDatagrams {
+    fn local_addr(&self) -> io::Result<Endpoint> {
+        Ok(self.network.borrow().posts.all[self.post].local.into())
+    }
+
+    fn send(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<()> {
+        retry(|| self.network.borrow_mut().send_from(self.post, bytes, to))
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Endpoint)> {
+        let received = retry(|| self.network.borrow_mut().receive_from(self.post, buffer));
+        received.map(|(count, from)| (count, from.into()))
+    }
+
+    fn set_member(&self, group: IpAddr, _: Interface, member: bool) -> io::Result<()> {
+        self.network.borrow_mut().set_member(self.post, group, member)
+    }
+}
+
+impl Drop for SimDatagrams {
+    fn drop(&mut self) {
+        self.network.borrow_mut().close_post(self.post);
+    }
+}
+
 struct SimSockets(Shared);
 
 impl Sockets for SimSockets {
+    fn bind(&self, addr: Endpoint, options: &DatagramOptions) -> io::Result<Opened> {
+        let SimSockets(network) = self;
+        let post = network.borrow_mut().bind(addr.need_ip()?, options, false)?;
+        let socket = SimDatagrams { network: Rc::clone(network), post };
+        Ok(Opened { addr: socket.local_addr()?, socket: Box::new(socket) })
+    }
+
     fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {
         let SimSockets(network) = self;
         let addr =

@@ -10,7 +10,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::unix::{self, SocketFile};
-use super::{reset_on_close, retry};
+use super::{Datagrams, reset_on_close, retry};
+use crate::datagram::{DatagramOptions, DatagramSocket, Opened};
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::{check_scope, rejected};
 use crate::options::{Dial, Keepalive, ListenOptions, SocketOptions};
@@ -122,6 +123,11 @@ impl Sockets for SystemSockets {
         }
         let addr = Endpoint::from(&socket.local_addr()?);
         Ok(Bound { addr, socket: Box::new(listener), close: None })
+    }
+
+    fn bind(&self, addr: Endpoint, options: &DatagramOptions) -> io::Result<Opened> {
+        let socket = Datagrams::open(addr.need_ip()?, options, self.nonblocking)?;
+        Ok(Opened { addr: socket.local_addr()?, socket: Box::new(socket) })
     }
 
     fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {

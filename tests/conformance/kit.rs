@@ -10,10 +10,12 @@ use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::sim::{Faults, Sim, Trace};
 use lariat::{
-    CloseReason, ConnId, Context, Driver, DriverLimits, Filter, Input, IntoAddress, Limits,
-    ListenOptions, ListenerId, Note, Outcome, Protocol, Report, Timer,
+    CloseReason, ConnId, Context, DatagramOptions, Driver, DriverLimits, Filter, Input,
+    IntoAddress, Limits, ListenOptions, ListenerId, Note, Outcome, Protocol, Report, Timer,
 };
 use socket2::{Domain, Socket, Type};
+
+use crate::node::{Log, Node};
 
 /// What the name of each driver with a thread per connection begins with.
 pub(crate) const THREADS: &str = "blocking threads";
@@ -32,24 +34,35 @@ pub(crate) fn everywhere(scenario: impl Fn(&mut Stage<'_>)) {
 /// Runs `scenario` on every driver, with limits of the driver.
 #[track_caller]
 pub(crate) fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
+    in_simulators(&limits, &scenario);
+    on_sockets(limits, scenario);
+}
+
+/// Runs `scenario` where nothing goes wrong, and in a rough network.
+#[track_caller]
+pub(crate) fn in_simulators(limits: &DriverLimits, scenario: &dyn Fn(&mut Stage<'_>)) {
     for seed in 0..4 {
         for faults in [Faults::none(), Faults::rough()] {
             let told = format!("the simulator with seed {seed} and {faults:?}");
             let mut sim = Sim::with_limits(seed, limits.clone()).unwrap();
             sim.set_faults(faults);
-            watched(&mut sim, &told, false, &scenario);
+            watched(&mut sim, &told, false, scenario);
         }
     }
-    on_sockets(limits, scenario);
 }
 
 /// Runs `scenario` on the drivers that have the system's sockets.
 #[track_caller]
 pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
-    let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
-    watched(&mut reactor, "the reactor", true, &scenario);
+    on_reactor(limits.clone(), &scenario);
     let mut blocking = Blocking::with_limits(limits).unwrap();
     watched(&mut blocking, THREADS, true, &scenario);
+}
+
+#[track_caller]
+pub(crate) fn on_reactor(limits: DriverLimits, scenario: &dyn Fn(&mut Stage<'_>)) {
+    let mut reactor = Reactor::with_limits(limits).unwrap();
+    watched(&mut reactor, "the reactor", true, scenario);
 }
 
 /// Plays on a driver, where a defect may mean that it never ends: it is then told to, and where it
@@ -85,20 +98,27 @@ pub(crate) fn watched(
 
 fn play(driver: &mut dyn Driver, told: String, real: bool, scenario: &dyn Fn(&mut Stage<'_>)) {
     let deserted = Vec::new();
-    let mut stage = Stage { driver, trace: Trace::new(), ran: false, told, real, deserted };
+    let (trace, log) = (Trace::new(), Log::default());
+    let mut stage = Stage { driver, trace, log, ran: false, told, real, deserted };
     scenario(&mut stage);
     assert!(stage.ran, "a scenario runs its driver");
     let metrics = stage.driver.metrics();
     let gauges = [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
     assert_eq!(gauges, [0; 5], "on {}: {metrics:?}\n{:?}", stage.told, stage.trace);
-    let connections = metrics.accepted + metrics.connects;
-    assert_eq!(metrics.closes.total(), connections, "on {}: {metrics:?}", stage.told);
+    let connections = metrics.accepted + metrics.connects + metrics.binds;
+    assert_eq!(
+        (metrics.closes.total(), metrics.bound),
+        (connections, 0),
+        "on {}: {metrics:?}",
+        stage.told
+    );
 }
 
 /// Where a scenario happens: a driver, and the trace of everybody on it.
 pub(crate) struct Stage<'a> {
     pub(crate) driver: &'a mut dyn Driver,
     pub(crate) trace: Trace,
+    pub(crate) log: Log,
     ran: bool,
     told: String,
     /// Whether its sockets are the system's.
@@ -184,6 +204,36 @@ impl Stage<'_> {
     ) -> ConnId {
         let protocol = self.trace.wrap(who, play);
         self.driver.control().connect_with(addr, limits.into(), protocol).unwrap()
+    }
+
+    /// A datagram socket on the loopback interface. Its callbacks are under the name `who`.
+    pub(crate) fn bind(&mut self, who: &str, node: Node) -> (ConnId, SocketAddr) {
+        self.bind_with(who, DatagramOptions::default(), node)
+    }
+
+    pub(crate) fn bind_with(
+        &mut self,
+        who: &str,
+        options: DatagramOptions,
+        node: Node,
+    ) -> (ConnId, SocketAddr) {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let node = node.under(who, &self.log);
+        let id = self.driver.control().bind_with(addr, options, node).unwrap();
+        (id, self.driver.bound_addr(id).unwrap().socket_addr().unwrap())
+    }
+
+    /// What must have happened to the datagram socket `who`.
+    #[track_caller]
+    pub(crate) fn expect_node<S: AsRef<str>>(&self, who: &str, lines: &[S]) {
+        let lines: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
+        let found = self.log.of(who);
+        assert!(
+            found == lines,
+            "{who} on {}\nexpected: {lines:#?}\n   found: {found:#?}\n{:?}",
+            self.told,
+            self.driver.metrics(),
+        );
     }
 
     pub(crate) fn run(&mut self) -> Report {

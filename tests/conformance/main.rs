@@ -11,6 +11,7 @@ mod callbacks;
 mod clients;
 mod context;
 mod counters;
+mod datagrams;
 mod discards;
 mod driver_timers;
 mod ends;
@@ -20,6 +21,8 @@ mod input;
 mod kit;
 mod limits;
 mod listening;
+#[path = "../shared/node.rs"]
+mod node;
 mod output;
 mod outside;
 mod peers;

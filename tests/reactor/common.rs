@@ -45,11 +45,11 @@ pub(crate) fn join<T>(reactor: &mut Reactor, thread: JoinHandle<T>) -> T {
 pub(crate) fn settle(reactor: &mut Reactor) {
     drive(reactor, |reactor| {
         let metrics = reactor.metrics();
-        metrics.closes.total() == metrics.accepted + metrics.connects
+        metrics.closes.total() == metrics.accepted + metrics.connects + metrics.binds
     });
     let metrics = reactor.metrics();
     let gauges = [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
-    assert_eq!(gauges, [0; 5], "{metrics:?}");
+    assert_eq!((gauges, metrics.bound), ([0; 5], 0), "{metrics:?}");
 }
 
 /// Shuts the reactor down, as the end of a test: nothing may be left behind.

@@ -8,9 +8,12 @@
 mod callbacks;
 mod common;
 mod connecting;
+mod datagrams;
 mod ends;
 mod found;
 mod late;
 mod listening;
+#[path = "../shared/node.rs"]
+mod node;
 mod streams;
 mod turning;

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use lariat::sim::{Faults, Sim, Trace};
-use lariat::{Context, Input, Metrics, Outcome, Protocol, Timer};
+use lariat::{Context, DatagramOptions, Input, Metrics, Outcome, Protocol, Timer};
 
 use crate::kit::{Echo, ms, serve_with, stream};
+use crate::node::{Log, Node};
 
 /// What was to be seen of a run.
 struct Seen {
@@ -15,6 +16,14 @@ struct Seen {
     metrics: Metrics,
     /// Most events of one turn.
     most_events: u64,
+    /// The datagrams that came back.
+    echoed: Vec<u8>,
+}
+
+impl Seen {
+    fn in_order(&self) -> bool {
+        self.echoed.is_sorted()
+    }
 }
 
 /// Sends and expects the same back, and fires a timer now and then.
@@ -43,6 +52,35 @@ impl Protocol for Caller {
     }
 }
 
+/// Sends numbered datagrams to whoever sends them back.
+fn converse(sim: &mut Sim, log: &Log) {
+    let echo = Node::new().datagram(|cx, datagram| Ok(cx.send_to(datagram, datagram.from())?));
+    let echo = sim.bind("127.0.0.1:0", echo).unwrap();
+    let mut options = DatagramOptions::default();
+    options.connect = sim.bound_addr(echo);
+    let (mut number, heard) = (0, log.clone());
+    let caller = Node::new()
+        .opened(|cx| {
+            cx.set_timer(Timer::new(1), ms(2));
+            Ok(())
+        })
+        .timeout(move |cx, timer| {
+            for _ in 0..3 {
+                number += 1;
+                cx.send(&[number])?;
+            }
+            if number < 60 {
+                cx.set_timer(timer, ms(2));
+            }
+            Ok(())
+        })
+        .datagram(move |_, datagram| {
+            heard.add("heard", datagram[0].to_string());
+            Ok(())
+        });
+    sim.bind_with("127.0.0.1:0", options, caller.under("caller", log)).unwrap();
+}
+
 fn run(seed: u64, faults: &Faults) -> Seen {
     let mut sim = Sim::new(seed);
     sim.set_faults(faults.clone());
@@ -58,6 +96,8 @@ fn run(seed: u64, faults: &Faults) -> Seen {
         let caller = trace.wrap(&format!("caller {number}"), Caller { left: 5 });
         sim.connect(addr, caller);
     }
+    let log = Log::default();
+    converse(&mut sim, &log);
     let clients: Vec<_> = (0..6).map(|_| sim.dial(addr)).collect();
     let (mut heard, mut most_events) = (String::new(), 0);
     for step in 0..40 {
@@ -83,7 +123,9 @@ fn run(seed: u64, faults: &Faults) -> Seen {
     sim.run_for(ms(10_000)).unwrap();
     let mut metrics = sim.metrics();
     metrics.busy = ms(0);
-    Seen { trace: trace.text() + &heard, metrics, most_events }
+    let echoed: Vec<u8> = log.of("heard").iter().map(|number| number.parse().unwrap()).collect();
+    writeln!(heard, "{:?} {echoed:?}", log.of("caller")).unwrap();
+    Seen { trace: trace.text() + &heard, metrics, most_events, echoed }
 }
 
 /// Sets one field.
@@ -92,7 +134,7 @@ type Set = fn(&mut Faults, u32);
 type Shows = fn(&Seen, &Seen) -> bool;
 
 /// Every field of [`Faults`], in its order, how often it is to happen, and what shows it.
-const FIELDS: [(&str, u32, Set, Shows); 13] = [
+const FIELDS: [(&str, u32, Set, Shows); 17] = [
     (
         "short_reads",
         500,
@@ -191,6 +233,37 @@ const FIELDS: [(&str, u32, Set, Shows); 13] = [
                 && with.metrics.bytes_in == no.metrics.bytes_in
         },
     ),
+    (
+        "losses",
+        300,
+        |f, of| f.losses = of,
+        |no, with| with.metrics.datagrams_in < no.metrics.datagrams_in && with.in_order(),
+    ),
+    (
+        "duplicates",
+        300,
+        |f, of| f.duplicates = of,
+        |no, with| with.metrics.datagrams_in > no.metrics.datagrams_in && with.in_order(),
+    ),
+    (
+        "reorders",
+        300,
+        |f, of| f.reorders = of,
+        |no, with| {
+            with.metrics.datagrams_in == no.metrics.datagrams_in
+                && no.in_order()
+                && !with.in_order()
+        },
+    ),
+    (
+        "refusals",
+        300,
+        |f, of| f.refusals = of,
+        |no, with| {
+            with.metrics.datagrams_in < no.metrics.datagrams_in
+                && with.metrics.datagrams_refused > no.metrics.datagrams_refused
+        },
+    ),
 ];
 
 #[test]
@@ -243,8 +316,9 @@ fn rough_and_harsh_are_what_their_names_say() {
     let survived = [rough.resets, rough.vanishes, rough.accept_errors, rough.connect_errors];
     assert_eq!(survived, [0; 4], "a peer survives what is rough");
     let on = |faults: &Faults| format!("{faults:?}").matches(": 0").count();
-    assert_eq!((on(&rough), on(&harsh)), (4, 0));
+    assert_eq!((on(&rough), on(&harsh)), (8, 0));
     let mut calmer = harsh;
     (calmer.resets, calmer.vanishes, calmer.accept_errors, calmer.connect_errors) = (0, 0, 0, 0);
+    (calmer.losses, calmer.duplicates, calmer.reorders, calmer.refusals) = (0, 0, 0, 0);
     assert_eq!(calmer, rough);
 }

@@ -6,6 +6,7 @@
 mod accepting;
 mod actor;
 mod budget;
+mod datagrams;
 mod driver;
 mod faults;
 mod flow;
@@ -14,6 +15,8 @@ mod general;
 mod kit;
 mod listening;
 mod network;
+#[path = "../shared/node.rs"]
+mod node;
 mod reached;
 mod stopped;
 mod streams;

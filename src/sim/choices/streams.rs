@@ -21,10 +21,14 @@ pub(in crate::sim) enum Kind {
     ClockStalls,
     SingleEvents,
     Stops,
+    Losses,
+    Duplicates,
+    Reorders,
+    Refusals,
 }
 
 impl Kind {
-    pub(in crate::sim) const FAULTS: [Kind; 13] = [
+    pub(in crate::sim) const FAULTS: [Kind; 17] = [
         Kind::ShortReads,
         Kind::ShortWrites,
         Kind::Interrupts,
@@ -38,6 +42,10 @@ impl Kind {
         Kind::ClockStalls,
         Kind::SingleEvents,
         Kind::Stops,
+        Kind::Losses,
+        Kind::Duplicates,
+        Kind::Reorders,
+        Kind::Refusals,
     ];
 
     /// The name of the field of [`Faults`](crate::sim::Faults).
@@ -57,6 +65,10 @@ impl Kind {
             Kind::ClockStalls => "clock_stalls",
             Kind::SingleEvents => "single_events",
             Kind::Stops => "stops",
+            Kind::Losses => "losses",
+            Kind::Duplicates => "duplicates",
+            Kind::Reorders => "reorders",
+            Kind::Refusals => "refusals",
         }
     }
 }
@@ -75,13 +87,17 @@ pub(in crate::sim) enum Owner {
     Connecting(u32),
     /// The other end.
     Accepted(u32),
+    /// A socket of datagrams, by its key.
+    Bound(u32),
 }
 
 impl Owner {
     /// The same for a key that may be none.
     pub(super) fn of_key(self) -> Owner {
         match self {
-            Owner::Fork(0) | Owner::Connecting(0) | Owner::Accepted(0) => Owner::Nobody,
+            Owner::Fork(0) | Owner::Connecting(0) | Owner::Accepted(0) | Owner::Bound(0) => {
+                Owner::Nobody
+            }
             owner => owner,
         }
     }

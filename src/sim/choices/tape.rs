@@ -138,8 +138,11 @@ impl Tape {
             Owner::Fork(key) => (3, key),
             Owner::Connecting(key) => (4, key),
             Owner::Accepted(key) => (5, key),
+            Owner::Bound(key) => (6, key),
         };
-        let stream = u64::from(key) << 8 | family << 4 | kind as u64;
+        // Four bits were enough for the kinds once; streams of those stay what they are.
+        let (low, high) = (kind as u64 & 15, kind as u64 >> 4);
+        let stream = high << 40 | u64::from(key) << 8 | family << 4 | low;
         let stream = Random::new(self.seed ^ Random::new(stream).next()).next();
         Random::new(Random::new(stream ^ index as u64).next())
     }

@@ -1,8 +1,8 @@
 //! The choices of a run as text, for a test to keep.
 //!
 //! The seed, then each stream as `owner.kind=values`: `s` is the scenario, `n` the network, `3` a
-//! fork of the scenario, `c3` and `a3` the two ends of a connection. `z4` stands for four zeros in
-//! a row.
+//! fork of the scenario, `c3` and `a3` the two ends of a connection, `d3` a datagram socket. `z4`
+//! stands for four zeros in a row.
 
 use std::fmt::Write;
 
@@ -20,6 +20,7 @@ impl Streams {
                 Owner::Fork(key) => write!(text, " {key}"),
                 Owner::Connecting(key) => write!(text, " c{key}"),
                 Owner::Accepted(key) => write!(text, " a{key}"),
+                Owner::Bound(key) => write!(text, " d{key}"),
             };
             if kind != Kind::Choice {
                 let _ = write!(text, ".{}", kind.name());
@@ -66,6 +67,7 @@ fn read_stream(word: &str) -> Option<(Name, Vec<u64>)> {
         ("n", "") => Owner::Network,
         ("c", digits) => Owner::Connecting(key(digits)?),
         ("a", digits) => Owner::Accepted(key(digits)?),
+        ("d", digits) => Owner::Bound(key(digits)?),
         _ => Owner::Fork(key(owner)?),
     };
     let mut kinds = Kind::FAULTS.into_iter().chain([Kind::Choice]);
@@ -97,11 +99,12 @@ mod tests {
         streams.put((Owner::Fork(7), Kind::Choice), vec![u64::MAX]);
         streams.put((Owner::Connecting(3), Kind::Cuts), vec![0, 0, 5]);
         streams.put((Owner::Accepted(3), Kind::Delays), vec![9]);
+        streams.put((Owner::Bound(5), Kind::Losses), vec![1]);
         let text = streams.write(54);
         assert_eq!(
             text,
             "54 s=1,z3,12,0,3 n=4 n.single_events=0,1 7=18446744073709551615 c3.cuts=z2,5 \
-             a3.delays=9"
+             a3.delays=9 d5.losses=1"
         );
         assert_eq!(Streams::read(&text), Ok((54, streams)));
         assert_eq!(Streams::read("7"), Ok((7, Streams::default())));
@@ -110,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_word_that_means_nothing_is_named() {
-        for word in ["s", "=1", "s=", "s=x", "x3=1", "c=1", "c0=1", "0=1", "s.cut=1", "s=z", "ss=1"]
+        for word in
+            ["s", "=1", "s=", "s=x", "x3=1", "c=1", "c0=1", "0=1", "s.cut=1", "s=z", "ss=1", "d=1"]
         {
             let text = format!("1 n=2 {word}");
             assert_eq!(Streams::read(&text), Err(format!("`{word}` is no stream")));

@@ -8,7 +8,7 @@ use crate::sim::faults::{Call, Fault};
 use crate::sim::log::What;
 
 /// The upper bound of a delay.
-const DELAY: u64 = 20 * MILLISECOND;
+pub(super) const DELAY: u64 = 20 * MILLISECOND;
 
 impl Network {
     /// The fault of this call, by the script or by chance: an error, or a bound on its bytes. `end`
@@ -18,19 +18,31 @@ impl Network {
         call: Call,
         end: Option<usize>,
     ) -> Result<Option<usize>, io::Error> {
-        self.spend_call();
-        let nth = self.calls[call as usize];
-        self.calls[call as usize] += 1;
-        let scripted = self.script.iter().position(|s| s.call == call && s.nth == nth);
-        match scripted.map(|at| self.script.swap_remove(at).fault) {
-            Some(Fault::Error(errno)) => return Err(io::Error::from_raw_os_error(errno)),
-            Some(Fault::Short(bytes)) => return Ok(Some(bytes)),
-            None => {}
+        let number = self.enter_call(call);
+        if let Some(scripted) = self.scripted(call, number) {
+            return scripted.map(Some);
         }
         if call != Call::Register && self.roll(end, Kind::Interrupts, 1).is_some() {
             return Err(io::Error::from_raw_os_error(libc::EINTR));
         }
         Ok(None)
+    }
+
+    /// Counts a call: its number among those of its kind.
+    pub(super) fn enter_call(&mut self, call: Call) -> u64 {
+        self.spend_call();
+        let number = self.calls[call as usize];
+        self.calls[call as usize] += 1;
+        number
+    }
+
+    /// What the script has for a call.
+    pub(super) fn scripted(&mut self, call: Call, nth: u64) -> Option<io::Result<usize>> {
+        let at = self.script.iter().position(|s| s.call == call && s.nth == nth)?;
+        Some(match self.script.swap_remove(at).fault {
+            Fault::Error(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Fault::Short(bytes) => Ok(bytes),
+        })
     }
 
     /// A run with other choices than its seed's may have no end, or not be wanted. The run is
@@ -65,14 +77,18 @@ impl Network {
                 let end = &self.endpoints[end];
                 format!(" at {}, peer {}", end.local, end.remote)
             });
-            let what = match kind {
-                Kind::Delays => format!("a delay of {} us{place}", way / 1000),
-                Kind::Stops => format!("the process is stopped for {} us", way / 1000),
-                _ => format!("{}{place}", sentence(kind)),
-            };
-            self.note(What::Fault(what));
+            self.note_fault(kind, way, &place);
         }
         Some(way)
+    }
+
+    pub(super) fn note_fault(&mut self, kind: Kind, way: u64, place: &str) {
+        let what = match kind {
+            Kind::Delays => format!("a delay of {} us{place}", way / 1000),
+            Kind::Stops => format!("the process is stopped for {} us", way / 1000),
+            _ => format!("{}{place}", sentence(kind)),
+        };
+        self.note(What::Fault(what));
     }
 
     pub(super) fn delay(&mut self, end: Option<usize>) -> u64 {
@@ -108,5 +124,9 @@ fn sentence(kind: Kind) -> &'static str {
         Kind::ConnectErrors => "the connect fails",
         Kind::ClockStalls => "the clock stands still",
         Kind::SingleEvents => "one event alone is reported",
+        Kind::Losses => "a datagram is lost",
+        Kind::Duplicates => "a datagram comes twice",
+        Kind::Reorders => "a datagram is overtaken",
+        Kind::Refusals => "a datagram is refused",
     }
 }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod chance;
+mod datagrams;
 mod listening;
 mod raw;
 mod wire;
@@ -24,6 +25,8 @@ use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::timer::Timers;
 
+use datagrams::Posts;
+
 const MILLISECOND: u64 = 1_000_000;
 /// Polls in a row that find time unchanged before it moves on by itself, and by how much it then
 /// does.
@@ -43,6 +46,11 @@ enum Event {
     Ready(usize, Flags),
     /// A connection reaches the listener with this number.
     Newcomer(u32),
+    /// The datagram with this number arrives.
+    Land(usize),
+    /// This socket of datagrams becomes ready; or hears that one was refused.
+    PostReady(usize, Flags),
+    Refused(usize),
 }
 
 /// What is under way in one direction.
@@ -124,6 +132,7 @@ pub(super) struct Network {
     script: Vec<Scripted>,
     calls: [u64; 6],
     pub(super) endpoints: Vec<End>,
+    pub(super) posts: Posts,
     listeners: BTreeMap<Endpoint, Listening>,
     events: Timers<Event>,
     edges: VecDeque<Edge>,
@@ -158,6 +167,7 @@ impl Network {
             script: Vec::new(),
             calls: [0; 6],
             endpoints: Vec::new(),
+            posts: Posts::default(),
             listeners: BTreeMap::new(),
             events: Timers::default(),
             edges: VecDeque::new(),
@@ -394,6 +404,9 @@ impl Network {
                 Event::Handshake(end) => self.handshake(end),
                 Event::Ready(end, flags) => self.edge(end, flags),
                 Event::Newcomer(number) => self.edges.push_back(Edge::Listener(number)),
+                Event::Land(number) => self.land(number),
+                Event::PostReady(post, flags) => self.post_edge(post, flags),
+                Event::Refused(post) => self.hear_refusal(post),
             }
         }
     }
@@ -402,7 +415,8 @@ impl Network {
         if self.faults.spurious == 0 {
             return;
         }
-        let tokens: Vec<ConnId> = self.endpoints.iter().filter_map(|end| end.token).collect();
+        let tokens = self.endpoints.iter().filter_map(|end| end.token);
+        let tokens: Vec<ConnId> = tokens.chain(self.post_tokens()).collect();
         let ways = 3 * tokens.len() as u64;
         if let Some(way) = self.roll(None, Kind::Spurious, ways) {
             let flags = match way % 3 {

@@ -1,0 +1,85 @@
+//! Binding: the socket is open at once, also for a callback, and a driver's when that has returned.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::{DatagramOptions, DatagramProtocol};
+use crate::address::Address;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::id::ConnId;
+use crate::protocol::{Binder, Effect, Shared};
+
+/// A socket of datagrams that no driver receives from yet.
+pub(crate) struct Opened {
+    pub(crate) addr: Endpoint,
+    /// Its type is known to the driver that made it, and to nobody above.
+    pub(crate) socket: Box<dyn Any>,
+}
+
+/// A protocol on its way to a socket: some may go to another thread, some may not.
+pub(crate) enum Boxed {
+    Anywhere(Box<dyn DatagramProtocol + Send>),
+    Here(Box<dyn DatagramProtocol>),
+}
+
+impl Boxed {
+    /// The protocol, to be used on this thread.
+    pub(crate) fn here(self) -> Box<dyn DatagramProtocol> {
+        match self {
+            Boxed::Anywhere(protocol) => protocol,
+            Boxed::Here(protocol) => protocol,
+        }
+    }
+}
+
+/// A socket that a driver is to take over.
+pub(crate) struct Bound {
+    pub(crate) id: ConnId,
+    pub(crate) socket: Box<dyn Any>,
+    pub(crate) options: Arc<DatagramOptions>,
+    pub(crate) protocol: Boxed,
+}
+
+impl Binder {
+    /// Opens one socket, on the first of the addresses that can be bound.
+    fn bind(&self, addr: &Address, options: &DatagramOptions) -> Result<Opened> {
+        options.validate()?;
+        let mut failed = None;
+        for addr in addr.resolve(Op::Bind)? {
+            match self.sockets.bind(addr, options) {
+                Ok(opened) => return Ok(opened),
+                Err(error) => {
+                    let error = Error::from_io(Op::Bind, error).with_addr(addr);
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        let none = || Error::new(ErrorKind::InvalidAddress, Op::Bind).with_addr(addr);
+        Err(failed.unwrap_or_else(none))
+    }
+}
+
+impl Shared {
+    /// Opens a socket, which the driver takes over when the callback has returned.
+    pub(crate) fn bind(
+        &mut self,
+        addr: &Address,
+        options: DatagramOptions,
+        protocol: Boxed,
+    ) -> Result<ConnId> {
+        if self.stopping {
+            return Err(Error::new(ErrorKind::Stopped, Op::Bind).with_addr(addr));
+        }
+        if self.common.is_some() {
+            let error = Error::new(ErrorKind::Unsupported, Op::Bind).with_addr(addr);
+            return Err(error.with_detail("datagrams are not served on blocking threads yet"));
+        }
+        let Opened { addr, socket } = self.binder.bind(addr, &options)?;
+        let id = self.ids.reserve();
+        self.binder.listeners.enter_bound(id, addr);
+        let bound = Bound { id, socket, options: Arc::new(options), protocol };
+        self.effects.list.push(Effect::Bind(Box::new(bound)));
+        Ok(id)
+    }
+}

@@ -1,0 +1,181 @@
+//! Datagrams: one value per socket, which is told of each datagram with its sender.
+//!
+//! What a socket of datagrams is, whatever the driver: [`State`] decides what is due, [`Called`] is
+//! the only caller of a [`DatagramProtocol`], and [`DatagramSocket`] is what a driver's own sockets
+//! can do. Unlike a stream, a datagram goes to the system at once: it is taken whole or not at all,
+//! so that the caller is there to be told.
+
+mod bind;
+mod call;
+mod context;
+mod options;
+mod queue;
+mod socket;
+mod state;
+
+use crate::endpoint::Endpoint;
+use crate::note::Note;
+use crate::protocol::Outcome;
+use crate::reason::CloseReason;
+use crate::timer::Timer;
+
+pub(crate) use bind::{Bound, Boxed, Opened};
+pub(crate) use call::Called;
+pub use context::{Datagram, DatagramContext};
+pub use options::{DatagramOptions, DropPolicy, Interface};
+pub(crate) use socket::{DatagramSocket, NoSocket};
+pub(crate) use state::{Due, Phase, Read, Round, State};
+
+/// What a socket of datagrams does: one value per socket, the same on every driver.
+///
+/// The order of callbacks: [`opened`](DatagramProtocol::opened) first and once, the others as
+/// things happen, [`closed`](DatagramProtocol::closed) last and exactly once, also after a panic. A
+/// socket that is closed before it has opened is told `closed` alone.
+///
+/// Datagrams may be lost, come twice, or overtake one another: that is what UDP is. Nothing that a
+/// peer or the network does ends a socket.
+///
+/// ```
+/// use lariat::{Datagram, DatagramContext, DatagramProtocol, Outcome};
+///
+/// /// Sends every datagram back to where it came from.
+/// struct Echo;
+///
+/// impl DatagramProtocol for Echo {
+///     fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome {
+///         if let Err(error) = cx.send_to(datagram, datagram.from()) {
+///             eprintln!("{error}");
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut reactor = lariat::reactor::Reactor::new()?;
+/// let echo = reactor.bind("127.0.0.1:0", Echo)?;
+/// println!("bound to {}", reactor.bound_addr(echo).unwrap());
+/// # Ok::<(), lariat::Error>(())
+/// ```
+pub trait DatagramProtocol {
+    /// The socket can be used. Runs first, once.
+    ///
+    /// # Errors
+    ///
+    /// Closes the socket.
+    fn opened(&mut self, cx: &mut DatagramContext<'_>) -> Outcome {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// A datagram has come. It may be empty.
+    ///
+    /// # Errors
+    ///
+    /// Closes the socket.
+    fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome;
+
+    /// The network says that a datagram which was sent before has not arrived: nobody has the port
+    /// (ICMP), or no way leads there. The socket goes on.
+    ///
+    /// `to` is where it went, as far as the system tells. Systems tell it of a connected socket
+    /// alone, whose peer it then is: see [`DatagramOptions::connect`]. A system keeps one such
+    /// message, so that several datagrams may be refused with one call.
+    ///
+    /// # Errors
+    ///
+    /// Closes the socket.
+    fn refused(&mut self, cx: &mut DatagramContext<'_>, to: Option<Endpoint>) -> Outcome {
+        let _ = (cx, to);
+        Ok(())
+    }
+
+    /// All datagrams that had to wait for the system have been sent, or dropped: see
+    /// [`DatagramContext::is_congested`].
+    ///
+    /// # Errors
+    ///
+    /// Closes the socket.
+    fn drained(&mut self, cx: &mut DatagramContext<'_>) -> Outcome {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// A timer fired, never early. The default closes.
+    ///
+    /// # Errors
+    ///
+    /// Closes the socket.
+    fn timeout(&mut self, cx: &mut DatagramContext<'_>, timer: Timer) -> Outcome {
+        let _ = timer;
+        cx.close();
+        Ok(())
+    }
+
+    /// A note has come from a connection, another socket or another thread.
+    ///
+    /// # Errors
+    ///
+    /// Closes the socket.
+    fn notified(&mut self, cx: &mut DatagramContext<'_>, note: Note) -> Outcome {
+        let _ = (cx, note);
+        Ok(())
+    }
+
+    /// The driver is being shut down. Runs once; the default closes. A socket that stays open is
+    /// closed when [`DriverLimits::drain`](crate::DriverLimits::drain) is over.
+    ///
+    /// # Errors
+    ///
+    /// Closes the socket.
+    fn stopping(&mut self, cx: &mut DatagramContext<'_>) -> Outcome {
+        cx.close();
+        Ok(())
+    }
+
+    /// The socket has ended. Runs last and exactly once; nothing can be sent any more.
+    fn closed(&mut self, cx: &mut DatagramContext<'_>, reason: &CloseReason) {
+        let _ = (cx, reason);
+    }
+
+    /// The name for logs and warnings; by default the name of the type.
+    fn name(&self) -> &str {
+        std::any::type_name::<Self>()
+    }
+}
+
+impl<P: DatagramProtocol + ?Sized> DatagramProtocol for Box<P> {
+    fn opened(&mut self, cx: &mut DatagramContext<'_>) -> Outcome {
+        (**self).opened(cx)
+    }
+
+    fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome {
+        (**self).datagram(cx, datagram)
+    }
+
+    fn refused(&mut self, cx: &mut DatagramContext<'_>, to: Option<Endpoint>) -> Outcome {
+        (**self).refused(cx, to)
+    }
+
+    fn drained(&mut self, cx: &mut DatagramContext<'_>) -> Outcome {
+        (**self).drained(cx)
+    }
+
+    fn timeout(&mut self, cx: &mut DatagramContext<'_>, timer: Timer) -> Outcome {
+        (**self).timeout(cx, timer)
+    }
+
+    fn notified(&mut self, cx: &mut DatagramContext<'_>, note: Note) -> Outcome {
+        (**self).notified(cx, note)
+    }
+
+    fn stopping(&mut self, cx: &mut DatagramContext<'_>) -> Outcome {
+        (**self).stopping(cx)
+    }
+
+    fn closed(&mut self, cx: &mut DatagramContext<'_>, reason: &CloseReason) {
+        (**self).closed(cx, reason);
+    }
+
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+}

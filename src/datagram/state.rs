@@ -1,0 +1,560 @@
+//! One socket of datagrams, without the socket: what is due, what waits, and why it ends.
+//!
+//! Methods are sorted by prefix as those of a connection are: `handle_*` takes in what happened,
+//! `want_*` what the protocol asked for, `poll_*` says what is to be done and marks it as done.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::queue::Queue;
+use super::socket::is_refusal;
+use super::{DatagramOptions, DatagramSocket};
+use crate::clock::nanos;
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::guard::drop_each;
+use crate::id::ConnId;
+use crate::metrics::Metrics;
+use crate::note::Note;
+use crate::reason::{By, Cause, CloseKind, CloseReason, Deadline};
+use crate::timer::{Timer, TimerKey};
+
+/// The most that an IPv4 datagram can carry; 20 bytes more on IPv6, whose length leaves out the
+/// header.
+const PAYLOAD_MAX_V4: usize = 65_507;
+const PAYLOAD_MAX_V6: usize = 65_527;
+/// Tries of one datagram, each of which but the last may be told what became of an earlier one.
+const TRIES: u64 = 3;
+/// Reads in a row that fail for no known reason before the socket ends.
+const FAILURES_MAX: u32 = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Phase {
+    /// `opened` has not run.
+    Fresh,
+    Open,
+    /// Datagrams that wait are sent; nothing is delivered.
+    Closing,
+    /// `closed` is due.
+    Ended,
+}
+
+/// How it is going to end, or has.
+#[derive(Debug)]
+struct End {
+    by: By,
+    kind: CloseKind,
+    cause: Option<Cause>,
+}
+
+/// What is due, in the order of the contract.
+#[derive(Debug)]
+pub(crate) enum Due {
+    Opened,
+    Stopping,
+    Drained,
+    Refused,
+    Notified(Note),
+}
+
+/// What one turn has done for a socket.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    drained: bool,
+    refused: bool,
+    /// Notes that were there when the turn began are delivered in it.
+    notes: Option<usize>,
+}
+
+/// What came of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    Datagram {
+        truncated: bool,
+    },
+    /// Nothing more is there.
+    Nothing,
+    /// An error was told, which is dealt with.
+    Told,
+}
+
+pub(crate) struct State {
+    id: ConnId,
+    options: Arc<DatagramOptions>,
+    phase: Phase,
+    end: Option<End>,
+    queue: Queue,
+    timers: Vec<(Timer, TimerKey)>,
+    notes: VecDeque<Note>,
+    deadline: Option<TimerKey>,
+    /// When it was bound, when a datagram has last come or gone, and when closing began.
+    since: u64,
+    active: u64,
+    closing: u64,
+    readable: bool,
+    writable: bool,
+    stopping_due: bool,
+    drained_due: bool,
+    refused_due: bool,
+    close_wanted: bool,
+    abort_wanted: bool,
+    failures: u32,
+    bytes_in: u64,
+    bytes_out: u64,
+    dropped: u64,
+    refused_bytes: u64,
+    lost_bytes: u64,
+    /// What is in the gauge of unsent bytes.
+    accounted: usize,
+    /// In a list of the loop; and whether it is served behind the others.
+    pub(crate) listed: bool,
+    pub(crate) bulk: bool,
+    /// The turn in which it ended.
+    pub(crate) end_turn: u64,
+}
+
+impl State {
+    pub(crate) fn new(id: ConnId, options: Arc<DatagramOptions>, now: u64) -> State {
+        State {
+            id,
+            options,
+            phase: Phase::Fresh,
+            end: None,
+            queue: Queue::default(),
+            timers: Vec::new(),
+            notes: VecDeque::new(),
+            deadline: None,
+            since: now,
+            active: now,
+            closing: 0,
+            // Edges that came before the registration are not told: the first read finds out.
+            readable: true,
+            writable: true,
+            stopping_due: false,
+            drained_due: false,
+            refused_due: false,
+            close_wanted: false,
+            abort_wanted: false,
+            failures: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            dropped: 0,
+            refused_bytes: 0,
+            lost_bytes: 0,
+            accounted: 0,
+            listed: false,
+            bulk: false,
+            end_turn: 0,
+        }
+    }
+
+    // ---- what it is --------------------------------------------------------------------------
+
+    pub(crate) fn id(&self) -> ConnId {
+        self.id
+    }
+
+    pub(crate) fn options(&self) -> &DatagramOptions {
+        &self.options
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn since(&self) -> u64 {
+        self.since
+    }
+
+    pub(crate) fn unsent(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    pub(crate) fn is_congested(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Whether a timer or a note may be told.
+    pub(crate) fn may_call(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub(crate) fn may_read(&self) -> bool {
+        self.phase == Phase::Open && self.readable
+    }
+
+    /// Whether it has something to do without any further event.
+    pub(crate) fn has_work(&self) -> bool {
+        let due = self.stopping_due || self.drained_due || self.refused_due;
+        match self.phase {
+            Phase::Fresh | Phase::Ended => true,
+            Phase::Open => {
+                due || self.readable || !self.notes.is_empty() || self.has_output_to_move()
+            }
+            Phase::Closing => self.has_output_to_move(),
+        }
+    }
+
+    fn has_output_to_move(&self) -> bool {
+        self.writable && !self.queue.is_empty()
+    }
+
+    // ---- sending -----------------------------------------------------------------------------
+
+    /// Sends a datagram, or lets it wait where the system has no room.
+    pub(crate) fn send(
+        &mut self,
+        socket: &dyn DatagramSocket,
+        metrics: &mut Metrics,
+        bytes: &[u8],
+        to: Option<SocketAddr>,
+        now: u64,
+    ) -> Result<()> {
+        if self.phase >= Phase::Closing || self.close_wanted || self.abort_wanted {
+            self.refused_bytes += bytes.len() as u64;
+            metrics.refused_bytes += bytes.len() as u64;
+            let error = Error::new(ErrorKind::InvalidSocket, Op::Send);
+            return Err(error.with_detail("the socket is closed"));
+        }
+        let peer = to.or(self.options.connect.and_then(|peer| peer.socket_addr()));
+        let most = match peer {
+            Some(SocketAddr::V6(_)) => PAYLOAD_MAX_V6,
+            _ => PAYLOAD_MAX_V4,
+        };
+        if bytes.len() > most {
+            return Err(addressed(Error::new(ErrorKind::TooLarge, Op::Send), to));
+        }
+        if self.queue.is_empty() {
+            match self.try_send(socket, metrics, bytes, to, now) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => return Err(addressed(Error::from_io(Op::Send, error), to)),
+            }
+        }
+        let DatagramOptions { output_max, drop_policy, .. } = *self.options;
+        let dropped = self.queue.push(bytes, to, output_max, drop_policy);
+        self.note_dropped(dropped, metrics);
+        Ok(())
+    }
+
+    fn note_dropped(&mut self, dropped: u64, metrics: &mut Metrics) {
+        self.dropped += dropped;
+        metrics.datagrams_dropped += dropped;
+    }
+
+    /// False when the system has no room. What the network tells of an earlier datagram is noted,
+    /// and this one is tried again: else it would not leave, and nobody would know.
+    fn try_send(
+        &mut self,
+        socket: &dyn DatagramSocket,
+        metrics: &mut Metrics,
+        bytes: &[u8],
+        to: Option<SocketAddr>,
+        now: u64,
+    ) -> io::Result<bool> {
+        for earlier in 0..TRIES {
+            metrics.writes += 1;
+            let error = match socket.send(bytes, to) {
+                Ok(()) => {
+                    metrics.datagrams_out += 1;
+                    metrics.bytes_out += bytes.len() as u64;
+                    self.bytes_out += bytes.len() as u64;
+                    self.active = now;
+                    self.note_refused(earlier, metrics);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    self.note_refused(earlier, metrics);
+                    return Ok(false);
+                }
+                Err(error) => error,
+            };
+            if self.options.connect.is_none() || !is_refusal(&error) {
+                return Err(error);
+            }
+            // Of no other errors is it known that this datagram was not the cause.
+            let known = error.kind() == io::ErrorKind::ConnectionRefused;
+            if earlier + 1 == TRIES {
+                self.note_refused(if known { earlier + 1 } else { 0 }, metrics);
+                return Err(error);
+            }
+        }
+        Ok(true)
+    }
+
+    fn note_refused(&mut self, count: u64, metrics: &mut Metrics) {
+        metrics.datagrams_refused += count;
+        self.refused_due |= count > 0;
+    }
+
+    /// Sends what waits, as many as a turn may. Returns the bytes that left.
+    pub(crate) fn flush(
+        &mut self,
+        socket: &dyn DatagramSocket,
+        metrics: &mut Metrics,
+        now: u64,
+    ) -> usize {
+        let (mut moved, waited) = (0, !self.queue.is_empty());
+        for _ in 0..self.options.datagrams_max {
+            if !self.writable {
+                break;
+            }
+            let Some(first) = self.queue.pop() else { break };
+            match self.try_send(socket, metrics, &first.bytes, first.to, now) {
+                Ok(true) => moved += first.bytes.len(),
+                Ok(false) => self.queue.put_back(first),
+                Err(error) => {
+                    // Whoever sent it was told that it was taken.
+                    log::debug!(target: "lariat::datagram", "{}: not sent: {error}", self.id);
+                    self.note_dropped(1, metrics);
+                }
+            }
+        }
+        self.drained_due |= waited && self.queue.is_empty();
+        moved
+    }
+
+    // ---- what happens ------------------------------------------------------------------------
+
+    /// The system tells what the socket is ready for.
+    pub(crate) fn handle_ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    /// What a read has brought. A datagram is one byte longer than is kept when it was cut short.
+    pub(crate) fn handle_read(
+        &mut self,
+        result: &io::Result<usize>,
+        metrics: &mut Metrics,
+        now: u64,
+    ) -> Read {
+        metrics.reads += 1;
+        let error = match result {
+            Ok(count) => {
+                let kept = (*count).min(self.options.datagram_max);
+                let truncated = kept < *count;
+                self.failures = 0;
+                self.active = now;
+                self.bytes_in += kept as u64;
+                metrics.bytes_in += kept as u64;
+                metrics.datagrams_in += 1;
+                metrics.datagrams_truncated += u64::from(truncated);
+                return Read::Datagram { truncated };
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                return Read::Nothing;
+            }
+            Err(error) => error,
+        };
+        if is_refusal(error) {
+            self.note_refused(1, metrics);
+            return Read::Told;
+        }
+        self.failures += 1;
+        log::debug!(target: "lariat::datagram", "{}: cannot receive: {error}", self.id);
+        if self.failures >= FAILURES_MAX {
+            let copy = io::Error::new(error.kind(), error.to_string());
+            self.end(By::Runtime, CloseKind::SystemError, Some(Cause::new(copy)));
+        }
+        Read::Told
+    }
+
+    /// A note arrives; it comes back when too many wait.
+    pub(crate) fn handle_note(&mut self, note: Note) -> std::result::Result<(), Note> {
+        if self.phase >= Phase::Closing || self.notes.len() >= self.options.notes_max {
+            return Err(note);
+        }
+        self.notes.push_back(note);
+        Ok(())
+    }
+
+    /// The driver stops.
+    pub(crate) fn handle_shutdown(&mut self) {
+        self.stopping_due = true;
+    }
+
+    /// A callback failed: its wishes are applied first.
+    pub(crate) fn handle_failure(&mut self, kind: CloseKind, cause: Cause) {
+        let end = || End { by: By::Us, kind, cause: Some(cause) };
+        self.end.get_or_insert_with(end);
+    }
+
+    /// Looks whether a deadline has passed. True when one has.
+    pub(crate) fn handle_deadline(&mut self, now: u64) -> bool {
+        if self.deadline_at() > now || self.phase == Phase::Ended {
+            return false;
+        }
+        let deadline = if self.phase == Phase::Closing { Deadline::Close } else { Deadline::Idle };
+        self.end = None;
+        self.end(By::Runtime, CloseKind::TimedOut(deadline), None);
+        true
+    }
+
+    /// Applies what the callback asked for, and moves on where nothing is left to wait for.
+    pub(crate) fn handle_wishes(&mut self, metrics: &mut Metrics, now: u64) {
+        let failed = self.phase < Phase::Closing && self.end.is_some();
+        let panicked = failed && self.end.as_ref().is_some_and(|e| e.kind == CloseKind::Panicked);
+        if panicked {
+            self.phase = Phase::Ended;
+        } else if failed {
+            self.begin_close(now);
+        } else if self.abort_wanted {
+            self.end(By::Us, CloseKind::Aborted, None);
+        } else if self.close_wanted && self.phase < Phase::Closing {
+            self.end = Some(End { by: By::Us, kind: CloseKind::Finished, cause: None });
+            self.begin_close(now);
+        }
+        if self.phase == Phase::Closing && self.queue.is_empty() {
+            self.phase = Phase::Ended;
+        }
+        if self.phase == Phase::Ended {
+            self.lost_bytes += self.queue.bytes() as u64;
+            let lost = self.queue.clear();
+            self.note_dropped(lost, metrics);
+        }
+        if self.phase >= Phase::Closing {
+            drop_each(self.notes.drain(..));
+        }
+    }
+
+    fn begin_close(&mut self, now: u64) {
+        self.phase = Phase::Closing;
+        self.closing = now;
+    }
+
+    /// Ends it at once. The first reason counts.
+    pub(crate) fn end(&mut self, by: By, kind: CloseKind, cause: Option<Cause>) {
+        if self.phase != Phase::Ended {
+            self.end.get_or_insert(End { by, kind, cause });
+            self.phase = Phase::Ended;
+        }
+    }
+
+    // ---- what is wanted ----------------------------------------------------------------------
+
+    pub(crate) fn want_close(&mut self) {
+        self.close_wanted = true;
+    }
+
+    pub(crate) fn want_abort(&mut self) {
+        self.abort_wanted = true;
+    }
+
+    // ---- timers ------------------------------------------------------------------------------
+
+    /// Notes an armed timer. Returns the one in whose place it comes.
+    pub(crate) fn put_timer(&mut self, timer: Timer, key: TimerKey) -> Option<TimerKey> {
+        let old = self.take_timer(timer);
+        self.timers.push((timer, key));
+        old
+    }
+
+    pub(crate) fn take_timer(&mut self, timer: Timer) -> Option<TimerKey> {
+        let at = self.timers.iter().position(|(armed, _)| *armed == timer)?;
+        Some(self.timers.swap_remove(at).1)
+    }
+
+    pub(crate) fn has_timer(&self, timer: Timer, key: TimerKey) -> bool {
+        self.timers.contains(&(timer, key))
+    }
+
+    pub(crate) fn take_timers(&mut self) -> Vec<(Timer, TimerKey)> {
+        std::mem::take(&mut self.timers)
+    }
+
+    /// Timers that are armed for it, those of deadlines among them.
+    #[cfg(debug_assertions)]
+    pub(crate) fn timers_len(&self) -> usize {
+        self.timers.len() + usize::from(self.deadline.is_some())
+    }
+
+    /// When its next deadline passes: `u64::MAX` for never.
+    pub(crate) fn deadline_at(&self) -> u64 {
+        let after = |from: u64, time: Duration| from.saturating_add(nanos(time));
+        match (self.phase, self.options.idle) {
+            (Phase::Closing, _) => after(self.closing, self.options.close_deadline),
+            (Phase::Open, Some(idle)) => after(self.active, idle),
+            _ => u64::MAX,
+        }
+    }
+
+    pub(crate) fn deadline_key(&self) -> Option<TimerKey> {
+        self.deadline
+    }
+
+    pub(crate) fn put_deadline(&mut self, key: Option<TimerKey>) {
+        self.deadline = key;
+    }
+
+    // ---- what is to be done ------------------------------------------------------------------
+
+    /// The next callback that is due, which is then no longer.
+    pub(crate) fn poll_due(&mut self, round: &mut Round) -> Option<Due> {
+        if self.phase == Phase::Fresh {
+            self.phase = Phase::Open;
+            return Some(Due::Opened);
+        }
+        if self.phase != Phase::Open {
+            return None;
+        }
+        if std::mem::take(&mut self.stopping_due) {
+            return Some(Due::Stopping);
+        }
+        // What these two send may bring them about again: in the next turn.
+        if self.drained_due && !std::mem::replace(&mut round.drained, true) {
+            self.drained_due = false;
+            return Some(Due::Drained);
+        }
+        if self.refused_due && !std::mem::replace(&mut round.refused, true) {
+            self.refused_due = false;
+            return Some(Due::Refused);
+        }
+        let notes = round.notes.get_or_insert(self.notes.len());
+        *notes = notes.checked_sub(1)?;
+        self.notes.pop_front().map(Due::Notified)
+    }
+
+    /// The change of the gauge of unsent bytes; None where nothing has changed.
+    pub(crate) fn poll_unsent(&mut self, metrics: &mut Metrics) -> Option<usize> {
+        let unsent = self.queue.bytes();
+        if unsent == self.accounted {
+            return None;
+        }
+        metrics.buffered = metrics.buffered + unsent as u64 - self.accounted as u64;
+        self.accounted = unsent;
+        Some(unsent)
+    }
+
+    /// Why it ends, once that is decided.
+    pub(crate) fn decided(&self, now: u64) -> Option<CloseReason> {
+        let End { by, kind, cause } = self.end.as_ref()?;
+        Some(CloseReason {
+            by: *by,
+            kind: *kind,
+            cause: cause.clone(),
+            unsent: self.lost_bytes,
+            unread: 0,
+            refused: self.refused_bytes,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            age: Duration::from_nanos(now.saturating_sub(self.since)),
+            peer_finished: false,
+        })
+    }
+}
+
+fn addressed(error: Error, to: Option<SocketAddr>) -> Error {
+    match to {
+        Some(to) => error.with_addr(to),
+        None => error,
+    }
+}

@@ -1,0 +1,384 @@
+//! Sockets of datagrams, and what becomes of a datagram on its way: it may be lost, come twice or
+//! late, or find nobody.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use slab::Slab;
+
+use super::{Edge, Event, Network};
+use crate::clock::nanos;
+use crate::connection::Flags;
+use crate::datagram::DatagramOptions;
+use crate::id::ConnId;
+use crate::sim::choices::{Kind, Owner, Source};
+use crate::sim::faults::Call;
+use crate::sim::log::What;
+
+/// How much later a datagram comes that is overtaken: less than this.
+const DETOUR: u64 = 5 * super::MILLISECOND;
+
+/// A bound socket.
+pub(in crate::sim) struct Post {
+    pub(in crate::sim) local: SocketAddr,
+    peer: Option<SocketAddr>,
+    broadcast: bool,
+    groups: BTreeSet<IpAddr>,
+    token: Option<ConnId>,
+    arrived: VecDeque<(SocketAddr, Vec<u8>)>,
+    arrived_bytes: usize,
+    /// What it has sent that is still on its way: the system's room for output is the window.
+    under_way: usize,
+    last_arrival: u64,
+    write_blocked: bool,
+    error: Option<i32>,
+    closed: bool,
+    source: Source,
+    /// Held by the test: it receives at once.
+    raw: bool,
+    pub(in crate::sim) received: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+/// A datagram on its way, or the word that it did not arrive.
+struct Flight {
+    from: usize,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    refused: bool,
+}
+
+/// All sockets of datagrams, and all datagrams on their way.
+#[derive(Default)]
+pub(in crate::sim) struct Posts {
+    pub(in crate::sim) all: Vec<Post>,
+    flights: Slab<Flight>,
+}
+
+impl Network {
+    // ---- what sockets can do -----------------------------------------------------------------
+
+    /// Binds a socket of the driver's, or of the test's.
+    pub(in crate::sim) fn bind(
+        &mut self,
+        mut local: SocketAddr,
+        options: &DatagramOptions,
+        raw: bool,
+    ) -> io::Result<usize> {
+        if !raw && self.descriptors >= self.descriptors_max {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        if local.port() == 0 {
+            local.set_port(self.free_port());
+        }
+        let taken = |post: &Post| !post.closed && post.local == local;
+        let shares = options.reuse_port || options.reuse_address;
+        if !shares && self.posts.all.iter().any(taken) {
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        }
+        let key = if raw {
+            self.choices.new_key()
+        } else {
+            self.descriptors += 1;
+            self.tape.borrow_mut().connect_key(&mut self.source)
+        };
+        self.posts.all.push(Post {
+            local,
+            peer: options.connect.and_then(|peer| peer.socket_addr()),
+            broadcast: options.broadcast,
+            groups: BTreeSet::new(),
+            token: None,
+            arrived: VecDeque::new(),
+            arrived_bytes: 0,
+            under_way: 0,
+            last_arrival: 0,
+            write_blocked: false,
+            error: None,
+            closed: false,
+            source: Source::new(Owner::Bound(key)),
+            raw,
+            received: Vec::new(),
+        });
+        Ok(self.posts.all.len() - 1)
+    }
+
+    pub(in crate::sim) fn register_post(&mut self, post: usize, token: ConnId) -> io::Result<()> {
+        self.fault(Call::Register, None)?;
+        self.posts.all[post].token = Some(token);
+        Ok(())
+    }
+
+    pub(in crate::sim) fn close_post(&mut self, post: usize) {
+        let (raw, closed) = (self.posts.all[post].raw, self.posts.all[post].closed);
+        if !closed && !raw {
+            self.descriptors -= 1;
+        }
+        let post = &mut self.posts.all[post];
+        post.closed = true;
+        post.token = None;
+        post.arrived.clear();
+    }
+
+    pub(in crate::sim) fn receive_from(
+        &mut self,
+        post: usize,
+        buffer: &mut [u8],
+    ) -> io::Result<(usize, SocketAddr)> {
+        self.datagram_fault(Call::Read, post)?;
+        let post = &mut self.posts.all[post];
+        if let Some(errno) = post.error.take() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let Some((from, bytes)) = post.arrived.pop_front() else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        post.arrived_bytes -= bytes.len();
+        let count = bytes.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&bytes[..count]);
+        Ok((count, from))
+    }
+
+    pub(in crate::sim) fn send_from(
+        &mut self,
+        post: usize,
+        bytes: &[u8],
+        to: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        if let Err(error) = self.datagram_fault(Call::Write, post) {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                // The network has room by itself, a little later.
+                self.posts.all[post].write_blocked = true;
+                let at = self.now + 1 + self.delay_of_post(post);
+                self.events.arm(at, Event::PostReady(post, Flags::WRITABLE));
+            }
+            return Err(error);
+        }
+        let sender = &mut self.posts.all[post];
+        if let Some(errno) = sender.error.take() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let errno = |errno| Err(io::Error::from_raw_os_error(errno));
+        let Some(to) = to.or(sender.peer) else { return errno(libc::EDESTADDRREQ) };
+        if to.port() == 0 {
+            return errno(libc::EINVAL);
+        }
+        if to.is_ipv4() != sender.local.is_ipv4() {
+            return errno(libc::EAFNOSUPPORT);
+        }
+        if bytes.len() > if to.is_ipv4() { 65_507 } else { 65_527 } {
+            return errno(libc::EMSGSIZE);
+        }
+        if is_broadcast(to) && !sender.broadcast {
+            return errno(libc::EACCES);
+        }
+        if sender.under_way > 0 && sender.under_way + bytes.len() > self.link.window {
+            sender.write_blocked = true;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.dispatch(post, bytes, to);
+        Ok(())
+    }
+
+    pub(in crate::sim) fn set_member(
+        &mut self,
+        post: usize,
+        group: IpAddr,
+        member: bool,
+    ) -> io::Result<()> {
+        let post = &mut self.posts.all[post];
+        if !group.is_multicast() || group.is_ipv4() != post.local.is_ipv4() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let changed = if member { post.groups.insert(group) } else { post.groups.remove(&group) };
+        let errno = if member { libc::EADDRINUSE } else { libc::EADDRNOTAVAIL };
+        if changed { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
+    }
+
+    // ---- on the way --------------------------------------------------------------------------
+
+    /// Sends a datagram on its way, unless it is lost at once.
+    fn dispatch(&mut self, from: usize, bytes: &[u8], to: SocketAddr) {
+        if self.datagram_roll(from, Kind::Losses, 1).is_some() {
+            return;
+        }
+        self.fly(from, bytes, to);
+        if self.datagram_roll(from, Kind::Duplicates, 1).is_some() {
+            self.fly(from, bytes, to);
+        }
+    }
+
+    fn fly(&mut self, from: usize, bytes: &[u8], to: SocketAddr) {
+        let delay = self.delay_of_post(from);
+        let detour = self.datagram_roll(from, Kind::Reorders, DETOUR);
+        let refused = self.datagram_roll(from, Kind::Refusals, 1).is_some();
+        let sending =
+            self.link.bandwidth.map_or(0, |rate| bytes.len() as u64 * 1_000_000_000 / rate.max(1));
+        let sender = &mut self.posts.all[from];
+        sender.under_way += bytes.len();
+        let earliest = self.now + nanos(self.link.latency) + delay;
+        let arrival = match detour {
+            // Those behind it do not wait for it.
+            Some(detour) => earliest.max(sender.last_arrival) + sending + 1 + detour,
+            None => {
+                sender.last_arrival = earliest.max(sender.last_arrival) + sending;
+                sender.last_arrival
+            }
+        };
+        let flight = Flight { from, to, bytes: bytes.to_vec(), refused };
+        let number = self.posts.flights.insert(flight);
+        self.events.arm(arrival, Event::Land(number));
+    }
+
+    /// A datagram arrives, or the word that it was refused.
+    pub(super) fn land(&mut self, number: usize) {
+        let flight = self.posts.flights.remove(number);
+        let Flight { from, to, bytes, refused } = flight;
+        let sender = &mut self.posts.all[from];
+        sender.under_way -= bytes.len();
+        if sender.write_blocked {
+            let at = self.now + self.delay_of_post(from);
+            self.events.arm(at, Event::PostReady(from, Flags::WRITABLE));
+        }
+        let source = self.source_addr(from);
+        let found = if refused { Vec::new() } else { self.posts_at(to, source) };
+        if found.is_empty() {
+            return self.refuse(from, to);
+        }
+        for post in found {
+            self.arrive_at_post(post, source, &bytes);
+        }
+    }
+
+    fn arrive_at_post(&mut self, at: usize, from: SocketAddr, bytes: &[u8]) {
+        let window = self.link.window;
+        let post = &mut self.posts.all[at];
+        let local = post.local;
+        if post.raw {
+            post.received.push((from, bytes.to_vec()));
+        } else if post.arrived_bytes + bytes.len() > window && !post.arrived.is_empty() {
+            // Nobody is told.
+            return self.note(What::Fault(format!("{local} has no room for a datagram")));
+        } else {
+            post.arrived_bytes += bytes.len();
+            post.arrived.push_back((from, bytes.to_vec()));
+        }
+        self.note(What::Datagram(from, local, bytes.len()));
+        self.tell_post(at, Flags::READABLE);
+    }
+
+    /// Nobody has the port. Only a connected socket is told, and only of its peer.
+    fn refuse(&mut self, from: usize, to: SocketAddr) {
+        let sender = &self.posts.all[from];
+        let unicast = !is_broadcast(to) && !to.ip().is_multicast();
+        if unicast && sender.peer == Some(to) && !sender.closed {
+            let at = self.now + nanos(self.link.latency);
+            self.events.arm(at, Event::Refused(from));
+        }
+    }
+
+    pub(super) fn hear_refusal(&mut self, post: usize) {
+        let (local, peer) = (self.posts.all[post].local, self.posts.all[post].peer);
+        if let Some(peer) = peer {
+            self.note(What::Refused(peer, local));
+        }
+        self.posts.all[post].error = Some(libc::ECONNREFUSED);
+        self.tell_post(post, Flags::FAULTY | Flags::WRITABLE);
+    }
+
+    /// Where a datagram of this socket seems to come from.
+    pub(in crate::sim) fn source_addr(&self, post: usize) -> SocketAddr {
+        let local = self.posts.all[post].local;
+        if local.ip().is_unspecified() { loopback(local) } else { local }
+    }
+
+    /// The sockets that a datagram to `to` reaches.
+    fn posts_at(&self, to: SocketAddr, from: SocketAddr) -> Vec<usize> {
+        let to = if to.ip().is_unspecified() { loopback(to) } else { to };
+        let many = is_broadcast(to) || to.ip().is_multicast();
+        let hears = |post: &Post| {
+            let place = match to.ip() {
+                ip if ip.is_multicast() => post.groups.contains(&ip),
+                _ => true,
+            };
+            let bound = post.local.ip() == to.ip() || post.local.ip().is_unspecified();
+            !post.closed
+                && post.local.is_ipv4() == to.is_ipv4()
+                && post.local.port() == to.port()
+                && (bound && place)
+                && post.peer.is_none_or(|peer| peer == from)
+        };
+        let all = self.posts.all.iter().enumerate();
+        let mut found: Vec<usize> = all.filter(|(_, post)| hears(post)).map(|(at, _)| at).collect();
+        if !many && found.len() > 1 {
+            // The closest match has it, alone: connected, then bound to the very address.
+            let posts = &self.posts.all;
+            found.sort_by_key(|at| (posts[*at].peer.is_none(), posts[*at].local.ip() != to.ip()));
+            found.truncate(1);
+        }
+        found
+    }
+
+    // ---- events and faults -------------------------------------------------------------------
+
+    fn tell_post(&mut self, post: usize, flags: Flags) {
+        if self.posts.all[post].token.is_some() {
+            let delay = self.delay_of_post(post);
+            self.events.arm(self.now + delay, Event::PostReady(post, flags));
+        }
+    }
+
+    pub(super) fn post_edge(&mut self, post: usize, flags: Flags) {
+        let post = &mut self.posts.all[post];
+        if flags.any(Flags::WRITABLE) {
+            post.write_blocked = false;
+        }
+        if let (Some(id), false) = (post.token, post.closed) {
+            self.edges.push_back(Edge::Connection(id, flags));
+        }
+    }
+
+    /// The tokens of all sockets that the driver has.
+    pub(super) fn post_tokens(&self) -> impl Iterator<Item = ConnId> {
+        self.posts.all.iter().filter_map(|post| post.token)
+    }
+
+    fn datagram_fault(&mut self, call: Call, post: usize) -> io::Result<()> {
+        let number = self.enter_call(call);
+        if let Some(result) = self.scripted(call, number) {
+            return result.map(|_| ());
+        }
+        if self.datagram_roll(post, Kind::Interrupts, 1).is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EINTR));
+        }
+        Ok(())
+    }
+
+    fn delay_of_post(&mut self, post: usize) -> u64 {
+        self.datagram_roll(post, Kind::Delays, super::chance::DELAY).unwrap_or(0)
+    }
+
+    fn datagram_roll(&mut self, post: usize, kind: Kind, ways: u64) -> Option<u64> {
+        let of_thousand = self.faults.of(kind);
+        let source = &mut self.posts.all[post].source;
+        let way = self.tape.borrow_mut().fault(source, kind, of_thousand, ways)?;
+        if self.log.is_some() {
+            let place = format!(" at {}", self.posts.all[post].local);
+            self.note_fault(kind, way, &place);
+        }
+        Some(way)
+    }
+}
+
+/// Everybody's, or everybody's on the loopback interface.
+fn is_broadcast(addr: SocketAddr) -> bool {
+    let loopback = Ipv4Addr::new(127, 255, 255, 255);
+    [IpAddr::V4(Ipv4Addr::BROADCAST), IpAddr::V4(loopback)].contains(&addr.ip())
+}
+
+fn loopback(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(ip, addr.port())
+}

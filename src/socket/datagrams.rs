@@ -1,0 +1,253 @@
+//! Sockets of datagrams of the operating system.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+
+use super::retry;
+use crate::datagram::{DatagramOptions, DatagramSocket, Interface};
+use crate::endpoint::Endpoint;
+use crate::error::rejected;
+
+/// A bound UDP socket.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    socket: UdpSocket,
+    v6: bool,
+}
+
+impl Datagrams {
+    pub(crate) fn open(
+        addr: SocketAddr,
+        options: &DatagramOptions,
+        nonblocking: bool,
+    ) -> io::Result<Datagrams> {
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(nonblocking)?;
+        set_options(&socket, addr.is_ipv6(), options)?;
+        socket.bind(&addr.into())?;
+        let datagrams = Datagrams { socket: socket.into(), v6: addr.is_ipv6() };
+        if let Some(peer) = options.connect {
+            let peer = datagrams.of_family(peer.need_ip()?);
+            let named = |error: io::Error| {
+                io::Error::new(error.kind(), format!("cannot connect to {peer}: {error}"))
+            };
+            datagrams.socket.connect(peer).map_err(named)?;
+        }
+        Ok(datagrams)
+    }
+
+    /// An IPv4 address as a socket of both families takes it.
+    fn of_family(&self, addr: SocketAddr) -> SocketAddr {
+        match addr {
+            SocketAddr::V4(v4) if self.v6 => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+            other => other,
+        }
+    }
+}
+
+/// Sets the options. The error names the option.
+fn set_options(socket: &Socket, v6: bool, options: &DatagramOptions) -> io::Result<()> {
+    if v6 {
+        socket.set_only_v6(options.v6_only).map_err(rejected("v6_only"))?;
+    }
+    if options.reuse_address {
+        socket.set_reuse_address(true).map_err(rejected("reuse_address"))?;
+    }
+    if options.reuse_port {
+        socket.set_reuse_port(true).map_err(rejected("reuse_port"))?;
+    }
+    if options.broadcast {
+        socket.set_broadcast(true).map_err(rejected("broadcast"))?;
+    }
+    if let Some(size) = options.send_buffer {
+        socket.set_send_buffer_size(size).map_err(rejected("send_buffer"))?;
+    }
+    if let Some(size) = options.receive_buffer {
+        socket.set_recv_buffer_size(size).map_err(rejected("receive_buffer"))?;
+    }
+    if let Some(ttl) = options.ttl.map(u32::from) {
+        let set = if v6 { socket.set_unicast_hops_v6(ttl) } else { socket.set_ttl_v4(ttl) };
+        set.map_err(rejected("ttl"))?;
+    }
+    if let Some(ttl) = options.multicast_ttl.map(u32::from) {
+        let set =
+            if v6 { socket.set_multicast_hops_v6(ttl) } else { socket.set_multicast_ttl_v4(ttl) };
+        set.map_err(rejected("multicast_ttl"))?;
+    }
+    if !options.multicast_loop {
+        let set = if v6 {
+            socket.set_multicast_loop_v6(false)
+        } else {
+            socket.set_multicast_loop_v4(false)
+        };
+        set.map_err(rejected("multicast_loop"))?;
+    }
+    let set = match (options.multicast_interface, v6) {
+        (Interface::Any, _) => Ok(()),
+        (Interface::Addr(addr), false) => socket.set_multicast_if_v4(&addr),
+        (Interface::Index(index), true) => socket.set_multicast_if_v6(index),
+        _ => Err(unsupported()),
+    };
+    set.map_err(rejected("multicast_interface"))
+}
+
+fn unsupported() -> io::Error {
+    let sentence = "an interface cannot be named like this for the address family";
+    io::Error::new(io::ErrorKind::Unsupported, sentence)
+}
+
+impl DatagramSocket for Datagrams {
+    fn local_addr(&self) -> io::Result<Endpoint> {
+        self.socket.local_addr().map(Endpoint::from)
+    }
+
+    fn send(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<()> {
+        let sent = match to {
+            Some(to) => {
+                let to = self.of_family(to);
+                retry(|| self.socket.send_to(bytes, to))
+            }
+            None => retry(|| self.socket.send(bytes)),
+        };
+        sent.map(|_| ())
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Endpoint)> {
+        let (count, from) = retry(|| self.socket.recv_from(buffer))?;
+        Ok((count, from.into()))
+    }
+
+    fn set_member(&self, group: IpAddr, interface: Interface, member: bool) -> io::Result<()> {
+        let socket = SockRef::from(&self.socket);
+        match (group, interface) {
+            (IpAddr::V4(group), Interface::Any | Interface::Addr(_)) => {
+                let on = match interface {
+                    Interface::Addr(addr) => addr,
+                    _ => Ipv4Addr::UNSPECIFIED,
+                };
+                match member {
+                    true => socket.join_multicast_v4(&group, &on),
+                    false => socket.leave_multicast_v4(&group, &on),
+                }
+            }
+            (IpAddr::V4(group), Interface::Index(index)) => {
+                let on = InterfaceIndexOrAddress::Index(index);
+                match member {
+                    true => socket.join_multicast_v4_n(&group, &on),
+                    false => socket.leave_multicast_v4_n(&group, &on),
+                }
+            }
+            (IpAddr::V6(_), Interface::Addr(_)) => Err(unsupported()),
+            (IpAddr::V6(group), _) => {
+                let on = if let Interface::Index(index) = interface { index } else { 0 };
+                match member {
+                    true => socket.join_multicast_v6(&group, on),
+                    false => socket.leave_multicast_v6(&group, on),
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Datagrams {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    /// Linux doubles the size of a buffer that it is given, for its own bookkeeping.
+    const FACTOR: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
+
+    fn open(v6: bool, change: impl FnOnce(&mut DatagramOptions)) -> io::Result<Datagrams> {
+        let mut options = DatagramOptions::default();
+        change(&mut options);
+        let ip: IpAddr = if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        Datagrams::open((ip, 0).into(), &options, true)
+    }
+
+    #[test]
+    fn every_option_is_read_back() {
+        for v6 in [false, true] {
+            let with = |change: fn(&mut DatagramOptions)| open(v6, change).unwrap().socket;
+            let plain = with(|_| {});
+            let shown = SockRef::from(&plain);
+            assert!(shown.nonblocking().unwrap());
+            assert!(!shown.broadcast().unwrap() && !shown.reuse_address().unwrap());
+            assert!(!shown.reuse_port().unwrap());
+            let set = with(|o| (o.broadcast, o.reuse_address, o.reuse_port) = (true, true, true));
+            let shown = SockRef::from(&set);
+            assert!(shown.broadcast().unwrap() && shown.reuse_address().unwrap());
+            assert!(shown.reuse_port().unwrap());
+            let set = with(|o| (o.send_buffer, o.receive_buffer) = (Some(20_000), Some(30_000)));
+            let shown = SockRef::from(&set);
+            assert_eq!(shown.send_buffer_size().unwrap(), 20_000 * FACTOR);
+            assert_eq!(shown.recv_buffer_size().unwrap(), 30_000 * FACTOR);
+            for (ttl, group_ttl) in [(1, 255), (255, 0)] {
+                let set = |o: &mut DatagramOptions| {
+                    (o.ttl, o.multicast_ttl) = (Some(ttl), Some(group_ttl));
+                };
+                let socket = open(v6, set).unwrap().socket;
+                let shown = SockRef::from(&socket);
+                let (unicast, multicast) = if v6 {
+                    (shown.unicast_hops_v6().unwrap(), shown.multicast_hops_v6().unwrap())
+                } else {
+                    (shown.ttl_v4().unwrap(), shown.multicast_ttl_v4().unwrap())
+                };
+                assert_eq!((unicast, multicast), (u32::from(ttl), u32::from(group_ttl)));
+            }
+            let loops = |socket: &UdpSocket| {
+                let shown = SockRef::from(socket);
+                let looped = if v6 { shown.multicast_loop_v6() } else { shown.multicast_loop_v4() };
+                looped.unwrap()
+            };
+            assert!(loops(&plain) && !loops(&with(|o| o.multicast_loop = false)));
+        }
+        let lo = open(false, |o| o.multicast_interface = Interface::Addr(Ipv4Addr::LOCALHOST));
+        let lo = lo.unwrap().socket;
+        assert_eq!(SockRef::from(&lo).multicast_if_v4().unwrap(), Ipv4Addr::LOCALHOST);
+        let lo = open(true, |o| o.multicast_interface = Interface::Index(1)).unwrap().socket;
+        assert_eq!(SockRef::from(&lo).multicast_if_v6().unwrap(), 1);
+        for only in [true, false] {
+            // Linux says so of every socket that is bound to one address.
+            let options = DatagramOptions { v6_only: only, ..DatagramOptions::default() };
+            let any = (Ipv6Addr::UNSPECIFIED, 0).into();
+            let socket = Datagrams::open(any, &options, true).unwrap().socket;
+            assert_eq!(SockRef::from(&socket).only_v6().unwrap(), only);
+        }
+    }
+
+    #[test]
+    fn an_option_that_the_system_does_not_take_is_named() {
+        for (v6, interface) in [
+            (false, Interface::Index(1)),
+            (true, Interface::Addr(Ipv4Addr::LOCALHOST)),
+            (false, Interface::Addr(Ipv4Addr::new(203, 0, 113, 1))),
+        ] {
+            let error = open(v6, |o| o.multicast_interface = interface).unwrap_err();
+            let sentence = "the system rejects the option multicast_interface: ";
+            assert!(error.to_string().starts_with(sentence), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_peer_of_the_other_family_is_named_in_the_error() {
+        let peer = SocketAddr::from((Ipv6Addr::LOCALHOST, 7));
+        let error = open(false, |o| o.connect = Some(peer.into())).unwrap_err();
+        assert!(error.to_string().starts_with("cannot connect to [::1]:7: "), "{error}");
+    }
+
+    #[test]
+    fn a_blocking_driver_gets_a_socket_that_sleeps() {
+        let addr = (Ipv4Addr::LOCALHOST, 0).into();
+        let socket = Datagrams::open(addr, &DatagramOptions::default(), false).unwrap().socket;
+        assert!(!SockRef::from(&socket).nonblocking().unwrap());
+    }
+}
