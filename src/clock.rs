@@ -25,7 +25,6 @@ pub(crate) struct Clock {
     next_tick: Instant,
     tick: u64,
     /// Whether a loop updates the tick.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "`recent` alone asks"))]
     kept: bool,
     source: Source,
 }
@@ -86,7 +85,6 @@ impl Clock {
     }
 
     /// The time to a millisecond: the tick, where a loop updates it.
-    #[cfg(feature = "http")]
     #[inline(always)]
     pub(crate) fn recent(&self) -> u64 {
         if self.kept { self.tick } else { self.exact() }

@@ -154,18 +154,21 @@ const BLOCKING: &[&str] = &[
     "counters",
     "alarms",
     "cell",
+    "outlet",
     "pool",
     "hub",
     "threads",
     "remote",
     "drive",
     "accept",
+    "bind",
     "effects",
     "runner",
     "worker",
     "due",
     "companion",
     "reader",
+    "datagrams",
 ];
 
 #[test]

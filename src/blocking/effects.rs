@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::accept::Acceptor;
 use super::bell::lock;
+use super::bind;
 use super::cell::{Cell, Member};
 use super::drive::hold;
 use super::hub::{Entered, Hub, Socket};
@@ -15,6 +16,7 @@ use crate::connection::{Connection, Flags, Queued, Written};
 use crate::dispatch::Called;
 use crate::endpoint::Endpoint;
 use crate::guard::drop_guarded;
+use crate::handle::Post;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
@@ -23,6 +25,7 @@ use crate::protocol::{
     Adopted, Bound, Boxed, BoxedFactory, Effect, NoSocket, Outgoing, Protocol, Shared,
 };
 use crate::reason::{By, Cause, CloseKind, ConnectFailure};
+use crate::sync::atomic::Ordering;
 
 /// The author of effects: a callback of a connection, or a closure.
 pub(super) struct Author<'a> {
@@ -86,15 +89,27 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: 
             Effect::Write { to, content, caused } => {
                 write_to(author, later, to, content.written(shown, &bytes), caused);
             }
-            Effect::ShutdownWrite(id) => change(author, later, id, Connection::want_fin),
-            Effect::Close(id) => change(author, later, id, Connection::want_close),
-            Effect::Abort(id) => change(author, later, id, Connection::want_abort),
+            Effect::ShutdownWrite(id) => {
+                let found = change(author, later, id, Connection::want_fin);
+                author.shared.metrics.stale += u64::from(!found);
+            }
+            Effect::Close(id) => {
+                if !change(author, later, id, Connection::want_close) {
+                    ask(author, id, Post::Close(id));
+                }
+            }
+            Effect::Abort(id) => {
+                if !change(author, later, id, Connection::want_abort) {
+                    author.hub.abort(id);
+                }
+            }
             Effect::Notify { to, note } => notify(author, later, to, note),
             Effect::Connect(outgoing) => connect(author, later, *outgoing, locals),
             Effect::Adopt(adopted) => adopt(author, later, *adopted, locals),
             Effect::Bind(bound) => {
-                author.hub.forget(bound.id);
-                drop_guarded(bound);
+                let waiting = bind::waiting(author.hub, *bound);
+                let entered = waiting.map(|waiting| bind::enter(author.hub, waiting));
+                later.starts.jobs.extend(entered);
             }
             Effect::Listen { id, sockets, limits, factory } => {
                 later.starts.acceptors.extend(listen(author.hub, id, sockets, limits, factory));
@@ -175,11 +190,8 @@ fn change(
     later: &mut Later,
     id: ConnId,
     change: impl FnOnce(&mut Connection),
-) {
-    let Some(cell) = author.hub.cell(id) else {
-        author.shared.metrics.stale += 1;
-        return;
-    };
+) -> bool {
+    let Some(cell) = author.hub.cell(id) else { return false };
     let mut member = lock(&cell.member);
     change(&mut member.conn);
     // At once: a callback that runs before its threads look must find the connection closed.
@@ -187,19 +199,36 @@ fn change(
     member.conn.handle_wishes(&mut author.shared.chunks, now, false);
     drop(member);
     later.note_changed(cell);
+    true
 }
 
 fn notify(author: &mut Author<'_>, later: &mut Later, to: ConnId, note: Note) {
     let (mut note, mut back) = (Some(note), None);
-    change(author, later, to, |conn| {
+    let found = change(author, later, to, |conn| {
         back = note.take().and_then(|note| conn.handle_note(note).err());
     });
     if let Some(refused) = back {
         author.shared.metrics.refused_notes += 1;
         drop_guarded(refused);
     }
-    // Of a connection that is gone.
-    drop_guarded(note);
+    if let (false, Some(note)) = (found, note) {
+        ask(author, to, Post::Notify { to, note });
+    }
+}
+
+/// Asks something of what is no connection: a datagram socket, or nothing that is there any more.
+fn ask(author: &mut Author<'_>, to: ConnId, post: Post) {
+    let hub = author.hub;
+    match hub.outlet(to) {
+        Some(outlet) => {
+            hub.posted.fetch_add(1, Ordering::AcqRel);
+            hub.ask_outlet(&outlet, post);
+        }
+        None => {
+            author.shared.metrics.stale += 1;
+            drop_guarded(post);
+        }
+    }
 }
 
 /// Queues bytes for another connection. A writer that answers input is held while they are too

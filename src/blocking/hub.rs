@@ -9,6 +9,7 @@ use super::alarms::Alarms;
 use super::bell::lock;
 use super::cell::{Cell, Signal};
 use super::counters::Counters;
+use super::outlet::Outlet;
 use super::pool::{Job, Pool};
 use super::system::{self, Listener};
 use crate::admission::{Admission, Place};
@@ -60,6 +61,7 @@ pub(super) type Perform = fn(&Arc<Hub>, &mut Desk, Job);
 #[derive(Default)]
 pub(super) struct State {
     pub(super) cells: BTreeMap<ConnId, Arc<Cell>>,
+    pub(super) outlets: BTreeMap<ConnId, Arc<Outlet>>,
     /// Connections that count against the maximum.
     pub(super) open: u64,
     lingering: usize,
@@ -194,8 +196,21 @@ impl State {
                 let open = self.keep_running || !self.listeners.is_empty();
                 waiting && !open && self.is(Awaited::Empty)
             }
-            Awaited::Empty => self.cells.is_empty() && self.pool.acceptors == 0,
+            Awaited::Empty => {
+                self.cells.is_empty() && self.outlets.is_empty() && self.pool.acceptors == 0
+            }
             Awaited::Gone => self.pool.busy == 0,
+        }
+    }
+
+    /// A connection or a datagram socket is gone: the report says how many went in time.
+    fn count_left(&mut self, stopping: bool, unsent: u64) {
+        if self.drain_over {
+            self.report.aborted += 1;
+            self.report.unsent += unsent;
+        } else if stopping {
+            self.report.drained += 1;
+            self.report.unsent += unsent;
         }
     }
 }
@@ -367,15 +382,46 @@ impl Hub {
         } else {
             state.open -= 1;
         }
-        if state.drain_over {
-            state.report.aborted += 1;
-            state.report.unsent += unsent;
-        } else if self.is_stopping() {
-            state.report.drained += 1;
-            state.report.unsent += unsent;
-        }
+        state.count_left(self.is_stopping(), unsent);
         self.tell_runner(&state);
         self.tell_acceptors(&state);
+    }
+
+    // ---- datagram sockets --------------------------------------------------------------------
+
+    pub(super) fn outlet(&self, id: ConnId) -> Option<Arc<Outlet>> {
+        lock(&self.state).outlets.get(&id).cloned()
+    }
+
+    /// Enters a datagram socket, with what was asked of it before.
+    pub(super) fn enter_outlet(&self, outlet: &Arc<Outlet>) {
+        let mut state = lock(&self.state);
+        state.metrics.binds += 1;
+        let early = state.early.remove(&outlet.id).unwrap_or_default();
+        let draining = state.draining;
+        // Its threads have not begun, and will look.
+        outlet.ask_first(|requests| {
+            requests.posts = early.posts;
+            requests.abort = early.abort;
+            requests.stop = draining;
+        });
+        state.outlets.insert(outlet.id, Arc::clone(outlet));
+    }
+
+    /// Removes a datagram socket that has been told `closed`.
+    pub(super) fn leave_outlet(&self, id: ConnId, unsent: u64) {
+        // First, so that no request is left for an id that is gone.
+        let mut ids = lock(&self.ids);
+        if ids.is_current(id) {
+            ids.release(id);
+            ids.end_turn();
+        }
+        drop(ids);
+        let mut state = lock(&self.state);
+        if state.outlets.remove(&id).is_some() {
+            state.count_left(self.is_stopping(), unsent);
+            self.tell_runner(&state);
+        }
     }
 
     /// The end of a connection, for the thread that waits for it.
@@ -459,6 +505,7 @@ impl Hub {
             metrics.held += u64::from(gauges.held);
         }
         metrics.open = state.open;
+        metrics.bound = state.outlets.len() as u64;
         metrics.lingering = state.lingering as u64;
         metrics.age = Duration::from_nanos(self.clock.exact());
         metrics
@@ -485,6 +532,7 @@ impl Hub {
     pub(super) fn check_empty(&self) {
         let state = lock(&self.state);
         assert!(state.cells.is_empty() && state.lingerers.is_empty(), "connections are left");
+        assert!(state.outlets.is_empty(), "datagram sockets are left");
         assert!(state.early.is_empty() && state.calls.is_empty(), "requests are left");
         assert!(state.orphans.is_empty() && !state.pool.parking, "threads are left");
         drop(state);

@@ -30,13 +30,16 @@
 mod accept;
 mod alarms;
 mod bell;
+mod bind;
 mod cell;
 mod companion;
 mod counters;
+mod datagrams;
 mod drive;
 mod due;
 mod effects;
 mod hub;
+mod outlet;
 mod pool;
 mod reader;
 mod remote;
@@ -65,7 +68,7 @@ use crate::driver::sealed::Sealed;
 use crate::driver::{Driver, Report};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
-use crate::guard::drop_each;
+use crate::guard::{drop_each, drop_guarded};
 use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::DriverLimits;
@@ -286,11 +289,12 @@ impl Blocking {
         self.hub.listeners.addresses(listener)
     }
 
-    /// Binds a datagram socket: not on blocking threads yet.
+    /// Binds a datagram socket, as [`Control::bind`] does, with a thread of its own once
+    /// [`run`](Blocking::run) runs; and a second one for timers and what others ask.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`].
+    /// As [`Control::bind`].
     pub fn bind(
         &mut self,
         addr: impl IntoAddress,
@@ -299,11 +303,11 @@ impl Blocking {
         self.control().bind(addr, protocol)
     }
 
-    /// Binds with options: not on blocking threads yet.
+    /// Binds with options.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unsupported`].
+    /// As [`Control::bind_with`].
     pub fn bind_with(
         &mut self,
         addr: impl IntoAddress,
@@ -447,6 +451,8 @@ fn perform(hub: &Arc<Hub>, desk: &mut Desk, job: Job) {
         Job::Serve(cell) => reader::serve(hub, desk, cell),
         Job::Connect(cell, dial) => reader::connect(hub, desk, cell, dial),
         Job::Accompany(cell) => companion::accompany(hub, desk, cell),
+        Job::Receive(outlet) => datagrams::receive(hub, desk, outlet),
+        Job::AccompanyOutlet(outlet) => datagrams::accompany(hub, desk, outlet),
     }
 }
 
@@ -457,7 +463,16 @@ impl Drop for Blocking {
         self.hub.end();
         let Starts { jobs, acceptors, .. } = mem::take(&mut *lock(&self.outside));
         drop_each(acceptors);
-        drop_each(jobs.iter().map(|job| effects::discard(&self.hub, job.cell())));
+        for job in jobs {
+            match &job {
+                Job::Serve(cell) | Job::Connect(cell, _) | Job::Accompany(cell) => {
+                    drop_guarded(effects::discard(&self.hub, cell));
+                }
+                Job::Receive(outlet) | Job::AccompanyOutlet(outlet) => {
+                    drop_guarded(bind::discard(&self.hub, outlet));
+                }
+            }
+        }
         for episode in [&self.hub.late_writes, &self.hub.no_thread] {
             episode.close();
         }

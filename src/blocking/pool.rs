@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::cell::Cell;
+use super::outlet::Outlet;
 use crate::options::Dial;
 
 /// Threads that wait for another connection after theirs has ended, at most.
@@ -19,14 +20,9 @@ pub(super) enum Job {
     /// Connects, and serves the connection.
     Connect(Arc<Cell>, Box<Dial>),
     Accompany(Arc<Cell>),
-}
-
-impl Job {
-    pub(super) fn cell(&self) -> &Arc<Cell> {
-        match self {
-            Job::Serve(cell) | Job::Connect(cell, _) | Job::Accompany(cell) => cell,
-        }
-    }
+    /// Serves a datagram socket.
+    Receive(Arc<Outlet>),
+    AccompanyOutlet(Arc<Outlet>),
 }
 
 /// How a job gets its thread.
@@ -101,8 +97,8 @@ impl Pool {
                 self.claimed -= 1;
                 self.working() < self.limit
             }
-            Job::Connect(..) => self.has_room(),
-            Job::Accompany(_) => self.working() < self.limit,
+            Job::Connect(..) | Job::Receive(_) => self.has_room(),
+            Job::Accompany(_) | Job::AccompanyOutlet(_) => self.working() < self.limit,
         };
         if !room {
             return Hired::None(job);
@@ -114,10 +110,11 @@ impl Pool {
         if parked { Hired::Parked } else { Hired::New(self.hired) }
     }
 
-    /// The thread for the job of this number could not be started. The job comes back, unless
-    /// another thread has taken it.
+    /// The thread for the job of this number could not be started. A job that has none comes back:
+    /// this one, or where another thread has taken it, one that is left in its place.
     pub(super) fn take_back(&mut self, number: u64) -> Option<Job> {
-        let at = self.jobs.iter().position(|(hired, _)| *hired == number)?;
+        let own = self.jobs.iter().position(|(hired, _)| *hired == number);
+        let at = own.or(self.jobs.len().checked_sub(1))?;
         self.busy -= 1;
         self.jobs.remove(at).map(|(_, job)| job)
     }
@@ -189,8 +186,19 @@ mod tests {
         pool.unclaim();
         let Hired::New(number) = pool.hire(job()) else { panic!("a place was given back") };
         assert!(matches!(pool.hire(job()), Hired::None(_)));
-        assert!(pool.take_back(number).is_some() && pool.take_back(number).is_none());
+        assert!(pool.take_back(number).is_some());
         assert!(pool.has_room(), "its thread did not start");
+    }
+
+    #[test]
+    fn where_another_thread_took_the_job_the_one_left_in_its_place_is_given_up() {
+        let mut pool = Pool::new(4);
+        let Hired::New(number) = pool.hire(job()) else { panic!("there is room") };
+        assert!(is_new(&pool.hire(job())));
+        // The thread of the second job takes the first, whose own does not start.
+        assert!(pool.next_job().is_some());
+        assert!(pool.take_back(number).is_some() && pool.take_back(number).is_none());
+        assert_eq!(pool.busy, 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::bell::lock;
 use super::cell::Signal;
 use super::hub::Hub;
+use super::outlet::Outlet;
 use crate::clock::nanos;
 use crate::episode::Earlier;
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -39,6 +40,11 @@ impl Hub {
             Post::Write { to, .. } | Post::Notify { to, .. } => to,
             Post::ShutdownWrite(to) | Post::Close(to) => to,
         };
+        if let Some(outlet) = state.outlets.get(&to).cloned() {
+            drop(state);
+            self.ask_outlet(&outlet, post);
+            return Ok(());
+        }
         match state.cells.get(&to).cloned() {
             Some(cell) => {
                 let back = cell.deliver(post).err();
@@ -63,10 +69,24 @@ impl Hub {
             drop(state);
             cell.signal(Signal::Abort);
             self.nudge(&cell);
+        } else if let Some(outlet) = state.outlets.get(&id).cloned() {
+            drop(state);
+            if outlet.ask(|requests| requests.abort = true) {
+                self.accompany_outlet(&outlet);
+            }
         } else if lock(&self.ids).is_current(id) {
             state.early.entry(id).or_default().abort = true;
         } else {
             state.metrics.stale += 1;
+        }
+    }
+
+    /// Hands a request, which is counted, to a datagram socket. No lock is held.
+    pub(super) fn ask_outlet(self: &Arc<Hub>, outlet: &Arc<Outlet>, post: Post) {
+        match outlet.deliver(post) {
+            Ok(true) => self.accompany_outlet(outlet),
+            Ok(false) => {}
+            Err(back) => self.drop_posts([back]),
         }
     }
 

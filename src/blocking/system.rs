@@ -6,10 +6,12 @@ pub(super) use super::model::net::{
     Listener, TcpStream as Stream, adopted, connect, has_input, now, reset_on_close, send,
     send_vectored, sockets, threads_max, wake_accept,
 };
+#[cfg(all(test, lariat_model))]
+pub(super) use super::model::udp::Datagrams;
 #[cfg(not(all(test, lariat_model)))]
 pub(super) use real::{
-    Listener, Stream, adopted, connect, has_input, now, reset_on_close, send, send_vectored,
-    sockets, threads_max, wake_accept,
+    Datagrams, Listener, Stream, adopted, connect, has_input, now, reset_on_close, send,
+    send_vectored, sockets, threads_max, wake_accept,
 };
 
 #[cfg(not(all(test, lariat_model)))]
@@ -25,7 +27,7 @@ mod real {
     use crate::protocol::Sockets;
     use crate::socket::{NO_SIGNAL, SystemSockets, touch};
 
-    pub(crate) use crate::socket::{Listener, connect, reset_on_close};
+    pub(crate) use crate::socket::{Datagrams, Listener, connect, reset_on_close};
     pub(crate) use socket2::Socket as Stream;
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::bell::lock;
 use super::cell::{Cell, Signal};
 use super::hub::{Desk, Hub};
+use super::outlet::Outlet;
 use super::pool::{Hired, Job};
 use super::system;
 use crate::reason::{By, Cause, CloseKind, ConnectFailure};
@@ -27,11 +28,20 @@ impl Hub {
         }
     }
 
-    /// Finds a thread for a job. The job comes back when there is none.
+    /// Finds a thread for a job. What cannot be done without one ends.
+    pub(super) fn begin(self: &Arc<Hub>, job: Job) {
+        if let Err((error, job)) = self.start(job) {
+            self.note_no_thread(&error);
+            self.give_up(job, error);
+        }
+    }
+
+    /// The job that comes back has no thread. It may be another one, whose thread took this one.
     fn start(self: &Arc<Hub>, job: Job) -> Result<(), (io::Error, Job)> {
         let kind = match job {
-            Job::Accompany(_) => "lariat companion",
+            Job::Accompany(_) | Job::AccompanyOutlet(_) => "lariat companion",
             Job::Serve(_) | Job::Connect(..) => "lariat connection",
+            Job::Receive(_) => "lariat datagrams",
         };
         let mut state = lock(&self.state);
         let number = match state.pool.hire(job) {
@@ -64,15 +74,30 @@ impl Hub {
         }
     }
 
-    /// Starts the thread of a connection. Without a thread there is no connection.
-    pub(super) fn begin(self: &Arc<Hub>, job: Job) {
-        let Err((error, job)) = self.start(job) else { return };
-        self.note_no_thread(&error);
-        let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
-        lock(&job.cell().member).conn.end(By::Runtime, exhausted, Some(Cause::new(error)));
+    /// Without its own thread a connection or a socket ends, and the thread that called `run` tells
+    /// it so. One without a companion ends by itself.
+    fn give_up(self: &Arc<Hub>, job: Job, error: io::Error) {
+        match &job {
+            Job::Serve(cell) | Job::Connect(cell, _) => {
+                let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
+                lock(&cell.member).conn.end(By::Runtime, exhausted, Some(Cause::new(error)));
+            }
+            Job::Receive(outlet) => outlet.ask_first(|requests| requests.alone = true),
+            Job::Accompany(cell) => return self.leave_alone(cell),
+            Job::AccompanyOutlet(outlet) => return outlet.stay_alone(),
+        }
         let mut state = lock(&self.state);
         state.orphans.push(job);
         self.call_runner(&state);
+    }
+
+    fn leave_alone(&self, cell: &Arc<Cell>) {
+        if cell.companions.leave() {
+            cell.signal(Signal::Alone);
+            // Wakes its thread out of any call on the socket; the thread finds the signal first.
+            cell.wake(Shutdown::Both);
+        }
+        cell.reader.call();
     }
 
     /// Serves an accepted connection on this thread.
@@ -93,17 +118,9 @@ impl Hub {
 
     /// Lets a companion look at the connection at `at` or sooner; starts one if none listens.
     pub(super) fn call_companion(self: &Arc<Hub>, cell: &Arc<Cell>, at: u64) {
-        if !cell.companions.call_or_hire(at) {
-            return;
+        if cell.companions.call_or_hire(at) {
+            self.begin(Job::Accompany(Arc::clone(cell)));
         }
-        let Err((error, _)) = self.start(Job::Accompany(Arc::clone(cell))) else { return };
-        self.note_no_thread(&error);
-        if cell.companions.leave() {
-            cell.signal(Signal::Alone);
-            // Wakes its thread out of any call on the socket; the thread finds the signal first.
-            cell.wake(Shutdown::Both);
-        }
-        cell.reader.call();
     }
 
     /// Leaves a signal for every connection.
@@ -117,6 +134,21 @@ impl Hub {
         for cell in cells {
             self.nudge(&cell);
         }
+        let outlets: Vec<Arc<Outlet>> = lock(&self.state).outlets.values().cloned().collect();
+        for outlet in outlets {
+            let hires = outlet.ask(|requests| match signal {
+                Signal::End => requests.end = true,
+                _ => requests.stop = true,
+            });
+            if hires {
+                self.accompany_outlet(&outlet);
+            }
+        }
+    }
+
+    /// Starts a companion of a datagram socket, which has been counted.
+    pub(super) fn accompany_outlet(self: &Arc<Hub>, outlet: &Arc<Outlet>) {
+        self.begin(Job::AccompanyOutlet(Arc::clone(outlet)));
     }
 
     /// The thread of a connection is about to sleep in a connect, from which nothing wakes it: a

@@ -71,10 +71,6 @@ impl Shared {
         if self.stopping {
             return Err(Error::new(ErrorKind::Stopped, Op::Bind).with_addr(addr));
         }
-        if self.common.is_some() {
-            let error = Error::new(ErrorKind::Unsupported, Op::Bind).with_addr(addr);
-            return Err(error.with_detail("datagrams are not served on blocking threads yet"));
-        }
         let Opened { addr, socket } = self.binder.bind(addr, &options)?;
         let id = self.ids.reserve();
         self.binder.listeners.enter_bound(id, addr);

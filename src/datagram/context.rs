@@ -154,7 +154,7 @@ impl DatagramContext<'_> {
     }
 
     fn send_anywhere(&mut self, bytes: &[u8], to: Option<std::net::SocketAddr>) -> Result<()> {
-        let now = self.shared.clock.tick();
+        let now = self.shared.clock.recent();
         let Shared { metrics, .. } = &mut *self.shared;
         self.state.send(self.socket, metrics, bytes, to, now)
     }

@@ -191,13 +191,18 @@ impl State {
 
     /// Whether it has something to do without any further event.
     pub(crate) fn has_work(&self) -> bool {
-        let due = self.stopping_due || self.drained_due || self.refused_due;
+        self.has_due() || self.may_read() || self.has_output_to_move()
+    }
+
+    /// Whether a callback is due.
+    pub(crate) fn has_due(&self) -> bool {
         match self.phase {
             Phase::Fresh | Phase::Ended => true,
             Phase::Open => {
-                due || self.readable || !self.notes.is_empty() || self.has_output_to_move()
+                let due = self.stopping_due || self.drained_due || self.refused_due;
+                due || !self.notes.is_empty()
             }
-            Phase::Closing => self.has_output_to_move(),
+            Phase::Closing => false,
         }
     }
 

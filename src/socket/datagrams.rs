@@ -1,7 +1,7 @@
 //! Sockets of datagrams of the operating system.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
@@ -37,6 +37,24 @@ impl Datagrams {
             datagrams.socket.connect(peer).map_err(named)?;
         }
         Ok(datagrams)
+    }
+
+    /// Wakes the thread that sleeps in [`DatagramSocket::receive`], and every one that comes later.
+    #[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
+    pub(crate) fn wake(&self) {
+        // Linux says that the socket is not connected, and wakes the thread all the same.
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
+        if cfg!(not(target_os = "linux")) {
+            // Elsewhere a datagram to itself does.
+            if let Ok(mut own) = self.socket.local_addr() {
+                match own.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
+                    IpAddr::V6(ip) if ip.is_unspecified() => own.set_ip(Ipv6Addr::LOCALHOST.into()),
+                    _ => {}
+                }
+                let _ = self.socket.send_to(&[], own);
+            }
+        }
     }
 
     /// An IPv4 address as a socket of both families takes it.
@@ -161,7 +179,6 @@ impl AsFd for Datagrams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv6Addr;
 
     /// Linux doubles the size of a buffer that it is given, for its own bookkeeping.
     const FACTOR: usize = if cfg!(target_os = "linux") { 2 } else { 1 };

@@ -83,7 +83,8 @@ impl Running {
         let gauges =
             [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
         assert_eq!(gauges, [0; 5], "{metrics:?}");
-        assert_eq!(metrics.closes.total(), metrics.accepted + metrics.connects, "{metrics:?}");
+        let began = metrics.accepted + metrics.connects + metrics.binds;
+        assert_eq!((metrics.closes.total(), metrics.bound), (began, 0), "{metrics:?}");
         if let Share::Alone { .. } = self.share {
             until(|| threads().is_empty(), "threads were left behind");
         }

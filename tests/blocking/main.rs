@@ -5,11 +5,14 @@
 //! `b..` reading and writing, `c..` threads and callbacks, `d..` connecting.
 
 mod connecting;
+mod datagrams;
 mod ends;
 mod faults;
 mod found;
 mod kit;
 mod listening;
+#[path = "../shared/node.rs"]
+mod node;
 mod stopping;
 mod streams;
 mod stuck;

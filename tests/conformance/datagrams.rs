@@ -9,20 +9,8 @@ use lariat::{
     Interface, Note, Op, Outcome, Timer,
 };
 
-use crate::kit::{self, Play, Stage};
+use crate::kit::{self, Play, Stage, everywhere, everywhere_with};
 use crate::node::{Node, echo};
-
-/// Runs `scenario` on every driver that has datagrams.
-#[track_caller]
-fn everywhere(scenario: impl Fn(&mut Stage<'_>)) {
-    everywhere_with(DriverLimits::default(), scenario);
-}
-
-#[track_caller]
-fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
-    kit::in_simulators(&limits, &scenario);
-    kit::on_reactor(limits, &scenario);
-}
 
 fn with(change: impl FnOnce(&mut DatagramOptions)) -> DatagramOptions {
     let mut options = DatagramOptions::default();
@@ -37,9 +25,10 @@ fn close(cx: &mut DatagramContext<'_>) -> Outcome {
 
 /// An address at which nobody is bound.
 fn deserted(stage: &mut Stage<'_>) -> SocketAddr {
-    let (id, addr) = stage.bind("deserter", Node::new());
-    stage.driver.control().peer(id).close();
-    addr
+    if stage.is_real() {
+        return std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    }
+    ([127, 0, 0, 1], 9).into()
 }
 
 #[test]
@@ -258,13 +247,29 @@ fn a_group_is_heard_from_joining_to_leaving() {
         let group = Ipv4Addr::new(239, 1, 2, 3);
         let lo = Ipv4Addr::LOCALHOST;
         let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let speaker = Node::new()
+            .notified(move |cx, note| {
+                let port: u16 = note.downcast().unwrap();
+                Ok(cx.send_to(b"first", (group, port))?)
+            })
+            .datagram(move |cx, datagram| {
+                let port = datagram.from().port().unwrap();
+                cx.send_to(b"nobody is there", (group, port))?;
+                cx.send_to(b"end", (lo, port))?;
+                close(cx)
+            });
+        let options = with(|o| o.multicast_interface = Interface::Addr(lo));
+        let (speaker, _) = stage.bind_with("speaker", options, speaker);
         let member = Node::new()
             .opened(move |cx| {
                 let error = cx.join(Ipv4Addr::new(10, 0, 0, 1), lo).unwrap_err();
                 assert_eq!((error.op(), error.addr()), (Op::Join, Some("10.0.0.1")));
                 let error = cx.leave(group, lo).unwrap_err();
                 assert_eq!((error.kind(), error.op()), (ErrorKind::AddressUnavailable, Op::Leave));
-                Ok(cx.join(group, lo)?)
+                cx.join(group, lo)?;
+                let port = cx.local_addr().unwrap().port().unwrap();
+                cx.peer(speaker).notify(Note::new(port));
+                Ok(())
             })
             .datagram(move |cx, datagram| {
                 if &datagram[..] == b"end" {
@@ -274,17 +279,7 @@ fn a_group_is_heard_from_joining_to_leaving() {
                 Ok(cx.send_to(b"heard", datagram.from())?)
             });
         let log = stage.log.clone();
-        let id = stage.driver.control().bind(addr, member.under("member", &log)).unwrap();
-        let port = stage.driver.bound_addr(id).unwrap().port().unwrap();
-        let speaker = Node::new()
-            .opened(move |cx| Ok(cx.send_to(b"first", (group, port))?))
-            .datagram(move |cx, _| {
-                cx.send_to(b"nobody is there", (group, port))?;
-                cx.send_to(b"end", (lo, port))?;
-                close(cx)
-            });
-        let options = with(|o| o.multicast_interface = Interface::Addr(lo));
-        stage.bind_with("speaker", options, speaker);
+        stage.driver.control().bind(addr, member.under("member", &log)).unwrap();
         stage.run();
         stage.expect_node(
             "member",

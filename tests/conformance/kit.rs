@@ -34,35 +34,24 @@ pub(crate) fn everywhere(scenario: impl Fn(&mut Stage<'_>)) {
 /// Runs `scenario` on every driver, with limits of the driver.
 #[track_caller]
 pub(crate) fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
-    in_simulators(&limits, &scenario);
-    on_sockets(limits, scenario);
-}
-
-/// Runs `scenario` where nothing goes wrong, and in a rough network.
-#[track_caller]
-pub(crate) fn in_simulators(limits: &DriverLimits, scenario: &dyn Fn(&mut Stage<'_>)) {
     for seed in 0..4 {
         for faults in [Faults::none(), Faults::rough()] {
             let told = format!("the simulator with seed {seed} and {faults:?}");
             let mut sim = Sim::with_limits(seed, limits.clone()).unwrap();
             sim.set_faults(faults);
-            watched(&mut sim, &told, false, scenario);
+            watched(&mut sim, &told, false, &scenario);
         }
     }
+    on_sockets(limits, scenario);
 }
 
 /// Runs `scenario` on the drivers that have the system's sockets.
 #[track_caller]
 pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
-    on_reactor(limits.clone(), &scenario);
+    let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
+    watched(&mut reactor, "the reactor", true, &scenario);
     let mut blocking = Blocking::with_limits(limits).unwrap();
     watched(&mut blocking, THREADS, true, &scenario);
-}
-
-#[track_caller]
-pub(crate) fn on_reactor(limits: DriverLimits, scenario: &dyn Fn(&mut Stage<'_>)) {
-    let mut reactor = Reactor::with_limits(limits).unwrap();
-    watched(&mut reactor, "the reactor", true, scenario);
 }
 
 /// Plays on a driver, where a defect may mean that it never ends: it is then told to, and where it

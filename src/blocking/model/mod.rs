@@ -8,10 +8,12 @@
 //! sequentially consistent here, whatever order the code asks for.
 
 mod connections;
+mod datagrams;
 mod ending;
 mod listening;
 mod messages;
 pub(super) mod net;
+pub(super) mod udp;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -51,6 +53,7 @@ fn check_in(rules: Rules, scenario: fn()) {
         let failure = Failure { test: &test, seed };
         let run = move || {
             net::begin();
+            udp::begin();
             model::begin(rules);
             scenario();
         };
@@ -139,7 +142,8 @@ fn check_books(driver: &Blocking) {
     let metrics = driver.metrics();
     let wrong = [metrics.open, metrics.lingering, metrics.panics, metrics.accept_errors];
     assert_eq!(wrong, [0; 4], "{metrics:?}");
-    assert_eq!(metrics.closes.total(), metrics.accepted + metrics.connects, "{metrics:?}");
+    let began = metrics.accepted + metrics.connects + metrics.binds;
+    assert_eq!(metrics.closes.total(), began, "{metrics:?}");
 }
 
 fn spawn(code: impl FnOnce() + Send + 'static) -> JoinHandle<()> {

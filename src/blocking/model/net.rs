@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
+use super::udp::Datagrams;
+use crate::datagram::{DatagramOptions, DatagramSocket, Opened};
 use crate::endpoint::Endpoint;
 use crate::options::{Dial, ListenOptions};
 use crate::protocol::{Bound, SocketInfo, Sockets};
@@ -99,6 +101,11 @@ impl Sockets for MadeUp {
     fn listen(&self, _: Endpoint, _: &ListenOptions) -> io::Result<Bound> {
         let listener = listen();
         Ok(Bound { addr: listener.addr.into(), socket: Box::new(listener), close: None })
+    }
+
+    fn bind(&self, _: Endpoint, _: &DatagramOptions) -> io::Result<Opened> {
+        let socket = Datagrams::bind();
+        Ok(Opened { addr: socket.local_addr()?, socket: Box::new(socket) })
     }
 }
 

@@ -1,0 +1,220 @@
+//! The threads of a datagram socket: its own sleeps in the socket and shows what comes; a
+//! companion, which is started by the first timer, deadline or request, waits for those.
+//!
+//! Both do whatever is due when they have the state, so that a flood of datagrams puts no timer
+//! off. Sending sleeps until the system has room: nothing ever waits in the socket's own queue.
+
+use std::mem;
+use std::sync::Arc;
+
+use super::effects::{self, Author};
+use super::hub::{Desk, Hub};
+use super::outlet::{Inside, Outlet};
+use crate::datagram::{Called, Datagram, DatagramSocket, Due, NoSocket, Phase, Read, Round, State};
+use crate::guard::{drop_guarded, guarded};
+use crate::handle::Post;
+use crate::protocol::TimerOwner;
+use crate::reason::{By, CloseKind, ConnectFailure};
+use crate::timer::Timers;
+
+/// Receives until the end, on this thread, and tells `closed`.
+pub(super) fn receive(hub: &Arc<Hub>, desk: &mut Desk, outlet: &Arc<Outlet>) {
+    let mut keeper = Keeper { hub, outlet, desk };
+    let mut inside = outlet.take();
+    let kept = inside.state.options().datagram_max;
+    // One byte more than is kept shows that a datagram was longer.
+    let mut buffer = vec![0; kept + 1];
+    loop {
+        keeper.advance(&mut inside);
+        let Some(socket) = inside.socket.clone().filter(|_| !is_over(&inside.state)) else { break };
+        match outlet.give_back(inside) {
+            Ok(hires) => keeper.hire(hires),
+            Err(back) => {
+                inside = back;
+                continue;
+            }
+        }
+        let received = socket.receive(&mut buffer);
+        drop(socket);
+        inside = outlet.take();
+        if is_over(&inside.state) {
+            break;
+        }
+        let (result, from) = match received {
+            Ok((count, from)) => (Ok(count), Some(from)),
+            Err(error) => (Err(error), None),
+        };
+        let now = keeper.desk.shared.clock.exact();
+        let read = inside.state.handle_read(&result, &mut keeper.desk.shared.metrics, now);
+        if let (Read::Datagram { truncated }, Ok(count), Some(from)) = (read, result, from) {
+            let bytes = &buffer[..count.min(kept)];
+            keeper.call(&mut inside, |called| {
+                called.datagram(&Datagram { bytes, from, truncated });
+            });
+        }
+    }
+    outlet.give_back_ended(inside);
+    keeper.tell_closed();
+}
+
+/// Does what is due until the end is decided.
+pub(super) fn accompany(hub: &Arc<Hub>, desk: &mut Desk, outlet: &Arc<Outlet>) {
+    let mut keeper = Keeper { hub, outlet, desk };
+    while let Some(mut inside) = outlet.take_when_due(&hub.clock) {
+        loop {
+            keeper.advance(&mut inside);
+            if is_over(&inside.state) {
+                outlet.give_back_ended(inside);
+                break;
+            }
+            match outlet.give_back(inside) {
+                Ok(_) => break,
+                Err(back) => inside = back,
+            }
+        }
+    }
+    outlet.leave();
+}
+
+fn is_over(state: &State) -> bool {
+    state.phase() == Phase::Ended
+}
+
+/// One thread with a socket.
+struct Keeper<'a> {
+    hub: &'a Arc<Hub>,
+    outlet: &'a Arc<Outlet>,
+    desk: &'a mut Desk,
+}
+
+impl Keeper<'_> {
+    fn hire(&self, hires: bool) {
+        if hires {
+            self.hub.accompany_outlet(self.outlet);
+        }
+    }
+
+    /// Does everything that is due now. What becomes due meanwhile waits for the next time.
+    fn advance(&mut self, inside: &mut Inside) {
+        self.desk.shared.metrics.turns += 1;
+        self.desk.shared.stopping = self.hub.is_stopping();
+        let now = self.desk.shared.clock.exact();
+        self.take_requests(inside);
+        if inside.state.handle_deadline(now) {
+            self.desk.shared.metrics.timers += 1;
+        }
+        self.settle(inside);
+        let mut round = Round::default();
+        while let Some(due) = inside.state.poll_due(&mut round) {
+            self.call(inside, |called| match due {
+                Due::Opened => called.opened(),
+                Due::Stopping => called.stopping(),
+                Due::Drained => called.drained(),
+                Due::Refused => called.refused(),
+                Due::Notified(note) => called.notified(note),
+            });
+        }
+        while let Some((owner, key)) = inside.timers.pop_due(now) {
+            let TimerOwner::Protocol(_, timer) = owner else { continue };
+            if inside.state.has_timer(timer, key) {
+                inside.state.take_timer(timer);
+                self.desk.shared.metrics.timers += 1;
+                self.call(inside, |called| called.timeout(timer));
+            }
+        }
+        self.desk.publish();
+    }
+
+    /// Applies what others have asked for.
+    fn take_requests(&mut self, inside: &mut Inside) {
+        let requests = self.outlet.take_requests();
+        self.hub.count_taken(requests.posts.len());
+        for post in requests.posts {
+            match post {
+                Post::Notify { note, .. } => {
+                    if let Err(refused) = inside.state.handle_note(note) {
+                        self.desk.shared.metrics.refused_notes += 1;
+                        drop_guarded(refused);
+                    }
+                }
+                Post::Close(_) => {
+                    inside.state.want_close();
+                    self.settle(inside);
+                }
+                // There is nothing of it here that could be written to, or finished.
+                other => {
+                    self.desk.shared.metrics.stale += 1;
+                    drop_guarded(other);
+                }
+            }
+        }
+        if requests.abort {
+            inside.state.want_abort();
+        }
+        if requests.stop {
+            inside.state.handle_shutdown();
+        }
+        if requests.end {
+            inside.state.end(By::Runtime, CloseKind::Shutdown, None);
+        }
+        if requests.alone {
+            let fresh = inside.state.phase() == Phase::Fresh;
+            let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
+            let kind = if fresh { exhausted } else { CloseKind::Aborted };
+            inside.state.end(By::Runtime, kind, None);
+        }
+    }
+
+    /// Runs one callback, to which the timers of the socket are lent, and applies what it asks for.
+    fn call(&mut self, inside: &mut Inside, call: impl FnOnce(Called<'_>)) {
+        let Inside { state, protocol, timers, socket } = inside;
+        let Some(protocol) = protocol else { return };
+        let socket: &dyn DatagramSocket = match socket {
+            Some(socket) => &**socket,
+            None => &NoSocket,
+        };
+        let shared = &mut self.desk.shared;
+        mem::swap(&mut shared.timers, timers);
+        call(Called { shared: &mut *shared, state, protocol: &mut **protocol, socket });
+        mem::swap(&mut shared.timers, timers);
+        self.settle(inside);
+    }
+
+    /// Effects first, then the wishes of the socket itself.
+    fn settle(&mut self, inside: &mut Inside) {
+        let shared = &mut self.desk.shared;
+        if !shared.effects.is_empty() {
+            effects::apply(&mut Author { hub: self.hub, shared, cell: None }, &[]);
+        }
+        let now = self.desk.shared.clock.exact();
+        inside.state.handle_wishes(&mut self.desk.shared.metrics, now);
+        if inside.state.phase() >= Phase::Closing {
+            inside.timers = Timers::default();
+            inside.state.take_timers();
+        }
+    }
+
+    /// Tells the protocol that its socket has ended, and removes it. The descriptor is released
+    /// before.
+    fn tell_closed(&mut self) {
+        let (hub, id) = (self.hub, self.outlet.id);
+        let (mut inside, posts) = self.outlet.close();
+        inside.socket = None;
+        hub.listeners.remove_bound(id);
+        hub.note_released();
+        let Some(reason) = inside.state.decided(hub.clock.exact()) else { return };
+        // The error in the reason is the user's, also in how it is displayed and dropped.
+        let _ = guarded(|| log::debug!(target: "lariat::close", "{id}: {reason}"));
+        self.call(&mut inside, |called| called.closed(&reason));
+        hub.note_end(id, &reason);
+        self.desk.shared.metrics.closes.count(reason.kind());
+        if !drop_guarded(inside.protocol.take()) {
+            self.desk.shared.metrics.panics += 1;
+        }
+        drop_guarded(inside);
+        self.desk.publish();
+        hub.leave_outlet(id, reason.unsent());
+        drop_guarded(reason);
+        hub.drop_posts(posts);
+    }
+}

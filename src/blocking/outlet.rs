@@ -1,0 +1,250 @@
+//! One datagram socket of the blocking driver: what its threads share.
+
+use std::mem;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use super::bell::lock;
+use super::system::Datagrams;
+use crate::clock::Clock;
+use crate::datagram::{DatagramProtocol, State};
+use crate::handle::Post;
+use crate::id::ConnId;
+use crate::protocol::TimerOwner;
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::timer::Timers;
+
+/// A datagram socket and its protocol.
+///
+/// Its state is in one place at a time: here, or with the thread that has taken it, which calls the
+/// protocol and applies what that asks for. So no lock is held while user code runs, and no two
+/// callbacks run at once.
+pub(super) struct Outlet {
+    pub(super) id: ConnId,
+    /// For whoever wakes the thread that sleeps in it.
+    socket: Weak<Datagrams>,
+    table: Mutex<Table>,
+    changed: Condvar,
+}
+
+/// What a thread takes to do something for the socket.
+pub(super) struct Inside {
+    pub(super) state: State,
+    pub(super) protocol: Option<Box<dyn DatagramProtocol + Send>>,
+    pub(super) timers: Timers<TimerOwner>,
+    /// None once the end is decided.
+    pub(super) socket: Option<Arc<Datagrams>>,
+}
+
+struct Table {
+    /// None while a thread has it.
+    inside: Option<Box<Inside>>,
+    requests: Requests,
+    /// Whether its own thread has begun: what is asked before waits for that.
+    begun: bool,
+    /// Whether a companion is there, and when it looks in any case.
+    companion: bool,
+    looks_at: u64,
+    /// When something is due of which nobody tells.
+    due: u64,
+    /// The socket is gone: no request is taken any more.
+    over: bool,
+}
+
+/// What others have asked for since a thread last looked.
+#[derive(Default)]
+pub(super) struct Requests {
+    pub(super) posts: Vec<Post>,
+    pub(super) abort: bool,
+    /// Shutdown has begun.
+    pub(super) stop: bool,
+    /// The time to drain is over.
+    pub(super) end: bool,
+    /// No companion could be started: what waits for one would wait for ever.
+    pub(super) alone: bool,
+}
+
+impl Requests {
+    fn is_empty(&self) -> bool {
+        self.posts.is_empty() && !(self.abort || self.stop || self.end || self.alone)
+    }
+}
+
+impl Inside {
+    /// When something is due of which nobody tells. `u64::MAX` is never.
+    fn due(&self) -> u64 {
+        if self.state.has_due() {
+            return 0;
+        }
+        let timer = self.timers.next().unwrap_or(u64::MAX);
+        timer.min(self.state.deadline_at())
+    }
+}
+
+impl Outlet {
+    pub(super) fn new(id: ConnId, inside: Inside) -> Arc<Outlet> {
+        let socket = inside.socket.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let table = Table {
+            inside: Some(Box::new(inside)),
+            requests: Requests::default(),
+            begun: false,
+            companion: false,
+            looks_at: 0,
+            due: u64::MAX,
+            over: false,
+        };
+        Arc::new(Outlet { id, socket, table: Mutex::new(table), changed: Condvar::new() })
+    }
+
+    // ---- requests ----------------------------------------------------------------------------
+
+    /// Leaves a request. It comes back when the socket is gone. True when a companion has to be
+    /// started, which is counted.
+    pub(super) fn deliver(&self, post: Post) -> Result<bool, Post> {
+        let mut table = lock(&self.table);
+        if table.over {
+            return Err(post);
+        }
+        table.requests.posts.push(post);
+        Ok(self.asked(&mut table))
+    }
+
+    /// What was asked before its threads have begun, which will look.
+    pub(super) fn ask_first(&self, ask: impl FnOnce(&mut Requests)) {
+        ask(&mut lock(&self.table).requests);
+    }
+
+    /// Leaves what is never refused. True when a companion has to be started.
+    #[must_use]
+    pub(super) fn ask(&self, ask: impl FnOnce(&mut Requests)) -> bool {
+        let mut table = lock(&self.table);
+        ask(&mut table.requests);
+        self.asked(&mut table)
+    }
+
+    /// Whoever has the state looks before it gives that back; else a companion has to.
+    fn asked(&self, table: &mut Table) -> bool {
+        self.changed.notify_all();
+        let idle = table.begun && table.inside.is_some();
+        let hires = idle && !table.companion && !table.over;
+        table.companion |= hires;
+        hires
+    }
+
+    /// The companion that was to be started could not be.
+    pub(super) fn stay_alone(&self) {
+        let mut table = lock(&self.table);
+        table.companion = false;
+        table.requests.alone = true;
+        drop(table);
+        self.changed.notify_all();
+        if let Some(socket) = self.socket.upgrade() {
+            socket.wake();
+        }
+    }
+
+    // ---- the state ---------------------------------------------------------------------------
+
+    /// Takes the state, for the socket's own thread: waits until no other has it.
+    pub(super) fn take(&self) -> Box<Inside> {
+        let mut table = lock(&self.table);
+        table.begun = true;
+        loop {
+            if let Some(inside) = table.inside.take() {
+                return inside;
+            }
+            table = self.wait(table, None);
+        }
+    }
+
+    /// Takes the state for a companion once something is due. None when the socket has ended.
+    pub(super) fn take_when_due(&self, clock: &Clock) -> Option<Box<Inside>> {
+        let mut table = lock(&self.table);
+        loop {
+            if table.over {
+                return None;
+            }
+            let due = if table.requests.is_empty() { table.due } else { 0 };
+            let left = due.saturating_sub(clock.exact());
+            match table.inside.take() {
+                Some(inside) if left == 0 => return Some(inside),
+                other => table.inside = other,
+            }
+            let most = table.inside.is_some() && due < u64::MAX;
+            table.looks_at = if most { due } else { u64::MAX };
+            let most = most.then(|| Duration::from_nanos(left));
+            table = self.wait(table, most);
+            table.looks_at = 0;
+        }
+    }
+
+    fn wait<'a>(
+        &self,
+        table: MutexGuard<'a, Table>,
+        most: Option<Duration>,
+    ) -> MutexGuard<'a, Table> {
+        match most {
+            None => self.changed.wait(table).unwrap_or_else(PoisonError::into_inner),
+            Some(most) => {
+                let woken = self.changed.wait_timeout(table, most);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// Takes what has been asked for so far.
+    pub(super) fn take_requests(&self) -> Requests {
+        mem::take(&mut lock(&self.table).requests)
+    }
+
+    /// Gives the state back. It comes back at once when something was asked for meanwhile.
+    /// `Ok(true)`: a companion has to be started, which is counted.
+    pub(super) fn give_back(&self, inside: Box<Inside>) -> Result<bool, Box<Inside>> {
+        let mut table = lock(&self.table);
+        if !table.requests.is_empty() {
+            return Err(inside);
+        }
+        table.due = inside.due();
+        table.inside = Some(inside);
+        let hires = table.due < u64::MAX && !table.companion;
+        table.companion |= hires;
+        // A companion that sleeps for longer has to look; so has a thread that waits for the state.
+        if table.due < table.looks_at || table.looks_at == 0 {
+            self.changed.notify_all();
+        }
+        Ok(hires)
+    }
+
+    /// Gives the state back for the last time: the end is decided, and whoever sleeps wakes up.
+    pub(super) fn give_back_ended(&self, inside: Box<Inside>) {
+        let mut table = lock(&self.table);
+        if let Some(socket) = &inside.socket {
+            socket.wake();
+        }
+        table.over = true;
+        table.inside = Some(inside);
+        self.changed.notify_all();
+    }
+
+    /// The companion leaves.
+    pub(super) fn leave(&self) {
+        lock(&self.table).companion = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits until no companion is left, and takes the state and what nobody has looked at: from
+    /// now on no request is taken.
+    pub(super) fn close(&self) -> (Box<Inside>, Vec<Post>) {
+        let mut table = lock(&self.table);
+        table.over = true;
+        self.changed.notify_all();
+        loop {
+            if !table.companion {
+                if let Some(inside) = table.inside.take() {
+                    return (inside, mem::take(&mut table.requests.posts));
+                }
+            }
+            table = self.wait(table, None);
+        }
+    }
+}
