@@ -57,6 +57,7 @@ const PROGRAM: Program = Program {
     drivers: &[DriverKind::Blocking],
     threads: "a thread per connection",
     idle_timeout: None,
+    udp: false,
 };
 
 fn main() -> ExitCode {

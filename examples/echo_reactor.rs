@@ -17,6 +17,8 @@
 //! printed every second; `--help` has the rest. What all examples share (the command line, the
 //! ready line, the summary) is in `common/`.
 //!
+//! `--udp` serves datagrams instead: `printf hello | nc -u -w1 127.0.0.1 7000`.
+//!
 //! With `--driver blocking` the same protocol runs on threads, and what one sees from outside is
 //! the same but for the ready line.
 
@@ -24,7 +26,10 @@ mod common;
 
 use std::process::ExitCode;
 
-use lariat::{CloseReason, Context, Input, ListenOptions, Outcome, Protocol};
+use lariat::{
+    CloseReason, Context, Datagram, DatagramContext, DatagramOptions, DatagramProtocol, Input,
+    ListenOptions, Outcome, Protocol,
+};
 
 use common::{DriverKind, Options, Program};
 
@@ -34,6 +39,17 @@ impl Protocol for Echo {
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         cx.write(input);
         input.consume(input.len());
+        Ok(())
+    }
+}
+
+/// The same for datagrams, with `--udp`.
+impl DatagramProtocol for Echo {
+    fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome {
+        // One peer that cannot be answered must not end the socket for all others.
+        if let Err(error) = cx.send_to(datagram, datagram.from()) {
+            log::debug!("{error}");
+        }
         Ok(())
     }
 }
@@ -59,11 +75,14 @@ const PROGRAM: Program = Program {
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "a thread per connection",
     idle_timeout: None,
+    udp: true,
 };
 
 fn main() -> ExitCode {
-    common::main(&PROGRAM, |options| {
-        if options.verbose { serve(options, || Telling) } else { serve(options, || Echo) }
+    common::main(&PROGRAM, |options| match options.verbose {
+        _ if options.udp => serve_datagrams(options),
+        true => serve(options, || Telling),
+        false => serve(options, || Echo),
     })
 }
 
@@ -78,4 +97,15 @@ fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> co
         listeners.push(listener);
     }
     common::run(&mut *driver, &listeners, options)
+}
+
+fn serve_datagrams(options: &Options) -> common::Result {
+    let mut how = DatagramOptions::default();
+    how.idle = options.idle_timeout;
+    let mut driver = options.driver()?;
+    let mut sockets = Vec::new();
+    for addr in &options.addrs {
+        sockets.push(driver.control().bind_with(addr, how.clone(), Echo)?);
+    }
+    common::run(&mut *driver, &sockets, options)
 }

@@ -39,6 +39,7 @@ const PROGRAM: Program = Program {
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "a thread per connection",
     idle_timeout: None,
+    udp: false,
 };
 
 const HELLO: &[u8] = b"Hello from lariat.\n";

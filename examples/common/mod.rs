@@ -79,15 +79,30 @@ fn say(line: fmt::Arguments<'_>) -> Result {
 }
 
 /// The one line of standard output: it tells people and scripts where to connect to.
-fn ready(addr: lariat::Endpoint, how: &str) -> Result {
-    let kind = if addr.unix().is_some() { "unix" } else { "tcp" };
-    say(format_args!("listening on {addr} ({kind}, {how})"))
+fn ready(addr: lariat::Endpoint, options: &Options) -> Result {
+    let kind = match addr.unix() {
+        Some(_) => "unix",
+        None if options.udp => "udp",
+        None => "tcp",
+    };
+    say(format_args!("listening on {addr} ({kind}, {})", options.how))
 }
 
 /// What there is to say at the end.
 fn summary(options: &Options, metrics: &Metrics, report: &Report) {
     if options.quiet {
         return;
+    }
+    if options.udp {
+        return tell(format_args!(
+            "stopped after {:.1} s: {} datagrams in, {} out, {} dropped; {} bytes in, {} bytes out",
+            metrics.age.as_secs_f64(),
+            metrics.datagrams_in,
+            metrics.datagrams_out,
+            metrics.datagrams_dropped,
+            metrics.bytes_in,
+            metrics.bytes_out,
+        ));
     }
     tell(format_args!(
         "stopped after {:.1} s: {} connections, {} refused; {} bytes in, {} bytes out; {report}",

@@ -28,6 +28,8 @@ pub(crate) struct Program {
     pub(crate) threads: &'static str,
     /// What `--idle-timeout` does; None for what it does in the library.
     pub(crate) idle_timeout: Option<&'static str>,
+    /// Whether there is `--udp`.
+    pub(crate) udp: bool,
 }
 
 /// The drivers that real sockets have.
@@ -61,6 +63,8 @@ pub(crate) struct Options {
     /// What each of them stands for, after [`Options::resolve`].
     pub(crate) addrs: Vec<Address>,
     pub(crate) driver: DriverKind,
+    /// Datagrams instead of connections.
+    pub(crate) udp: bool,
     /// The driver and its threads, for the ready line.
     pub(super) how: String,
     connections_max: Option<usize>,
@@ -90,6 +94,7 @@ pub(super) fn parse(
             Short('d') | Long("driver") if program.drivers.len() > 1 => {
                 options.driver = value(&mut parser, "--driver", driver)?;
             }
+            Long("udp") if program.udp => options.udp = true,
             Long("max-conns") => {
                 options.connections_max = Some(value(&mut parser, "--max-conns", count)?);
             }
@@ -120,6 +125,7 @@ pub(super) fn parse(
     }
     options.how = match options.driver {
         DriverKind::Reactor => "reactor, 1 thread".to_owned(),
+        DriverKind::Blocking if options.udp => "blocking, a thread per socket".to_owned(),
         DriverKind::Blocking => format!("blocking, {}", program.threads),
     };
     if options.named.is_empty() {
@@ -151,6 +157,8 @@ fn expected(flag: &str) -> &'static str {
 /// At most 24 lines of 80 columns, the last of them to paste.
 fn help(program: &Program) -> String {
     let Program { name, about, addr, try_this, drivers, idle_timeout, .. } = program;
+    let udp = "      --udp             serve datagrams, not connections\n";
+    let udp = if program.udp { udp } else { "" };
     let idle = "close a connection when for T no byte has moved [off]";
     let idle = idle_timeout.unwrap_or(idle);
     let chosen = drivers[0];
@@ -168,7 +176,7 @@ usage: {name} [options]
   -a, --addr ADDR       listen here; may be given several times [{addr}]
                         HOST:PORT, [::1]:PORT, or :PORT for 127.0.0.1:PORT;
                         port 0 takes a free one
-{driver}      --max-conns N     open at a time; others wait [{most}]
+{driver}{udp}      --max-conns N     open at a time; others wait [{most}]
       --idle-timeout T  {idle}
       --duration T      stop after T [off]
       --stats T         print the counters every T [off]
@@ -228,6 +236,7 @@ impl Options {
             named: Vec::new(),
             addrs: Vec::new(),
             driver,
+            udp: false,
             how: String::new(),
             connections_max: None,
             idle_timeout: None,

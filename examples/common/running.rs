@@ -4,21 +4,36 @@
 use std::fmt;
 use std::time::Duration;
 
-use lariat::{Control, Driver, ListenerId, Metrics};
+use lariat::{ConnId, Control, Driver, Endpoint, ListenerId, Metrics};
 
 use super::{Options, Result, ready, summary, tell};
 
+/// What is served, and where: a listener, or a datagram socket.
+pub(crate) trait Served {
+    fn addresses(&self, driver: &dyn Driver) -> Vec<Endpoint>;
+}
+
+impl Served for ListenerId {
+    fn addresses(&self, driver: &dyn Driver) -> Vec<Endpoint> {
+        driver.addresses(*self)
+    }
+}
+
+impl Served for ConnId {
+    fn addresses(&self, driver: &dyn Driver) -> Vec<Endpoint> {
+        driver.bound_addr(*self).into_iter().collect()
+    }
+}
+
 /// Says where `driver` listens, runs it until a signal or the end of `--duration`, and says how it
 /// went.
-pub(crate) fn run(driver: &mut dyn Driver, listeners: &[ListenerId], options: &Options) -> Result {
+pub(crate) fn run(driver: &mut dyn Driver, served: &[impl Served], options: &Options) -> Result {
     // Only now: until here, Ctrl-C ends the process as it does any other.
     if cfg!(feature = "signals") {
         driver.stop_on_signals()?;
     }
-    for listener in listeners {
-        for addr in driver.addresses(*listener) {
-            ready(addr, &options.how)?;
-        }
+    for addr in served.iter().flat_map(|served| served.addresses(driver)).collect::<Vec<_>>() {
+        ready(addr, options)?;
     }
     let mut control = driver.control();
     if let Some(duration) = options.duration {
