@@ -360,8 +360,18 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         check_connected(&TcpStream::connect(addr).unwrap().into()).unwrap();
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 2], addr.port())).into()).unwrap();
+        // Another test may have the port of the one, on all addresses: then the next one will do.
+        let (addr, socket, _listener) = std::iter::repeat_with(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let same = SocketAddr::from(([127, 0, 0, 2], addr.port()));
+            socket.bind(&same.into()).ok().map(|()| (addr, socket, listener))
+        })
+        .take(100)
+        .flatten()
+        .next()
+        .unwrap();
         socket.connect(&addr.into()).unwrap();
         check_connected(&socket).unwrap();
     }
