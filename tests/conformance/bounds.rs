@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use lariat::{Driver, DriverLimits, ErrorKind, Limits, ListenOptions, Note, Overload};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::kit::{Last, Play, data, everywhere, everywhere_with, on_sockets};
 
 // ---- limits -------------------------------------------------------------------------------------
@@ -149,12 +151,20 @@ fn v6_only_decides_whether_an_ipv4_client_is_served() {
         on_sockets(DriverLimits::default(), |stage| {
             let mut options = ListenOptions::default();
             options.v6_only = v6_only;
-            let any = SocketAddr::from(([0u16; 8], 0));
-            let port = listen(stage.driver, any, options).unwrap().port();
-            // The other family's port is free just where it is left to another socket.
-            let v4 = TcpListener::bind(("0.0.0.0", port));
-            stage.check(v4.is_ok() == v6_only, "whether another has the port");
-            drop(v4);
+            // Of IPv4 the port is taken, and nobody listens there: no other test can.
+            let v4 = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            v4.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).unwrap();
+            let port = v4.local_addr().unwrap().as_socket().unwrap().port();
+            let any = SocketAddr::from(([0u16; 8], port));
+            let beside = listen(stage.driver, any, options.clone());
+            stage.check(beside.is_ok() == v6_only, "whether another has the port");
+            let _kept = if v6_only {
+                Some(v4)
+            } else {
+                drop(v4);
+                listen(stage.driver, any, options).unwrap();
+                None
+            };
             let clients = std::thread::spawn(move || {
                 let v4 = heard(([127, 0, 0, 1], port).into());
                 match v6_only {
