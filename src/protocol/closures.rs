@@ -36,6 +36,7 @@ impl<C> Closures<C> {
         self.waiting.is_empty()
     }
 
+    #[cfg(debug_assertions)]
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
