@@ -4,14 +4,14 @@
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::net::{
     Listener, TcpStream as Stream, adopted, connect, has_input, now, reset_on_close, send,
-    send_vectored, sockets, threads_max, wake_accept,
+    send_vectored, sockets, threads_max, wake_accept, write,
 };
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::udp::Datagrams;
 #[cfg(not(all(test, lariat_model)))]
 pub(super) use real::{
     Datagrams, Listener, Stream, adopted, connect, has_input, now, reset_on_close, send,
-    send_vectored, sockets, threads_max, wake_accept,
+    send_vectored, sockets, threads_max, wake_accept, write,
 };
 
 #[cfg(not(all(test, lariat_model)))]
@@ -57,6 +57,11 @@ mod real {
                 log::debug!(target: "lariat::accept", "cannot wake an accept: {error}");
             }
         }
+    }
+
+    /// Sends, and sleeps until there is room.
+    pub(crate) fn write(socket: &Stream, bytes: &[u8]) -> io::Result<usize> {
+        socket.send_with_flags(bytes, NO_SIGNAL)
     }
 
     /// Sends without sleeping.

@@ -20,6 +20,7 @@ use super::cell::{Cell, Member, Signal, Signals};
 use super::drive::sends;
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
+use super::system;
 use super::timeouts::{fits, is_early, log_timeout, timeout};
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::connection::{Connection, Consumed, Due, Expired, Flags, Queued, Round};
@@ -276,7 +277,7 @@ impl<'a> Worker<'a> {
     /// Sleeps until the socket has taken the byte.
     pub(super) fn sleep_for_room(&mut self, byte: u8) {
         let Some(socket) = self.cell.socket.get() else { return };
-        let result = io::Write::write(&mut { socket }, &[byte]);
+        let result = system::write(socket, &[byte]);
         let mut member = lock(&self.cell.member);
         let shared = &mut self.desk.shared;
         let now = shared.clock.exact();

@@ -240,6 +240,11 @@ pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&dial.to.need_ip()?, timeout)
 }
 
+/// Sends, and sleeps until there is room.
+pub(crate) fn write(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    Write::write(&mut stream, bytes)
+}
+
 /// Sends without sleeping.
 pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     interrupted()?;
