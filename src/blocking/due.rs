@@ -40,10 +40,12 @@ impl Worker<'_> {
             // Once: what is read then either moves the deadline, or it was not waited for.
             Role::Reader => first && system::has_input(socket),
             // The reader may have read it already: it comes by itself, unless it sleeps for longer.
-            Role::Companion if self.cell.reader.is_away() => {
-                now < self.looked.1.saturating_add(PATIENCE) || system::has_input(socket)
+            // One that is back, as a signal has interrupted its read, takes next what waits.
+            Role::Companion => {
+                let (patient, waits) =
+                    (now < self.looked.1.saturating_add(PATIENCE), system::has_input(socket));
+                if self.cell.reader.is_away() { patient || waits } else { patient && waits }
             }
-            Role::Companion => false,
         }
     }
 
@@ -53,7 +55,7 @@ impl Worker<'_> {
     /// takes none.
     pub(super) fn is_input_first(&mut self, member: &Member, at: u64, now: u64) -> bool {
         let Some(socket) = self.cell.socket.get() else { return false };
-        let reads = member.conn.may_read() && !member.reader_writes && self.cell.reader.is_away();
+        let reads = member.conn.may_read() && !member.reader_writes;
         if !reads || member.conn.flags().any(Flags::CLOSING) {
             return false;
         }
@@ -62,6 +64,8 @@ impl Worker<'_> {
         }
         let first = self.looked_for_timer.1;
         let patience = first.saturating_sub(at).min(PATIENCE);
-        now < first.saturating_add(patience) || system::has_input(socket)
+        let (patient, waits) = (now < first.saturating_add(patience), system::has_input(socket));
+        // A reader that is back from its read, as a signal has interrupted it, has taken nothing.
+        if self.cell.reader.is_away() { patient || waits } else { patient && waits }
     }
 }

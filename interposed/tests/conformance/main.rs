@@ -1,11 +1,14 @@
 //! The scenarios of lariat's conformance list, unchanged, over a simulated system. Those of
-//! `unix.rs` and `clients.rs` are left out; `README.md` says why.
+//! `unix.rs`, `clients.rs`, `bounds.rs` and `datagrams.rs` are left out; `README.md` says why.
 
 mod kit;
 mod lacks;
 #[allow(dead_code, reason = "its own ways to run a scenario")]
 #[path = "../../../tests/conformance/kit.rs"]
 mod plain;
+#[allow(dead_code, reason = "the scenarios of datagrams are left out")]
+#[path = "../../../tests/shared/node.rs"]
+mod node;
 #[path = "../../../tests/shared/toy.rs"]
 mod toy;
 
