@@ -5,7 +5,7 @@ use std::mem;
 
 use super::cell::Member;
 use super::drive::flush;
-use super::system;
+use super::system::{self, Stream};
 use super::worker::{MILLISECOND, Role, Worker};
 use crate::connection::Flags;
 
@@ -39,13 +39,19 @@ impl Worker<'_> {
         match self.role {
             // Once: what is read then either moves the deadline, or it was not waited for.
             Role::Reader => first && system::has_input(socket),
-            // The reader may have read it already: it comes by itself, unless it sleeps for longer.
-            // One that is back, as a signal has interrupted its read, takes next what waits.
             Role::Companion => {
-                let (patient, waits) =
-                    (now < self.looked.1.saturating_add(PATIENCE), system::has_input(socket));
-                if self.cell.reader.is_away() { patient || waits } else { patient && waits }
+                self.is_input_coming(socket, now < self.looked.1.saturating_add(PATIENCE))
             }
+        }
+    }
+
+    /// Whether the reader is about to bring input, as far as a companion can see. One that is away
+    /// may have read it already: it comes by itself, unless it sleeps for longer. One that is back,
+    /// as a signal has interrupted its read, takes next what waits; that is given some time.
+    fn is_input_coming(&self, socket: &Stream, patient: bool) -> bool {
+        match self.cell.reader.is_away() {
+            true => patient || system::has_input(socket),
+            false => patient && system::has_input(socket),
         }
     }
 
@@ -64,8 +70,6 @@ impl Worker<'_> {
         }
         let first = self.looked_for_timer.1;
         let patience = first.saturating_sub(at).min(PATIENCE);
-        let (patient, waits) = (now < first.saturating_add(patience), system::has_input(socket));
-        // A reader that is back from its read, as a signal has interrupted it, has taken nothing.
-        if self.cell.reader.is_away() { patient || waits } else { patient && waits }
+        self.is_input_coming(socket, now < first.saturating_add(patience))
     }
 }

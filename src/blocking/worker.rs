@@ -114,8 +114,9 @@ impl<'a> Worker<'a> {
     /// last look wakes it from that, or another thread looks.
     pub(super) fn advance(&mut self) -> Next {
         let cell = self.cell;
-        // A timer that is set again without a delay would always be due.
-        let mut timer_ran = false;
+        // They take turns: data that is shown bit by bit would always be due, and so would a timer
+        // that is set again without a delay.
+        let mut timer_next = false;
         self.companion_at = u64::MAX;
         loop {
             self.desk.shared.metrics.turns += 1;
@@ -139,11 +140,12 @@ impl<'a> Worker<'a> {
             if member.conn.flags().any(Flags::ENDED) {
                 return Next::End;
             }
+            // Input that was read comes before a timer, as on a loop.
             let due = member.conn.has_due();
-            if mem::take(&mut timer_ran) && due {
+            if due && !mem::take(&mut timer_next) {
+                timer_next = true;
                 self.call_due(member);
             } else if let Some((timer, key)) = self.due_timer(&mut member, now) {
-                timer_ran = true;
                 self.call_timer(member, timer, key);
             } else if due {
                 self.call_due(member);
