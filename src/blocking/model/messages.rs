@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::net::reset_on_close;
 use super::{
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::sync::model::{Rules, roll, thread};
-use crate::{ConnId, Handle, Note};
+use crate::{ConnId, Handle, Note, Timer};
 
 /// Answers each note with a byte, and closes after the last.
 struct Collect {
@@ -435,6 +436,55 @@ fn model_pushes_to_a_slow_reader_arrive_in_order() {
         join(pushers);
         peers.end();
         assert_eq!(received.load(Ordering::SeqCst), 40);
+        check_books(&driver);
+    });
+}
+
+const SOON: Timer = Timer::new(1);
+const LATE: Timer = Timer::new(2);
+
+/// Takes a byte of what it is shown, the first time with a timer that is due at once.
+#[derive(Default)]
+struct Leaving {
+    shown: u32,
+    left: bool,
+}
+
+impl Protocol for Leaving {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        // A companion waits for this one, and sees the other.
+        cx.set_timer(LATE, Duration::from_secs(3600));
+        Ok(())
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        if self.shown == 0 {
+            cx.set_timer(SOON, Duration::ZERO);
+            self.left = input.len() > 1;
+        }
+        self.shown += 1;
+        input.consume(1);
+        Ok(())
+    }
+
+    fn timeout(&mut self, _: &mut Context<'_>, _: Timer) -> Outcome {
+        assert!(self.shown > 1 || !self.left, "a timer came before input that had been read");
+        Ok(())
+    }
+}
+
+#[test]
+fn model_input_that_was_read_comes_before_a_timer_that_is_due() {
+    check(|| {
+        let (peers, addr) = Peers::start(|stream| {
+            send(&stream, b"abcd");
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            read_to_end(&stream);
+        });
+        let mut driver = driver_with(|_| ());
+        driver.control().connect(addr, Leaving::default());
+        run(&mut driver);
+        peers.end();
         check_books(&driver);
     });
 }
