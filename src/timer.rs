@@ -101,6 +101,25 @@ impl<T: Copy> Timers<T> {
         TimerKey { node, seq: seq as u32 }
     }
 
+    /// Keeps the timer of a deadline in step with it, where `u64::MAX` is none. Returns the timer
+    /// that is armed from now on. One that is too early stays, and corrects itself when it fires;
+    /// so does one that was taken out, whose owner is about to look.
+    pub(crate) fn sync(
+        &mut self,
+        armed: Option<TimerKey>,
+        wanted: u64,
+        owner: T,
+    ) -> Option<TimerKey> {
+        if let Some(key) = armed {
+            match self.deadline(key) {
+                None => return armed,
+                Some(at) if at <= wanted && wanted < u64::MAX => return armed,
+                Some(_) => self.cancel(key),
+            };
+        }
+        (wanted < u64::MAX).then(|| self.arm(wanted, owner))
+    }
+
     /// Cancels a timer; false when it has fired or was cancelled before.
     pub(crate) fn cancel(&mut self, key: TimerKey) -> bool {
         match self.place_of(key) {

@@ -204,24 +204,14 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// Brings the one timer for a connection's built-in deadlines forward when it has to be; one
-    /// that is too early corrects itself when it fires.
+    /// Keeps the one timer for a connection's built-in deadlines in step with them. One that was
+    /// taken out in this turn is looked at in step 7, which comes here again.
     pub(super) fn sync_deadline(&mut self, id: ConnId) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        let wanted = entry.conn.poll_deadline();
-        let timers = &mut self.shared.timers;
-        if let Some(key) = entry.conn.deadline_key() {
-            match timers.deadline(key) {
-                Some(armed) if armed <= wanted && wanted < u64::MAX => return,
-                Some(_) => timers.cancel(key),
-                // Taken out in this turn: step 7 looks at it, and comes here again.
-                None => return,
-            };
-            entry.conn.put_deadline(None);
-        }
-        if wanted < u64::MAX {
-            let key = timers.arm(wanted, TimerOwner::Deadline(id));
-            entry.conn.put_deadline(Some(key));
+        let (wanted, armed) = (entry.conn.poll_deadline(), entry.conn.deadline_key());
+        let key = self.shared.timers.sync(armed, wanted, TimerOwner::Deadline(id));
+        if key != armed {
+            entry.conn.put_deadline(key);
         }
     }
 }

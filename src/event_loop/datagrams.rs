@@ -219,21 +219,9 @@ impl<S: System> EventLoop<S> {
     /// As [`EventLoop::sync_deadline`] does for a connection.
     fn sync_datagram_deadline(&mut self, id: ConnId) {
         let Some(outlet) = self.table.outlets.get_mut(&id) else { return };
-        let wanted = outlet.state.deadline_at();
-        let timers = &mut self.shared.timers;
-        if let Some(key) = outlet.state.deadline_key() {
-            match timers.deadline(key) {
-                // It was taken out: step 7 looks at it.
-                None => return,
-                Some(armed) if armed <= wanted && wanted < u64::MAX => return,
-                Some(_) => timers.cancel(key),
-            };
-            outlet.state.put_deadline(None);
-        }
-        if wanted < u64::MAX {
-            let key = timers.arm(wanted, TimerOwner::Deadline(id));
-            outlet.state.put_deadline(Some(key));
-        }
+        let (wanted, armed) = (outlet.state.deadline_at(), outlet.state.deadline_key());
+        let key = self.shared.timers.sync(armed, wanted, TimerOwner::Deadline(id));
+        outlet.state.put_deadline(key);
     }
 
     pub(super) fn list_datagrams(&mut self, id: ConnId) {

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use slab::Slab;
 
+use super::listening::this_host;
 use super::{Edge, Event, Network};
 use crate::clock::nanos;
 use crate::connection::Flags;
@@ -287,13 +288,12 @@ impl Network {
 
     /// Where a datagram of this socket seems to come from.
     pub(in crate::sim) fn source_addr(&self, post: usize) -> SocketAddr {
-        let local = self.posts.all[post].local;
-        if local.ip().is_unspecified() { loopback(local) } else { local }
+        this_host(self.posts.all[post].local)
     }
 
     /// The sockets that a datagram to `to` reaches.
     fn posts_at(&self, to: SocketAddr, from: SocketAddr) -> Vec<usize> {
-        let to = if to.ip().is_unspecified() { loopback(to) } else { to };
+        let to = this_host(to);
         let many = is_broadcast(to) || to.ip().is_multicast();
         let hears = |post: &Post| {
             let place = match to.ip() {
@@ -373,12 +373,4 @@ impl Network {
 fn is_broadcast(addr: SocketAddr) -> bool {
     let loopback = Ipv4Addr::new(127, 255, 255, 255);
     [IpAddr::V4(Ipv4Addr::BROADCAST), IpAddr::V4(loopback)].contains(&addr.ip())
-}
-
-fn loopback(addr: SocketAddr) -> SocketAddr {
-    let ip = match addr {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    SocketAddr::new(ip, addr.port())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Network;
 use crate::endpoint::{Endpoint, UnixName};
@@ -42,14 +42,18 @@ impl Listening {
     }
 }
 
-/// Where a connect to `addr` goes: the unspecified address stands for this host (`ip(7)`).
-pub(super) fn destination(addr: Endpoint) -> Endpoint {
-    let (Some(ip), Some(port)) = (addr.ip(), addr.port()) else { return addr };
-    match ip {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (Ipv4Addr::LOCALHOST, port).into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::LOCALHOST, port).into(),
+/// The unspecified address stands for this host (`ip(7)`).
+pub(super) fn this_host(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (Ipv4Addr::LOCALHOST, addr.port()).into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::LOCALHOST, addr.port()).into(),
         _ => addr,
     }
+}
+
+/// Where a connect to `addr` goes.
+pub(super) fn destination(addr: Endpoint) -> Endpoint {
+    addr.socket_addr().map_or(addr, |addr| this_host(addr).into())
 }
 
 /// Where a connect to `remote` comes from, if its local address is not chosen. The port is not
