@@ -180,7 +180,7 @@ impl Keeper<'_> {
         self.settle(inside);
     }
 
-    /// Effects first, then the wishes of the socket itself.
+    /// Effects first, then the requests for the socket itself.
     fn settle(&mut self, inside: &mut Inside) {
         let shared = &mut self.desk.shared;
         if !shared.effects.is_empty() {

@@ -21,7 +21,7 @@ use crate::timer::Timers;
 /// callbacks run at once.
 pub(super) struct Outlet {
     pub(super) id: ConnId,
-    /// For whoever wakes the thread that sleeps in it.
+    /// To wake the thread that sleeps in it.
     socket: Weak<Datagrams>,
     table: Mutex<Table>,
     changed: Condvar,
@@ -45,7 +45,7 @@ struct Table {
     /// Whether a companion is there, and when it looks in any case.
     companion: bool,
     looks_at: u64,
-    /// When something is due of which nobody tells.
+    /// When something is due without a notification.
     due: u64,
     /// The socket is gone: no request is taken any more.
     over: bool,
@@ -71,7 +71,7 @@ impl Requests {
 }
 
 impl Inside {
-    /// When something is due of which nobody tells. `u64::MAX` is never.
+    /// When something is due without a notification. `u64::MAX` is never.
     fn due(&self) -> u64 {
         if self.state.has_due() {
             return 0;
@@ -122,7 +122,7 @@ impl Outlet {
         self.asked(&mut table)
     }
 
-    /// Whoever has the state looks before it gives that back; else a companion has to.
+    /// A thread that has the state looks before it gives that back; else a companion has to.
     fn asked(&self, table: &mut Table) -> bool {
         self.changed.notify_all();
         let idle = table.begun && table.inside.is_some();
@@ -215,7 +215,7 @@ impl Outlet {
         Ok(hires)
     }
 
-    /// Gives the state back for the last time: the end is decided, and whoever sleeps wakes up.
+    /// Gives the state back for the last time: the end is decided, and every thread wakes up.
     pub(super) fn give_back_ended(&self, inside: Box<Inside>) {
         let mut table = lock(&self.table);
         if let Some(socket) = &inside.socket {
@@ -232,7 +232,7 @@ impl Outlet {
         self.changed.notify_all();
     }
 
-    /// Waits until no companion is left, and takes the state and what nobody has looked at: from
+    /// Waits until no companion is left, and takes the state and the requests that are left: from
     /// now on no request is taken.
     pub(super) fn close(&self) -> (Box<Inside>, Vec<Post>) {
         let mut table = lock(&self.table);

@@ -13,7 +13,7 @@ use crate::protocol::{Binder, Effect, Shared};
 /// A socket of datagrams that no driver receives from yet.
 pub(crate) struct Opened {
     pub(crate) addr: Endpoint,
-    /// Its type is known to the driver that made it, and to nobody above.
+    /// Only the driver that made it knows its type.
     pub(crate) socket: Box<dyn Any>,
 }
 

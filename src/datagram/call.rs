@@ -82,7 +82,7 @@ impl Called<'_> {
     }
 }
 
-/// Stores the error with the socket, which ends once its wishes have been applied.
+/// Stores the error with the socket, which ends once its requests have been applied.
 #[cold]
 fn note_error(
     cx: &mut DatagramContext<'_>,
@@ -102,7 +102,7 @@ fn note_panic(
     callback: Callback,
     panic: Panic,
 ) {
-    // Whoever panics in a callback may do so in `name` as well.
+    // A protocol that panics in a callback may panic in `name` as well.
     let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
     let (callback, id) = (callback.name(), cx.id());
     log::error!(target: "lariat::dispatch", "{callback} of {name} for {id} panicked: {panic}");

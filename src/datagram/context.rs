@@ -59,7 +59,7 @@ impl fmt::Debug for Datagram<'_> {
 
 /// Lent to each callback of a datagram socket: the socket, and ways to reach everything else.
 ///
-/// A datagram is handed to the system at once, so that an error has a caller to be told. Everything
+/// A datagram is handed to the system at once, so that the call can return its error. Everything
 /// else takes effect when the callback has returned.
 pub struct DatagramContext<'a> {
     pub(crate) shared: &'a mut Shared,
@@ -224,7 +224,7 @@ impl DatagramContext<'_> {
 
     // ---- timers ------------------------------------------------------------------------------
 
-    /// Sets `timer` to fire after `delay`, or anew if it is set. It never fires early; zero fires
+    /// Sets `timer` to fire after `delay`, or again if it is set. It never fires early; zero fires
     /// in the next turn, a delay too long to count never.
     pub fn set_timer(&mut self, timer: Timer, delay: Duration) {
         if self.state.phase() >= Phase::Closing {

@@ -1,9 +1,9 @@
-//! Datagrams: one value per socket, which is told of each datagram with its sender.
+//! Datagram sockets: one protocol value per socket, which gets each datagram with its sender.
 //!
-//! What a socket of datagrams is, whatever the driver: [`State`] decides what is due, [`Called`] is
-//! the only caller of a [`DatagramProtocol`], and [`DatagramSocket`] is what a driver's own sockets
-//! can do. Unlike a stream, a datagram goes to the system at once: it is taken whole or not at all,
-//! so that the caller is there to be told.
+//! This is the same on every driver: [`State`] decides what is due, [`Called`] is the only caller of
+//! a [`DatagramProtocol`], and [`DatagramSocket`] is what a driver's own sockets can do. Unlike
+//! bytes of a stream, a datagram goes to the system within the call that sends it. The system takes
+//! it whole or not at all, so the call can return the error.
 
 mod bind;
 mod call;
@@ -26,11 +26,11 @@ pub use options::{DatagramOptions, DropPolicy, Interface};
 pub(crate) use socket::{DatagramSocket, NoSocket};
 pub(crate) use state::{Due, Phase, Read, Round, State};
 
-/// What a socket of datagrams does: one value per socket, the same on every driver.
+/// The protocol of a datagram socket (UDP): one value per socket, the same on every driver.
 ///
 /// The order of callbacks: [`opened`](DatagramProtocol::opened) first and once, the others as
-/// things happen, [`closed`](DatagramProtocol::closed) last and exactly once, also after a panic. A
-/// socket that is closed before it has opened is told `closed` alone.
+/// things happen, [`closed`](DatagramProtocol::closed) last and exactly once, also after a panic.
+/// For a socket that is closed before it has opened, `closed` is the only callback.
 ///
 /// Datagrams may be lost, come twice, or overtake one another: that is what UDP is. Nothing that a
 /// peer or the network does ends a socket.
@@ -73,12 +73,12 @@ pub trait DatagramProtocol {
     /// Closes the socket.
     fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome;
 
-    /// The network says that a datagram which was sent before has not arrived: nobody has the port
-    /// (ICMP), or no way leads there. The socket goes on.
+    /// An earlier datagram did not arrive, as the network reports (ICMP): no socket has the port, or
+    /// no route leads there. The socket stays open.
     ///
-    /// `to` is where it went, as far as the system tells. Systems tell it of a connected socket
-    /// alone, whose peer it then is: see [`DatagramOptions::connect`]. A system keeps one such
-    /// message, so that several datagrams may be refused with one call.
+    /// Systems report this for connected sockets only, and `to` is then the peer: see
+    /// [`DatagramOptions::connect`]. A system keeps one such report at a time, so one call may stand
+    /// for several datagrams.
     ///
     /// # Errors
     ///

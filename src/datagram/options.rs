@@ -42,7 +42,7 @@ pub struct DatagramOptions {
     /// Time for waiting datagrams to leave once the socket is being closed \[1 s\].
     pub close_deadline: Duration,
     /// The peer: datagrams of others are not delivered, [`send`](crate::DatagramContext::send)
-    /// sends to it, and its refusals are told \[none\].
+    /// sends to it, and its refusals are reported \[none\].
     pub connect: Option<Endpoint>,
     /// SO_BROADCAST: datagrams may be sent to a broadcast address \[off\].
     pub broadcast: bool,

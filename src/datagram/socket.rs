@@ -38,8 +38,8 @@ impl DatagramSocket for NoSocket {
     }
 }
 
-/// Whether an error is about a datagram that was sent before: the network has told that it did not
-/// arrive. It is told once, by whichever call comes next.
+/// Whether an error is about an earlier datagram, which did not arrive as the network has reported.
+/// The next call returns it, whichever call that is, and only once.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.kind(),

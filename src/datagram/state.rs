@@ -25,7 +25,7 @@ use crate::timer::{Timer, TimerKey};
 /// header.
 const PAYLOAD_MAX_V4: usize = 65_507;
 const PAYLOAD_MAX_V6: usize = 65_527;
-/// Tries of one datagram, each of which but the last may be told what became of an earlier one.
+/// Tries of one datagram. Each but the last may report what became of an earlier datagram.
 const TRIES: u64 = 3;
 /// Reads in a row that fail for no known reason before the socket ends.
 const FAILURES_MAX: u32 = 64;
@@ -76,7 +76,7 @@ pub(crate) enum Read {
     },
     /// Nothing more is there.
     Nothing,
-    /// An error was told, which is dealt with.
+    /// An error was reported, and is handled.
     Told,
 }
 
@@ -129,7 +129,7 @@ impl State {
             since: now,
             active: now,
             closing: 0,
-            // Edges that came before the registration are not told: the first read finds out.
+            // Edges before the registration are not reported: the first read finds out.
             readable: true,
             writable: true,
             stopping_due: false,
@@ -180,7 +180,7 @@ impl State {
         self.dropped
     }
 
-    /// Whether a timer or a note may be told.
+    /// Whether a timer or a note may run a callback.
     pub(crate) fn may_call(&self) -> bool {
         self.phase == Phase::Open
     }
@@ -253,8 +253,8 @@ impl State {
         metrics.datagrams_dropped += dropped;
     }
 
-    /// False when the system has no room. What the network tells of an earlier datagram is noted,
-    /// and this one is tried again: else it would not leave, and nobody would know.
+    /// False when the system has no room. A report about an earlier datagram is noted, and this
+    /// datagram is tried again: else it would be lost without an error.
     fn try_send(
         &mut self,
         socket: &dyn DatagramSocket,
@@ -316,7 +316,7 @@ impl State {
                 Ok(true) => moved += first.bytes.len(),
                 Ok(false) => self.queue.put_back(first),
                 Err(error) => {
-                    // Whoever sent it was told that it was taken.
+                    // The call that sent it has returned `Ok`.
                     log::debug!(target: "lariat::datagram", "{}: not sent: {error}", self.id);
                     self.note_dropped(1, metrics);
                 }
@@ -387,7 +387,7 @@ impl State {
         self.stopping_due = true;
     }
 
-    /// A callback failed: its wishes are applied first.
+    /// A callback failed: its requests are applied first.
     pub(crate) fn handle_failure(&mut self, kind: CloseKind, cause: Cause) {
         let end = || End { by: By::Us, kind, cause: Some(cause) };
         self.end.get_or_insert_with(end);

@@ -14,7 +14,8 @@ const HANDSHAKE: usize = 128 * 1024;
 /// The bytes that a due callback counts as: `opened`, `drained`, each note, input that is shown
 /// again. The `data` of a plain read is none of them.
 const CALLBACK: usize = 1024;
-/// Bytes of datagrams that one socket receives in one turn: as many as a connection reads.
+/// Bytes that one connection reads at most with one call, and that one datagram socket receives in
+/// one turn.
 pub(super) const SHARE: usize = 256 * 1024;
 
 /// The rest of a turn's bytes.

@@ -53,7 +53,7 @@ impl<S: System> Outlet<S> {
 
     /// Takes in an event of the system.
     pub(super) fn handle_ready(&mut self, ready: Flags) {
-        // An error is told by the next call, whichever it is.
+        // The next call returns the error, whichever call that is.
         let readable = ready.any(Flags::READABLE | Flags::HUNG | Flags::FAULTY);
         self.state.handle_ready(readable, ready.any(Flags::WRITABLE));
     }
@@ -65,7 +65,7 @@ impl<S: System> Outlet<S> {
 }
 
 impl<S: System> EventLoop<S> {
-    /// Takes a socket over. What goes wrong is told by `closed`, in a later turn.
+    /// Takes a socket over. A failure runs `closed`, in a later turn.
     pub(super) fn bind_now(&mut self, bound: Bound) {
         let Bound { id, socket, options, protocol } = bound;
         let now = self.shared.clock.exact();
@@ -182,7 +182,7 @@ impl<S: System> EventLoop<S> {
         self.datagram = buffer;
     }
 
-    /// After a callback, or anything else that happened to a socket: what was wished for, the end,
+    /// After a callback, or anything else that happened to a socket: its requests, the end,
     /// the deadline, the list.
     pub(super) fn settle_datagrams(&mut self, id: ConnId) {
         if !self.shared.effects.is_empty() {
@@ -237,7 +237,7 @@ impl<S: System> EventLoop<S> {
         match self.table.outlets.get_mut(&id) {
             Some(outlet) => {
                 wish(&mut outlet.state);
-                // The callback that asks may be the socket's own: its other wishes come later.
+                // The callback that asks may be the socket's own: its other requests come later.
                 let tick = self.shared.clock.tick();
                 outlet.state.handle_wishes(&mut self.shared.metrics, tick);
                 self.settle_datagrams(id);
@@ -267,7 +267,8 @@ impl<S: System> EventLoop<S> {
         }
     }
 
-    /// A timer of a protocol is due. It may have been cancelled or set anew since it was taken out.
+    /// A timer of a protocol is due. It may have been cancelled or set again since it was taken
+    /// out.
     pub(super) fn fire_datagrams(&mut self, id: ConnId, timer: Timer, key: TimerKey) {
         let Some(outlet) = self.table.outlets.get_mut(&id) else {
             self.shared.metrics.stale += 1;

@@ -63,7 +63,7 @@ use table::{Entry, Table};
 /// The shared read buffer. A smaller one costs half the bulk throughput, one per connection all of
 /// the memory.
 pub(crate) fn read_buffer() -> Box<[u8]> {
-    vec![0; 256 * 1024].into_boxed_slice()
+    vec![0; budget::SHARE].into_boxed_slice()
 }
 
 const MILLISECOND: u64 = 1_000_000;

@@ -397,15 +397,15 @@ impl<'a> Control<'a> {
 
     // ---- datagrams ---------------------------------------------------------------------------
 
-    /// Binds a socket of datagrams to `addr`, which is open when this returns:
-    /// [`bound_addr`](Control::bound_addr) knows the port that 0 stood for. `protocol` is told of
-    /// what happens from the next turn on. A name is looked up by this thread, which may take a
-    /// while; of several addresses the first that can be bound is taken.
+    /// Binds a datagram socket to `addr`. It is open when this returns:
+    /// [`bound_addr`](Control::bound_addr) has the port that 0 stood for. Callbacks of `protocol`
+    /// run from the next turn on. The calling thread looks a name up, which may block; of several
+    /// addresses the first that can be bound is used.
     ///
-    /// The id is one as of a connection: [`peer(id)`](Control::peer) and [`Handle`](crate::Handle)
-    /// send notes to the socket, close and abort it. What is *written* to it by id goes nowhere and
-    /// is counted in [`Metrics::stale`](crate::Metrics::stale): a datagram needs an address, so
-    /// that a note tells its protocol what to send.
+    /// The id works like that of a connection: [`peer(id)`](Control::peer) and
+    /// [`Handle`](crate::Handle) send notes to the socket, close it and abort it. Bytes that are
+    /// *written* to it by id are dropped and counted in [`Metrics::stale`](crate::Metrics::stale),
+    /// because a datagram needs an address: send a note, and let the protocol send the datagram.
     ///
     /// ```
     /// use lariat::{Datagram, DatagramContext, DatagramProtocol, Outcome, sim::Sim};

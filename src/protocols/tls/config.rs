@@ -65,7 +65,7 @@ impl ServerConfig {
     }
 
     /// Writes the keys of all sessions to the file that the environment variable `SSLKEYLOGFILE`
-    /// names, so that a capture can be read: whoever has the file reads everything.
+    /// names, so that a capture can be read. Everyone who has that file can read everything.
     #[must_use]
     pub fn log_keys(mut self) -> ServerConfig {
         Arc::make_mut(&mut self.config).key_log = Arc::new(rustls::KeyLogFile::new());
@@ -167,7 +167,7 @@ impl ClientConfig {
     }
 
     /// Writes the keys of all sessions to the file that the environment variable `SSLKEYLOGFILE`
-    /// names, so that a capture can be read: whoever has the file reads everything.
+    /// names, so that a capture can be read. Everyone who has that file can read everything.
     #[must_use]
     pub fn log_keys(mut self) -> ClientConfig {
         Arc::make_mut(&mut self.0).key_log = Arc::new(rustls::KeyLogFile::new());

@@ -4,7 +4,7 @@
 //! [`Tls`] wraps a protocol and puts a [`Filter`] under its connection. `opened` runs when the
 //! handshake is over; what is written before waits for it. [`Limits::handshake`] \[10 s\] bounds
 //! the handshake. What other connections and handles write to the connection is encrypted as well.
-//! TLS of its own adds nothing to the limits: marks and bounds count clear bytes.
+//! Marks and bounds count clear bytes, as without TLS.
 //!
 //! ```
 //! use lariat::tls::{Identity, ServerConfig, Tls};
@@ -39,7 +39,7 @@
 //!
 //! **STARTTLS.** A protocol that has agreed on TLS in clear replaces itself:
 //! `cx.replace(Tls::server(&config, Next))`. Bytes that have arrived behind the agreement end the
-//! connection, since somebody on the way may have put them there; a server whose protocol allows
+//! connection, because an attacker on the way may have put them there. A server whose protocol allows
 //! them says so with [`Replacement::feed_unread`](crate::Replacement::feed_unread).
 //!
 //! What has no method here is set in a configuration of rustls itself, which

@@ -1,5 +1,5 @@
 //! Sockets of datagrams, and what becomes of a datagram on its way: it may be lost, come twice or
-//! late, or find nobody.
+//! late, or find no socket.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -257,7 +257,7 @@ impl Network {
         if post.raw {
             post.received.push((from, bytes.to_vec()));
         } else if post.arrived_bytes + bytes.len() > window && !post.arrived.is_empty() {
-            // Nobody is told.
+            // It is lost without a report.
             return self.note(What::Fault(format!("{local} has no room for a datagram")));
         } else {
             post.arrived_bytes += bytes.len();
@@ -267,7 +267,7 @@ impl Network {
         self.tell_post(at, Flags::READABLE);
     }
 
-    /// Nobody has the port. Only a connected socket is told, and only of its peer.
+    /// No socket has the port. Only a connected socket hears of it, and only of its peer.
     fn refuse(&mut self, from: usize, to: SocketAddr) {
         let sender = &self.posts.all[from];
         let unicast = !is_broadcast(to) && !to.ip().is_multicast();
