@@ -1,7 +1,7 @@
 //! Datagram sockets: one protocol value per socket, which gets each datagram with its sender.
 //!
-//! This is the same on every driver: [`State`] decides what is due, [`Called`] is the only caller of
-//! a [`DatagramProtocol`], and [`DatagramSocket`] is what a driver's own sockets can do. Unlike
+//! This is the same on every driver: [`State`] decides what is due, [`Called`] is the only caller
+//! of a [`DatagramProtocol`], and [`DatagramSocket`] is what a driver's own sockets can do. Unlike
 //! bytes of a stream, a datagram goes to the system within the call that sends it. The system takes
 //! it whole or not at all, so the call can return the error.
 
@@ -73,12 +73,12 @@ pub trait DatagramProtocol {
     /// Closes the socket.
     fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome;
 
-    /// An earlier datagram did not arrive, as the network reports (ICMP): no socket has the port, or
-    /// no route leads there. The socket stays open.
+    /// An earlier datagram did not arrive, as the network reports (ICMP): no socket has the port,
+    /// or no route leads there. The socket stays open.
     ///
     /// Systems report this for connected sockets only, and `to` is then the peer: see
-    /// [`DatagramOptions::connect`]. A system keeps one such report at a time, so one call may stand
-    /// for several datagrams.
+    /// [`DatagramOptions::connect`]. A system keeps one such report at a time, so one call may
+    /// stand for several datagrams.
     ///
     /// # Errors
     ///

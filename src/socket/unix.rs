@@ -137,6 +137,22 @@ mod tests {
         drop(other);
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn as_many_clients_wait_as_the_backlog_says() {
+        let directory = Directory::new("backlog");
+        let path = directory.0.join("s");
+        let _listening = listens(&path, None).unwrap();
+        let addr = SockAddr::unix(&path).unwrap();
+        let waiting: Vec<Socket> = std::iter::from_fn(|| {
+            let client = open(UnixName::from_pathname(&path).unwrap().into()).unwrap();
+            client.connect(&addr).ok().map(|()| client)
+        })
+        .collect();
+        // Linux lets one more wait than it was asked for.
+        assert_eq!(waiting.len(), 8 + 1);
+    }
+
     #[test]
     fn d10_a_stale_file_is_replaced_and_a_live_one_is_in_use() {
         let directory = Directory::new("stale");

@@ -342,6 +342,7 @@ fn fails(stage: &mut Stage<'_>, callback: Callback) {
 }
 
 fn panics(stage: &mut Stage<'_>, callback: Callback) {
+    stage.panics();
     let panic = |cx: &mut Context<'_>| -> Outcome {
         cx.write(b"lost");
         panic!("planned");
@@ -419,6 +420,7 @@ fn wishes_for_others_before_an_error_are_applied_in_order() {
 #[test]
 fn wishes_for_others_before_a_panic_are_applied() {
     everywhere(|stage| {
+        stage.panics();
         relays_then(stage, |_| panic!("planned"));
         stage.expect("relay", &["opened", &data(b"!"), "closed panicked by us"]);
     });

@@ -384,6 +384,7 @@ fn a_timer_that_nobody_handles_closes() {
 #[test]
 fn c4_a_panic_ends_its_socket_and_no_other() {
     everywhere(|stage| {
+        stage.panics();
         let (_, calm) = stage.bind("calm", echo(1));
         let wild = Node::new().datagram(|_, _| panic!("planned"));
         let (_, wild) = stage.bind("wild", wild);

@@ -116,6 +116,8 @@ type Way = fn(&mut Context<'_>, &Range) -> Outcome;
 
 /// Throws bombs in one way, beside a witness that speaks afterwards.
 fn thrown(stage: &mut Stage<'_>, way: Way) {
+    // Bombs of these panic as they are dropped.
+    stage.panics();
     quiet();
     let (at, end) = (Duration::from_millis(20), Duration::from_millis(80));
     let echoing = stage.serve("echo", echo);

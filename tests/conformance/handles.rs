@@ -291,6 +291,7 @@ fn a_listener_that_is_stopped_in_the_closure_that_made_it_never_accepts() {
 #[test]
 fn a_closure_that_panics_harms_nobody_and_what_it_wished_for_before_is_done() {
     everywhere(|stage| {
+        stage.panics();
         let addr = stage.serve("server", Play::new);
         let id = stage.connect("client", addr, Play::new());
         let handle = stage.driver.handle();

@@ -88,10 +88,14 @@ pub(crate) fn watched(
 fn play(driver: &mut dyn Driver, told: String, real: bool, scenario: &dyn Fn(&mut Stage<'_>)) {
     let deserted = Vec::new();
     let (trace, log) = (Trace::new(), Log::default());
-    let mut stage = Stage { driver, trace, log, ran: false, told, real, deserted };
+    let mut stage = Stage { driver, trace, log, ran: false, panics: false, told, real, deserted };
     scenario(&mut stage);
     assert!(stage.ran, "a scenario runs its driver");
     let metrics = stage.driver.metrics();
+    // An assertion in a callback is a panic, which ends that connection and no more: it is lost
+    // where `closed` fails, unless it is looked for.
+    let panicked = metrics.panics > 0 && !stage.panics;
+    assert!(!panicked, "a callback panicked on {}: {metrics:?}\n{:?}", stage.told, stage.trace);
     let gauges = [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
     assert_eq!(gauges, [0; 5], "on {}: {metrics:?}\n{:?}", stage.told, stage.trace);
     let connections = metrics.accepted + metrics.connects + metrics.binds;
@@ -109,6 +113,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) trace: Trace,
     pub(crate) log: Log,
     ran: bool,
+    /// Whether callbacks panic on purpose.
+    panics: bool,
     told: String,
     /// Whether its sockets are the system's.
     real: bool,
@@ -117,6 +123,11 @@ pub(crate) struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// Callbacks of this scenario panic on purpose.
+    pub(crate) fn panics(&mut self) {
+        self.panics = true;
+    }
+
     /// Listens for one connection, under the name `who`.
     pub(crate) fn serve(
         &mut self,

@@ -137,10 +137,11 @@ impl DatagramProtocol for Node {
     }
 
     fn closed(&mut self, cx: &mut DatagramContext<'_>, reason: &CloseReason) {
-        self.log.add(&self.who, format!("closed {} by {}", reason.kind(), reason.by()));
+        // First: an assertion that fails in there would be lost, and so its line is missing.
         if let Some(act) = &mut self.closed {
             act(cx, reason);
         }
+        self.log.add(&self.who, format!("closed {} by {}", reason.kind(), reason.by()));
     }
 }
 

@@ -324,6 +324,46 @@ fn reads_that_fail_for_no_known_reason_end_the_socket_after_64_in_a_row() {
 }
 
 #[test]
+fn reads_that_fail_are_in_a_row_only_if_no_datagram_comes_between() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    // The read after the first of them finds nothing yet, and the next one the datagram.
+    for nth in (0..40).chain(42..82) {
+        sim.script(Call::Read, nth, Fault::Error(libc::ENOMEM));
+    }
+    let id = bind(&mut sim, "node", with(|_| {}), Node::new(), &log);
+    let client = sim.datagram_socket("10.0.0.2:0").unwrap();
+    client.send_to(b"between", addr_of(&sim, id));
+    sim.run_for(ms(10)).unwrap();
+    client.send_to(b"behind", addr_of(&sim, id));
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(log.of("node"), ["opened", "datagram of 7 bytes", "datagram of 6 bytes"]);
+}
+
+#[test]
+fn a_socket_that_only_sends_is_idle_from_its_last_datagram_on() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    let sink = sim.datagram_socket("10.0.0.2:0").unwrap();
+    let (to, mut left) = (sink.local_addr(), 5);
+    let node = Node::new().opened(|cx| {
+        cx.set_timer(Timer::new(1), ms(150));
+        Ok(())
+    });
+    let node = node.timeout(move |cx, timer| {
+        cx.send_to(b"here", to)?;
+        left -= 1;
+        if left > 0 {
+            cx.set_timer(timer, ms(150));
+        }
+        Ok(())
+    });
+    bind(&mut sim, "node", with(|o| o.idle = Some(ms(200))), node, &log);
+    sim.run().unwrap();
+    assert_eq!(texts(&sink).len(), 5);
+    assert_eq!(log.of("node").last().unwrap(), "closed timed out (idle) by the runtime");
+    assert!((ms(950)..ms(1000)).contains(&sim.now()), "{:?}", sim.now());
+}
+
+#[test]
 fn a_socket_that_cannot_be_watched_is_told_so() {
     let (mut sim, log) = (Sim::new(1), Log::default());
     sim.script(Call::Register, 0, Fault::Error(libc::ENOSPC));
@@ -479,4 +519,80 @@ fn a_group_has_members_of_its_own_family() {
     });
     bind(&mut sim, "node", with(|_| {}), node, &log);
     sim.run().unwrap();
+}
+
+#[test]
+fn d9_all_datagrams_of_a_turn_count_towards_its_bytes() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    let mut link = Link::default();
+    link.window = 64 * 1024 * 1024;
+    sim.set_link(link);
+    let flooder = sim.datagram_socket("10.0.0.2:0").unwrap();
+    let ids: Vec<ConnId> =
+        (0..16).map(|_| bind(&mut sim, "node", with(|_| {}), Node::new(), &log)).collect();
+    sim.run_for(ms(1)).unwrap();
+    for _ in 0..10 {
+        for id in &ids {
+            flooder.send_to(&[7; 50_000], addr_of(&sim, *id));
+        }
+    }
+    let (mut before, mut most) = (0, 0);
+    sim.run_until(|sim| {
+        let now = sim.metrics();
+        most = most.max(now.bytes_in - before);
+        before = now.bytes_in;
+        now.datagrams_in == 160
+    })
+    .unwrap();
+    // The turn's 2 MiB and what the last socket moves beyond, then one datagram for each other.
+    let bound = 2 * 1024 * 1024 + 256 * 1024 + 16 * 50_000;
+    assert!((2 * 1024 * 1024..=bound).contains(&most), "{most} bytes in one turn");
+}
+
+#[test]
+fn c17_a_datagram_that_came_while_the_process_was_stopped_puts_the_idle_deadline_off() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    let id = bind(&mut sim, "node", with(|o| o.idle = Some(ms(200))), Node::new(), &log);
+    let client = sim.datagram_socket("10.0.0.2:0").unwrap();
+    sim.run_for(ms(100)).unwrap();
+    client.send_to(b"in time", addr_of(&sim, id));
+    sim.stop_for(ms(400));
+    sim.run_for(ms(150)).unwrap();
+    assert_eq!(log.of("node"), ["opened", "datagram of 7 bytes"]);
+    sim.run_for(ms(100)).unwrap();
+    assert_eq!(log.of("node").last().unwrap(), "closed timed out (idle) by the runtime");
+}
+
+#[test]
+fn a_socket_that_is_closed_leaves_no_timer_behind() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    let node = Node::new().opened(|cx| {
+        cx.set_timer(Timer::new(1), Duration::from_secs(10));
+        cx.close();
+        Ok(())
+    });
+    bind(&mut sim, "node", with(|_| {}), node, &log);
+    sim.keep_running(true);
+    sim.run_for(Duration::from_secs(20)).unwrap();
+    assert_eq!(log.of("node"), ["opened", "closed finished by us"]);
+    assert_eq!(sim.metrics().stale, 0, "nothing was due for a socket that is gone");
+}
+
+#[test]
+fn of_sockets_that_share_an_address_the_connected_one_hears_its_peer() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    let client = sim.datagram_socket("10.0.0.2:0").unwrap();
+    let stranger = sim.datagram_socket("10.0.0.3:0").unwrap();
+    let any = bind(&mut sim, "any", with(|o| o.reuse_address = true), Node::new(), &log);
+    let addr = addr_of(&sim, any);
+    let connected = with(|o| {
+        o.reuse_address = true;
+        o.connect = Some(client.local_addr());
+    });
+    sim.bind_with(addr, connected, Node::new().under("connected", &log)).unwrap();
+    client.send_to(b"peer", addr);
+    stranger.send_to(b"other", addr);
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(log.of("connected"), ["opened", "datagram of 4 bytes"]);
+    assert_eq!(log.of("any"), ["opened", "datagram of 5 bytes"]);
 }

@@ -39,8 +39,8 @@
 //!
 //! **STARTTLS.** A protocol that has agreed on TLS in clear replaces itself:
 //! `cx.replace(Tls::server(&config, Next))`. Bytes that have arrived behind the agreement end the
-//! connection, because an attacker on the way may have put them there. A server whose protocol allows
-//! them says so with [`Replacement::feed_unread`](crate::Replacement::feed_unread).
+//! connection, because an attacker on the way may have put them there. A server whose protocol
+//! allows them says so with [`Replacement::feed_unread`](crate::Replacement::feed_unread).
 //!
 //! What has no method here is set in a configuration of rustls itself, which
 //! [`ServerConfig::from`] and [`ClientConfig::from`] take. There is no switch here that turns
