@@ -1,41 +1,18 @@
 //! The running callback's own connection, and the ways from it to everything else.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Callback, Control, Peer, Protocol, Shared, TimerId, TimerOwner};
+use super::{Callback, Control, Peer, Protocol, Shared, SocketInfo, TimerId, TimerOwner};
 use crate::address::IntoAddress;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
-#[cfg(feature = "http")]
-use crate::reason::{Cause, CloseKind};
 use crate::tap::Tap;
 use crate::timer::Timer;
-
-/// Facts about a socket, on any driver.
-pub(crate) trait SocketInfo {
-    fn local_addr(&self) -> io::Result<Endpoint>;
-
-    /// The socket itself, if it is the system's.
-    #[cfg(test)]
-    fn socket(&self) -> Option<&socket2::Socket> {
-        None
-    }
-}
-
-/// Stands for a socket that has been closed.
-pub(crate) struct NoSocket;
-
-impl SocketInfo for NoSocket {
-    fn local_addr(&self) -> io::Result<Endpoint> {
-        Err(io::ErrorKind::NotConnected.into())
-    }
-}
 
 /// Lent to each callback: its own connection, and the ways to everything else.
 ///
@@ -140,47 +117,6 @@ impl Context<'_> {
         self.conn.peer_finished()
     }
 
-    /// Whether a ready protocol may show the next message: its user has not asked for a pause, an
-    /// end or another protocol, and the answers do not congest the output.
-    pub(crate) fn takes_input(&self) -> bool {
-        let over = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW;
-        self.conn.flags().none(over | Flags::PAUSED | Flags::CONGESTED) && !self.is_replaced()
-    }
-
-    /// Whether the callback has asked for an end of its connection.
-    #[cfg(feature = "http")]
-    #[inline(always)]
-    pub(crate) fn is_ending(&self) -> bool {
-        self.conn.flags().any(Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW)
-    }
-
-    /// Closes in order after what was written, with the reason [`CloseKind::Refused`].
-    #[cfg(feature = "http")]
-    #[cold]
-    pub(crate) fn refuse(&mut self, status: u16, why: &'static str) {
-        self.conn.handle_failure(CloseKind::Refused(status), Cause::new(why));
-    }
-
-    /// Makes the end a reset, if this callback ends with an `Err` or [`Context::refuse`]. A close
-    /// in order would tell the peer that the answer is whole.
-    #[cfg(feature = "http")]
-    #[cold]
-    pub(crate) fn end_by_reset(&mut self) {
-        self.conn.want_reset();
-    }
-
-    /// Whether the driver is being shut down; cheaper than asking `driver`.
-    #[cfg(feature = "http")]
-    #[inline(always)]
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.shared.stopping
-    }
-
-    /// Whether the callback has asked for another protocol to take over.
-    pub(crate) fn is_replaced(&self) -> bool {
-        self.shared.effects.has_successor()
-    }
-
     // ---- input -------------------------------------------------------------------------------
 
     /// Stops `data` and `eof` until [`resume_reading`](Context::resume_reading). Bytes that were
@@ -197,19 +133,6 @@ impl Context<'_> {
     /// Whether reading is paused.
     pub fn is_paused(&self) -> bool {
         self.conn.flags().any(Flags::PAUSED)
-    }
-
-    /// Whether flow control holds the input for now.
-    #[cfg(feature = "http")]
-    pub(crate) fn is_held(&self) -> bool {
-        self.conn.flags().any(Flags::HELD)
-    }
-
-    /// Whether this connection has an idle deadline of its own, which new limits remove.
-    #[cfg(feature = "http")]
-    #[inline(always)]
-    pub(crate) fn has_own_idle(&self) -> bool {
-        self.conn.has_own_idle()
     }
 
     // ---- timers ------------------------------------------------------------------------------

@@ -12,11 +12,13 @@ mod control;
 mod effects;
 mod forward;
 mod input;
+mod internal;
 mod listen;
 mod output;
 mod peer;
 mod replacement;
 mod shared;
+mod socket_info;
 mod writer;
 
 use crate::endpoint::Endpoint;
@@ -31,7 +33,6 @@ pub(crate) use adopt::{Adopted, adopts_no_more};
 pub use closures::TimerId;
 pub(crate) use closures::{Closure, Closures, SendClosure};
 pub use context::Context;
-pub(crate) use context::{NoSocket, SocketInfo};
 pub use control::Control;
 pub(crate) use effects::{Boxed, Content, Effect, Effects, Outgoing, Successor};
 pub use forward::Callbacks;
@@ -43,6 +44,7 @@ pub(crate) use peer::Backlogs;
 pub use peer::Peer;
 pub use replacement::Replacement;
 pub(crate) use shared::{Common, Shared, TimerOwner, Watched};
+pub(crate) use socket_info::{NoSocket, SocketInfo};
 pub use writer::Writer;
 
 /// What a callback returns. `?` converts every error that is `Send + Sync + 'static`, and strings:

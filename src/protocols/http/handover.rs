@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::encoding::Framing;
 use super::header::is_token;
-use super::response::{CONNECT, Framing, Response, Stage, UPGRADES};
+use super::response::Response;
+use super::stage::{CONNECT, Stage, UPGRADES};
 use super::{Header, Status};
 use crate::date::{DATE_LINE, OK_LINE};
 use crate::protocol::{Context, Protocol};

@@ -99,6 +99,7 @@
 mod body;
 mod client;
 mod digits;
+mod encoding;
 mod event;
 mod fault;
 mod framing;
@@ -111,6 +112,7 @@ mod request;
 mod response;
 mod scan;
 mod server;
+mod stage;
 mod status;
 mod streaming;
 mod target;

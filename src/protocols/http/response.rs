@@ -6,59 +6,13 @@ use bytes::Bytes;
 
 use super::Status;
 use super::body::Body;
-use super::digits::put_length;
 use super::header::Header;
 use super::limits::{DEFAULT, Limits, ValidLimits};
-use super::request::{Length, Request, Version};
-use crate::date::{DATE_LINE, OK_LINE};
+use super::stage::{COLLECTS, Stage};
 use crate::protocol::Context;
 
 /// Bodies up to this length are written together with their head, longer ones by themselves.
 const COMPOSED_MAX: usize = 4096;
-
-/// How far an answer is, and how it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// No request waits for an answer.
-    Idle,
-    /// The answer has not begun.
-    Due,
-    /// `left` bytes are missing.
-    Sized,
-    Chunked,
-    /// HTTP/1.0 without a length: until the connection ends.
-    UntilClose,
-    /// To HEAD, or with a status that has no body: writes are dropped.
-    Bodiless,
-    Done,
-    /// The connection is given up or belongs to another protocol.
-    Over,
-}
-
-/// How a head says where the body after it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// It does not: there is no body, or the body ends with the connection.
-    Nothing,
-    Length(u64),
-    Chunked,
-}
-
-/// Facts about the present request.
-const HEAD: u8 = 1;
-pub(super) const HTTP10: u8 = 1 << 1;
-/// The connection is to be kept.
-const KEEP: u8 = 1 << 2;
-/// The client waits for `100 Continue`.
-pub(super) const EXPECTS: u8 = 1 << 3;
-/// The client asked for an upgrade.
-pub(super) const UPGRADES: u8 = 1 << 4;
-/// The body is to be collected.
-const COLLECTS: u8 = 1 << 5;
-/// A mistake of the handler has been logged.
-const WARNED: u8 = 1 << 6;
-/// The client asked for a tunnel.
-pub(super) const CONNECT: u8 = 1 << 7;
 
 /// The answer to the present request of a connection. Every callback of a handler gets it. The
 /// handler may answer in the same callback, in a later one, or in parts.
@@ -81,7 +35,7 @@ pub struct Response {
     pub(super) left: u64,
     /// The body as far as it is collected.
     pub(super) collected: Option<Vec<u8>>,
-    number: u32,
+    pub(super) number: u32,
     pub(super) stage: Stage,
     pub(super) facts: u8,
 }
@@ -102,92 +56,6 @@ impl Response {
     pub(super) fn limits(&self) -> &Limits {
         self.limits.as_deref().unwrap_or(&DEFAULT)
     }
-
-    /// A request has arrived.
-    #[inline]
-    pub(super) fn begin(&mut self, request: &Request<'_>) {
-        self.body = Body::new(request.length);
-        self.number = self.number.wrapping_add(1);
-        self.stage = Stage::Due;
-        let fact = |holds: bool, fact: u8| if holds { fact } else { 0 };
-        self.facts = fact(request.method == "HEAD", HEAD)
-            | fact(request.version == Version::Http10, HTTP10)
-            | fact(request.keep, KEEP)
-            | fact(request.expects && request.length != Length::None, EXPECTS)
-            | fact(request.upgrades, UPGRADES);
-    }
-
-    /// The request is for a tunnel. After any other answer than one that opens it, the following
-    /// bytes may or may not be a request.
-    pub(super) fn begin_connect(&mut self) {
-        self.facts |= CONNECT;
-        self.facts &= !UPGRADES;
-        self.keep_no_longer();
-    }
-
-    pub(super) fn asks_for_tunnel(&self) -> bool {
-        self.facts & CONNECT != 0
-    }
-
-    /// The exchange is over: whether the connection is kept.
-    #[inline]
-    pub(super) fn end(&mut self) -> bool {
-        self.stage = Stage::Idle;
-        self.collected = None;
-        self.facts & KEEP != 0
-    }
-
-    /// Whether the connection is kept after this exchange.
-    #[inline(always)]
-    pub(super) fn keeps(&self) -> bool {
-        self.facts & KEEP != 0
-    }
-
-    /// The library's own answer to a request that cannot be served.
-    #[cold]
-    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, status: Status) {
-        if self.stage == Stage::Idle {
-            // The request is not known: every client must understand the answer.
-            self.facts = 0;
-        }
-        self.stage = Stage::Due;
-        self.keep_no_longer();
-        let body = format!("{status}\n");
-        self.send(cx, status, &[Header::TEXT], body);
-    }
-
-    pub(super) fn give_up(&mut self) {
-        self.stage = Stage::Over;
-        self.collected = None;
-    }
-
-    /// Nothing may follow this exchange.
-    pub(super) fn keep_no_longer(&mut self) {
-        self.facts &= !KEEP;
-    }
-
-    #[inline(always)]
-    pub(super) fn is_over(&self) -> bool {
-        self.stage == Stage::Over
-    }
-
-    #[inline(always)]
-    pub(super) fn is_idle(&self) -> bool {
-        self.stage == Stage::Idle
-    }
-
-    /// Whether the present request is answered, and not yet read to its end.
-    #[inline(always)]
-    pub(super) fn is_done(&self) -> bool {
-        self.stage == Stage::Done
-    }
-
-    /// Whether the answer ends with the connection.
-    pub(super) fn ends_with_connection(&self) -> bool {
-        self.stage == Stage::UntilClose
-    }
-
-    // ---- for handlers ------------------------------------------------------------------------
 
     /// Whether a request waits for its answer to begin.
     #[inline]
@@ -225,11 +93,6 @@ impl Response {
             return self.misused("collect: the answer has begun");
         }
         self.facts |= COLLECTS;
-    }
-
-    #[inline(always)]
-    pub(super) fn collects(&self) -> bool {
-        self.facts & COLLECTS != 0
     }
 
     /// Sends the whole answer: status, headers, `content-length` and `body`. A body above
@@ -301,123 +164,18 @@ impl Response {
         self.stage = Stage::Done;
     }
 
-    // ---- inside ------------------------------------------------------------------------------
-
-    /// Asks for the body that the client holds back, unless an answer has begun or bytes of the
-    /// body are there.
-    pub(super) fn invite_body(&mut self, cx: &mut Context<'_>, here: bool) {
-        if self.facts & EXPECTS != 0 {
-            self.facts &= !EXPECTS;
-            if !here && self.stage == Stage::Due {
-                cx.write(b"HTTP/1.1 100 Continue\r\n\r\n");
-            }
-        }
-    }
-
-    /// The answer is given before the request is whole. If the rest of the body may never come, or
-    /// is too much to drop, the connection cannot be kept.
-    #[inline(always)]
-    pub(super) fn give_up_body(&mut self) {
-        if !self.body.is_whole() {
-            let much = self.body.left().is_some_and(|left| left > self.limits().discard_max);
-            if much || self.facts & EXPECTS != 0 {
-                self.keep_no_longer();
-            }
-        }
-    }
-
-    /// The framing of an answer with this status, and whether a body may follow its head. `length`
-    /// is None if it is not known.
-    #[inline(always)]
-    pub(super) fn framing(&self, status: Status, length: Option<u64>) -> (Framing, bool) {
-        let framing = match length {
-            Some(length) => Framing::Length(length),
-            None if self.facts & HTTP10 != 0 => Framing::Nothing,
-            None => Framing::Chunked,
-        };
-        let bodiless = status.has_no_body() || status == Status::RESET_CONTENT;
-        if self.facts & (HEAD | CONNECT) != 0 || bodiless {
-            return self.framing_of_none(status, framing);
-        }
-        (framing, true)
-    }
-
-    /// The same for an answer without a body, whatever body was given.
-    #[inline(never)]
-    fn framing_of_none(&self, status: Status, framing: Framing) -> (Framing, bool) {
-        if status.has_no_body() || accepts_tunnel(self.facts, status) {
-            (Framing::Nothing, false)
-        } else if status == Status::RESET_CONTENT {
-            (Framing::Length(0), false)
-        } else {
-            (framing, self.facts & HEAD == 0)
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn may_begin(&mut self, what: &str, status: Status) -> bool {
-        let right = self.stage == Stage::Due && !status.is_informational();
-        if !right {
-            self.misused(what);
-        }
-        right
-    }
-
-    /// Writes a head, and `body` after it.
-    #[inline]
-    pub(super) fn head(
-        &mut self,
-        cx: &mut Context<'_>,
-        status: Status,
-        headers: &[Header<'_>],
-        framing: Framing,
-        body: &[u8],
-    ) {
-        if cx.is_stopping() {
-            self.keep_no_longer();
-        }
-        let facts = self.facts;
-        cx.compose(|out, date| {
-            out.reserve(256 + body.len());
-            if status == Status::OK {
-                out.extend_from_slice(date);
-            } else {
-                status.put(out);
-                out.extend_from_slice(&date[OK_LINE - DATE_LINE..]);
-            }
-            headers.iter().for_each(|header| header.put(out));
-            if facts & (KEEP | HTTP10) != KEEP {
-                out.extend_from_slice(match facts & KEEP {
-                    0 if accepts_tunnel(facts, status) => b"",
-                    0 => b"connection: close\r\n",
-                    _ => b"connection: keep-alive\r\n",
-                });
-            }
-            match framing {
-                Framing::Length(length) => put_length(out, length),
-                Framing::Nothing => out.extend_from_slice(b"\r\n"),
-                Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
-            }
-            out.extend_from_slice(body);
-        });
-    }
-
+    /// The library's own answer to a request that cannot be served.
     #[cold]
-    pub(super) fn misused(&mut self, what: &str) {
-        if self.facts & WARNED == 0 {
-            self.facts |= WARNED;
-            log::warn!(
-                target: "lariat::http",
-                "an answer was misused, which is dropped: {what} (answer {:?})",
-                self.stage,
-            );
+    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, status: Status) {
+        if self.stage == Stage::Idle {
+            // The request is not known: every client must understand the answer.
+            self.facts = 0;
         }
+        self.stage = Stage::Due;
+        self.keep_no_longer();
+        let body = format!("{status}\n");
+        self.send(cx, status, &[Header::TEXT], body);
     }
-}
-
-/// Whether this status turns the connection into a tunnel: what follows its head is no longer HTTP.
-fn accepts_tunnel(facts: u8, status: Status) -> bool {
-    facts & CONNECT != 0 && status.is_success()
 }
 
 impl fmt::Debug for Response {

@@ -1,7 +1,9 @@
 //! An answer in parts: a head, then the body as it is made, then its end.
 
 use super::digits::put_hex;
-use super::response::{EXPECTS, Framing, HTTP10, Response, Stage};
+use super::encoding::Framing;
+use super::response::Response;
+use super::stage::{EXPECTS, HTTP10, Stage};
 use super::{Header, Status};
 use crate::protocol::Context;
 

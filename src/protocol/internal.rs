@@ -1,0 +1,62 @@
+//! What ready protocols ask of a [`Context`] beyond its public part.
+
+use super::Context;
+use crate::connection::Flags;
+#[cfg(feature = "http")]
+use crate::reason::{Cause, CloseKind};
+
+impl Context<'_> {
+    /// Whether a ready protocol may show the next message: its user has not asked for a pause, an
+    /// end or another protocol, and the answers do not congest the output.
+    pub(crate) fn takes_input(&self) -> bool {
+        let over = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW;
+        self.conn.flags().none(over | Flags::PAUSED | Flags::CONGESTED) && !self.is_replaced()
+    }
+
+    /// Whether flow control holds the input for now.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_held(&self) -> bool {
+        self.conn.flags().any(Flags::HELD)
+    }
+
+    /// Whether the callback has asked for an end of its connection.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.conn.flags().any(Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW)
+    }
+
+    /// Whether the callback has asked for another protocol to take over.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.shared.effects.has_successor()
+    }
+
+    /// Whether the driver is being shut down; cheaper than asking `driver`.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shared.stopping
+    }
+
+    /// Whether this connection has an idle deadline of its own, which new limits remove.
+    #[cfg(feature = "http")]
+    #[inline(always)]
+    pub(crate) fn has_own_idle(&self) -> bool {
+        self.conn.has_own_idle()
+    }
+
+    /// Closes in order after what was written, with the reason [`CloseKind::Refused`].
+    #[cfg(feature = "http")]
+    #[cold]
+    pub(crate) fn refuse(&mut self, status: u16, why: &'static str) {
+        self.conn.handle_failure(CloseKind::Refused(status), Cause::new(why));
+    }
+
+    /// Makes the end a reset, if this callback ends with an `Err` or [`Context::refuse`]. A close
+    /// in order would tell the peer that the answer is whole.
+    #[cfg(feature = "http")]
+    #[cold]
+    pub(crate) fn end_by_reset(&mut self) {
+        self.conn.want_reset();
+    }
+}
