@@ -37,6 +37,7 @@
 //! | a whole client in one call | [`reactor::connect`], [`blocking::connect`] |
 //! | encryption and the like | [`Filter`] |
 //! | lines, delimiters, length prefixes | [`framing`] |
+//! | a relay of two connections, for proxies | [`tunnel`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //! | tokio, mio, asyncio, Twisted | [`coming_from`] |
 //!
@@ -127,6 +128,7 @@ pub use protocols::framing;
 pub use protocols::http;
 #[cfg(feature = "tls")]
 pub use protocols::tls;
+pub use protocols::tunnel;
 pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
 pub use tap::{Tap, Tapped};
 pub use timer::Timer;

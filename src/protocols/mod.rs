@@ -5,3 +5,4 @@ pub mod framing;
 pub mod http;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod tunnel;

@@ -33,4 +33,5 @@ mod taps;
 mod timers;
 #[path = "../shared/toy.rs"]
 mod toy;
+mod tunnels;
 mod unix;

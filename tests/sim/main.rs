@@ -22,6 +22,7 @@ mod stopped;
 mod streams;
 #[path = "../shared/toy.rs"]
 mod toy;
+mod tunnels;
 mod turns;
 mod wakes;
 mod watchdog;
