@@ -124,7 +124,7 @@ fn b9_a_reset_while_reading_is_paused_ends_the_connection_and_counts_what_was_un
     let running = start(driver);
     let mut peer = client(addr);
     peer.write_all(b"0123456789").unwrap();
-    trail.wait_for(1, |step| matches!(step, Step::Data(_)));
+    trail.wait_for(1, |step| matches!(step, Step::Data(..)));
     reset(peer);
     let reason = trail.reason();
     assert_eq!(trail.names(), "opened data closed");
@@ -240,7 +240,7 @@ fn a_peer_that_reads_a_little_at_a_time_cannot_hold_a_close_beyond_its_deadline(
     drop(stop);
     reader.join().unwrap();
     assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Close));
-    assert!(reason.age() < PATIENCE / 4, "it took {:?}", reason.age());
+    assert!(reason.age() < PATIENCE / 6, "it took {:?}", reason.age());
     running.finish();
 }
 

@@ -4,16 +4,26 @@
 //! an end. The ids in the names are those of the failures that a test holds off: `a..` accepting,
 //! `b..` reading and writing, `c..` threads and callbacks, `d..` connecting.
 
+#[path = "../shared/clients.rs"]
+mod clients;
 mod connecting;
 mod datagrams;
 mod ends;
 mod faults;
 mod found;
 mod kit;
+#[path = "../shared/leaks.rs"]
+mod leaks;
 mod listening;
 #[path = "../shared/node.rs"]
 mod node;
+#[path = "../shared/patience.rs"]
+mod patience;
+#[path = "../shared/plain.rs"]
+mod plain;
 mod stopping;
 mod streams;
 mod stuck;
 mod threads;
+#[path = "../shared/trail.rs"]
+mod trail;

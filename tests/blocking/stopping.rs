@@ -88,7 +88,7 @@ fn what_does_not_end_in_time_is_aborted_and_reported() {
     let mut writing = client(addr);
     writing.read_exact(&mut [0]).unwrap();
     writing.write_all(b"?").unwrap();
-    trail.wait_for(1, |step| matches!(step, Step::Data(_)));
+    trail.wait_for(1, |step| matches!(step, Step::Data(..)));
     let began = Instant::now();
     let (metrics, report) = running.finish();
     let took = began.elapsed();
@@ -119,7 +119,7 @@ fn shutdown_under_load_ends_every_connection() {
                 })
             })
             .collect();
-        trail.wait_for(50, |step| matches!(step, Step::Data(_)));
+        trail.wait_for(50, |step| matches!(step, Step::Data(..)));
         let (metrics, report) = running.finish();
         for thread in clients {
             thread.join().unwrap();

@@ -102,7 +102,7 @@ fn b5_peers_that_never_read_cost_the_marks_and_nobody_else_anything() {
         .collect();
     let mut other = client(echoing);
     let mut rounds = 0_u64;
-    trail.wait_for(1, |step| matches!(step, Step::Data(_)));
+    trail.wait_for(1, |step| matches!(step, Step::Data(..)));
     while !writers.iter().all(thread::JoinHandle::is_finished) {
         echo_once(&mut other, &pattern(1000));
         rounds += 1;

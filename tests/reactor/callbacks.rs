@@ -43,7 +43,7 @@ impl At {
     fn step(self) -> fn(&Step) -> bool {
         match self {
             At::Opened => |step| matches!(step, Step::Opened(_)),
-            At::Data => |step| matches!(step, Step::Data(_)),
+            At::Data => |step| matches!(step, Step::Data(..)),
             At::Eof => |step| matches!(step, Step::Eof),
             At::Drained => |step| matches!(step, Step::Drained),
             At::Timeout => |step| matches!(step, Step::Timeout),
@@ -187,8 +187,8 @@ fn act_in(at: At, action: Action) {
     let linger = |limits: &mut lariat::Limits| limits.linger_idle = Duration::from_millis(20);
     let (addr, other) = listen_once(&mut reactor, linger, Echo);
     let idle = client(addr);
-    drive(&mut reactor, |_| other.id().is_some());
-    let id = other.id().unwrap();
+    drive(&mut reactor, |_| other.has_opened());
+    let id = other.id();
 
     let listener = Rc::new(Cell::new(None));
     let addr = Rc::new(Cell::new(None));
@@ -369,8 +369,8 @@ fn a_handle_closes_and_aborts_from_another_thread() {
     let closing = client(addr);
     let (addr, second) = listen_once(&mut reactor, |_| (), Echo);
     let aborted = client(addr);
-    drive(&mut reactor, |_| first.id().is_some() && second.id().is_some());
-    let (handle, ids) = (reactor.handle(), (first.id().unwrap(), second.id().unwrap()));
+    drive(&mut reactor, |_| first.has_opened() && second.has_opened());
+    let (handle, ids) = (reactor.handle(), (first.id(), second.id()));
     let thread = thread::spawn(move || {
         handle.close(ids.0).unwrap();
         handle.abort(ids.1);

@@ -20,7 +20,7 @@ fn b7_a_half_closed_peer_gets_everything_back() {
     let (addr, trail) = listen_once(&mut reactor, |_| (), Echo);
     let thread = thread::spawn(move || {
         let mut stream = client(addr);
-        let sent = Pattern::new().bytes(256 * KIB);
+        let sent = pattern(256 * KIB);
         let (mut writing, all) = (stream.try_clone().unwrap(), sent.clone());
         let writer = thread::spawn(move || {
             writing.write_all(&all).unwrap();
@@ -63,7 +63,7 @@ fn b7_b12_a_half_open_connection_still_sends_and_does_not_spin() {
     drive(&mut reactor, |_| trail.has_eof());
     let turns = turns_in(&mut reactor, Duration::from_millis(300));
     assert!(turns < 20, "{turns} turns while nothing happened");
-    let id = trail.id().unwrap();
+    let id = trail.id();
     for _ in 0..3 {
         reactor.control().peer(id).write(b"answer");
         let mut answer = [0; 6];
@@ -167,7 +167,7 @@ fn b9_data_before_a_reset_is_delivered_and_no_eof_is_told() {
     let mut reactor = Reactor::new().unwrap();
     let (addr, trail) = listen_once(&mut reactor, |_| (), Sink);
     let mut peer = client(addr);
-    drive(&mut reactor, |_| trail.id().is_some());
+    drive(&mut reactor, |_| trail.has_opened());
     peer.write_all(&[5; 50_000]).unwrap();
     reset(peer);
     drive(&mut reactor, |_| trail.is_closed());
@@ -281,7 +281,7 @@ fn a_fin_waits_while_reading_is_paused_and_does_not_spin() {
     let turns = turns_in(&mut reactor, Duration::from_millis(300));
     assert!(turns < 40, "{turns} turns for a timer of 50 ms");
     assert_eq!(trail.names(), "opened timeout");
-    reactor.control().peer(trail.id().unwrap()).notify(lariat::Note::new(()));
+    reactor.control().peer(trail.id()).notify(lariat::Note::new(()));
     drive(&mut reactor, |_| trail.is_closed());
     assert_eq!(trail.names(), "opened timeout notified data eof closed");
     assert_eq!((trail.data().len(), trail.kind()), (1000, CloseKind::Finished));

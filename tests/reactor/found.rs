@@ -87,7 +87,7 @@ fn bytes_before_a_reset_do_not_come_from_a_peer_that_has_finished() {
     let mut reactor = Reactor::new().unwrap();
     let (addr, trail) = listen_once(&mut reactor, |_| {}, Ears(Rc::clone(&heard)));
     let mut stream = client(addr);
-    drive(&mut reactor, |_| trail.id().is_some());
+    drive(&mut reactor, |_| trail.has_opened());
     // Both have arrived before the reactor looks.
     stream.write_all(b"x").unwrap();
     reset(stream);
@@ -130,7 +130,7 @@ fn who_turns_when_the_next_deadline_is_due_finds_the_timer_due() {
     let mut reactor = Reactor::new().unwrap();
     let (addr, trail) = listen_once(&mut reactor, |_| {}, Once);
     let stream = client(addr);
-    drive(&mut reactor, |_| trail.id().is_some());
+    drive(&mut reactor, |_| trail.has_opened());
     while reactor.next_deadline().is_some_and(|at| at <= Instant::now()) {
         reactor.turn(Some(Duration::ZERO)).unwrap();
         if reactor.metrics().timers > 0 {

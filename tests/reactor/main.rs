@@ -6,14 +6,24 @@
 //! the loop.
 
 mod callbacks;
+#[path = "../shared/clients.rs"]
+mod clients;
 mod common;
 mod connecting;
 mod datagrams;
 mod ends;
 mod found;
 mod late;
+#[path = "../shared/leaks.rs"]
+mod leaks;
 mod listening;
 #[path = "../shared/node.rs"]
 mod node;
+#[path = "../shared/patience.rs"]
+mod patience;
+#[path = "../shared/plain.rs"]
+mod plain;
 mod streams;
+#[path = "../shared/trail.rs"]
+mod trail;
 mod turning;

@@ -21,7 +21,7 @@ fn an_echo_is_byte_exact() {
     let (addr, trail) = listen_once(&mut reactor, |_| (), Echo);
     let thread = thread::spawn(move || {
         let stream = client(addr);
-        let sent = Pattern::new().bytes(3 * MIB + 17);
+        let sent = pattern(3 * MIB + 17);
         let (mut writing, all) = (stream.try_clone().unwrap(), sent.clone());
         let writer = thread::spawn(move || {
             let mut at = 0;
@@ -269,7 +269,7 @@ fn b4_the_least_send_buffer_and_a_reader_of_single_bytes_lose_nothing() {
     let thread = thread::spawn(move || {
         let stream = client(addr);
         SockRef::from(&stream).set_recv_buffer_size(1).unwrap();
-        let sent = Pattern::new().bytes(COUNT);
+        let sent = pattern(COUNT);
         let (mut writing, all) = (stream.try_clone().unwrap(), sent.clone());
         let writer = thread::spawn(move || writing.write_all(&all).unwrap());
         let mut reading = stream;
