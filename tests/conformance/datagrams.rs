@@ -328,16 +328,18 @@ fn notes_beyond_the_bound_are_refused() {
         for (bound, sent) in [(3, 2), (3, 3), (3, 4)] {
             let who = format!("{sent} of {bound}");
             let (before, mut heard) = (stage.driver.metrics().refused_notes, 0);
-            let node = Node::new().notified(move |cx, _| {
-                heard += 1;
-                if heard == sent.min(bound) { close(cx) } else { Ok(()) }
-            });
-            let (id, _) = stage.bind_with(&who, with(|o| o.notes_max = bound), node);
-            let sender = Node::new().opened(move |cx| {
-                (0..sent).for_each(|_| cx.peer(id).notify(Note::new(())));
-                close(cx)
-            });
-            stage.bind("sender", sender);
+            // By itself: none of them can be taken before all of them are sent.
+            let node = Node::new()
+                .opened(move |cx| {
+                    let id = cx.id();
+                    (0..sent).for_each(|_| cx.peer(id).notify(Note::new(())));
+                    Ok(())
+                })
+                .notified(move |cx, _| {
+                    heard += 1;
+                    if heard == sent.min(bound) { close(cx) } else { Ok(()) }
+                });
+            stage.bind_with(&who, with(|o| o.notes_max = bound), node);
             stage.run();
             let refused = stage.driver.metrics().refused_notes - before;
             assert_eq!(refused, (sent - sent.min(bound)) as u64);
