@@ -7,10 +7,10 @@ use std::thread::{self, JoinHandle};
 use lariat::blocking::Blocking;
 use lariat::{DriverLimits, Handle, Limits, ListenOptions, Metrics, Protocol, Report};
 
-pub(crate) use crate::clients::*;
 use crate::leaks::nothing_is_left;
 pub(crate) use crate::patience::{PATIENCE, until};
 pub(crate) use crate::plain::{Echo, Sink};
+pub(crate) use crate::sockets::*;
 pub(crate) use crate::trail::{Step, Trail, Watched};
 
 /// What one read can add to a queue.

@@ -4,8 +4,6 @@
 //! an end. The ids in the names are those of the failures that a test holds off: `a..` accepting,
 //! `b..` reading and writing, `c..` threads and callbacks, `d..` connecting.
 
-#[path = "../shared/clients.rs"]
-mod clients;
 mod connecting;
 mod datagrams;
 mod ends;
@@ -21,6 +19,8 @@ mod node;
 mod patience;
 #[path = "../shared/plain.rs"]
 mod plain;
+#[path = "../shared/sockets.rs"]
+mod sockets;
 mod stopping;
 mod streams;
 mod stuck;

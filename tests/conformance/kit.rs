@@ -1,27 +1,18 @@
 //! The stage that scenarios run on, and a protocol made of closures.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lariat::blocking::Blocking;
-use lariat::reactor::Reactor;
-use lariat::sim::{Faults, Sim, Trace};
+use lariat::sim::Trace;
 use lariat::{
     CloseReason, ConnId, Context, DatagramOptions, Driver, DriverLimits, Filter, Input,
     IntoAddress, Limits, ListenOptions, ListenerId, Note, Outcome, Protocol, Report, Timer,
 };
-use socket2::{Domain, Socket, Type};
 
+use crate::drivers::{self, Place};
+use crate::leaks::nothing_is_left;
 use crate::node::{Log, Node};
-
-/// What the name of each driver with a thread per connection begins with.
-pub(crate) const THREADS: &str = "blocking threads";
-
-/// More than any scenario takes on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::sockets::Deserted;
 
 // ---- drivers ------------------------------------------------------------------------------------
 
@@ -34,77 +25,28 @@ pub(crate) fn everywhere(scenario: impl Fn(&mut Stage<'_>)) {
 /// Runs `scenario` on every driver, with limits of the driver.
 #[track_caller]
 pub(crate) fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
-    for seed in 0..4 {
-        for faults in [Faults::none(), Faults::rough()] {
-            let told = format!("the simulator with seed {seed} and {faults:?}");
-            let mut sim = Sim::with_limits(seed, limits.clone()).unwrap();
-            sim.set_faults(faults);
-            watched(&mut sim, &told, false, &scenario);
-        }
-    }
-    on_sockets(limits, scenario);
+    drivers::everywhere(0..4, limits, |driver, place| play(driver, place, &scenario));
 }
 
 /// Runs `scenario` on the drivers that have the system's sockets.
 #[track_caller]
 pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
-    let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
-    watched(&mut reactor, "the reactor", true, &scenario);
-    let mut blocking = Blocking::with_limits(limits).unwrap();
-    watched(&mut blocking, THREADS, true, &scenario);
+    drivers::on_sockets(limits, |driver, place| play(driver, place, &scenario));
 }
 
-/// Plays on a driver, where a defect may mean that it never ends: it is then told to, and where it
-/// does not do that either, the whole test ends.
-pub(crate) fn watched(
-    driver: &mut dyn Driver,
-    told: &str,
-    real: bool,
-    scenario: &dyn Fn(&mut Stage<'_>),
-) {
-    let handle = driver.handle();
-    let (done, watched) = mpsc::channel::<()>();
-    let bitten = Arc::new(AtomicBool::new(false));
-    let bites = Arc::clone(&bitten);
-    let (test, place) = (std::thread::current().name().unwrap_or("?").to_owned(), told.to_owned());
-    let watchdog = std::thread::spawn(move || {
-        let timed_out = Err(mpsc::RecvTimeoutError::Timeout);
-        if watched.recv_timeout(PATIENCE) == timed_out {
-            bites.store(true, Ordering::Release);
-            handle.shutdown();
-            if watched.recv_timeout(DriverLimits::default().drain + PATIENCE) == timed_out {
-                // Not by a macro: what those print is captured, and lost with the process.
-                let _ = writeln!(std::io::stderr(), "stuck: {test} on {place}");
-                std::process::abort();
-            }
-        }
-    });
-    play(driver, told.into(), real, scenario);
-    drop(done);
-    watchdog.join().unwrap();
-    assert!(!bitten.load(Ordering::Acquire), "not over after {PATIENCE:?} on {told}");
-}
-
-fn play(driver: &mut dyn Driver, told: String, real: bool, scenario: &dyn Fn(&mut Stage<'_>)) {
+pub(crate) fn play(driver: &mut dyn Driver, place: &Place, scenario: &dyn Fn(&mut Stage<'_>)) {
     let deserted = Vec::new();
-    let (trace, log) = (Trace::new(), Log::default());
-    let mut stage = Stage { driver, trace, log, ran: false, panics: false, told, real, deserted };
+    let (trace, log, place) = (Trace::new(), Log::default(), place.clone());
+    let mut stage = Stage { driver, trace, log, ran: false, panics: false, place, deserted };
     scenario(&mut stage);
     assert!(stage.ran, "a scenario runs its driver");
     let metrics = stage.driver.metrics();
     // An assertion in a callback is a panic, which ends that connection and no more: it is lost
     // where `closed` fails, unless it is looked for.
     let panicked = metrics.panics > 0 && !stage.panics;
-    assert!(!panicked, "a callback panicked on {}: {metrics:?}\n{:?}", stage.told, stage.trace);
-    let gauges = [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
-    assert_eq!(gauges, [0; 5], "on {}: {metrics:?}\n{:?}", stage.told, stage.trace);
-    let connections = metrics.accepted + metrics.connects + metrics.binds;
-    assert_eq!(
-        (metrics.closes.total(), metrics.bound),
-        (connections, 0),
-        "on {}: {metrics:?}",
-        stage.told
-    );
+    let told = &stage.place.told;
+    assert!(!panicked, "a callback panicked on {told}: {metrics:?}\n{:?}", stage.trace);
+    nothing_is_left(&metrics, format_args!("on {told}: {:?}", stage.trace));
 }
 
 /// Where a scenario happens: a driver, and the trace of everybody on it.
@@ -115,11 +57,9 @@ pub(crate) struct Stage<'a> {
     ran: bool,
     /// Whether callbacks panic on purpose.
     panics: bool,
-    told: String,
-    /// Whether its sockets are the system's.
-    real: bool,
-    /// Bound, so that nobody else is given their addresses.
-    deserted: Vec<Socket>,
+    place: Place,
+    /// Kept, so that nobody else is given their addresses.
+    deserted: Vec<Deserted>,
 }
 
 impl Stage<'_> {
@@ -171,23 +111,22 @@ impl Stage<'_> {
 
     /// Whether bytes go through the system, whose buffers are large.
     pub(crate) fn is_real(&self) -> bool {
-        self.real
+        self.place.real
     }
 
     /// Whether each connection has a thread of its own.
     pub(crate) fn has_threads(&self) -> bool {
-        self.told.starts_with(THREADS)
+        self.place.threads
     }
 
     /// An address at which nobody listens, and for as long as the stage stands nobody will.
     pub(crate) fn deserted(&mut self) -> SocketAddr {
-        if !self.real {
+        if !self.is_real() {
             return SocketAddr::from(([127, 0, 0, 1], 1));
         }
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let addr = socket.local_addr().unwrap().as_socket().unwrap();
-        self.deserted.push(socket);
+        let deserted = Deserted::new();
+        let addr = deserted.addr();
+        self.deserted.push(deserted);
         addr
     }
 
@@ -231,7 +170,7 @@ impl Stage<'_> {
         assert!(
             found == lines,
             "{who} on {}\nexpected: {lines:#?}\n   found: {found:#?}\n{:?}",
-            self.told,
+            self.place.told,
             self.driver.metrics(),
         );
     }
@@ -249,7 +188,7 @@ impl Stage<'_> {
         assert!(
             found == lines,
             "{who} on {}\nexpected: {lines:#?}\n   found: {found:#?}\neverybody:\n{:?}",
-            self.told,
+            self.place.told,
             self.trace,
         );
     }
@@ -257,7 +196,7 @@ impl Stage<'_> {
     /// A condition that must hold, with everything that happened if it does not.
     #[track_caller]
     pub(crate) fn check(&self, holds: bool, what: &str) {
-        assert!(holds, "{what} on {}\n{:?}", self.told, self.trace);
+        assert!(holds, "{what} on {}\n{:?}", self.place.told, self.trace);
     }
 }
 

@@ -14,19 +14,27 @@ mod counters;
 mod datagrams;
 mod discards;
 mod driver_timers;
+#[path = "../shared/drivers.rs"]
+mod drivers;
 mod ends;
 mod filters;
 mod handles;
 mod input;
 mod kit;
+#[path = "../shared/leaks.rs"]
+mod leaks;
 mod limits;
 mod listening;
 #[path = "../shared/node.rs"]
 mod node;
 mod output;
 mod outside;
+#[path = "../shared/patience.rs"]
+mod patience;
 mod peers;
 mod replacing;
+#[path = "../shared/sockets.rs"]
+mod sockets;
 mod stopping;
 mod stuck;
 mod taps;

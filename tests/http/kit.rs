@@ -2,20 +2,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::blocking::Blocking;
-use lariat::reactor::Reactor;
-use lariat::sim::{Faults, Link, Sim};
+use lariat::sim::{Link, Sim};
 use lariat::{
-    CloseReason, Context, Driver, Input, Limits, ListenOptions, Outcome, Protocol, Timer,
-    forward_protocol,
+    CloseReason, Context, Driver, DriverLimits, Input, Limits, ListenOptions, Outcome, Protocol,
+    Timer, forward_protocol,
 };
 
-/// More than anything here takes on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::drivers;
+
 const NEXT: Timer = Timer::new(1);
 
 /// What a client does, in order.
@@ -49,39 +47,14 @@ pub(crate) fn spells(bytes: &[u8]) -> Vec<Step> {
 /// Runs `scenario` on every driver.
 #[track_caller]
 pub(crate) fn everywhere(mut scenario: impl FnMut(&mut dyn Driver, &str)) {
-    for (seed, faults) in [(0, Faults::none()), (1, Faults::rough())] {
-        let mut sim = Sim::new(seed);
-        sim.set_faults(faults);
-        scenario(&mut sim, &format!("the simulator with seed {seed}"));
-    }
-    on_sockets(scenario);
+    let limits = DriverLimits::default();
+    drivers::everywhere(0..1, limits, |driver, place| scenario(driver, &place.told));
 }
 
 /// Runs `scenario` on the drivers with real sockets.
 #[track_caller]
 pub(crate) fn on_sockets(mut scenario: impl FnMut(&mut dyn Driver, &str)) {
-    let mut reactor = Reactor::new().unwrap();
-    watched(&mut reactor, |driver| scenario(driver, "the reactor"));
-    let mut blocking = Blocking::new();
-    watched(&mut blocking, |driver| scenario(driver, "blocking threads"));
-}
-
-/// A defect on real sockets may mean that a run never ends.
-fn watched(driver: &mut dyn Driver, scenario: impl FnOnce(&mut dyn Driver)) {
-    let handle = driver.handle();
-    let (done, watched) = mpsc::channel::<()>();
-    let bitten = Arc::new(AtomicBool::new(false));
-    let bites = Arc::clone(&bitten);
-    let watchdog = std::thread::spawn(move || {
-        if watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            bites.store(true, Ordering::Release);
-            handle.shutdown();
-        }
-    });
-    scenario(driver);
-    drop(done);
-    watchdog.join().unwrap();
-    assert!(!bitten.load(Ordering::Acquire), "the scenario was not over after {PATIENCE:?}");
+    drivers::on_sockets(DriverLimits::default(), |driver, place| scenario(driver, &place.told));
 }
 
 /// Lets each of `scripts` be played by a client of its own, all at once, against a server of

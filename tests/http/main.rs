@@ -11,9 +11,13 @@ mod bounds;
 mod clients;
 mod corpus;
 mod deadlines;
+#[path = "../shared/drivers.rs"]
+mod drivers;
 mod exchanges;
 mod found;
 mod kit;
+#[path = "../shared/plain.rs"]
+mod plain;
 mod reasons;
 mod site;
 mod stopped;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use lariat::http::{Handler, Header, Request, Response, Status};
-use lariat::{Context, Input, Outcome, Protocol, Timer};
+use lariat::{Context, Outcome, Timer};
+
+use crate::plain::Echo;
 
 const LATE: Timer = Timer::new(7);
 
@@ -83,17 +85,6 @@ impl Handler for Site {
 
     fn timeout(&mut self, cx: &mut Context<'_>, _: Timer, response: &mut Response) -> Outcome {
         response.send(cx, Status::ACCEPTED, &[Header::TEXT], b"late\n");
-        Ok(())
-    }
-}
-
-/// What `/upgrade` leads to.
-pub(crate) struct Echo;
-
-impl Protocol for Echo {
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        cx.write(input);
-        input.consume_all();
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use lariat::{CloseKind, CloseReason, ConnId, Context, Input, Note, Outcome, Prot
 
 use crate::answer::{all, only, take};
 use crate::kit::{Step, converse, everywhere, serve};
-use crate::site::Echo;
+use crate::plain::Echo;
 
 fn allowed() -> ValidLimits {
     let mut limits = http::Limits::default();

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use lariat::reactor::Reactor;
 use lariat::{DriverLimits, Limits, ListenOptions, ListenerId, Protocol, Report};
 
-pub(crate) use crate::clients::*;
 use crate::leaks::{all_have_ended, nothing_is_left};
 pub(crate) use crate::patience::PATIENCE;
 pub(crate) use crate::plain::{Echo, Sink};
+pub(crate) use crate::sockets::*;
 pub(crate) use crate::trail::{Step, Trail, Watched};
 
 /// The reactor's read buffer: what one read can add to a queue.

@@ -6,8 +6,6 @@
 //! the loop.
 
 mod callbacks;
-#[path = "../shared/clients.rs"]
-mod clients;
 mod common;
 mod connecting;
 mod datagrams;
@@ -23,6 +21,8 @@ mod node;
 mod patience;
 #[path = "../shared/plain.rs"]
 mod plain;
+#[path = "../shared/sockets.rs"]
+mod sockets;
 mod streams;
 #[path = "../shared/trail.rs"]
 mod trail;

@@ -1,5 +1,7 @@
 //! What the counters of a driver say when nothing is left behind.
 
+use std::fmt::Display;
+
 use lariat::Metrics;
 
 /// Whether every connection and every datagram socket that has begun has ended.
@@ -10,7 +12,7 @@ pub(crate) fn all_have_ended(metrics: &Metrics) -> bool {
 
 /// Each of them has ended once, and no gauge counts it any more.
 #[track_caller]
-pub(crate) fn nothing_is_left(metrics: &Metrics, told: &str) {
+pub(crate) fn nothing_is_left(metrics: &Metrics, told: impl Display) {
     let gauges = [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
     assert_eq!((gauges, metrics.bound), ([0; 5], 0), "{told}: {metrics:?}");
     assert!(all_have_ended(metrics), "{told}: {metrics:?}");

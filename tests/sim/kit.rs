@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lariat::sim::Sim;
-use lariat::{CloseReason, Context, DriverLimits, Input, Limits, ListenOptions, Outcome, Protocol};
+use lariat::{CloseReason, DriverLimits, Limits, ListenOptions, Protocol};
+
+pub(crate) use crate::plain::{Echo, Sink};
 
 pub(crate) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -34,27 +36,6 @@ pub(crate) fn serve_with<P: Protocol + 'static>(
     change(&mut options.limits);
     let listener = sim.listen_with("127.0.0.1:0", options, move |_| Some(make())).unwrap();
     sim.addresses(listener)[0].socket_addr().unwrap()
-}
-
-/// Answers every byte with the same byte.
-pub(crate) struct Echo;
-
-impl Protocol for Echo {
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        cx.write(input);
-        input.consume_all();
-        Ok(())
-    }
-}
-
-/// Takes everything and says nothing.
-pub(crate) struct Sink;
-
-impl Protocol for Sink {
-    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        input.consume_all();
-        Ok(())
-    }
 }
 
 /// The reasons that protocols got, in order.

@@ -17,6 +17,8 @@ mod listening;
 mod network;
 #[path = "../shared/node.rs"]
 mod node;
+#[path = "../shared/plain.rs"]
+mod plain;
 mod reached;
 mod stopped;
 mod streams;

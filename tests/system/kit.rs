@@ -5,14 +5,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
-use lariat::{Context, Control, Driver, DriverLimits, Handle, Input, Metrics, Outcome, Protocol};
+use lariat::{Control, Driver, DriverLimits, Handle, Metrics, Protocol};
 
-/// More than any test takes on a machine that does much else.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use crate::patience::{PATIENCE, until};
+pub(crate) use crate::plain::Echo;
+
 pub(crate) const DRIVERS: [&str; 2] = ["reactor", "blocking"];
 
 // ---- processes ----------------------------------------------------------------------------------
@@ -144,25 +144,4 @@ impl Server {
 pub(crate) fn echoes(stream: &mut TcpStream) -> bool {
     let mut back = [0; 5];
     stream.write_all(b"hello").is_ok() && stream.read_exact(&mut back).is_ok() && back == *b"hello"
-}
-
-/// Waits for what only looking again and again can tell.
-#[track_caller]
-pub(crate) fn until(mut holds: impl FnMut() -> bool, otherwise: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{otherwise} within {PATIENCE:?}");
-        thread::park_timeout(Duration::from_millis(1));
-    }
-}
-
-/// Answers every byte with the same byte.
-pub(crate) struct Echo;
-
-impl Protocol for Echo {
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        cx.write(input);
-        input.consume_all();
-        Ok(())
-    }
 }

@@ -7,6 +7,10 @@ mod accepting;
 mod connecting;
 mod kit;
 mod logs;
+#[path = "../shared/patience.rs"]
+mod patience;
+#[path = "../shared/plain.rs"]
+mod plain;
 mod signals;
 mod stopped;
 mod transfers;

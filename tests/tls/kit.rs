@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use lariat::blocking::Blocking;
-use lariat::reactor::Reactor;
-use lariat::sim::{Faults, Sim};
 use lariat::tls::{ClientConfig, ServerConfig, Tls, TlsError, TlsSession};
-use lariat::{CloseReason, Context, Driver, Incoming, Input, ListenerId, Outcome, Protocol};
+use lariat::{
+    CloseReason, Context, Driver, DriverLimits, Incoming, Input, ListenerId, Outcome, Protocol,
+};
+
+use crate::drivers;
 
 /// What an end was told.
 #[derive(Clone, Default)]
@@ -123,15 +124,8 @@ pub(crate) fn session_on(
     (served, heard)
 }
 
-/// Runs `scenario` on every driver, in the simulator also over a rough network.
+/// Runs `scenario` on every driver.
+#[track_caller]
 pub(crate) fn everywhere(scenario: impl Fn(&mut dyn Driver)) {
-    for faults in [Faults::none(), Faults::rough()] {
-        for seed in 0..3 {
-            let mut sim = Sim::new(seed);
-            sim.set_faults(faults.clone());
-            scenario(&mut sim);
-        }
-    }
-    scenario(&mut Reactor::new().unwrap());
-    scenario(&mut Blocking::new());
+    drivers::everywhere(0..3, DriverLimits::default(), |driver, _| scenario(driver));
 }

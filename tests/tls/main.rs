@@ -2,6 +2,8 @@
 
 mod certs;
 mod configs;
+#[path = "../shared/drivers.rs"]
+mod drivers;
 mod https;
 mod kit;
 mod sessions;

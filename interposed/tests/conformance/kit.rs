@@ -11,9 +11,10 @@ use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use snare::Sim;
 
+use crate::drivers::{Place, watched};
 use crate::lacks::{Lack, lack};
+use crate::plain::play;
 pub(crate) use crate::plain::{Last, Play, Stage, data, echo, says, says_all};
-use crate::plain::{THREADS, watched};
 
 /// Seeds without `LARIAT_SEEDS`.
 const SEEDS: u64 = 3;
@@ -39,16 +40,22 @@ pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)
         if lack != Lack::Both {
             in_system(seed, || {
                 let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
-                watched(&mut reactor, &format!("the reactor, seed {seed}"), true, &scenario);
+                let place = with_seed(Place::reactor(), seed);
+                watched(&mut reactor, &place, &mut |driver, place| play(driver, place, &scenario));
             });
         }
         if lack == Lack::None {
             in_system(seed, || {
                 let mut blocking = Blocking::with_limits(limits.clone()).unwrap();
-                watched(&mut blocking, &format!("{THREADS}, seed {seed}"), true, &scenario);
+                let place = with_seed(Place::blocking(), seed);
+                watched(&mut blocking, &place, &mut |driver, place| play(driver, place, &scenario));
             });
         }
     }
+}
+
+fn with_seed(place: Place, seed: u64) -> Place {
+    Place { told: format!("{}, seed {seed}", place.told), ..place }
 }
 
 /// `LARIAT_SEED` alone, or as many from 0 on as `LARIAT_SEEDS` says.

@@ -1,14 +1,22 @@
 //! The scenarios of lariat's conformance list, unchanged, over a simulated system. Those of
 //! `unix.rs`, `clients.rs`, `bounds.rs` and `datagrams.rs` are left out; `README.md` says why.
 
+#[path = "../../../tests/shared/drivers.rs"]
+mod drivers;
 mod kit;
 mod lacks;
-#[allow(dead_code, reason = "its own ways to run a scenario")]
-#[path = "../../../tests/conformance/kit.rs"]
-mod plain;
+#[path = "../../../tests/shared/leaks.rs"]
+mod leaks;
 #[allow(dead_code, reason = "the scenarios of datagrams are left out")]
 #[path = "../../../tests/shared/node.rs"]
 mod node;
+#[path = "../../../tests/shared/patience.rs"]
+mod patience;
+#[allow(dead_code, reason = "its own ways to run a scenario")]
+#[path = "../../../tests/conformance/kit.rs"]
+mod plain;
+#[path = "../../../tests/shared/sockets.rs"]
+mod sockets;
 #[path = "../../../tests/shared/toy.rs"]
 mod toy;
 
