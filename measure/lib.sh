@@ -92,7 +92,10 @@ choose() {
     own_bytes | companions | with_timer | with_filter)
         build cargo build --release --manifest-path "$HERE/own_bytes/Cargo.toml" \
             --target-dir "$HERE/target"
-        COMMAND="$BIN/$1 {port}"
+        case $1 in
+        companions) COMMAND="$BIN/with_timer --threads {port}" ;;
+        *) COMMAND="$BIN/$1 {port}" ;;
+        esac
         [ "$1" != own_bytes ] || REPLIES=own
         ;;
     bare_mio | std_threads | tokio_ct) COMMAND="$BIN/$1 {port}" ;;
