@@ -6,6 +6,7 @@ use crate::filter::Filter;
 use crate::guard::{Panic, guarded};
 use crate::note::Note;
 use crate::protocol::{Callback, Context, Input, Outcome, Protocol, Shared, SocketInfo};
+use crate::protocol::{guarded_name, report_error, report_panic};
 use crate::reason::{By, Cause, CloseKind, CloseReason};
 use crate::timer::Timer;
 
@@ -125,7 +126,7 @@ impl Called<'_> {
             let now = cx.shared.clock.exact();
             let took = now.saturating_sub(before);
             let Shared { blame, metrics, .. } = cx.shared;
-            let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
+            let name = guarded_name(|| protocol.name());
             blame.judge((took, now), callback, &name, cx.conn.peer(), metrics);
         }
     }
@@ -139,18 +140,14 @@ fn note_error(
     protocol: &dyn Protocol,
     error: Box<dyn std::error::Error + Send + Sync>,
 ) {
-    let (callback, name, peer) = (cx.callback.name(), protocol.name(), cx.conn.peer());
-    log::debug!(target: "lariat::dispatch", "{callback} of {name} for {peer} failed: {error}");
+    report_error(cx.callback, protocol.name(), cx.conn.peer(), &*error);
     cx.conn.handle_failure(CloseKind::Protocol, Cause::new(error));
 }
 
 #[cold]
 #[inline(never)]
 fn note_panic(cx: &mut Context<'_>, protocol: &dyn Protocol, panic: Panic) {
-    // A protocol that panics in a callback may panic in `name` as well.
-    let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
-    let (callback, peer) = (cx.callback.name(), cx.conn.peer());
-    log::error!(target: "lariat::dispatch", "{callback} of {name} for {peer} panicked: {panic}");
-    cx.shared.metrics.panics += 1;
+    let name = guarded_name(|| protocol.name());
+    report_panic(cx.callback, &name, cx.conn.peer(), &panic, &mut cx.shared.metrics);
     cx.conn.handle_failure(CloseKind::Panicked, Cause::new(panic));
 }

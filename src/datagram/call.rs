@@ -4,7 +4,7 @@ use super::{Datagram, DatagramContext, DatagramProtocol, DatagramSocket, State};
 use crate::endpoint::Endpoint;
 use crate::guard::{Panic, guarded};
 use crate::note::Note;
-use crate::protocol::{Callback, Outcome, Shared};
+use crate::protocol::{Callback, Outcome, Shared, guarded_name, report_error, report_panic};
 use crate::reason::{Cause, CloseKind, CloseReason};
 use crate::timer::Timer;
 
@@ -76,7 +76,7 @@ impl Called<'_> {
             let took = now.saturating_sub(before);
             let local = cx.local_addr().unwrap_or(Endpoint::Other);
             let Shared { blame, metrics, .. } = cx.shared;
-            let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
+            let name = guarded_name(|| protocol.name());
             blame.judge((took, now), callback, &name, local, metrics);
         }
     }
@@ -90,8 +90,7 @@ fn note_error(
     callback: Callback,
     error: Box<dyn std::error::Error + Send + Sync>,
 ) {
-    let (callback, name, id) = (callback.name(), protocol.name(), cx.id());
-    log::debug!(target: "lariat::dispatch", "{callback} of {name} for {id} failed: {error}");
+    report_error(callback, protocol.name(), cx.id(), &*error);
     cx.state.handle_failure(CloseKind::Protocol, Cause::new(error));
 }
 
@@ -102,10 +101,7 @@ fn note_panic(
     callback: Callback,
     panic: Panic,
 ) {
-    // A protocol that panics in a callback may panic in `name` as well.
-    let name = guarded(|| protocol.name().to_owned()).unwrap_or_default();
-    let (callback, id) = (callback.name(), cx.id());
-    log::error!(target: "lariat::dispatch", "{callback} of {name} for {id} panicked: {panic}");
-    cx.shared.metrics.panics += 1;
+    let name = guarded_name(|| protocol.name());
+    report_panic(callback, &name, cx.id(), &panic, &mut cx.shared.metrics);
     cx.state.handle_failure(CloseKind::Panicked, Cause::new(panic));
 }
