@@ -10,24 +10,10 @@ use lariat::{CloseKind, Context, Note, Outcome, Timer};
 
 use crate::answer::{all, only};
 use crate::kit::{Step, converse, everywhere, narrow, says, serve};
-use crate::site::Site;
+use crate::site::{Site, on};
 
 fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
-}
-
-/// A handler made of a closure.
-struct On<F>(F);
-
-impl<F: FnMut(&mut Context<'_>, &Request<'_>, &mut Response) -> Outcome> Handler for On<F> {
-    fn request(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: &Request<'_>,
-        response: &mut Response,
-    ) -> Outcome {
-        (self.0)(cx, request, response)
-    }
 }
 
 #[test]
@@ -38,7 +24,7 @@ fn h10_requests_without_end_are_held_while_their_answers_are_not_read() {
     let counted = Arc::clone(&count);
     let addr = serve(&mut sim, move || {
         let (page, count) = (page.clone(), Arc::clone(&counted));
-        Http::new(On(move |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
+        Http::new(on(move |cx, _, response| {
             count.fetch_add(1, Ordering::Relaxed);
             response.send(cx, Status::OK, &[], &page);
             Ok(())
@@ -95,7 +81,7 @@ fn h10_requests_that_wait_for_room_are_answered_although_their_client_has_finish
         let page = page.clone();
         let make = move || {
             let page = page.clone();
-            Http::new(On(move |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
+            Http::new(on(move |cx, _, response| {
                 response.send(cx, Status::OK, &[], &page);
                 Ok(())
             }))
@@ -293,8 +279,7 @@ fn shutdown_lets_the_present_answer_go_first_and_says_that_it_closes() {
 
 #[test]
 fn an_error_of_the_handler_is_answered_500_and_ends_the_connection_with_its_reason() {
-    let fails =
-        || Http::new(On(|_: &mut Context<'_>, _: &Request<'_>, _: &mut Response| Err("oh".into())));
+    let fails = || Http::new(on(|_, _, _| Err("oh".into())));
     let mut probe = Probe::new(fails());
     probe.receive(&get("/").repeat(2));
     let answer = only(&probe.sent());
@@ -309,7 +294,7 @@ fn an_error_of_the_handler_is_answered_500_and_ends_the_connection_with_its_reas
 fn a_handler_that_panics_resets_its_connection_and_no_other() {
     everywhere(|driver, told| {
         let make = || {
-            Http::new(On(|cx: &mut Context<'_>, request: &Request<'_>, response: &mut Response| {
+            Http::new(on(|cx, request, response| {
                 assert_ne!(request.path(), "/panic", "as it was asked to");
                 response.send(cx, Status::OK, &[Header::TEXT], b"ok\n");
                 Ok(())
@@ -324,13 +309,11 @@ fn a_handler_that_panics_resets_its_connection_and_no_other() {
 
 #[test]
 fn a_handler_that_closes_is_asked_nothing_more() {
-    let mut probe = Probe::new(Http::new(On(
-        |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
-            response.send(cx, Status::OK, &[], b"bye");
-            cx.close();
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(|cx, _, response| {
+        response.send(cx, Status::OK, &[], b"bye");
+        cx.close();
+        Ok(())
+    })));
     probe.receive(&get("/").repeat(3));
     assert_eq!(only(&probe.sent()).body, b"bye");
     assert!(probe.is_finished());
@@ -338,19 +321,17 @@ fn a_handler_that_closes_is_asked_nothing_more() {
 
 #[test]
 fn what_does_not_fit_the_state_of_an_answer_is_dropped() {
-    let mut probe = Probe::new(Http::new(On(
-        |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
-            response.write(cx, b"too early");
-            response.finish(cx);
-            response.start_sized(cx, Status::OK, &[], 3);
-            response.send(cx, Status::OK, &[], b"twice");
-            response.write(cx, b"abcd");
-            response.finish(cx);
-            response.write(cx, b"too late");
-            response.send(cx, Status::OK, &[], b"twice");
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(|cx, _, response| {
+        response.write(cx, b"too early");
+        response.finish(cx);
+        response.start_sized(cx, Status::OK, &[], 3);
+        response.send(cx, Status::OK, &[], b"twice");
+        response.write(cx, b"abcd");
+        response.finish(cx);
+        response.write(cx, b"too late");
+        response.send(cx, Status::OK, &[], b"twice");
+        Ok(())
+    })));
     probe.receive(&get("/"));
     assert_eq!(only(&probe.sent()).body, b"abc");
     assert!(!probe.is_finished());
@@ -358,14 +339,12 @@ fn what_does_not_fit_the_state_of_an_answer_is_dropped() {
 
 #[test]
 fn an_answer_shorter_than_announced_closes_the_connection() {
-    let mut probe = Probe::new(Http::new(On(
-        |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
-            response.start_sized(cx, Status::OK, &[], 10);
-            response.write(cx, b"abc");
-            response.finish(cx);
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(|cx, _, response| {
+        response.start_sized(cx, Status::OK, &[], 10);
+        response.write(cx, b"abc");
+        response.finish(cx);
+        Ok(())
+    })));
     probe.receive(&get("/"));
     assert!(probe.sent().ends_with(b"\r\n\r\nabc") && probe.is_finished());
 }
@@ -374,21 +353,19 @@ fn an_answer_shorter_than_announced_closes_the_connection() {
 fn a_request_says_what_it_is() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tells = Arc::clone(&told);
-    let mut probe = Probe::new(Http::new(On(
-        move |cx: &mut Context<'_>, request: &Request<'_>, response: &mut Response| {
-            let line = format!(
-                "{} {} {:?} {:?} {:?}",
-                request.method(),
-                request.path(),
-                request.query(),
-                request.host(),
-                request.header("a"),
-            );
-            tells.lock().unwrap().push(line);
-            response.send(cx, Status::NO_CONTENT, &[], b"");
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(move |cx, request, response| {
+        let line = format!(
+            "{} {} {:?} {:?} {:?}",
+            request.method(),
+            request.path(),
+            request.query(),
+            request.host(),
+            request.header("a"),
+        );
+        tells.lock().unwrap().push(line);
+        response.send(cx, Status::NO_CONTENT, &[], b"");
+        Ok(())
+    })));
     probe.receive(b"GET /a?b?c HTTP/1.1\r\nHost: x:1\r\nA: 1\r\nA: 2\r\n\r\n");
     probe.receive(b"GET http://y/a/b?c HTTP/1.1\r\nHost: x\r\n\r\n");
     probe.receive(b"GET http://y?c HTTP/1.1\r\nHost: x\r\n\r\n");

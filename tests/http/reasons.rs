@@ -6,7 +6,7 @@ use lariat::{By, CloseKind, Context, Limits, Outcome};
 
 use crate::answer::{all, only};
 use crate::kit::{Step, everywhere, says, talk};
-use crate::site::Site;
+use crate::site::{Site, on};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -105,26 +105,20 @@ fn what_is_wrong_behind_right_requests_is_refused_after_their_answers() {
 
 #[test]
 fn an_end_in_order_and_one_of_the_handlers_are_not_refusals() {
-    struct Fails;
-    impl Handler for Fails {
-        fn request(
-            &mut self,
-            cx: &mut Context<'_>,
-            request: &Request<'_>,
-            response: &mut Response,
-        ) -> Outcome {
+    let fails = || {
+        Http::new(on(|cx, request, response| {
             if request.path() == "/fail" {
                 return Err("as it was asked to".into());
             }
             response.close_after();
             response.send(cx, Status::BAD_REQUEST, &[Header::TEXT], "the handler says so\n");
             Ok(())
-        }
-    }
+        }))
+    };
     everywhere(|driver, told| {
         let fail = b"GET /fail HTTP/1.1\r\nHost: x\r\n\r\n";
         let scripts = vec![says(GET.as_bytes()), says(fail)];
-        let talks = talk(driver, &Limits::default(), || Http::new(Fails), scripts);
+        let talks = talk(driver, &Limits::default(), fails, scripts);
         let ends: Vec<_> =
             talks.iter().map(|talk| (only(&talk.heard).status, talk.reason().kind())).collect();
         assert_eq!(ends, [(400, CloseKind::Finished), (500, CloseKind::Protocol)], "on {told}");

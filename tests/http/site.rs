@@ -1,4 +1,4 @@
-//! The pages that the tests ask for.
+//! The pages that the tests ask for, and a handler for those that need other ones.
 
 use std::time::Duration;
 
@@ -86,5 +86,27 @@ impl Handler for Site {
     fn timeout(&mut self, cx: &mut Context<'_>, _: Timer, response: &mut Response) -> Outcome {
         response.send(cx, Status::ACCEPTED, &[Header::TEXT], b"late\n");
         Ok(())
+    }
+}
+
+/// A handler made of a closure.
+pub(crate) struct On<F>(F);
+
+/// Answers every request by `answer`.
+pub(crate) fn on<F>(answer: F) -> On<F>
+where
+    F: FnMut(&mut Context<'_>, &Request<'_>, &mut Response) -> Outcome,
+{
+    On(answer)
+}
+
+impl<F: FnMut(&mut Context<'_>, &Request<'_>, &mut Response) -> Outcome> Handler for On<F> {
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Outcome {
+        (self.0)(cx, request, response)
     }
 }

@@ -11,6 +11,7 @@ use lariat::sim::Probe;
 use lariat::{CloseReason, Context, Note, Outcome, Timer};
 
 use crate::answer::{all, only};
+use crate::site::on;
 
 /// The names of RFC 9110, section 15, and of RFC 8297 and RFC 6585 for what they add.
 const NAMED: [(u16, &str); 43] = [
@@ -59,34 +60,18 @@ const NAMED: [(u16, &str); 43] = [
     (299, ""),
 ];
 
-/// A handler made of a closure.
-struct On<F>(F);
-
-impl<F: FnMut(&mut Context<'_>, &Request<'_>, &mut Response) -> Outcome> Handler for On<F> {
-    fn request(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: &Request<'_>,
-        response: &mut Response,
-    ) -> Outcome {
-        (self.0)(cx, request, response)
-    }
-}
-
 #[test]
 fn every_status_has_its_line_and_every_other_code_an_empty_reason() {
-    let mut probe = Probe::new(Http::new(On(
-        |cx: &mut Context<'_>, request: &Request<'_>, response: &mut Response| {
-            let status = Status::new(request.path()[1..].parse()?).ok_or("no status")?;
-            if status.is_informational() {
-                response.inform(cx, status, &[]);
-                response.send(cx, Status::OK, &[], b"");
-            } else {
-                response.send(cx, status, &[], b"");
-            }
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(|cx, request, response| {
+        let status = Status::new(request.path()[1..].parse()?).ok_or("no status")?;
+        if status.is_informational() {
+            response.inform(cx, status, &[]);
+            response.send(cx, Status::OK, &[], b"");
+        } else {
+            response.send(cx, status, &[], b"");
+        }
+        Ok(())
+    })));
     for code in 100..=999u16 {
         probe.receive(format!("GET /{code} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
         let sent = probe.sent();
@@ -174,19 +159,17 @@ struct Seen {
 fn seen(line_and_headers: &[&[u8]]) -> Seen {
     let seen = Arc::new(Mutex::new(None));
     let sees = Arc::clone(&seen);
-    let mut probe = Probe::new(Http::new(On(
-        move |cx: &mut Context<'_>, request: &Request<'_>, response: &mut Response| {
-            *sees.lock().unwrap() = Some(Seen {
-                target: request.target().to_owned(),
-                path: request.path().to_owned(),
-                query: request.query().map(str::to_owned),
-                host: request.host().map(str::to_owned),
-                bytes: request.target_bytes().to_vec(),
-            });
-            response.send(cx, Status::OK, &[], b"");
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(move |cx, request, response| {
+        *sees.lock().unwrap() = Some(Seen {
+            target: request.target().to_owned(),
+            path: request.path().to_owned(),
+            query: request.query().map(str::to_owned),
+            host: request.host().map(str::to_owned),
+            bytes: request.target_bytes().to_vec(),
+        });
+        response.send(cx, Status::OK, &[], b"");
+        Ok(())
+    })));
     probe.receive(&line_and_headers.concat());
     assert_eq!(only(&probe.sent()).status, 200);
     let seen = seen.lock().unwrap().take();
@@ -222,25 +205,23 @@ fn h16_a_target_is_text_where_it_is_utf8_and_bytes_in_any_case() {
 fn a_request_tells_all_that_its_head_says() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tells = Arc::clone(&told);
-    let mut probe = Probe::new(Http::new(On(
-        move |cx: &mut Context<'_>, request: &Request<'_>, response: &mut Response| {
-            let headers: Vec<String> = request
-                .headers()
-                .map(|(name, value)| format!("{name}={}", value.escape_ascii()))
-                .collect();
-            tells.lock().unwrap().push(format!(
-                "{:?} {:?} keep {} expects {} upgrade {:?} [{}] | {request:?}",
-                request.version(),
-                request.length(),
-                request.keeps_alive(),
-                request.expects_continue(),
-                request.upgrade(),
-                headers.join(" "),
-            ));
-            response.send(cx, Status::OK, &[], b"");
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(move |cx, request, response| {
+        let headers: Vec<String> = request
+            .headers()
+            .map(|(name, value)| format!("{name}={}", value.escape_ascii()))
+            .collect();
+        tells.lock().unwrap().push(format!(
+            "{:?} {:?} keep {} expects {} upgrade {:?} [{}] | {request:?}",
+            request.version(),
+            request.length(),
+            request.keeps_alive(),
+            request.expects_continue(),
+            request.upgrade(),
+            headers.join(" "),
+        ));
+        response.send(cx, Status::OK, &[], b"");
+        Ok(())
+    })));
     probe.receive(
         b"POST /a?b HTTP/1.1\r\nHost: x\r\nA: \t1 \xFF \r\na:\r\nExpect: 100-Continue\r\n\
           Content-Length: 3\r\n\r\n",
@@ -256,19 +237,17 @@ fn a_request_tells_all_that_its_head_says() {
     let probe = |bytes: &[u8]| {
         told.lock().unwrap().clear();
         let tells = Arc::clone(&told);
-        let mut probe = Probe::new(Http::new(On(
-            move |cx: &mut Context<'_>, request: &Request<'_>, response: &mut Response| {
-                tells.lock().unwrap().push(format!(
-                    "{:?} {:?} {} {:?}",
-                    request.version(),
-                    request.length(),
-                    request.keeps_alive(),
-                    request.upgrade(),
-                ));
-                response.send(cx, Status::OK, &[], b"");
-                Ok(())
-            },
-        )));
+        let mut probe = Probe::new(Http::new(on(move |cx, request, response| {
+            tells.lock().unwrap().push(format!(
+                "{:?} {:?} {} {:?}",
+                request.version(),
+                request.length(),
+                request.keeps_alive(),
+                request.upgrade(),
+            ));
+            response.send(cx, Status::OK, &[], b"");
+            Ok(())
+        })));
         probe.receive(bytes);
         told.lock().unwrap().concat()
     };
@@ -391,7 +370,7 @@ fn an_answer_knows_how_far_it_is_in_every_callback() {
 #[test]
 fn an_answer_may_end_the_connection_behind_it() {
     let make = |sized: bool| {
-        Http::new(On(move |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
+        Http::new(on(move |cx, _, response| {
             if sized {
                 response.start_sized(cx, Status::OK, &[], 3);
                 response.close_after();
@@ -421,31 +400,27 @@ fn an_answer_may_end_the_connection_behind_it() {
 
 #[test]
 fn collect_is_refused_once_the_answer_has_begun() {
-    let mut probe = Probe::new(Http::new(On(
-        |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
-            response.start_sized(cx, Status::OK, &[], 0);
-            response.collect();
-            response.finish(cx);
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(|cx, _, response| {
+        response.start_sized(cx, Status::OK, &[], 0);
+        response.collect();
+        response.finish(cx);
+        Ok(())
+    })));
     probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n");
     assert_eq!(only(&probe.sent()).status, 200);
 }
 
 #[test]
 fn events_have_names_ids_and_a_time_to_come_back() {
-    let mut probe = Probe::new(Http::new(On(
-        |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
-            response.start_events(cx);
-            let event = Event::new("a\nb").named("tick")?.with_id("7")?;
-            response.event(cx, event.with_retry(Duration::from_millis(1500)));
-            response.event_comment(cx);
-            response.finish(cx);
-            assert_eq!(Event::new("").with_id("\n").unwrap_err(), InvalidEvent);
-            Ok(())
-        },
-    )));
+    let mut probe = Probe::new(Http::new(on(|cx, _, response| {
+        response.start_events(cx);
+        let event = Event::new("a\nb").named("tick")?.with_id("7")?;
+        response.event(cx, event.with_retry(Duration::from_millis(1500)));
+        response.event_comment(cx);
+        response.finish(cx);
+        assert_eq!(Event::new("").with_id("\n").unwrap_err(), InvalidEvent);
+        Ok(())
+    })));
     probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let answer = only(&probe.sent());
     let events = "event: tick\nid: 7\nretry: 1500\ndata: a\ndata: b\n\n:\n\n";

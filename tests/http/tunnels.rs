@@ -1,7 +1,7 @@
 //! CONNECT: refused unless it is allowed, and then a tunnel in which no byte is HTTP.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lariat::http::{self, Handler, Header, Http, Request, Response, Status, ValidLimits};
@@ -11,6 +11,7 @@ use lariat::{CloseKind, CloseReason, ConnId, Context, Input, Note, Outcome, Prot
 use crate::answer::{all, only, take};
 use crate::kit::{Step, converse, everywhere, serve};
 use crate::plain::Echo;
+use crate::site::on;
 
 fn allowed() -> ValidLimits {
     let mut limits = http::Limits::default();
@@ -202,23 +203,15 @@ fn h17_a_connect_with_a_body_is_refused() {
 
 #[test]
 fn h17_a_connect_is_for_its_target_and_for_no_upgrade() {
-    struct Tells;
-    impl Handler for Tells {
-        fn request(
-            &mut self,
-            cx: &mut Context<'_>,
-            request: &Request<'_>,
-            response: &mut Response,
-        ) -> Outcome {
-            assert_eq!((request.target(), request.path()), ("far:1", "far:1"));
-            assert_eq!((request.host(), request.query()), (Some("far:1"), None));
-            assert_eq!(request.upgrade(), None);
-            assert!(response.upgrade(cx, "echo", &[], Echo).is_err());
-            response.send(cx, Status::FORBIDDEN, &[], b"no");
-            Ok(())
-        }
-    }
-    let mut probe = Probe::new(Http::with_limits(Tells, &allowed()));
+    let tells = on(|cx, request, response| {
+        assert_eq!((request.target(), request.path()), ("far:1", "far:1"));
+        assert_eq!((request.host(), request.query()), (Some("far:1"), None));
+        assert_eq!(request.upgrade(), None);
+        assert!(response.upgrade(cx, "echo", &[], Echo).is_err());
+        response.send(cx, Status::FORBIDDEN, &[], b"no");
+        Ok(())
+    });
+    let mut probe = Probe::new(Http::with_limits(tells, &allowed()));
     let upgrade = "Connection: upgrade\r\nUpgrade: echo\r\n";
     probe.receive(format!("CONNECT far:1 HTTP/1.1\r\nHost: near\r\n{upgrade}\r\n").as_bytes());
     assert_eq!(only(&probe.sent()).status, 403);
@@ -226,13 +219,8 @@ fn h17_a_connect_is_for_its_target_and_for_no_upgrade() {
 
 #[test]
 fn h17_a_tunnel_that_is_never_opened_is_answered_for() {
-    struct Never;
-    impl Handler for Never {
-        fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
-            Ok(())
-        }
-    }
-    let mut probe = Probe::new(Http::with_limits(Never, &allowed()));
+    let never = on(|_, _, _| Ok(()));
+    let mut probe = Probe::new(Http::with_limits(never, &allowed()));
     probe.receive(&[connect("x:1"), b"early".to_vec()].concat());
     probe.advance(Duration::from_millis(4999));
     assert_eq!(probe.sent(), b"");
@@ -361,29 +349,21 @@ fn h17_a_tunnel_does_not_depend_on_how_its_request_arrives() {
 
 #[test]
 fn a_handover_that_was_not_asked_for_is_refused_and_the_request_still_answered() {
-    struct Refuses(Arc<std::sync::Mutex<Vec<String>>>);
-    impl Handler for Refuses {
-        fn request(
-            &mut self,
-            cx: &mut Context<'_>,
-            _: &Request<'_>,
-            response: &mut Response,
-        ) -> Outcome {
-            let tell = |result: Result<(), http::HandoverRefused>| {
-                self.0.lock().unwrap().push(result.unwrap_err().to_string());
-            };
-            tell(response.tunnel(cx, &[], Echo));
-            tell(response.tunnel_local(cx, &[], Echo));
-            tell(response.upgrade(cx, "echo", &[], Echo));
-            tell(response.upgrade_local(cx, "", &[], Echo));
-            response.send(cx, Status::OK, &[], b"answered");
-            tell(response.tunnel(cx, &[], Echo));
-            tell(response.upgrade(cx, "echo", &[], Echo));
-            Ok(())
-        }
-    }
-    let told = Arc::default();
-    let mut probe = Probe::new(Http::new(Refuses(Arc::clone(&told))));
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let refusals = Arc::clone(&told);
+    let mut probe = Probe::new(Http::new(on(move |cx, _, response| {
+        let tell = |result: Result<(), http::HandoverRefused>| {
+            refusals.lock().unwrap().push(result.unwrap_err().to_string());
+        };
+        tell(response.tunnel(cx, &[], Echo));
+        tell(response.tunnel_local(cx, &[], Echo));
+        tell(response.upgrade(cx, "echo", &[], Echo));
+        tell(response.upgrade_local(cx, "", &[], Echo));
+        response.send(cx, Status::OK, &[], b"answered");
+        tell(response.tunnel(cx, &[], Echo));
+        tell(response.upgrade(cx, "echo", &[], Echo));
+        Ok(())
+    })));
     let ask = |probe: &mut Probe, bytes: &[u8]| {
         probe.receive(bytes);
         assert_eq!(only(&probe.sent()).body, b"answered");
@@ -404,31 +384,25 @@ fn a_handover_that_was_not_asked_for_is_refused_and_the_request_still_answered()
 
 #[test]
 fn an_upgrade_needs_a_name_that_can_be_one() {
-    struct Upgrades(&'static str);
-    impl Handler for Upgrades {
-        fn request(
-            &mut self,
-            cx: &mut Context<'_>,
-            request: &Request<'_>,
-            response: &mut Response,
-        ) -> Outcome {
+    let upgrades = |name: &'static str| {
+        Probe::new(Http::new(on(move |cx, request, response| {
             assert_eq!(request.upgrade(), Some("echo/2"));
-            if let Err(refused) = response.upgrade_local(cx, self.0, &[], Echo) {
+            if let Err(refused) = response.upgrade_local(cx, name, &[], Echo) {
                 response.send(cx, Status::OK, &[], refused.to_string());
             }
             Ok(())
-        }
-    }
+        })))
+    };
     let asked = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo/2\r\n\r\nhello";
     for name in ["", "a b", "a\r\nb", "é"] {
-        let mut probe = Probe::new(Http::new(Upgrades(name)));
+        let mut probe = upgrades(name);
         probe.receive(asked);
         let sent = probe.sent();
         let first = all(&sent).0.remove(0);
         let sentence = b"cannot hand the connection over: the name of the protocol is none";
         assert_eq!(first.body, sentence, "{name:?}");
     }
-    let mut probe = Probe::new(Http::new(Upgrades("echo/2")));
+    let mut probe = upgrades("echo/2");
     probe.receive(asked);
     let sent = probe.sent();
     let (answers, rest) = all(&sent);
