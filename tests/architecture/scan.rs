@@ -1,22 +1,7 @@
-//! Reads Rust source well enough to say which modules of the crate it names.
+//! Reads Rust as rustfmt leaves it, well enough to say which modules of the crate it names.
 //!
-//! This is a tokenizer and a walk over paths, not a parser: it knows comments, literals,
-//! attributes, `use` trees and inline modules, and nothing of types. Macros are read as written.
-
-use std::collections::{BTreeMap, BTreeSet};
-
-/// One identifier, `::`, single punctuation character, or literal (whose text is `""`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Token<'a> {
-    pub(crate) text: &'a str,
-    pub(crate) line: usize,
-}
-
-impl Token<'_> {
-    fn is_name(&self) -> bool {
-        self.text.starts_with(|c: char| c.is_alphabetic() || c == '_')
-    }
-}
+//! This is a tokenizer and a walk over paths, not a parser. It relies on rustfmt: an item ends at
+//! the indentation at which it begins. Macros are read as written.
 
 /// A path that starts at the crate root, after `crate`, `self` and `super` are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,16 +15,24 @@ pub(crate) struct CratePath {
 
 /// The code of one file, without its comments and the inside of its literals.
 pub(crate) struct Scan<'a> {
-    pub(crate) tokens: Vec<Token<'a>>,
-    /// For each token, whether it belongs to an item under `#[cfg(test)]`.
-    in_test: Vec<bool>,
+    tokens: Vec<Token<'a>>,
+}
+
+/// A word, `::`, a single punctuation character, or a literal (whose text is `""`).
+struct Token<'a> {
+    text: &'a str,
+    line: usize,
+    column: usize,
+    in_test: bool,
+    /// The inline modules (`mod name { .. }`) around it.
+    inline: usize,
 }
 
 impl<'a> Scan<'a> {
     pub(crate) fn new(source: &'a str) -> Self {
-        let tokens = tokenize(source);
-        let in_test = mark_test_items(&tokens);
-        Scan { tokens, in_test }
+        let mut tokens = tokenize(source);
+        mark_items(&mut tokens);
+        Scan { tokens }
     }
 
     /// Lines on which these tokens follow one another, such as `["Instant", "::", "now"]`.
@@ -49,234 +42,115 @@ impl<'a> Scan<'a> {
 
     /// The same, without what only a test build compiles.
     pub(crate) fn lines_with_outside_tests(&self, names: &[&str]) -> Vec<usize> {
-        let places = self.places_of(names).filter(|&at| !self.in_test[at]);
+        let places = self.places_of(names).filter(|&at| !self.tokens[at].in_test);
         places.map(|at| self.tokens[at].line).collect()
     }
 
     fn places_of(&self, names: &[&str]) -> impl Iterator<Item = usize> {
-        let same = move |at: &usize| {
-            self.tokens[*at..].iter().zip(names).all(|(token, name)| token.text == *name)
-        };
-        (0..(self.tokens.len() + 1).saturating_sub(names.len())).filter(same)
+        let same = move |at: &usize| (0..names.len()).all(|n| self.text(at + n) == names[n]);
+        (0..self.tokens.len()).filter(same)
+    }
+
+    /// Modules that the file declares with `#[cfg(test)] mod name;`: files that hold tests only.
+    pub(crate) fn test_modules(&self, home: &[String]) -> Vec<Vec<String>> {
+        let declared = self.places_of(&["mod"]).filter(|&at| {
+            self.tokens[at].in_test && self.tokens[at].inline == 0 && self.text(at + 2) == ";"
+        });
+        declared.map(|at| [home, &[self.text(at + 1).to_owned()]].concat()).collect()
     }
 
     /// Every path of the file that leads into the crate. `home` is the module the file is.
     pub(crate) fn crate_paths(&self, home: &[String]) -> Vec<CratePath> {
         let mut paths = Vec::new();
-        let mut inline = InlineModules::default();
         let mut at = 0;
         while at < self.tokens.len() {
-            if let Some(root) = self.path_root(at, home, &inline) {
-                at = self.use_tree(root.after, root.base, &mut paths);
-            } else {
-                inline.step(&self.tokens, at);
-                at += 1;
-            }
+            let before = if at == 0 { "" } else { self.text(at - 1) };
+            let starts = self.text(at + 1) == "::" && !["::", "$"].contains(&before);
+            let inline = vec![String::from("an inline module"); self.tokens[at].inline];
+            at = match self.text(at) {
+                "crate" if starts => self.walk(at + 2, Vec::new(), &mut paths),
+                // `super` is a step of the walk, like any later `super` of the same path.
+                "super" if starts => self.walk(at, [home, &inline].concat(), &mut paths),
+                "self" if starts => self.walk(at + 2, [home, &inline].concat(), &mut paths),
+                _ => at + 1,
+            };
         }
         paths
     }
 
-    /// Modules that the file declares with `#[cfg(test)] mod name;`: files that hold tests only.
-    pub(crate) fn test_modules(&self, home: &[String]) -> Vec<Vec<String>> {
-        let mut found = Vec::new();
-        let mut inline = InlineModules::default();
-        for at in 0..self.tokens.len() {
-            if let [declared, name, end, ..] = &self.tokens[at..] {
-                if declared.text == "mod" && name.is_name() && end.text == ";" && self.in_test[at] {
-                    found.push([home, &inline.path(), &[name.text.to_owned()]].concat());
-                }
-            }
-            inline.step(&self.tokens, at);
-        }
-        found
-    }
-
-    /// The names that a crate root re-exports, each with the path it stands for. A glob is left
-    /// out: it cannot be followed without resolving names.
-    pub(crate) fn re_exports(&self) -> BTreeMap<String, Vec<String>> {
-        let mut names = BTreeMap::new();
-        for at in 0..self.tokens.len() {
-            if self.text(at) != "use" {
-                continue;
-            }
-            let first = match self.text(at + 1) {
-                "crate" | "self" if self.text(at + 2) == "::" => at + 3,
-                _ => at + 1,
-            };
-            let mut paths = Vec::new();
-            self.use_tree_with(first, Vec::new(), &mut |path, alias| paths.push((path, alias)));
-            for (path, alias) in paths {
-                let Some(last) = path.segments.last() else { continue };
-                if last != "*" {
-                    names.insert(alias.unwrap_or_else(|| last.clone()), path.segments);
-                }
-            }
-        }
-        names
-    }
-
-    fn text(&self, at: usize) -> &'a str {
-        self.tokens.get(at).map_or("", |token| token.text)
-    }
-
-    /// Whether a path that can be resolved from the crate root starts here.
-    fn path_root(&self, at: usize, home: &[String], inline: &InlineModules) -> Option<Root> {
-        let starts = self.text(at + 1) == "::" && (at == 0 || self.text(at - 1) != "::");
-        if !starts {
-            return None;
-        }
-        match self.text(at) {
-            "crate" => Some(Root { base: Vec::new(), after: at + 2 }),
-            // `super` itself is a step of the walk, like any later `super` of the same path.
-            "super" => Some(Root { base: [home, &inline.path()].concat(), after: at }),
-            "self" => Some(Root { base: [home, &inline.path()].concat(), after: at + 2 }),
-            _ => None,
-        }
-    }
-
-    fn use_tree(&self, at: usize, base: Vec<String>, paths: &mut Vec<CratePath>) -> usize {
-        self.use_tree_with(at, base, &mut |path, _| paths.push(path))
-    }
-
-    /// Walks one path or one tree in braces, and returns the place after it.
-    fn use_tree_with(
-        &self,
-        mut at: usize,
-        mut base: Vec<String>,
-        found: &mut dyn FnMut(CratePath, Option<String>),
-    ) -> usize {
-        let Some(start) = self.tokens.get(at) else { return at };
-        let in_test = self.in_test[at];
+    /// Walks one path, or one tree in braces, and returns the place after it.
+    fn walk(&self, mut at: usize, mut base: Vec<String>, paths: &mut Vec<CratePath>) -> usize {
+        let Some(&Token { line, in_test, .. }) = self.tokens.get(at) else { return at };
         loop {
             match self.text(at) {
                 "{" => {
                     at += 1;
                     while !matches!(self.text(at), "}" | "") {
-                        at = self.use_tree_with(at, base.clone(), found);
+                        at = self.walk(at, base.clone(), paths);
                         at += usize::from(self.text(at) == ",");
                     }
                     return at + 1;
                 }
-                "super" => {
-                    base.pop();
-                }
+                "super" => drop(base.pop()),
                 "self" => {}
                 name => base.push(name.to_owned()),
             }
             at += 1;
-            let follows = self.tokens.get(at + 1);
-            let more = follows.is_some_and(|t| t.is_name() || matches!(t.text, "{" | "*"));
-            if self.text(at) != "::" || !more {
+            let next = self.text(at + 1);
+            if self.text(at) != "::" || !(is_word(next) || matches!(next, "{" | "*")) {
                 break;
             }
             at += 1;
         }
-        let alias = (self.text(at) == "as").then(|| self.text(at + 1).to_owned());
-        let after = if alias.is_some() && self.text(at + 2) != "::" { at + 2 } else { at };
-        found(CratePath { segments: base, line: start.line, in_test }, alias);
-        after
+        paths.push(CratePath { segments: base, line, in_test });
+        at + 2 * usize::from(self.text(at) == "as" && self.text(at + 2) != "::")
+    }
+
+    fn text(&self, at: usize) -> &'a str {
+        self.tokens.get(at).map_or("", |token| token.text)
     }
 }
 
-struct Root {
-    base: Vec<String>,
-    after: usize,
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// The inline modules (`mod name { .. }`) around a place in the file.
-#[derive(Default)]
-struct InlineModules {
-    depth: usize,
-    open: Vec<(String, usize)>,
-}
-
-impl InlineModules {
-    fn step(&mut self, tokens: &[Token<'_>], at: usize) {
-        match tokens[at].text {
-            "{" => self.depth += 1,
-            "}" => {
-                self.open.retain(|(_, depth)| *depth < self.depth);
-                self.depth = self.depth.saturating_sub(1);
-            }
-            "mod" => {
-                if let [_, name, brace, ..] = &tokens[at..] {
-                    if name.is_name() && brace.text == "{" {
-                        self.open.push((name.text.to_owned(), self.depth + 1));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn path(&self) -> Vec<String> {
-        self.open.iter().map(|(name, _)| name.clone()).collect()
-    }
-}
-
-/// Marks everything from `#[cfg(test)]` to the end of the item it stands before.
-fn mark_test_items(tokens: &[Token<'_>]) -> Vec<bool> {
-    let mut marks = vec![false; tokens.len()];
-    let mut at = 0;
-    while at < tokens.len() {
-        let inner = tokens.get(at + 1).is_some_and(|token| token.text == "!");
-        let bracket = at + 1 + usize::from(inner);
-        let opens = tokens.get(bracket).is_some_and(|token| token.text == "[");
-        if tokens[at].text != "#" || !opens {
-            at += 1;
+/// Marks the items behind `#[cfg(test)]` and inside of inline modules. With `any` or `not` other
+/// builds have the item too.
+fn mark_items(tokens: &mut [Token<'_>]) {
+    for at in 0..tokens.len() {
+        let begins = |names: &[&str]| {
+            let texts = tokens[at..].iter().map(|token| token.text);
+            texts.take(names.len()).eq(names.iter().copied())
+        };
+        let test = begins(&["#", "[", "cfg", "(", "test", ")"])
+            || begins(&["#", "[", "cfg", "(", "all", "(", "test", ","]);
+        let inline = begins(&["mod"]) && tokens.get(at + 2).is_some_and(|brace| brace.text == "{");
+        if !test && !inline {
             continue;
         }
-        let attribute_end = end_of_group(tokens, bracket);
-        if !is_cfg_test(&tokens[bracket + 1..attribute_end]) {
-            at = attribute_end;
-        } else if inner {
-            marks.fill(true);
-            return marks;
-        } else {
-            let end = end_of_item(tokens, attribute_end);
-            marks[at..end].fill(true);
-            at = end;
+        let first = tokens[..=at].iter().rposition(|token| token.line < tokens[at].line);
+        let indent = tokens[first.map_or(0, |before| before + 1)].column;
+        let end = end_of_item(tokens, at, indent);
+        for token in &mut tokens[at..end] {
+            token.in_test |= test;
+        }
+        if inline {
+            tokens[at + 3..end].iter_mut().for_each(|token| token.inline += 1);
         }
     }
-    marks
 }
 
-/// `cfg(test)` and `cfg(all(test, ..))`. With `any` or `not` other builds have the item too.
-fn is_cfg_test(attribute: &[Token<'_>]) -> bool {
-    let names: BTreeSet<_> = attribute.iter().map(|token| token.text).collect();
-    attribute.first().is_some_and(|token| token.text == "cfg")
-        && names.contains("test")
-        && !names.contains("any")
-        && !names.contains("not")
-}
-
-/// The place after the bracket that closes the one at `open`.
-fn end_of_group(tokens: &[Token<'_>], open: usize) -> usize {
-    let mut depth = 0usize;
-    for (at, token) in tokens.iter().enumerate().skip(open) {
-        match token.text {
-            "(" | "[" | "{" => depth += 1,
-            ")" | "]" | "}" => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return at + 1;
-                }
-            }
-            _ => {}
+/// The place after an item: after the first line of its indentation that ends in `;`, `}` or `,`.
+fn end_of_item(tokens: &[Token<'_>], start: usize, indent: usize) -> usize {
+    let mut column = indent;
+    for at in start..tokens.len() {
+        if at > start && tokens[at].line > tokens[at - 1].line {
+            column = tokens[at].column;
         }
-    }
-    tokens.len()
-}
-
-/// The place after an item: behind its `;`, or behind its body in braces.
-fn end_of_item(tokens: &[Token<'_>], start: usize) -> usize {
-    let mut at = start;
-    while at < tokens.len() {
-        match tokens[at].text {
-            ";" => return at + 1,
-            "{" => return end_of_group(tokens, at),
-            "(" | "[" => at = end_of_group(tokens, at),
-            _ => at += 1,
+        let last = tokens.get(at + 1).is_none_or(|next| next.line > tokens[at].line);
+        if last && column == indent && matches!(tokens[at].text, ";" | "}" | ",") {
+            return at + 1;
         }
     }
     tokens.len()
@@ -284,27 +158,24 @@ fn end_of_item(tokens: &[Token<'_>], start: usize) -> usize {
 
 fn tokenize(source: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
-    let (mut at, mut line) = (0, 1);
+    let (mut at, mut line, mut begin) = (0, 1, 0);
     while let Some(first) = source[at..].chars().next() {
         let rest = &source[at..];
         let (length, text) = if rest.starts_with("//") {
             (rest.find('\n').unwrap_or(rest.len()), None)
-        } else if rest.starts_with("/*") {
-            (block_comment(rest), None)
         } else if let Some(length) = literal(rest) {
             (length, Some("\"\""))
         } else if first.is_alphanumeric() || first == '_' {
-            let length = word(rest);
-            (length, Some(&rest[..length]))
+            (word(rest), Some(&rest[..word(rest)]))
         } else if rest.starts_with("::") {
             (2, Some("::"))
-        } else if first.is_whitespace() {
-            (first.len_utf8(), None)
         } else {
-            (first.len_utf8(), Some(&rest[..first.len_utf8()]))
+            (first.len_utf8(), (!first.is_whitespace()).then(|| &rest[..first.len_utf8()]))
         };
-        tokens.extend(text.map(|text| Token { text, line }));
+        let token = |text| Token { text, line, column: at - begin, in_test: false, inline: 0 };
+        tokens.extend(text.map(token));
         line += rest[..length].matches('\n').count();
+        begin = rest[..length].rfind('\n').map_or(begin, |newline| at + newline + 1);
         at += length;
     }
     tokens
@@ -314,67 +185,29 @@ fn word(rest: &str) -> usize {
     rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
 }
 
-fn block_comment(rest: &str) -> usize {
-    let (mut depth, mut at) = (0usize, 0);
-    while at < rest.len() {
-        if rest[at..].starts_with("/*") {
-            depth += 1;
-            at += 2;
-        } else if rest[at..].starts_with("*/") {
-            depth -= 1;
-            at += 2;
-            if depth == 0 {
-                return at;
-            }
-        } else {
-            at += rest[at..].chars().next().map_or(1, char::len_utf8);
-        }
-    }
-    rest.len()
-}
-
 /// The length of the string, character or lifetime that starts here, if one does.
 fn literal(rest: &str) -> Option<usize> {
-    if let Some(after) = rest.strip_prefix('\'') {
-        let mut letters = after.chars();
-        let first = letters.next()?;
-        if first != '\\' && letters.next() != Some('\'') {
-            return Some(1 + word(after));
-        }
-        return Some(1 + closing(after, '\''));
+    let body = rest.strip_prefix(['b', 'c']).unwrap_or(rest);
+    let prefix = rest.len() - body.len();
+    if let Some(raw) = body.strip_prefix('r') {
+        let hashes = raw.len() - raw.trim_start_matches('#').len();
+        let inside = raw[hashes..].strip_prefix('"')?;
+        let end = inside.find(&format!("\"{}", &raw[..hashes]))?;
+        return Some(prefix + 1 + hashes + 1 + end + 1 + hashes);
     }
-    let unprefixed = rest.trim_start_matches(['b', 'c']);
-    let prefix = rest.len() - unprefixed.len();
-    if prefix <= 1 {
-        if let Some(after) = unprefixed.strip_prefix('"') {
-            return Some(prefix + 1 + closing(after, '"'));
-        }
-        if prefix == 1 && unprefixed.starts_with('\'') {
-            return Some(2 + closing(&unprefixed[1..], '\''));
-        }
-        if let Some(after) = unprefixed.strip_prefix('r') {
-            let hashes = after.len() - after.trim_start_matches('#').len();
-            let body = after[hashes..].strip_prefix('"')?;
-            let end = format!("\"{}", "#".repeat(hashes));
-            let length = body.find(&end).map_or(body.len(), |found| found + end.len());
-            return Some(prefix + 1 + hashes + 1 + length);
-        }
+    let quote = body.chars().next().filter(|first| matches!(first, '"' | '\''))?;
+    let inside = &body[1..];
+    let mut letters = inside.chars();
+    if quote == '\'' && letters.next() != Some('\\') && letters.next() != Some('\'') {
+        return Some(prefix + 1 + word(inside));
     }
-    None
-}
-
-/// The length up to and with the closing quote, escapes skipped.
-fn closing(body: &str, quote: char) -> usize {
     let mut escaped = false;
-    for (at, letter) in body.char_indices() {
-        match letter {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            _ if letter == quote => return at + 1,
-            _ => {}
-        }
-    }
-    body.len()
+    let end = inside.find(|letter| {
+        let ends = letter == quote && !escaped;
+        escaped = letter == '\\' && !escaped;
+        ends
+    })?;
+    Some(prefix + 1 + end + 1)
 }
 
 #[cfg(test)]
@@ -385,11 +218,6 @@ mod tests {
         let home: Vec<_> = home.iter().map(|&name| name.to_owned()).collect();
         let scan = Scan::new(source);
         scan.crate_paths(&home).iter().map(|path| path.segments.join("::")).collect()
-    }
-
-    #[test]
-    fn a_plain_use_is_one_path() {
-        assert_eq!(paths_in(&["dispatch"], "use crate::id::ConnId;"), ["id::ConnId"]);
     }
 
     #[test]
@@ -408,108 +236,43 @@ mod tests {
         assert_eq!(paths_in(&["x"], source), ["id::ConnId", "a::B", "c::D"]);
         let cast = "let x = crate::a::B as crate::c::D; let y = crate::e::f::<u8>();";
         assert_eq!(paths_in(&["x"], cast), ["a::B", "c::D", "e::f"]);
-        assert_eq!(paths_in(&["x"], "use $crate::a; m!($crate::b::c)"), ["a", "b::c"]);
     }
 
     #[test]
-    fn super_is_resolved_from_the_module_of_the_file() {
+    fn super_is_resolved_from_the_module_of_the_file_and_from_inline_ones() {
         assert_eq!(paths_in(&["reactor"], "use super::id::ConnId;"), ["id::ConnId"]);
-        assert_eq!(paths_in(&["reactor", "turn"], "use super::table;"), ["reactor::table"]);
         assert_eq!(paths_in(&["reactor", "turn"], "use super::super::sim::Sim;"), ["sim::Sim"]);
         assert_eq!(paths_in(&["reactor", "turn"], "use self::super::{a, b::c};").len(), 2);
-        assert_eq!(paths_in(&["buffer"], "use super::*;"), ["*"]);
-    }
-
-    #[test]
-    fn super_inside_an_inline_module_climbs_to_the_file_first() {
-        let source = "mod inner { use super::a; mod deep { use super::super::super::id; } }
-            use super::limits;";
-        assert_eq!(paths_in(&["buffer"], source), ["buffer::a", "id", "limits"]);
-        assert_eq!(paths_in(&["buffer"], "mod t { use super::*; } fn f() {}"), ["buffer::*"]);
+        let inline =
+            "mod inner {\n    use super::a;\n    use super::super::id;\n}\nuse super::b;\n";
+        assert_eq!(paths_in(&["buffer"], inline), ["buffer::a", "id", "b"]);
     }
 
     #[test]
     fn comments_strings_and_characters_name_nothing() {
         let source = r##"
             // use crate::a;
-            /// use crate::b;
             //! use crate::c;
-            /* use crate::d; /* use crate::e; */ use crate::f; */
             const A: &str = "use crate::g; \" use crate::h;";
             const B: &str = r#"use crate::i; " use crate::j;"#;
             const C: &[u8] = b"crate::k"; const D: char = '"'; const E: u8 = b'\'';
-            fn f<'a>(x: &'a str) -> char { '\u{7d}' }
+            fn f<'a>(x: &'a str) -> char { let r#type = r; '\u{7d}' }
             use crate::last;
         "##;
         assert_eq!(paths_in(&["x"], source), ["last"]);
     }
 
     #[test]
-    fn a_raw_identifier_is_not_a_raw_string() {
-        assert_eq!(paths_in(&["x"], "let r#type = b; let r = crate::a::b;"), ["a::b"]);
-    }
-
-    #[test]
-    fn lines_are_those_of_the_leaf() {
-        let scan = Scan::new("// one\n\"two\n\";\nuse crate::{\n    a,\n    b,\n};\n");
-        let lines: Vec<_> = scan.crate_paths(&[]).iter().map(|path| path.line).collect();
-        assert_eq!(lines, [5, 6]);
-    }
-
-    #[test]
-    fn an_item_under_cfg_test_is_marked_and_what_follows_is_not() {
-        let source =
-            "use crate::a; #[cfg(test)] #[allow(dead_code)] mod tests { use crate::b; fn f() {} }
-            #[cfg(test)] use crate::c; #[cfg(all(test, unix))] fn f(x: [u8; 2]) { crate::d::e() }
-            #[cfg(not(test))] use crate::g; #[cfg(any(test, unix))] use crate::h; use crate::i;";
+    fn an_item_under_cfg_test_is_a_test_and_what_follows_is_not() {
+        let source = "#[cfg(test)]\nmod tests {\n    use crate::b;\n    fn f() {\n    }\n}\n\
+            use crate::a;\n#[cfg(all(test, unix))]\n#[path = \"x\"]\nmod late;\n\
+            #[cfg(not(test))]\nuse crate::g;\n";
         let scan = Scan::new(source);
-        let paths = scan.crate_paths(&["x".to_owned()]);
-        let only = |in_test| {
-            let chosen = paths.iter().filter(|path| path.in_test == in_test);
-            chosen.map(|path| path.segments.join("::")).collect::<Vec<_>>()
-        };
-        assert_eq!(only(true), ["b", "c", "d::e"]);
-        assert_eq!(only(false), ["a", "g", "h", "i"]);
-    }
-
-    #[test]
-    fn an_inner_cfg_test_makes_the_whole_file_a_test() {
-        assert!(Scan::new("#![cfg(test)] use crate::a;").crate_paths(&[])[0].in_test);
-    }
-
-    #[test]
-    fn a_test_module_in_a_file_of_its_own_is_found() {
-        let scan = Scan::new("#[cfg(test)]\nmod tests;\nmod table;\n");
-        assert_eq!(scan.test_modules(&["reactor".to_owned()]), [["reactor", "tests"]]);
-    }
-
-    #[test]
-    fn re_exports_lead_back_to_their_module() {
-        let scan = Scan::new(
-            "pub use error::{Error, Result as Answer}; pub use crate::id::ConnId;
-             #[cfg(unix)] pub use self::reactor::Reactor; pub use limits::*; use std::fmt;",
-        );
-        let names = scan.re_exports();
-        let of = |name: &str| names.get(name).map(|path| path.join("::"));
-        assert_eq!(of("Error").as_deref(), Some("error::Error"));
-        assert_eq!(of("Answer").as_deref(), Some("error::Result"));
-        assert_eq!(of("ConnId").as_deref(), Some("id::ConnId"));
-        assert_eq!(of("Reactor").as_deref(), Some("reactor::Reactor"));
-        assert_eq!(of("*"), None);
-    }
-
-    #[test]
-    fn names_are_found_as_whole_words_of_code() {
-        let scan = Scan::new("let a = Instant::now();\n// Instant::now\nlet mio_like = \"mio\";");
-        assert_eq!(scan.lines_with(&["Instant", "::", "now"]), [1]);
-        assert_eq!(scan.lines_with(&["mio"]), []);
-        assert_eq!(Scan::new("").lines_with(&["mio"]), []);
-    }
-
-    #[test]
-    fn names_in_tests_can_be_left_out() {
-        let scan = Scan::new("fn a() { now }\n#[cfg(test)]\nmod tests { fn b() { now } }\nnow");
-        assert_eq!(scan.lines_with(&["now"]), [1, 3, 4]);
-        assert_eq!(scan.lines_with_outside_tests(&["now"]), [1, 4]);
+        let paths = scan.crate_paths(&[]);
+        let found: Vec<_> = paths.iter().map(|path| (path.line, path.in_test)).collect();
+        assert_eq!(found, [(3, true), (7, false), (12, false)]);
+        assert_eq!(scan.test_modules(&["reactor".to_owned()]), [["reactor", "late"]]);
+        assert_eq!(scan.lines_with(&["use", "crate"]), [3, 7, 12]);
+        assert_eq!(scan.lines_with_outside_tests(&["use", "crate"]), [7, 12]);
     }
 }
