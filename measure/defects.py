@@ -179,6 +179,8 @@ def steps(copy, args, file):
         yield http
     if file.startswith("src/protocols/tls/"):
         yield lambda: listed("TLS test", ["--test", "tls"])
+    if file.startswith("src/protocols/auth/"):
+        yield lambda: listed("authentication test", ["--test", "auth"])
     if file.startswith("src/protocols/framing/"):
         yield lambda: listed("framing test", ["--test", "probe"])
     yield seeds

@@ -39,6 +39,8 @@
 //! | lines, delimiters, length prefixes | [`framing`] |
 //! | a relay of two connections, for proxies | [`tunnel`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
+//! | TLS | `lariat::tls`, with the feature `tls` |
+//! | a token instead of certificates | `lariat::auth`, with the feature `auth` |
 //! | tokio, mio, asyncio, Twisted | [`coming_from`] |
 //!
 //! # Guarantees
@@ -123,6 +125,8 @@ pub use options::{ConnectOptions, Keepalive, ListenOptions};
 pub use protocol::{
     Context, Control, Incoming, Input, Outcome, Peer, Protocol, Replacement, TimerId, Writer,
 };
+#[cfg(feature = "auth")]
+pub use protocols::auth;
 pub use protocols::framing;
 #[cfg(feature = "http")]
 pub use protocols::http;

@@ -32,7 +32,8 @@ impl Connection {
     pub(crate) fn handle_failure(&mut self, kind: CloseKind, cause: Cause) {
         self.flags.set(Flags::FAILED);
         if self.flags.none(Flags::CLOSING | Flags::ENDED) {
-            self.end_mut().ending = Some(Ending { by: By::Us, kind, cause: Some(cause) });
+            let by = if matches!(kind, CloseKind::TimedOut(_)) { By::Runtime } else { By::Us };
+            self.end_mut().ending = Some(Ending { by, kind, cause: Some(cause) });
         }
     }
 

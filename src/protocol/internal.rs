@@ -2,7 +2,9 @@
 
 use super::Context;
 use crate::connection::Flags;
-#[cfg(feature = "http")]
+#[cfg(feature = "auth")]
+use crate::reason::Deadline;
+#[cfg(any(feature = "http", feature = "auth"))]
 use crate::reason::{Cause, CloseKind};
 
 impl Context<'_> {
@@ -50,6 +52,14 @@ impl Context<'_> {
     #[cold]
     pub(crate) fn refuse(&mut self, status: u16, why: &'static str) {
         self.conn.handle_failure(CloseKind::Refused(status), Cause::new(why));
+    }
+
+    /// Closes in order: the peer has not shown in time who it is.
+    #[cfg(feature = "auth")]
+    #[cold]
+    pub(crate) fn refuse_late(&mut self, why: impl std::error::Error + Send + Sync + 'static) {
+        let late = CloseKind::TimedOut(Deadline::Handshake);
+        self.conn.handle_failure(late, Cause::new(why));
     }
 
     /// Makes the end a reset, if this callback ends with an `Err` or [`Context::refuse`]. A close

@@ -1,5 +1,7 @@
 //! Ready protocols: what a user could have written, on the public contract.
 
+#[cfg(feature = "auth")]
+pub mod auth;
 pub mod framing;
 #[cfg(feature = "http")]
 pub mod http;
