@@ -38,6 +38,7 @@
 //! | encryption and the like | [`Filter`] |
 //! | lines, delimiters, length prefixes | [`framing`] |
 //! | a relay of two connections, for proxies | [`tunnel`] |
+//! | the client behind a balancer | [`proxy_protocol`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //! | TLS | `lariat::tls`, with the feature `tls` |
 //! | a token instead of certificates | `lariat::auth`, with the feature `auth` |
@@ -130,6 +131,7 @@ pub use protocols::auth;
 pub use protocols::framing;
 #[cfg(feature = "http")]
 pub use protocols::http;
+pub use protocols::proxy_protocol;
 #[cfg(feature = "tls")]
 pub use protocols::tls;
 pub use protocols::tunnel;

@@ -22,7 +22,6 @@ impl Timer {
     }
 
     /// A timer of the library's own protocols, outside of the range of [`Timer::new`].
-    #[cfg(any(feature = "http", feature = "auth"))]
     pub(crate) const fn reserved(key: u16) -> Timer {
         Timer(1 << 16 | key as u32)
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lariat_fuzz::{connection, http, simulator};
+use lariat_fuzz::{connection, headers, http, simulator};
 
 /// Scripts of each length. `LARIAT_SCRIPTS` asks for more, `LARIAT_SCRIPT` for one of them alone.
 const SCRIPTS: u64 = 300;
@@ -59,4 +59,9 @@ fn a_network_of_good_servers_answers_every_byte() {
 #[test]
 fn what_http_answers_does_not_depend_on_how_requests_arrive() {
     run_all(http::run, &[0, 6, 20, 60]);
+}
+
+#[test]
+fn what_a_header_says_does_not_depend_on_how_it_arrives() {
+    run_all(headers::run, &[0, 8, 40, 300]);
 }

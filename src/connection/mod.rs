@@ -139,6 +139,11 @@ impl Connection {
         self.peer.get()
     }
 
+    /// The peer is said to have this address.
+    pub(crate) fn put_peer(&mut self, peer: Endpoint) {
+        self.peer = peer.into();
+    }
+
     pub(crate) fn limits(&self) -> &Arc<Limits> {
         &self.limits
     }

@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::connection::Flags;
+use crate::endpoint::Endpoint;
 #[cfg(feature = "auth")]
 use crate::reason::Deadline;
 #[cfg(any(feature = "http", feature = "auth"))]
@@ -13,6 +14,11 @@ impl Context<'_> {
     pub(crate) fn takes_input(&self) -> bool {
         let over = Flags::CLOSE_WANTED | Flags::ABORT_WANTED | Flags::OVERFLOW;
         self.conn.flags().none(over | Flags::PAUSED | Flags::CONGESTED) && !self.is_replaced()
+    }
+
+    /// The peer has this address from now on: a balancer has announced it.
+    pub(crate) fn put_peer(&mut self, peer: Endpoint) {
+        self.conn.put_peer(peer);
     }
 
     /// Whether flow control holds the input for now.

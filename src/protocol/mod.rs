@@ -219,6 +219,7 @@ pub struct Incoming {
     peer: Endpoint,
     local: Option<Endpoint>,
     listener: ListenerId,
+    via: Option<Endpoint>,
 }
 
 impl Incoming {
@@ -232,10 +233,16 @@ impl Incoming {
     ) -> Incoming {
         let any = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let local = if any { socket.local_addr().ok() } else { Some(bound) };
-        Incoming { peer, local, listener }
+        Incoming { peer, local, listener, via: None }
     }
 
-    /// The address of the client.
+    /// The same connection, of a client that its peer has announced.
+    pub(crate) fn announced(&self, client: Endpoint, destination: Endpoint) -> Incoming {
+        Incoming { peer: client, local: Some(destination), via: Some(self.peer), ..*self }
+    }
+
+    /// The address of the client; behind a balancer that announces it
+    /// ([`proxy_protocol`](crate::proxy_protocol)), the one that was announced.
     pub fn peer(&self) -> Endpoint {
         self.peer
     }
@@ -245,6 +252,13 @@ impl Incoming {
     /// has gone already and the system does not tell it any more.
     pub fn local_addr(&self) -> Option<Endpoint> {
         self.local
+    }
+
+    /// The balancer that has announced the client and passes its bytes on; None for a client that
+    /// has connected itself. [`local_addr`](Incoming::local_addr) is then the announced address to
+    /// which the client connected.
+    pub fn via(&self) -> Option<Endpoint> {
+        self.via
     }
 
     /// The listener that accepted the connection.

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod framing;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod proxy_protocol;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod tunnel;

@@ -6,6 +6,7 @@
 //! same.
 
 mod adopting;
+mod balancers;
 mod bounds;
 mod callbacks;
 mod clients;

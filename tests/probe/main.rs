@@ -5,6 +5,7 @@ mod framing;
 mod planned;
 mod probes;
 mod protocols;
+mod proxy_headers;
 mod shrinking;
 mod splits;
 #[path = "../shared/toy.rs"]

@@ -58,6 +58,7 @@ use crate::address::{Address, IntoAddress};
 use crate::note::Note;
 use crate::options::ConnectOptions;
 use crate::protocol::{Context, Control, Input, Outcome, Protocol};
+use crate::protocols::proxy_protocol::{Header, Version};
 use crate::reason::CloseReason;
 
 pub use summary::{ConnectError, End, Summary};
@@ -73,6 +74,7 @@ type OnEnd = Box<dyn FnOnce(&mut Control<'_>, &Summary) + Send>;
 pub struct Tunnel {
     target: Address,
     options: ConnectOptions,
+    announces: Option<Version>,
     on_end: Option<OnEnd>,
     /// This end, once the connection has opened.
     relay: Option<Relay>,
@@ -84,6 +86,7 @@ impl Tunnel {
         Tunnel {
             target: target.into_address(),
             options: ConnectOptions::default(),
+            announces: None,
             on_end: None,
             relay: None,
         }
@@ -106,6 +109,18 @@ impl Tunnel {
         self
     }
 
+    /// Announces the client to the target by the [PROXY protocol](crate::proxy_protocol): with the
+    /// client's address and the one that it has connected to. The header is not counted as relayed.
+    ///
+    /// ```
+    /// use lariat::{proxy_protocol::Version, tunnel::Tunnel};
+    /// let tunnel = Tunnel::to("127.0.0.1:8080").announce(Version::V2);
+    /// ```
+    pub fn announce(mut self, version: Version) -> Tunnel {
+        self.announces = Some(version);
+        self
+    }
+
     /// Calls `code` when both connections have ended: once, also where the target was never
     /// reached. It runs within `closed` of the connection that ends last. It does not run when the
     /// driver is dropped before that.
@@ -122,6 +137,13 @@ impl Tunnel {
     }
 }
 
+fn header(cx: &Context<'_>) -> Header {
+    match cx.local_addr() {
+        Some(local) => Header::proxied(cx.peer_addr(), local),
+        None => Header::unknown(),
+    }
+}
+
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tunnel").field("target", &self.target).finish_non_exhaustive()
@@ -133,8 +155,10 @@ impl Protocol for Tunnel {
         if cx.limits().notes_max == 0 {
             return Err("a tunnel needs a notes_max of at least 1".into());
         }
-        let (near, far) = Relay::pair(cx, self.target.clone());
+        let header = self.announces.map(|version| header(cx).encode(version)).unwrap_or_default();
+        let (near, far) = Relay::pair(cx, self.target.clone(), header.len());
         let other = cx.driver().connect_with(&self.target, self.options.clone(), far)?;
+        cx.peer(other).write(&header);
         self.relay = Some(near.joined_with(other, self.on_end.take()));
         Ok(())
     }

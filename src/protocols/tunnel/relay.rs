@@ -39,9 +39,9 @@ struct Both {
 }
 
 impl Relay {
-    /// Both ends. The id of the target's connection is known only when that end is handed over: see
-    /// [`Relay::joined_with`].
-    pub(super) fn pair(cx: &mut Context<'_>, target: Address) -> (Relay, Relay) {
+    /// Both ends; `header` bytes are written to the target first. The id of the target's connection
+    /// is known only when that end is handed over: see [`Relay::joined_with`].
+    pub(super) fn pair(cx: &mut Context<'_>, target: Address, header: usize) -> (Relay, Relay) {
         let both = Both { target, finished: [false; 2], ended: [None, None], on_end: None };
         let both = Arc::new(Mutex::new(both));
         let before = cx.bytes_out() + cx.unsent() as u64;
@@ -53,7 +53,7 @@ impl Relay {
             before,
             both: Arc::clone(&both),
         };
-        (end(NEAR, true, before), end(FAR, false, 0))
+        (end(NEAR, true, before), end(FAR, false, header as u64))
     }
 
     pub(super) fn joined_with(self, other: ConnId, on_end: Option<OnEnd>) -> Relay {
