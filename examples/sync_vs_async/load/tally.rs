@@ -1,0 +1,145 @@
+//! What a load counts: latencies, and where in time they lie.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::Order;
+use super::crew::Crew;
+use crate::run::{HEAT_ROWS_US, Heat, Sample, jain};
+
+/// Columns of a heat map, over the whole run.
+const HEAT_COLUMNS: usize = 80;
+/// Latencies are kept up to a minute, in nanoseconds and to three digits.
+const HIGHEST_NS: u64 = 60_000_000_000;
+/// Points of the busiest connection and so on down, in equal steps.
+const SHARES_MAX: usize = 101;
+
+pub(super) struct Tally {
+    latency: Histogram<u64>,
+    late: Histogram<u64>,
+    begun: Instant,
+    run: Duration,
+    /// Answers that came within the time of the run.
+    in_time: u64,
+    unanswered: u64,
+    heat: Option<Heat>,
+}
+
+impl Tally {
+    pub(super) fn new(order: &Order) -> Tally {
+        let histogram = || {
+            Histogram::new_with_bounds(1, HIGHEST_NS, 3)
+                .unwrap_or_else(|_| unreachable!("the bounds are constants"))
+        };
+        let run = Duration::from_millis(order.run_ms.max(1));
+        let heat = order.heat.then(|| Heat {
+            column_ms: run.as_secs_f64() * 1e3 / HEAT_COLUMNS as f64,
+            columns: HEAT_COLUMNS,
+            cells: vec![0; HEAT_COLUMNS * HEAT_ROWS_US.len()],
+        });
+        Tally {
+            latency: histogram(),
+            late: histogram(),
+            begun: Instant::now(),
+            run,
+            in_time: 0,
+            unanswered: 0,
+            heat,
+        }
+    }
+
+    pub(super) fn answer(&mut self, since: Instant, now: Instant) {
+        if now.saturating_duration_since(self.begun) <= self.run {
+            self.in_time += 1;
+        }
+        self.record(since, now);
+    }
+
+    /// No answer has come: it took as long as this at least.
+    pub(super) fn no_answer(&mut self, since: Instant, now: Instant) {
+        self.unanswered += 1;
+        self.record(since, now);
+    }
+
+    fn record(&mut self, since: Instant, now: Instant) {
+        let took = now.saturating_duration_since(since);
+        self.latency.saturating_record(took.as_nanos() as u64);
+        if let Some(heat) = &mut self.heat {
+            let at = since.saturating_duration_since(self.begun).as_secs_f64() * 1e3;
+            let column = ((at / heat.column_ms) as usize).min(heat.columns - 1);
+            let micros = took.as_secs_f64() * 1e6;
+            let row = HEAT_ROWS_US.iter().rposition(|&low| micros >= low).unwrap_or(0);
+            heat.cells[row * heat.columns + column] += 1;
+        }
+    }
+
+    /// A request left so long after it was due.
+    pub(super) fn left_late(&mut self, by: Duration) {
+        self.late.saturating_record(by.as_nanos() as u64);
+    }
+
+    pub(super) fn answers(&self) -> u64 {
+        self.latency.len() - self.unanswered
+    }
+
+    pub(super) fn sample(&self, crew: &Crew, seconds: f64) -> Sample {
+        let micros = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
+        let counts = crew.shares();
+        Sample {
+            seconds,
+            answered: self.in_time,
+            unanswered: self.unanswered,
+            per_s: self.in_time as f64 / seconds,
+            p50: micros(0.5),
+            p90: micros(0.9),
+            p99: micros(0.99),
+            p999: micros(0.999),
+            max: self.latency.max() as f64 / 1e3,
+            curve: self.curve(),
+            served: counts.iter().filter(|&&count| count > 0).count(),
+            asking: counts.len(),
+            jain: jain(&counts),
+            shares: shares(counts),
+            load_late: self.late.value_at_quantile(0.99) as f64 / 1e3,
+            heat: self.heat.clone(),
+            ..Sample::default()
+        }
+    }
+
+    /// From 1 in 2 requests to the last one, ten steps for each further nine.
+    fn curve(&self) -> Vec<(f64, f64)> {
+        let mut points = Vec::new();
+        let all = self.latency.len().max(1) as f64;
+        for step in 0..=60 {
+            let share = 1.0 - 10f64.powf(-f64::from(step) / 10.0);
+            if step > 0 && (1.0 - share) * all < 1.0 {
+                break;
+            }
+            points.push((share, self.latency.value_at_quantile(share) as f64 / 1e3));
+        }
+        points
+    }
+}
+
+/// The busiest first, at most [`SHARES_MAX`] of them.
+fn shares(mut counts: Vec<u64>) -> Vec<u64> {
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    if counts.len() <= SHARES_MAX {
+        return counts;
+    }
+    let last = counts.len() - 1;
+    (0..SHARES_MAX).map(|step| counts[step * last / (SHARES_MAX - 1)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_keep_the_busiest_and_the_least_busy_connection() {
+        assert_eq!(shares(vec![1, 3, 2]), [3, 2, 1]);
+        let many = shares((1..=1000).collect());
+        assert_eq!((many.len(), many[0], many[100]), (101, 1000, 1));
+    }
+}
