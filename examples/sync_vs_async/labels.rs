@@ -118,45 +118,45 @@ labels! {
     // What to notice. Each is chosen by the figures of the run.
     NoteSerial "One at a time served {served} of {asking} clients; the others waited all the time. \
         Their wait is in its p99.9 and not in its median: averages hide whom they leave out."
-        "De uno en uno atendió a {served} de {asking} clientes; los demás esperaron todo el tiempo. \
+        "De uno en uno atendió a {served} de {asking} clientes; los demás esperaron todo el \
+        tiempo. \
         Su espera está en el p99.9 y no en la mediana: los promedios ocultan a quien dejan fuera.";
-    NoteMedianThreads "With {n} connection(s), threads win the median: {a} against {b} on the \
+    NoteMedianThreads "With {n}, threads win the median: {a} against {b} on the \
         reactor. A thread already sleeps in the read of its connection; the reactor first asks \
         which one is ready."
-        "Con {n} conexión(es), los hilos ganan en la mediana: {a} frente a {b} en el reactor. Un \
+        "Con {n}, los hilos ganan en la mediana: {a} frente a {b} en el reactor. Un \
         hilo ya duerme en la lectura de su conexión; el reactor pregunta antes cuál está lista.";
-    NoteMedianReactor "With {n} connection(s), the reactor wins the median: {b} against {a} on \
+    NoteMedianReactor "With {n}, the reactor wins the median: {b} against {a} on \
         threads."
-        "Con {n} conexión(es), el reactor gana en la mediana: {b} frente a {a} con hilos.";
-    NoteMedianSame "With {n} connection(s), the medians of threads ({a}) and reactor ({b}) differ \
+        "Con {n}, el reactor gana en la mediana: {b} frente a {a} con hilos.";
+    NoteMedianSame "With {n}, the medians of threads ({a}) and reactor ({b}) differ \
         by no more than the rounds do."
-        "Con {n} conexión(es), las medianas de hilos ({a}) y reactor ({b}) no difieren más que las \
+        "Con {n}, las medianas de hilos ({a}) y reactor ({b}) no difieren más que las \
         rondas entre sí.";
-    NoteRateThreads "At {n} connections threads answer more: {a} requests/s against {b}. They use \
+    NoteRateThreads "With {n} threads answer more: {a} requests/s against {b}. They use \
         all {cores} cores, the reactor one; per request they use {ca} of CPU and it {cb}."
-        "Con {n} conexiones los hilos responden más: {a} peticiones/s frente a {b}. Usan los \
+        "Con {n} los hilos responden más: {a} peticiones/s frente a {b}. Usan los \
         {cores} núcleos y el reactor uno; por petición gastan {ca} de CPU y él {cb}.";
-    NoteRateReactor "At {n} connections the reactor answers more: {b} requests/s against {a} on \
+    NoteRateReactor "With {n} the reactor answers more: {b} requests/s against {a} on \
         threads, with {cb} of CPU per request against {ca}."
-        "Con {n} conexiones el reactor responde más: {b} peticiones/s frente a {a} con hilos, con \
+        "Con {n} el reactor responde más: {b} peticiones/s frente a {a} con hilos, con \
         {cb} de CPU por petición frente a {ca}.";
-    NoteRateSame "At {n} connections threads ({a} requests/s) and reactor ({b}) differ by no more \
+    NoteRateSame "With {n} threads ({a} requests/s) and reactor ({b}) differ by no more \
         than the rounds do."
-        "Con {n} conexiones, hilos ({a} peticiones/s) y reactor ({b}) no difieren más que las \
+        "Con {n}, hilos ({a} peticiones/s) y reactor ({b}) no difieren más que las \
         rondas entre sí.";
-    NoteMemory "{n} connections take {threads} threads and {a} of memory each, or one loop and \
-        {b} each."
-        "{n} conexiones ocupan {threads} hilos y {a} de memoria cada una, o un solo bucle y {b} \
-        cada una.";
-    NoteSwitches "At {n} connections a request costs threads {a} context switches and the reactor \
+    NoteMemory "{n} take {threads} threads and {a} of memory each, or one loop and {b} each."
+        "{n} ocupan {threads} hilos y {a} de memoria cada una, o un solo bucle y {b} cada una.";
+    NoteSwitches "With {n} a request costs threads {a} context switches and the reactor \
         {b}: a loop that finds many sockets ready serves them all before it sleeps."
-        "Con {n} conexiones una petición cuesta a los hilos {a} cambios de contexto y al reactor \
+        "Con {n} una petición cuesta a los hilos {a} cambios de contexto y al reactor \
         {b}: un bucle que encuentra muchos sockets listos los atiende a todos antes de dormir.";
-    NoteCalls "The reactor makes {a} system calls per request with {m} connection(s) and {b} with \
+    NoteCalls "The reactor makes {a} system calls per request with {m} and {b} with \
         {n}; threads always make about {c}. The third call is the wait, and many share it."
-        "El reactor hace {a} llamadas al sistema por petición con {m} conexión(es) y {b} con {n}; \
+        "El reactor hace {a} llamadas al sistema por petición con {m} y {b} con {n}; \
         los hilos siempre unas {c}. La tercera llamada es la espera, y muchas la comparten.";
-    NoteSlow "A handler that takes 50 ms once in 100 times moves the p90 of the reactor to {b}, and \
+    NoteSlow "A handler that takes 50 ms once in 100 times moves the p90 of the reactor to {b}, \
+        and \
         that of threads to {a}: on one thread everybody waits for it."
         "Un manejador que tarda 50 ms una vez de cada 100 lleva el p90 del reactor a {b}, y el de \
         los hilos a {a}: en un solo hilo todos lo esperan.";
@@ -167,26 +167,26 @@ labels! {
         {open}."
         "Un lazo cerrado lo oculta: medido así, el p90 del reactor es {closed}, pues un cliente \
         que espera no pide nada. El lazo abierto cuenta desde que la petición tocaba: {open}.";
-    NoteWaiting "When each request waits 5 ms, {n} connections get {a} requests/s from threads, \
+    NoteWaiting "When each request waits 5 ms, {n} get {a} requests/s from threads, \
         {b} from a reactor that sleeps in its callback, and {c} from one that sets a timer."
-        "Cuando cada petición espera 5 ms, {n} conexiones obtienen {a} peticiones/s de los hilos, \
+        "Cuando cada petición espera 5 ms, {n} obtienen {a} peticiones/s de los hilos, \
         {b} de un reactor que duerme en su función, y {c} de uno que pone un temporizador.";
     NoteQueue "Of a client that hardly reads, {server} keeps at most {bytes} unsent (the high mark \
         is {mark}), and then stops to read from it."
         "De un cliente que apenas lee, {server} guarda como mucho {bytes} sin enviar (la marca \
         alta es {mark}), y entonces deja de leer de él.";
-    NoteIdle "Of {n} connections all but 10 idle: the active ones see a median of {a} on threads \
+    NoteIdle "Of {n}, all but 10 idle: the active ones see a median of {a} on threads \
         and {b} on the reactor. Idle threads cost memory, not time."
-        "De {n} conexiones, inactivas todas menos 10: las activas ven una mediana de {a} con hilos \
+        "De {n}, inactivas todas menos 10: las activas ven una mediana de {a} con hilos \
         y {b} en el reactor. Los hilos inactivos cuestan memoria, no tiempo.";
     NoteBeside "Beside 16 clients that flood, one that asks now and then has a p99 of {a} on \
         threads and {b} on the reactor."
         "Junto a 16 clientes que inundan, uno que pregunta de vez en cuando tiene un p99 de {a} \
         con hilos y {b} en el reactor.";
     NotePython "CPython pays more for each request, in whichever style: {a} of CPU with threads \
-        and {b} with asyncio, against {c} on lariat's reactor ({n} connections)."
+        and {b} with asyncio, against {c} on lariat's reactor ({n})."
         "CPython paga más por petición, en cualquier estilo: {a} de CPU con hilos y {b} con \
-        asyncio, frente a {c} en el reactor de lariat ({n} conexiones).";
+        asyncio, frente a {c} en el reactor de lariat ({n}).";
     NoteLate "The load itself was late: 1 request in 100 left {late} or more after it was due, in \
         the worst of the open loops. That is inside the latencies; a quieter machine shows less."
         "La propia carga llegó tarde: 1 petición de 100 salió {late} o más después de lo debido, \
@@ -201,16 +201,20 @@ labels! {
         cuesta, dónde gana y dónde pierde.";
     Cores "{n} cores" "{n} núcleos";
     AsTable "The same as a table" "Lo mismo como tabla";
-    TryIt "See it lose:" "Véalo perder:";
-    TileMedian "median latency, {n} connection(s)" "latencia mediana, {n} conexión(es)";
-    TileRate "requests/s, {n} connections" "peticiones/s, {n} conexiones";
-    TileMemory "memory per connection, {n}" "memoria por conexión, {n}";
+    TryIt "Record it here:" "Grábelo aquí:";
+    LoseThreads "Make threads lose:" "Haga perder a los hilos:";
+    LoseReactor "Make the reactor lose:" "Haga perder al reactor:";
+    LoseSerial "Make one at a time lose:" "Haga perder a uno en uno:";
+    TileMedian "median latency, {n}" "latencia mediana, {n}";
+    TileRate "requests/s, {n}" "peticiones/s, {n}";
+    TileMemory "memory per connection, of {n}" "memoria por conexión, de {n}";
     TileSlow "p90 beside a slow handler" "p90 con un manejador lento";
     AxisConnections "connections" "conexiones";
     AxisRate "requests/s" "peticiones/s";
     AxisCpu "CPU per request, µs" "CPU por petición, µs";
     AxisLoad "cores used by the load" "núcleos que usó la carga";
-    AxisPercentile "share of requests that were faster" "parte de las peticiones que fueron más rápidas";
+    AxisPercentile "share of requests that were faster"
+        "parte de las peticiones que fueron más rápidas";
     AxisLatency "latency" "latencia";
     AxisMemory "resident kB per connection" "kB residentes por conexión";
     AxisVirtual "reserved kB per connection" "kB reservados por conexión";
@@ -226,11 +230,14 @@ labels! {
         "Veinte milisegundos: muchos carriles casi vacíos, o uno lleno";
     LanesLead "Twelve clients, each of which asks 100 times a second for 0.3 ms of computing. A \
         lane is a thread, and the number at its end is how much of the time it works. Recorded \
-        under strace, which stretches every call: the shape counts, not the length."
+        under strace, which stretches every call, and the quietest 20 ms of the recording: the \
+        shape counts, not the length."
         "Doce clientes, cada uno pide 100 veces por segundo 0,3 ms de cálculo. Un carril es un \
         hilo, y el número a su derecha es qué parte del tiempo trabaja. Grabado con strace, que \
-        alarga cada llamada: cuenta la forma, no la longitud.";
-    LanesAria "Timeline of the {n} threads of {server}" "Línea de tiempo de los {n} hilos de {server}";
+        alarga cada llamada, y los 20 ms más tranquilos de la grabación: cuenta la forma, no la \
+        longitud.";
+    LanesAria "Timeline of the {n} threads of {server}"
+        "Línea de tiempo de los {n} hilos de {server}";
     Thread "thread" "hilo";
     DoRunning "runs a callback" "ejecuta una función";
     DoWriting "writes" "escribe";
@@ -241,7 +248,8 @@ labels! {
     RateTitle "Throughput against connections" "Rendimiento frente a conexiones";
     RateLead "Every client asks, waits for the answer, and asks again. The bar through a mark is \
         the range of the rounds. Two processes share the cores: the server and the load."
-        "Cada cliente pregunta, espera la respuesta y vuelve a preguntar. La barra en cada marca es \
+        "Cada cliente pregunta, espera la respuesta y vuelve a preguntar. La barra en cada marca \
+        es \
         el rango de las rondas. Dos procesos comparten los núcleos: el servidor y la carga.";
     RatePanel "requests per second" "peticiones por segundo";
     CpuPanel "CPU time of the server per request" "tiempo de CPU del servidor por petición";
@@ -256,14 +264,15 @@ labels! {
     ClosedPanel "closed loop, {n} connections" "lazo cerrado, {n} conexiones";
     Closed "closed" "cerrado";
     OpenAt "open, {rate}/s" "abierto, {rate}/s";
+    OpenPanel "open loop, {rate} requests/s" "lazo abierto, {rate} peticiones/s";
     Loop "loop" "lazo";
 
     MemoryTitle "Memory and threads" "Memoria e hilos";
     MemoryLead "Memory of the process that came with its connections, each of which has asked \
-        once, divided by their number. With few connections it is mostly what the process takes \
-        once."
+        once, divided by their number. Below ten connections it would be mostly what the process \
+        takes once."
         "Memoria del proceso que llegó con sus conexiones, cada una de las cuales ha preguntado \
-        una vez, dividida por su número. Con pocas conexiones es sobre todo lo que el proceso \
+        una vez, dividida por su número. Con menos de diez sería sobre todo lo que el proceso \
         ocupa una sola vez.";
     MemoryPanel "resident memory per connection" "memoria residente por conexión";
     ThreadsPanel "threads of the server" "hilos del servidor";
@@ -277,7 +286,8 @@ labels! {
         duerme cuando ningún socket está listo. Lo mismo en llamadas: leer y escribir lo necesitan \
         todos, la espera se puede compartir.";
     SwitchesPanel "context switches per request" "cambios de contexto por petición";
-    CallsPanel "system calls per request, by connections" "llamadas al sistema por petición, por conexiones";
+    CallsPanel "system calls per request, by connections"
+        "llamadas al sistema por petición, por conexiones";
     CallWait "wait for readiness" "esperar";
     CallRead "read" "leer";
     CallWrite "write" "escribir";
@@ -292,6 +302,8 @@ labels! {
     StateResident "resident in all" "residente en total";
     StateVirtual "reserved (mostly the stack)" "reservado (sobre todo la pila)";
     StateWhere "where the sum is" "dónde está la suma";
+    StateRust "lariat: a field of the value" "lariat: un campo del valor";
+    StatePython "CPython: a local variable" "CPython: una variable local";
     StateThreads "A field of the connection's Protocol value, on the heap. Beside it stands a \
         thread with a stack, most of it reserved and never touched."
         "Un campo del valor Protocol de la conexión, en el montículo. Junto a él hay un hilo con \
@@ -304,7 +316,8 @@ labels! {
         "Una variable local de handle(), en el marco de un hilo propio.";
     StatePyAsyncio "A local variable of a coroutine, whose frame is kept on the heap while it \
         awaits."
-        "Una variable local de una corrutina, cuyo marco se guarda en el montículo mientras espera.";
+        "Una variable local de una corrutina, cuyo marco se guarda en el montículo mientras \
+        espera.";
 
     SlowTitle "One slow handler" "Un manejador lento";
     SlowLead "One request in 100 takes 50 ms in the handler, as a query to a database might. \
@@ -340,12 +353,14 @@ labels! {
         n/(w+c) and 1/c. Here w is 5 ms, there are {cores} cores, and c is what was measured: {a} \
         on threads, {b} with timers."
         "Con n conexiones, una espera w y un tiempo de CPU c: los hilos responden lo menor de \
-        n/(w+c) y núcleos/c, un bucle que duerme en su función 1/(w+c), un bucle con temporizadores \
+        n/(w+c) y núcleos/c, un bucle que duerme en su función 1/(w+c), un bucle con \
+        temporizadores \
         lo menor de n/(w+c) y 1/c. Aquí w es 5 ms, hay {cores} núcleos, y c es lo medido: {a} con \
         hilos, {b} con temporizadores.";
     ModelParts "They part: with {n} connections, {server} reaches {share} % of the model, which \
         knows nothing of the load beside it, of the scheduler, or of caches."
-        "Se separan: con {n} conexiones, {server} alcanza el {share} % del modelo, que no sabe nada \
+        "Se separan: con {n} conexiones, {server} alcanza el {share} % del modelo, que no sabe \
+        nada \
         de la carga a su lado, del planificador ni de las cachés.";
     ModelHolds "Everywhere here the measurement reaches at least 70 % of the model."
         "En todas partes la medida alcanza aquí al menos el 70 % del modelo.";
@@ -385,7 +400,8 @@ labels! {
     LifeLead "A client connects, asks twice and leaves. These are the system calls that each \
         server made for it, from a recorded trace. The second request is the usual case: nothing \
         has to be set up any more."
-        "Un cliente conecta, pregunta dos veces y se va. Estas son las llamadas al sistema que hizo \
+        "Un cliente conecta, pregunta dos veces y se va. Estas son las llamadas al sistema que \
+        hizo \
         cada servidor por él, de una traza grabada. La segunda petición es el caso normal: ya no \
         hay nada que preparar.";
     LifeCount "{m} calls for a message, {n} for the whole life"
@@ -402,12 +418,17 @@ labels! {
     Began "began" "comenzó";
     Took "took" "duró";
     Call "call" "llamada";
-    MeansWait "asks the kernel which sockets are ready, and sleeps until one is"
-        "pregunta al núcleo qué sockets están listos, y duerme hasta que uno lo está";
+    MeansWait "sleeps until the kernel says that a socket is ready"
+        "duerme hasta que el núcleo dice que un socket está listo";
     MeansAccept "takes a new connection" "toma una conexión nueva";
     MeansNoMore "no further client waits" "no espera ningún cliente más";
-    MeansRead "takes the client's bytes; a blocking thread has slept in here"
-        "toma los bytes del cliente; un hilo bloqueante ha dormido aquí dentro";
+    MeansRead "takes the client's bytes" "toma los bytes del cliente";
+    MeansSleptRead "sleeps until the client's bytes come, and takes them"
+        "duerme hasta que llegan los bytes del cliente, y los toma";
+    MeansSleptAccept "sleeps until a client comes, and takes its connection"
+        "duerme hasta que llega un cliente, y toma su conexión";
+    MeansAsk "asks the kernel which sockets are ready"
+        "pregunta al núcleo qué sockets están listos";
     MeansEnd "the client has finished sending" "el cliente ha terminado de enviar";
     MeansWrite "hands the answer to the kernel" "entrega la respuesta al núcleo";
     MeansThread "starts the thread of this connection" "crea el hilo de esta conexión";

@@ -3,6 +3,7 @@
 use crate::labels::{Label, Lang, bytes, fill, number, server, time};
 use crate::run::{Left, LeftOut, Point, Run, Sample, Scene, Spread};
 use crate::scenes::middle_connections;
+use crate::table::connections_title;
 
 /// What a sentence is about: the page has it beside the picture of the same topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,11 @@ impl Writer<'_> {
         number(value, self.lang)
     }
 
+    /// `1 connection`, `100 connections`.
+    fn connections(&self, count: usize) -> String {
+        connections_title(count, 0, self.lang)
+    }
+
     fn time(&self, micros: f64) -> String {
         time(micros, self.lang)
     }
@@ -101,7 +107,8 @@ impl Writer<'_> {
         let crowd = self.run.points(Scene::Steady).filter(|point| point.server == "serial");
         let worst = crowd.filter_map(Point::middle_round).max_by_key(|round| round.asking);
         let Some(round) = worst.filter(|round| round.served < round.asking) else { return };
-        let values = [("served", round.served.to_string()), ("asking", round.asking.to_string())];
+        let [served, asking] = [round.served, round.asking].map(|n| self.number(n as f64));
+        let values = [("served", served), ("asking", asking)];
         self.add(Topic::Fairness, Label::NoteSerial, &values);
     }
 
@@ -114,7 +121,7 @@ impl Writer<'_> {
             Order::Same => Label::NoteMedianSame,
         };
         let values = [
-            ("n", connections.to_string()),
+            ("n", self.connections(connections)),
             ("a", self.time(a.middle)),
             ("b", self.time(b.middle)),
         ];
@@ -131,7 +138,7 @@ impl Writer<'_> {
             Order::Same => Label::NoteRateSame,
         };
         let values = [
-            ("n", connections.to_string()),
+            ("n", self.connections(connections)),
             ("a", self.number(a.middle)),
             ("b", self.number(b.middle)),
             ("ca", self.time(ca)),
@@ -148,8 +155,8 @@ impl Writer<'_> {
         };
         let count = threads.rounds.iter().map(|round| round.threads).max().unwrap_or_default();
         let values = [
-            ("n", connections.to_string()),
-            ("threads", count.to_string()),
+            ("n", self.connections(connections)),
+            ("threads", self.number(count as f64)),
             ("a", kb(threads)),
             ("b", kb(reactor)),
         ];
@@ -163,7 +170,7 @@ impl Writer<'_> {
             return;
         }
         let values = [
-            ("n", connections.to_string()),
+            ("n", self.connections(connections)),
             ("a", self.number(a.middle)),
             ("b", self.number(b.middle)),
         ];
@@ -184,8 +191,8 @@ impl Writer<'_> {
             return;
         }
         let values = [
-            ("m", few.connections.to_string()),
-            ("n", many.connections.to_string()),
+            ("m", self.connections(few.connections)),
+            ("n", self.connections(many.connections)),
             ("a", self.number(few.per_request())),
             ("b", self.number(many.per_request())),
             ("c", self.number(threads.per_request())),
@@ -224,7 +231,7 @@ impl Writer<'_> {
         };
         let Some((n, a, b, c)) = counts.iter().rev().find_map(all_at) else { return };
         let values = [
-            ("n", n.to_string()),
+            ("n", self.connections(n)),
             ("a", self.number(a)),
             ("b", self.number(b)),
             ("c", self.number(c)),
@@ -252,7 +259,7 @@ impl Writer<'_> {
         let point = |server| self.scene(Scene::Idle, server, false);
         let Some((threads, reactor)) = point("threads").zip(point("reactor")) else { return };
         let p50 = |point: &Point| self.time(point.spread(|sample| sample.p50).middle);
-        let n = threads.connections.to_string();
+        let n = self.connections(threads.connections);
         let values = [("n", n), ("a", p50(threads)), ("b", p50(reactor))];
         self.add(Topic::Beside, Label::NoteIdle, &values);
     }
@@ -276,7 +283,7 @@ impl Writer<'_> {
             return;
         }
         let values = [
-            ("n", connections.to_string()),
+            ("n", self.connections(connections)),
             ("a", self.time(a)),
             ("b", self.time(b)),
             ("c", self.time(c)),
@@ -361,7 +368,7 @@ mod tests {
         let sample = Sample { served: 1, asking: 1000, ..Sample::default() };
         let serial = point(Scene::Steady, "serial", 1000, std::slice::from_ref(&sample));
         let said = texts(&run(vec![serial])).remove(0);
-        assert!(said.starts_with("One at a time served 1 of 1000 clients"), "{said}");
+        assert!(said.starts_with("One at a time served 1 of 1,000 clients"), "{said}");
         let all = Sample { served: 1000, ..sample };
         assert!(texts(&run(vec![point(Scene::Steady, "serial", 1000, &[all])])).is_empty());
     }

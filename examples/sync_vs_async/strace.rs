@@ -13,7 +13,7 @@ use crate::calls;
 use crate::child::End;
 use crate::load::{BEGIN, END, Order, Special};
 use crate::measure::{Programs, Server};
-use crate::run::{Calls, Life, Plan, Run, Scene, Window};
+use crate::run::{Calls, Doing, Life, Plan, Run, Scene, Span, Window};
 
 /// One run under strace.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +115,7 @@ fn order(trace: &Trace, server: &Server, run: &Run) -> Order {
         rate: window.then_some(WINDOW_RATE),
         special: window.then_some(work),
         warm_ms: 0,
-        run_ms: if window { 150 } else { 3000 },
+        run_ms: if window { 300 } else { 3000 },
         requests: Some(each.clamp(*REQUESTS.start(), *REQUESTS.end())),
         marks: true,
         heat: false,
@@ -146,12 +146,25 @@ fn keep(trace: &Trace, calls: &[calls::Call], run: &mut Run) -> Option<()> {
             run.lives.push(Life { server, threads: threads.len(), steps });
         }
         What::Window => {
-            let middle = (from + to) / 2.0;
-            let lanes = calls::lanes(calls, middle - WINDOW_US / 2.0, WINDOW_US);
+            let lanes = quietest(calls, from, to);
             run.windows.push(Window { server, width_us: WINDOW_US, lanes });
         }
     }
     Some(())
+}
+
+/// Of all windows of the recording, the one in which the threads ran least: what else the machine
+/// did stretched the others.
+fn quietest(calls: &[calls::Call], from: f64, to: f64) -> Vec<Vec<Span>> {
+    let ran = |lanes: &Vec<Vec<Span>>| -> f64 {
+        let works = |span: &&Span| matches!(span.doing, Doing::Running | Doing::Writing);
+        lanes.iter().flatten().filter(works).map(|span| span.took_us).sum()
+    };
+    let steps = ((to - from) / WINDOW_US * 4.0) as usize;
+    // The first and the last moments are those of the marks.
+    let starts = (2..steps.saturating_sub(5).max(3)).map(|s| from + s as f64 * WINDOW_US / 4.0);
+    let windows = starts.map(|start| calls::lanes(calls, start, WINDOW_US));
+    windows.min_by(|a, b| ran(a).total_cmp(&ran(b))).unwrap_or_default()
 }
 
 /// The client whose life is recorded: it connects, asks twice, and closes.

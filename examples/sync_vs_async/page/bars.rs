@@ -2,10 +2,13 @@
 
 use super::figure::{Draw, Figure, Panel, Twin};
 use super::lines::{chart, names, twin};
-use super::svg::{Anchor, FRAME, Scale, WIDTH, line, open, rect, text};
+use super::svg::{Anchor, FRAME, Scale, WIDTH, escape, line, open, rect, text};
 use crate::labels::{Label, bytes, number};
 use crate::notes::Topic;
 use crate::run::{Calls, Sample, Scene};
+
+/// From so many connections on, memory is mostly that of connections.
+const MEMORY_CONNECTIONS: usize = 10;
 
 pub(super) fn memory(draw: &Draw<'_>) -> Option<Figure> {
     draw.run.points(Scene::Steady).next()?;
@@ -14,9 +17,12 @@ pub(super) fn memory(draw: &Draw<'_>) -> Option<Figure> {
     };
     let kb = |sample: &Sample| sample.resident_kb;
     let threads = |sample: &Sample| sample.threads as f64;
+    // Fewer would show what the process takes once; unless there are no more.
+    let most = draw.run.plan.connections.last().copied().unwrap_or(1);
+    let least = most.min(MEMORY_CONNECTIONS);
     let panel = |label: Label, axis: Label, low: f64, of: fn(&Sample) -> f64| Panel {
         title: draw.text(label).to_owned(),
-        svg: chart(draw, Scene::Steady, draw.text(label), draw.text(axis), log(low), of),
+        svg: chart(draw, Scene::Steady, least, (draw.text(label), draw.text(axis)), log(low), of),
     };
     Some(Figure {
         id: "memory",
@@ -29,6 +35,7 @@ pub(super) fn memory(draw: &Draw<'_>) -> Option<Figure> {
         servers: names(draw, Scene::Steady),
         topics: &[Topic::Memory],
         command: "--scenes steady,idle -c 5000 --servers threads,reactor",
+        loser: Some(Label::LoseThreads),
         twin: twin(
             draw,
             Scene::Steady,
@@ -103,7 +110,7 @@ pub(super) fn switches(draw: &Draw<'_>) -> Option<Figure> {
     let log = |high: f64| Scale::log(0.003, high.max(1.0) * 1.5, FRAME.bottom, FRAME.top);
     let title = draw.text(Label::SwitchesPanel);
     let axis = draw.text(Label::AxisSwitches);
-    let svg = chart(draw, Scene::Steady, title, axis, log, |sample| sample.switches);
+    let svg = chart(draw, Scene::Steady, 1, (title, axis), log, |sample| sample.switches);
     let mut panels = vec![Panel { title: title.to_owned(), svg }];
     let mut all: Vec<_> = draw.run.calls.iter().collect();
     let place = |name: &str| crate::run::SERVERS.iter().position(|s| *s == name);
@@ -138,9 +145,42 @@ pub(super) fn switches(draw: &Draw<'_>) -> Option<Figure> {
         key,
         topics: &[Topic::Switches],
         command: "--scenes steady,trace -c 1,100,1000 --servers threads,reactor",
+        loser: Some(Label::LoseThreads),
         twin,
         ..Figure::default()
     })
+}
+
+/// The game without its frills, in both worlds.
+const CODE_RUST: &str = "\
+struct Adding {
+    sum: i64,       // here, between two calls
+}
+
+impl Protocol for Adding {
+    fn data(&mut self, cx, input) -> Outcome {
+        // a whole line is there: number
+        self.sum += number;
+        writeln!(cx, \"{}\", self.sum)?;
+        Ok(())      // and back to the driver
+    }
+}";
+const CODE_PYTHON: &str = "\
+def handle(self):            # a thread
+    total = 0                # here, on its stack
+    for line in self.rfile:  # blocks
+        total += int(line)
+        self.wfile.write(b\"%d\\n\" % total)
+
+async def adding(reader, writer):  # a task
+    total = 0                      # in its frame
+    while line := await reader.readline():
+        total += int(line)
+        writer.write(b\"%d\\n\" % total)";
+
+fn code(draw: &Draw<'_>, title: Label, code: &str) -> Panel {
+    let svg = format!("<pre><code>{}</code></pre>", escape(code));
+    Panel { title: draw.text(title).to_owned(), svg }
 }
 
 /// Where the state of one connection is, and what it takes there.
@@ -208,13 +248,18 @@ pub(super) fn state(draw: &Draw<'_>) -> Option<Figure> {
         id: "state",
         title: draw.text(Label::StateTitle).to_owned(),
         lead: draw.text(Label::StateLead).to_owned(),
-        panels: vec![Panel { title: panel, svg: out }],
+        panels: vec![
+            Panel { title: panel, svg: out },
+            code(draw, Label::StateRust, CODE_RUST),
+            code(draw, Label::StatePython, CODE_PYTHON),
+        ],
         key: vec![
             ("fill-value", draw.text(Label::StateValue)),
             ("fill-resident", draw.text(Label::StateResident)),
             ("fill-virtual", draw.text(Label::StateVirtual)),
         ],
         command: "--scenes steady -c 1000 --rounds 1 --servers threads,reactor",
+        loser: Some(Label::LoseThreads),
         twin: Twin {
             head: draw.head(&[
                 Label::HeadServer,

@@ -115,6 +115,7 @@ pub(super) fn fairness(draw: &Draw<'_>) -> Option<Figure> {
         servers: points.iter().map(|point| point.server.clone()).collect(),
         topics: &[Topic::Fairness],
         command: "--scenes steady -c 100 --servers serial,threads,reactor",
+        loser: Some(Label::LoseSerial),
         twin: Twin {
             head: draw.head(&[
                 Label::HeadServer,
@@ -158,6 +159,7 @@ pub(super) fn neighbours(draw: &Draw<'_>) -> Option<Figure> {
         panels,
         topics: &[Topic::Beside],
         command: "--scenes beside --servers threads,reactor",
+        loser: Some(Label::LoseReactor),
         twin: Twin { head, rows },
         ..Figure::default()
     })

@@ -107,13 +107,12 @@ pub(super) fn latency(draw: &Draw<'_>) -> Option<Figure> {
     let n = number(n as f64, draw.lang);
     let mut panels = Vec::new();
     if !closed.is_empty() {
-        let title = draw.fill(Label::ClosedPanel, &[("n", n.clone())]);
+        let title = draw.fill(Label::ClosedPanel, &[("n", n)]);
         let curves: Vec<_> = closed.iter().filter_map(|point| curve(point, false)).collect();
         panels.push(Panel { svg: chart(draw, &title, &curves), title });
     }
     if let Some(rate) = open.first().and_then(|point| point.rate) {
-        let values = [("n", n), ("rate", number(rate, draw.lang))];
-        let title = draw.fill(Label::SceneLoops, &values);
+        let title = draw.fill(Label::OpenPanel, &[("rate", number(rate, draw.lang))]);
         let curves: Vec<_> = open.iter().filter_map(|point| curve(point, false)).collect();
         panels.push(Panel { svg: chart(draw, &title, &curves), title });
     }
@@ -126,6 +125,7 @@ pub(super) fn latency(draw: &Draw<'_>) -> Option<Figure> {
         servers: super::lines::names(draw, Scene::Steady),
         topics: &[Topic::Curve],
         command: "--scenes steady,loops -c 1 --servers threads,reactor",
+        loser: Some(Label::LoseReactor),
         twin: Twin { head: head(draw), rows: rows(draw, &all) },
         ..Figure::default()
     })
@@ -135,7 +135,7 @@ pub(super) fn slow(draw: &Draw<'_>) -> Option<Figure> {
     let open: Vec<_> = draw.run.points(Scene::Slow).filter(|p| p.rate.is_some()).collect();
     let closed: Vec<_> = draw.run.points(Scene::Slow).filter(|p| p.rate.is_none()).collect();
     let rate = open.first()?.rate?;
-    let title = draw.fill(Label::SceneSlow, &[("rate", number(rate, draw.lang))]);
+    let title = draw.fill(Label::OpenPanel, &[("rate", number(rate, draw.lang))]);
     let curves: Vec<_> = open.iter().filter_map(|point| curve(point, false)).collect();
     let mut panels = vec![Panel { svg: chart(draw, &title, &curves), title }];
     if !closed.is_empty() {
@@ -159,6 +159,7 @@ pub(super) fn slow(draw: &Draw<'_>) -> Option<Figure> {
         servers: super::lines::names(draw, Scene::Slow),
         topics: &[Topic::Slow],
         command: "--scenes slow --servers threads,reactor,offload",
+        loser: Some(Label::LoseReactor),
         twin: Twin { head: head(draw), rows: rows(draw, &all) },
         more,
         ..Figure::default()

@@ -20,8 +20,9 @@ pub(super) struct Figure {
     /// Other classes that the legend explains.
     pub(super) key: Vec<(&'static str, &'static str)>,
     pub(super) topics: &'static [Topic],
-    /// Options that make the losing side lose.
+    /// Options that make the losing side lose, and who that is; None: nobody does.
     pub(super) command: &'static str,
+    pub(super) loser: Option<Label>,
     pub(super) twin: Twin,
     /// HTML behind the panels.
     pub(super) more: String,
@@ -89,7 +90,7 @@ impl Figure {
                 out,
                 "<p class=\"try\">{} <code>cargo run --release --example sync_vs_async -- {}</code>\
                  </p>",
-                escape(draw.text(Label::TryIt)),
+                escape(draw.text(self.loser.unwrap_or(Label::TryIt))),
                 escape(self.command)
             );
         }

@@ -18,8 +18,14 @@ fn low_end(row: usize) -> String {
     }
 }
 
+/// The rows up to the slowest request.
+fn rows_used(heat: &Heat) -> usize {
+    let last = heat.cells.iter().rposition(|&count| count > 0).unwrap_or(0);
+    (last / heat.columns.max(1) + 2).min(HEAT_ROWS_US.len())
+}
+
 fn chart(draw: &Draw<'_>, heat: &Heat, what: &str) -> String {
-    let rows = HEAT_ROWS_US.len();
+    let rows = rows_used(heat);
     let bottom = TOP + rows as f64 * ROW;
     let mut out = open(bottom + 42.0, what);
     let last = heat.column_ms * heat.columns as f64;
@@ -89,6 +95,7 @@ pub(super) fn figure(draw: &Draw<'_>) -> Option<Figure> {
             })
             .collect(),
         command: "--scenes slow --servers threads,reactor,offload",
+        loser: Some(Label::LoseReactor),
         twin: Twin {
             head: draw.head(&[Label::HeadServer, Label::FromLatency, Label::Requests]),
             rows,

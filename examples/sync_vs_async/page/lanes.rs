@@ -7,7 +7,7 @@ use super::svg::{Anchor, WIDTH, escape, line, open, text};
 use crate::labels::{Label, number};
 use crate::run::{Doing, Span, Window};
 
-const LEFT: f64 = 10.0;
+const LEFT: f64 = 22.0;
 const RIGHT: f64 = WIDTH - 52.0;
 const TOP: f64 = 8.0;
 const LANE: f64 = 12.0;
@@ -75,7 +75,7 @@ pub(super) fn lanes(draw: &Draw<'_>, window: &Window) -> String {
             let width = (part.took_us / window.width_us * (RIGHT - LEFT)).max(0.6);
             let _ = out.write_str(&span(place(part.at_us), width, y, name(part.doing)));
         }
-        let share = format!("{} %", number(busy(lane, window.width_us).round(), draw.lang));
+        let share = format!("{} %", number(busy(lane, window.width_us).round() + 0.0, draw.lang));
         text(&mut out, RIGHT + 8.0, y + LANE - 1.5, Anchor::Start, "tick", &share);
     }
     out.push_str("</svg>");

@@ -16,14 +16,21 @@ struct Shown<'a> {
     steps: Vec<&'a Step>,
 }
 
+/// The client pauses for 20 ms before it asks: a call that took longer than this slept.
+const SLEEP_US: f64 = 2000.0;
+
 /// What a call is for, in words.
 fn meaning(step: &Step) -> (&'static str, Label) {
     let nothing = step.text.contains("EAGAIN");
+    let slept = step.took_us > SLEEP_US;
     match &step.name[..] {
-        "epoll_wait" | "epoll_pwait" | "poll" | "select" => ("wait", Label::MeansWait),
+        "epoll_wait" | "epoll_pwait" | "poll" | "select" if slept => ("wait", Label::MeansWait),
+        "epoll_wait" | "epoll_pwait" | "poll" | "select" => ("wait", Label::MeansAsk),
+        name if name.starts_with("accept") && slept => ("accept", Label::MeansSleptAccept),
         name if name.starts_with("accept") && nothing => ("other", Label::MeansNoMore),
         name if name.starts_with("accept") => ("accept", Label::MeansAccept),
         "read" | "recvfrom" | "recvmsg" if step.text.ends_with("= 0") => ("read", Label::MeansEnd),
+        "read" | "recvfrom" | "recvmsg" if slept => ("read", Label::MeansSleptRead),
         "read" | "recvfrom" | "recvmsg" => ("read", Label::MeansRead),
         "write" | "sendto" | "sendmsg" => ("write", Label::MeansWrite),
         "clone" | "clone3" => ("thread", Label::MeansThread),
@@ -98,7 +105,7 @@ fn list(draw: &Draw<'_>, life: &Life) -> String {
         for step in steps {
             let thread = step.steps[0].thread + 1;
             let slept = step.steps.iter().map(|step| step.took_us).sum::<f64>();
-            let slept = if matches!(step.class, "wait" | "read" | "accept") && slept > 2000.0 {
+            let slept = if matches!(step.class, "wait" | "read" | "accept") && slept > SLEEP_US {
                 draw.text(Label::Slept).to_owned()
             } else {
                 time(slept, draw.lang)
@@ -110,8 +117,8 @@ fn list(draw: &Draw<'_>, life: &Life) -> String {
             }
             let _ = write!(
                 out,
-                "<li class=\"c-{}\" data-thread=\"{thread}\"><b>{}</b> <span class=\"th\">{}</span>\
-                 <span class=\"says\">{}</span><span class=\"took\">{slept}</span>\
+                "<li class=\"c-{}\"><b>{}</b> <span class=\"th\">{}</span> \
+                 <span class=\"took\">{slept}</span><span class=\"says\">{}</span>\
                  <code>{}</code></li>",
                 step.class,
                 escape(&step.name),
@@ -144,7 +151,8 @@ pub(super) fn figure(draw: &Draw<'_>) -> Option<Figure> {
         let name = escape(phase_name(draw, phase));
         let _ = write!(
             more,
-            "<button type=\"button\" data-phase=\"{tag}\" aria-pressed=\"{pressed}\">{name}</button>"
+            "<button type=\"button\" data-phase=\"{tag}\" aria-pressed=\"{pressed}\">{name}\
+             </button>"
         );
     }
     let slider = escape(draw.text(Label::Slider));

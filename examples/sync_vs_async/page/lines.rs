@@ -42,16 +42,17 @@ pub(super) fn connections_ticks(draw: &Draw<'_>, points: &[&Point]) -> Vec<(f64,
     chosen.map(|&count| (count as f64, number(count as f64, draw.lang))).collect()
 }
 
-/// One line per server, with the range of its rounds.
+/// One line per server, with the range of its rounds, from `least` connections on.
 pub(super) fn chart(
     draw: &Draw<'_>,
     scene: Scene,
-    what: &str,
-    title: &str,
+    least: usize,
+    (what, title): (&str, &str),
     y: impl Fn(f64) -> Scale,
     of: impl Fn(&Sample) -> f64,
 ) -> String {
-    let points: Vec<_> = draw.run.points(scene).filter(|point| point.rate.is_none()).collect();
+    let points: Vec<_> =
+        draw.run.points(scene).filter(|p| p.rate.is_none() && p.connections >= least).collect();
     let highest = points.iter().map(|point| point.spread(&of).high).fold(0.0, f64::max);
     let (x, y) = (connections_scale(&points), y(highest));
     let mut out = open(HEIGHT, what);
@@ -71,6 +72,7 @@ pub(super) fn chart(
     for server in draw.run.servers_of(scene) {
         let spreads: Vec<(f64, Spread)> = of_server(draw, scene, server)
             .iter()
+            .filter(|point| point.connections >= least)
             .map(|point| (x.at(point.connections as f64), point.spread(&of)))
             .collect();
         let places: Vec<_> = spreads.iter().map(|(x, s)| (*x, y.at(s.middle))).collect();
@@ -130,25 +132,19 @@ pub(super) fn throughput(draw: &Draw<'_>) -> Option<Figure> {
         title: draw.text(Label::RateTitle).to_owned(),
         lead: draw.text(Label::RateLead).to_owned(),
         panels: vec![
-            panel(
-                Label::RatePanel,
-                chart(draw, Scene::Steady, draw.text(Label::RatePanel), title, linear, of),
-            ),
-            panel(
-                Label::CpuPanel,
-                chart(
-                    draw,
-                    Scene::Steady,
-                    draw.text(Label::CpuPanel),
-                    draw.text(Label::AxisCpu),
-                    cpu,
-                    |s| s.cpu_us,
-                ),
-            ),
+            panel(Label::RatePanel, {
+                let names = (draw.text(Label::RatePanel), title);
+                chart(draw, Scene::Steady, 1, names, linear, of)
+            }),
+            panel(Label::CpuPanel, {
+                let names = (draw.text(Label::CpuPanel), draw.text(Label::AxisCpu));
+                chart(draw, Scene::Steady, 1, names, cpu, |sample| sample.cpu_us)
+            }),
         ],
         servers: names(draw, Scene::Steady),
         topics: &[Topic::Throughput, Topic::Python, Topic::Load],
         command: "--scenes steady -c 1,10,100,1000 --servers threads,reactor",
+        loser: Some(Label::LoseThreads),
         twin: twin(
             draw,
             Scene::Steady,
@@ -263,6 +259,7 @@ pub(super) fn waiting(draw: &Draw<'_>) -> Option<Figure> {
         key: vec![("model plain", draw.text(Label::Model))],
         topics: &[Topic::Waiting],
         command: "--scenes waiting -c 1,100,1000 --servers threads,reactor,timer",
+        loser: Some(Label::LoseReactor),
         twin: Twin { head, rows },
         more: format!("<p>{explained}</p><ul class=\"notes\">{parted}</ul>"),
     })

@@ -16,6 +16,7 @@ use std::fmt::Write;
 use crate::labels::{Label, Lang, bytes, fill, number, server, time};
 use crate::notes::{left_out, notes};
 use crate::run::{FORM, Run, Sample, Scene};
+use crate::table::connections_title;
 use figure::{Draw, Figure};
 use svg::escape;
 
@@ -153,7 +154,7 @@ fn tiles(out: &mut String, draw: &Draw<'_>) {
     };
     type Name = fn(f64, Lang) -> String;
     let kb: Name = |value, lang| bytes(value * 1024.0, lang);
-    let n = |count: usize| vec![("n", number(count as f64, draw.lang))];
+    let n = |count: usize| vec![("n", connections_title(count, 0, draw.lang))];
     let both = |of: &dyn Fn(&str) -> Option<f64>| of("threads").zip(of("reactor"));
     let tiles = [
         (

@@ -19,7 +19,7 @@ pub(super) struct Frame {
 }
 
 pub(super) const FRAME: Frame =
-    Frame { left: 58.0, right: WIDTH - 14.0, top: 26.0, bottom: HEIGHT - 42.0 };
+    Frame { left: 58.0, right: WIDTH - 20.0, top: 26.0, bottom: HEIGHT - 42.0 };
 
 /// From a value to a place.
 #[derive(Clone, Copy)]
