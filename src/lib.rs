@@ -39,6 +39,7 @@
 //! | lines, delimiters, length prefixes | [`framing`] |
 //! | a relay of two connections, for proxies | [`tunnel`] |
 //! | the client behind a balancer | [`proxy_protocol`] |
+//! | several protocols on one port | [`sniff`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //! | TLS | `lariat::tls`, with the feature `tls` |
 //! | a token instead of certificates | `lariat::auth`, with the feature `auth` |
@@ -132,6 +133,7 @@ pub use protocols::framing;
 #[cfg(feature = "http")]
 pub use protocols::http;
 pub use protocols::proxy_protocol;
+pub use protocols::sniff;
 #[cfg(feature = "tls")]
 pub use protocols::tls;
 pub use protocols::tunnel;

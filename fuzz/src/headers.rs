@@ -1,9 +1,11 @@
-//! Bytes that may be the beginning of a connection: a PROXY header, or nearly one.
+//! Bytes that may be the beginning of a connection: a PROXY header, a ClientHello of TLS, a request,
+//! or nearly one of these.
 //!
 //! Whatever they are, what is found does not depend on how they arrive, nothing is asked for beyond
-//! the maximum, and a header that was found is found again when it is written.
+//! the maximum, and a PROXY header that was found is found again when it is written.
 
 use lariat::proxy_protocol::{Header, HeaderError, Parsed, Version};
+use lariat::sniff::{self, Seen};
 
 use crate::Script;
 
@@ -24,6 +26,10 @@ pub fn run(bytes: &[u8]) {
     if std::env::var_os("LARIAT_TELL").is_some() {
         eprintln!("at most {max}: {}", shown.escape_ascii());
     }
+    recognised(sniff::tls, &shown);
+    recognised(sniff::http, &shown);
+    recognised(sniff::proxy, &shown);
+    recognised(sniff::ssh, &shown);
     let whole = Header::parse(&shown, max);
     assert_eq!(slowly(&shown, max), whole, "byte by byte");
     let Ok(Parsed::Header { header, len }) = whole else { return };
@@ -61,8 +67,10 @@ fn slowly(shown: &[u8], max: usize) -> Result<Parsed, HeaderError> {
 
 /// A header made of parts, most of them good, with some bytes changed, and something behind it.
 fn shown(script: &mut Script) -> Vec<u8> {
-    let mut bytes = match script.below(5) {
+    let mut bytes = match script.below(8) {
         0 => (0..script.length(120)).map(|_| script.byte()).collect(),
+        5 | 6 => hello(script),
+        7 => script.pick(&[&b"GET /"[..], b"PRI * HTTP/2.0", b"SSH-2.0", b"PUT  x"]).to_vec(),
         1 | 2 => line(script),
         _ => binary(script),
     };
@@ -121,4 +129,43 @@ fn binary(script: &mut Script) -> Vec<u8> {
     let len = (rest.len() + script.pick(&[0, 0, 0, 0, 1, 7])) as u16;
     let what = [script.pick(&[0x21, 0x21, 0x20, 0x22, 0x11]), family];
     [b"\r\n\r\n\0\r\nQUIT\n", &what[..], &len.to_be_bytes(), &rest].concat()
+}
+
+/// What a recogniser says byte by byte: an answer holds whatever follows.
+fn recognised<T: PartialEq + std::fmt::Debug>(look: impl Fn(&[u8]) -> Seen<T>, shown: &[u8]) {
+    let (mut needed, mut answer) = (0, None);
+    for count in 0..=shown.len() {
+        match (look(&shown[..count]), &answer) {
+            (Seen::More(more), None) => {
+                assert!(more > count && more >= needed, "{more} after {count} and {needed}");
+                needed = more;
+            }
+            (found, None) => {
+                assert!(found == Seen::No || count >= needed, "{found:?} after {count} bytes");
+                answer = Some(found);
+            }
+            (found, Some(before)) => assert_eq!(&found, before, "after {count} bytes"),
+        }
+    }
+}
+
+/// The first message of a TLS client, in one record or several.
+fn hello(script: &mut Script) -> Vec<u8> {
+    let mut extensions = Vec::new();
+    for _ in 0..script.below(3) {
+        let name = script.pick(&[&b"a.example"[..], b"", b"\xFF", b"B"]);
+        let len = name.len() as u8;
+        match script.below(3) {
+            0 => extensions.extend([&[0, 0, 0, len + 5, 0, len + 3, 0, 0, len], name].concat()),
+            1 => extensions.extend([&[0, 16, 0, len + 3, 0, len + 1, len], name].concat()),
+            _ => extensions.extend([&[0xFF, 1, 0, len], name].concat()),
+        }
+    }
+    let mut body = [&[3; 34][..], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    body.extend((extensions.len() as u16).to_be_bytes());
+    body.extend(extensions);
+    let message = [&[1, 0, 0, body.len() as u8], &body[..]].concat();
+    let size = script.pick(&[200, 200, 60, 7, 1]);
+    let record = |part: &[u8]| [&[22, 3, 1, 0, part.len() as u8], part].concat();
+    message.chunks(size).flat_map(record).collect()
 }

@@ -3,10 +3,7 @@
 use super::Context;
 use crate::connection::Flags;
 use crate::endpoint::Endpoint;
-#[cfg(feature = "auth")]
-use crate::reason::Deadline;
-#[cfg(any(feature = "http", feature = "auth"))]
-use crate::reason::{Cause, CloseKind};
+use crate::reason::{Cause, CloseKind, Deadline};
 
 impl Context<'_> {
     /// Whether a ready protocol may show the next message: its user has not asked for a pause, an
@@ -60,8 +57,7 @@ impl Context<'_> {
         self.conn.handle_failure(CloseKind::Refused(status), Cause::new(why));
     }
 
-    /// Closes in order: the peer has not shown in time who it is.
-    #[cfg(feature = "auth")]
+    /// Closes in order: the peer has not said in time what it had to say first.
     #[cold]
     pub(crate) fn refuse_late(&mut self, why: impl std::error::Error + Send + Sync + 'static) {
         let late = CloseKind::TimedOut(Deadline::Handshake);

@@ -6,6 +6,7 @@ pub mod framing;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod proxy_protocol;
+pub mod sniff;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod tunnel;

@@ -34,6 +34,7 @@ mod outside;
 mod patience;
 mod peers;
 mod replacing;
+mod sniffing;
 #[path = "../shared/sockets.rs"]
 mod sockets;
 mod stopping;

@@ -7,6 +7,7 @@ mod probes;
 mod protocols;
 mod proxy_headers;
 mod shrinking;
+mod sniffing;
 mod splits;
 #[path = "../shared/toy.rs"]
 mod toy;

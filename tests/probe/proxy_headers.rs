@@ -10,7 +10,9 @@ use lariat::proxy_protocol::{
     AcceptProxy, Header, HeaderError, Networks, Parsed, Receiving, SendProxy, Version,
 };
 use lariat::sim::{Probe, Sim, every_split};
-use lariat::{CloseKind, Context, Endpoint, Incoming, Input, Outcome, Protocol, UnixName};
+use lariat::{
+    CloseKind, Context, Deadline, Endpoint, Incoming, Input, Outcome, Protocol, UnixName,
+};
 
 const MAX: usize = 4096;
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -443,6 +445,7 @@ fn a_header_has_ten_seconds_or_what_was_asked_for() {
         let reason = probe.closed().expect("in time");
         let error = reason.error().unwrap().downcast_ref::<HeaderError>();
         assert_eq!(error, Some(&HeaderError::TimedOut));
+        assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Handshake));
         // Behind the header it no longer matters.
         let mut probe = Probe::new(make());
         probe.receive(b"PROXY UNKNOWN\r\n");

@@ -187,8 +187,9 @@ impl<P: Protocol, F: Fn(&Incoming) -> Option<P>> Protocol for Receiving<P, F> {
         Err(HeaderError::Incomplete.into())
     }
 
-    fn timeout(&mut self, _: &mut Context<'_>, _: Timer) -> Outcome {
-        Err(HeaderError::TimedOut.into())
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
+        cx.refuse_late(HeaderError::TimedOut);
+        Ok(())
     }
 
     fn name(&self) -> &str {

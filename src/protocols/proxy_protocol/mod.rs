@@ -33,9 +33,9 @@
 //! ```
 //!
 //! Anything that is no valid header, or too long a one, ends the connection with
-//! [`CloseKind::Protocol`](crate::CloseKind::Protocol) and a [`HeaderError`]. Nothing is guessed: a
-//! listener expects the header on every connection of a trusted peer, and never looks for one on
-//! another.
+//! [`CloseKind::Protocol`](crate::CloseKind::Protocol) and a [`HeaderError`]; one that does not
+//! come in time, with `TimedOut(Handshake)`. Nothing is guessed: a listener expects the header on
+//! every connection of a trusted peer, and never looks for one on another.
 //!
 //! The other side is [`SendProxy`], for a client, and
 //! [`Tunnel::announce`](crate::tunnel::Tunnel::announce), for a balancer.
@@ -52,6 +52,7 @@ mod send;
 mod text;
 
 pub use accept::{AcceptProxy, Others, Receiving};
+pub(super) use header::{Beginning, begins};
 pub use header::{Header, HeaderError, Parsed, Version};
 pub use networks::{InvalidNetwork, Networks};
 pub use send::SendProxy;
