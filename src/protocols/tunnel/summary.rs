@@ -13,7 +13,7 @@ use crate::reason::CloseReason;
 ///
 /// ```text
 /// 10.0.0.9:40312 to 127.0.0.1:8080: 78 bytes to the target, 1024 to the client; client: finished
-/// by the peer, target: finished by the peer
+/// by us, target: finished by us
 /// ```
 #[derive(Clone, Debug)]
 pub struct Summary {
