@@ -4,42 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lariat::blocking::Blocking;
-use lariat::{By, CloseKind, ConnectFailure, Deadline, Limits};
+use lariat::{CloseKind, ConnectFailure, Deadline, Limits};
 use socket2::{Domain, Socket, Type};
 
 use crate::kit::*;
-
-#[test]
-fn d1_a_refused_connect_is_told_by_closed_alone() {
-    let deserted = Deserted::new();
-    let mut driver = Blocking::new();
-    let trail = Trail::default();
-    driver.connect(deserted.addr(), Watched(Echo, trail.clone()));
-    start(driver).join();
-    assert_eq!(trail.names(), "closed");
-    let reason = trail.reason();
-    assert_eq!(reason.kind(), CloseKind::Connect(ConnectFailure::Refused));
-    assert_eq!(reason.by(), By::Peer);
-}
-
-#[test]
-fn a_connect_above_the_limit_gets_an_id_and_then_the_reason() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let mut driver = driver_with(|limits| limits.connections_max = 1);
-    let (first, second) = (Trail::default(), Trail::default());
-    let one = driver.connect(addr, Watched(Echo, first.clone()));
-    let two = driver.connect(addr, Watched(Echo, second.clone()));
-    assert_ne!(one, two);
-    let running = start(driver);
-    assert_eq!(second.kind(), CloseKind::Connect(ConnectFailure::Limit));
-    assert_eq!(second.names(), "closed");
-    let (mut accepted, _) = listener.accept().unwrap();
-    echo_once(&mut accepted, b"the first is fine");
-    drop(accepted);
-    running.join();
-    assert_eq!(first.kind(), CloseKind::Finished);
-}
 
 /// A listener that never accepts and whose queue is full does not answer.
 struct Silent {

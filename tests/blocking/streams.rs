@@ -122,20 +122,6 @@ fn b5_peers_that_never_read_cost_the_marks_and_nobody_else_anything() {
     running.finish();
 }
 
-#[test]
-fn b5_a_peer_that_never_reads_ends_with_a_write_time_out() {
-    const STALL: Duration = Duration::from_millis(300);
-    let mut driver = Blocking::new();
-    let (addr, trail) = listen_with(&mut driver, |limits| limits.write_stall = STALL, || Echo);
-    let running = start(driver);
-    let mut peer = client(addr);
-    while peer.write_all(&[1; 256 * KIB]).is_ok() {}
-    let reason = trail.reason();
-    assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Write));
-    assert!(reason.unsent() > 0 && reason.age() >= STALL);
-    running.finish();
-}
-
 /// The first client is the target of what all others send.
 #[derive(Clone, Default)]
 struct Relay {

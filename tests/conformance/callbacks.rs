@@ -372,7 +372,11 @@ fn b13_writes_after_close_are_refused_and_counted() {
                     use std::io::Write;
                     cx.write(b"before");
                     cx.close();
-                    cx.write(b"after");
+                    cx.close();
+                    cx.shutdown_write();
+                    let own = cx.id();
+                    cx.peer(own).write(b"after");
+                    cx.peer(own).close();
                     cx.write_bytes(&b"too late"[..]);
                     let error = cx.writer().write(b"!").unwrap_err();
                     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
@@ -401,11 +405,17 @@ fn writes_in_closed_are_dropped() {
                     cx.close();
                     Ok(())
                 })
-                .closed(|cx, _| cx.write(b"ghost"))
+                .closed(|cx, _| {
+                    cx.write(b"ghost");
+                    cx.close();
+                    cx.abort();
+                })
         });
         stage.connect("client", addr, Play::new());
         stage.run();
         stage.expect("client", &["opened", "eof", "closed finished by the peer"]);
+        let refused = stage.driver.metrics().refused_bytes;
+        stage.check(refused == 5, "the metrics count what was dropped");
     });
 }
 

@@ -321,7 +321,12 @@ fn b10_unread_input_does_not_destroy_the_last_reply() {
 fn d1_a_refused_connect_is_closed_without_opened() {
     everywhere(|stage| {
         let nobody = stage.deserted();
-        stage.connect("client", nobody, says(b"never"));
+        let client = says(b"never").closed(|_, reason| {
+            assert_eq!(reason.unsent(), 10);
+            assert!(reason.error().is_some());
+        });
+        let id = stage.connect("client", nobody, client);
+        stage.driver.control().peer(id).write(b"never sent");
         stage.run();
         stage.expect("client", &["closed connect refused by the peer"]);
     });
@@ -393,7 +398,8 @@ fn a_connect_above_the_connection_limit_fails_and_says_so() {
         });
         let trace = stage.trace.clone();
         let client = Play::new().data(|_, _| Ok(())).opened(move |cx| {
-            cx.connect(addr, trace.wrap("third", Play::new()));
+            let third = cx.connect(addr, trace.wrap("third", Play::new()));
+            assert!(cx.peer(third).is_open());
             cx.set_timer(LATER, Duration::from_millis(20));
             Ok(())
         });
@@ -413,7 +419,9 @@ fn an_idle_connection_times_out() {
     everywhere(|stage| {
         let mut limits = Limits::default();
         limits.idle = Some(Duration::from_millis(80));
-        let addr = stage.serve_with("server", limits, Play::new);
+        let addr = stage.serve_with("server", limits, || {
+            Play::new().closed(|_, reason| assert!(reason.age() >= Duration::from_millis(80)))
+        });
         stage.connect("client", addr, says(b"x"));
         stage.run();
         stage.expect("server", &["opened", &data(b"x"), "closed timed out (idle) by the runtime"]);

@@ -33,6 +33,7 @@ mod outside;
 #[path = "../shared/patience.rs"]
 mod patience;
 mod peers;
+mod reasons;
 mod replacing;
 mod sniffing;
 #[path = "../shared/sockets.rs"]

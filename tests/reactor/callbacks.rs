@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lariat::reactor::Reactor;
 use lariat::{
-    By, CloseKind, CloseReason, ConnId, Context, Input, ListenerId, Note, Outcome, Protocol, Timer,
+    CloseKind, CloseReason, ConnId, Context, Input, ListenerId, Note, Outcome, Protocol, Timer,
 };
 
 use crate::common::*;
@@ -335,34 +335,6 @@ fn c14_shutdown_under_load_ends_every_connection() {
 }
 
 #[test]
-fn c14_what_does_not_end_in_time_is_aborted_and_reported() {
-    /// Does not care about shutdown.
-    struct Stubborn;
-    impl Protocol for Stubborn {
-        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-            cx.write(&vec![0; 6 * MIB]);
-            input.consume_all();
-            Ok(())
-        }
-        fn stopping(&mut self, _: &mut Context<'_>) -> Outcome {
-            Ok(())
-        }
-    }
-    let mut reactor = reactor_with(|limits| limits.drain = Duration::from_millis(300));
-    let (addr, trail) = listen_once(&mut reactor, |_| (), Stubborn);
-    let mut peer = client(addr);
-    peer.write_all(b"go").unwrap();
-    drive(&mut reactor, |reactor| reactor.metrics().buffered > 0);
-    reactor.handle().shutdown();
-    let report = reactor.run().unwrap();
-    assert_eq!((report.drained(), report.aborted()), (0, 1));
-    assert_eq!((trail.kind(), trail.reason().by()), (CloseKind::Shutdown, By::Runtime));
-    assert_eq!(report.unsent(), trail.reason().unsent());
-    assert!(report.unsent() > 0);
-    settle(&mut reactor);
-}
-
-#[test]
 fn a_handle_closes_and_aborts_from_another_thread() {
     let mut reactor = Reactor::new().unwrap();
     let (addr, first) = listen_once(&mut reactor, |_| (), Echo);
@@ -395,29 +367,4 @@ fn a_sleeping_reactor_is_woken_by_its_handle() {
     thread.join().unwrap();
     assert_eq!((report.drained(), report.aborted()), (0, 0));
     assert!(reactor.handle().is_ended());
-}
-
-#[test]
-fn run_returns_by_itself_when_nothing_is_left() {
-    let mut reactor = Reactor::new().unwrap();
-    let (listener, addr) = listen_with(&mut reactor, |_| (), || Echo);
-    let trail = Trail::default();
-    struct Once(ListenerId);
-    impl Protocol for Once {
-        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-            cx.write(b"once");
-            Ok(())
-        }
-        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-            input.consume_all();
-            cx.driver().stop_listening(self.0);
-            cx.close();
-            Ok(())
-        }
-    }
-    reactor.control().connect_local(addr, Watched(Once(listener), trail.clone()));
-    let report = reactor.run().unwrap();
-    assert_eq!((report.drained(), report.aborted()), (0, 0));
-    assert_eq!(trail.kind(), CloseKind::Finished);
-    settle(&mut reactor);
 }

@@ -1,11 +1,10 @@
-//! Outgoing connections: refused, over the limit, too slow, cancelled, and written to before they
-//! are open.
+//! Outgoing connections: too slow, cancelled, and written to before they are open.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use lariat::reactor::Reactor;
-use lariat::{By, CloseKind, ConnectFailure, Deadline, Limits};
+use lariat::{CloseKind, ConnectFailure, Deadline, Limits};
 use socket2::{Domain, Socket, Type};
 
 use crate::common::*;
@@ -18,19 +17,6 @@ fn connect(reactor: &mut Reactor, addr: SocketAddr) -> (lariat::ConnId, Trail) {
 /// An address of this machine at which nobody listens.
 fn dead_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-#[test]
-fn d1_a_refused_connect_is_told_by_closed_alone() {
-    let mut reactor = Reactor::new().unwrap();
-    let (id, trail) = connect(&mut reactor, dead_address());
-    reactor.control().peer(id).write(b"never sent");
-    drive(&mut reactor, |_| trail.is_closed());
-    assert_eq!(trail.names(), "closed");
-    assert_eq!(trail.kind(), CloseKind::Connect(ConnectFailure::Refused));
-    assert_eq!((trail.reason().by(), trail.reason().unsent()), (By::Peer, 10));
-    assert!(trail.reason().error().is_some());
-    finish(reactor);
 }
 
 #[test]
@@ -62,23 +48,6 @@ fn what_is_written_before_a_connection_opens_is_sent_when_it_does() {
         assert!(data.starts_with(b"early b") && data.ends_with(b"b late"));
         assert_eq!(connected.kind(), CloseKind::Finished);
     }
-    finish(reactor);
-}
-
-#[test]
-fn a_connect_above_the_limit_gets_an_id_and_then_the_reason() {
-    let mut reactor = reactor_with(|limits| limits.connections_max = 3);
-    let addr = listen(&mut reactor, || Echo);
-    let (_, first) = connect(&mut reactor, addr);
-    drive(&mut reactor, |reactor| reactor.metrics().open == 2);
-    let (_, second) = connect(&mut reactor, addr);
-    let (id, third) = connect(&mut reactor, addr);
-    assert!(reactor.control().peer(id).is_open());
-    drive(&mut reactor, |_| third.is_closed());
-    assert_eq!(third.names(), "closed");
-    assert_eq!(third.kind(), CloseKind::Connect(ConnectFailure::Limit));
-    assert_eq!(third.reason().by(), By::Runtime);
-    assert!(!first.is_closed() && !second.is_closed());
     finish(reactor);
 }
 

@@ -8,9 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use lariat::reactor::Reactor;
-use lariat::{
-    CloseKind, ConnId, Context, Deadline, Input, Limits, ListenOptions, Outcome, Protocol,
-};
+use lariat::{CloseKind, ConnId, Context, Input, Limits, ListenOptions, Outcome, Protocol};
 use socket2::SockRef;
 
 use crate::common::*;
@@ -323,68 +321,6 @@ fn b5_peers_that_never_read_cost_the_marks_and_nothing_else() {
     join(&mut reactor, thread);
     settle(&mut reactor);
     drop(peers);
-    finish(reactor);
-}
-
-#[test]
-fn b5_a_peer_that_never_reads_ends_with_a_write_time_out() {
-    let mut reactor = Reactor::new().unwrap();
-    let stall = |limits: &mut Limits| limits.write_stall = Duration::from_millis(300);
-    let (addr, trail) = listen_once(&mut reactor, stall, Echo);
-    let mut peer = client(addr);
-    let block = vec![1; 256 * KIB];
-    drive(&mut reactor, |_| {
-        fill(&mut peer, &block);
-        trail.is_closed()
-    });
-    assert_eq!(trail.kind(), CloseKind::TimedOut(Deadline::Write));
-    assert!(trail.reason().unsent() > 0);
-    assert!(trail.reason().age() >= Duration::from_millis(300));
-    finish(reactor);
-}
-
-#[test]
-fn more_output_than_may_be_kept_ends_the_connection() {
-    struct Flood;
-    impl Protocol for Flood {
-        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-            input.consume_all();
-            for _ in 0..40 {
-                cx.write(&vec![0; MIB]);
-            }
-            Ok(())
-        }
-    }
-    let mut reactor = Reactor::new().unwrap();
-    let (addr, trail) = listen_once(&mut reactor, |_| (), Flood);
-    let mut peer = client(addr);
-    peer.write_all(b"go").unwrap();
-    drive(&mut reactor, |_| trail.is_closed());
-    assert_eq!(trail.kind(), CloseKind::OutputFull);
-    assert_eq!(trail.reason().unsent() + trail.reason().bytes_out(), 40 * MIB as u64);
-    finish(reactor);
-}
-
-#[test]
-fn input_that_nobody_consumes_ends_the_connection() {
-    struct Hoarder;
-    impl Protocol for Hoarder {
-        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
-            Ok(())
-        }
-    }
-    let mut reactor = Reactor::new().unwrap();
-    let few = |limits: &mut Limits| limits.input_max = 64 * KIB;
-    let (addr, trail) = listen_once(&mut reactor, few, Hoarder);
-    let thread = thread::spawn(move || {
-        let mut peer = client(addr);
-        // It is cut off sooner or later; where, is the kernel's business.
-        let _ = peer.write_all(&vec![0; 8 * MIB]);
-    });
-    drive(&mut reactor, |_| trail.is_closed());
-    assert_eq!(trail.kind(), CloseKind::InputFull);
-    assert!(trail.reason().unread() >= 64 * KIB as u64);
-    join(&mut reactor, thread);
     finish(reactor);
 }
 

@@ -64,6 +64,17 @@ pub(crate) fn on_sockets(limits: DriverLimits, mut scenario: impl FnMut(&mut dyn
     watched(&mut blocking, &Place::blocking(), &mut scenario);
 }
 
+/// Says where an assertion has failed.
+struct Failing<'a>(&'a str);
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("on {}", self.0);
+        }
+    }
+}
+
 /// Runs `scenario`. A driver that does not come to its end is shut down; where it does not do that
 /// either, the whole test ends.
 pub(crate) fn watched(
@@ -89,8 +100,9 @@ pub(crate) fn watched(
             }
         }
     });
+    let failing = Failing(&place.told);
     scenario(driver, place);
-    drop(done);
+    drop((failing, done));
     watchdog.join().unwrap();
     let told = &place.told;
     assert!(!bitten.load(Ordering::Acquire), "not over after {PATIENCE:?} on {told}");

@@ -50,6 +50,8 @@ mod output;
 mod outside;
 #[path = "../../../tests/conformance/peers.rs"]
 mod peers;
+#[path = "../../../tests/conformance/reasons.rs"]
+mod reasons;
 #[path = "../../../tests/conformance/replacing.rs"]
 mod replacing;
 #[path = "../../../tests/conformance/stopping.rs"]
