@@ -2,13 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lariat::blocking::Blocking;
 use lariat::{
-    By, CloseKind, CloseReason, ConnId, Context, Handle, Input, Note, Outcome, Protocol, Timer,
+    CloseKind, CloseReason, ConnId, Context, Handle, Input, Note, Outcome, Protocol, Timer,
 };
 
 use crate::kit::*;
@@ -102,128 +101,6 @@ fn a_note_whose_drop_uses_a_handle_stops_nobody() {
     running.finish();
 }
 
-/// Answers with more than a peer takes that does not read, and tells another one.
-struct Busy(Ids);
-
-impl Protocol for Busy {
-    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.0.lock().unwrap().push(cx.id());
-        Ok(())
-    }
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        input.consume_all();
-        let mut others = self.0.lock().unwrap().clone();
-        others.retain(|other| *other != cx.id());
-        cx.write(&vec![7; 8 * MIB]);
-        cx.driver().push_all(&others, "hello");
-        Ok(())
-    }
-}
-
-#[test]
-fn wishes_for_others_do_not_wait_for_a_slow_reader() {
-    let ids = Ids::default();
-    let mut driver = driver_with(|limits| limits.drain = Duration::ZERO);
-    let own = Arc::clone(&ids);
-    let (addr, _) = listen(&mut driver, move || Busy(Arc::clone(&own)));
-    let running = start(driver);
-    let (mut silent, mut other) = (client(addr), client(addr));
-    entered(&ids, 2);
-    silent.write_all(b"?").unwrap();
-    // Long before the write stall.
-    other.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut heard = [0; 5];
-    other.read_exact(&mut heard).unwrap();
-    assert_eq!(&heard, b"hello");
-    running.finish();
-    drop(silent);
-}
-
-/// Sets a timer again whenever it fires, without a delay.
-struct Restless;
-
-impl Protocol for Restless {
-    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        cx.set_timer(Timer::new(1), Duration::ZERO);
-        Ok(())
-    }
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        Echo.data(cx, input)
-    }
-    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
-        cx.set_timer(timer, Duration::ZERO);
-        Ok(())
-    }
-}
-
-#[test]
-fn c8_a_timer_that_is_always_due_keeps_neither_notes_nor_shutdown_away() {
-    let mut driver = Blocking::new();
-    let (addr, trail) = listen(&mut driver, || Restless);
-    let running = start(driver);
-    let mut stream = client(addr);
-    echo_once(&mut stream, b"served");
-    running.handle.notify(trail.id(), Note::new(())).unwrap();
-    trail.wait_for(1, |step| matches!(step, Step::Notified));
-    drop(stream);
-    let (_, report) = running.finish();
-    assert_eq!(report.aborted(), 0);
-}
-
-/// Ends with an error, and lingers.
-struct Failing;
-
-impl Protocol for Failing {
-    fn data(&mut self, cx: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
-        cx.write(b"sorry");
-        Err("no such thing".into())
-    }
-}
-
-#[test]
-fn the_end_of_a_drain_leaves_the_reason_of_whoever_was_closing_already() {
-    let mut driver = driver_with(|limits| limits.drain = Duration::from_millis(50));
-    let (addr, trail) = listen(&mut driver, || Failing);
-    let running = start(driver);
-    let mut stream = client(addr);
-    stream.write_all(b"?").unwrap();
-    stream.read_exact(&mut [0; 5]).unwrap();
-    running.finish();
-    let reason = trail.reason();
-    assert_eq!((reason.kind(), reason.by()), (CloseKind::Protocol, By::Us));
-    // Not reset: the last words may still be on their way.
-    assert_eq!(read_to_end(&mut stream).1, None);
-}
-
-/// Lets another take over and stops the driver at once.
-struct Stopping(Trail);
-
-impl Protocol for Stopping {
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        input.consume_all();
-        cx.driver().shutdown();
-        cx.replace(Watched(Echo, self.0.clone()));
-        Ok(())
-    }
-}
-
-#[test]
-fn a_successor_is_told_opened_before_stopping() {
-    for _ in 0..20 {
-        let trail = Trail::default();
-        let own = trail.clone();
-        let mut driver = Blocking::new();
-        let (addr, _) = listen(&mut driver, move || Stopping(own.clone()));
-        let running = start(driver);
-        let mut stream = client(addr);
-        stream.write_all(b"?").unwrap();
-        read_to_end(&mut stream);
-        drop(stream);
-        running.join();
-        assert_eq!(trail.names(), "opened stopping closed");
-    }
-}
-
 #[test]
 fn a_driver_that_is_dropped_leaves_its_port_although_a_handle_is_kept() {
     let mut driver = Blocking::new();
@@ -232,33 +109,6 @@ fn a_driver_that_is_dropped_leaves_its_port_although_a_handle_is_kept() {
     drop(driver);
     assert!(handle.is_ended());
     assert!(TcpStream::connect(addr).is_err(), "somebody still listens");
-}
-
-#[test]
-fn an_id_of_a_timer_is_not_given_out_again_by_the_next_run() {
-    let mut driver = Blocking::new();
-    let handle = driver.handle();
-    let kept = Arc::new(Mutex::new(None));
-    let own = Arc::clone(&kept);
-    handle
-        .call(move |control| {
-            *own.lock().unwrap() = Some(control.set_timer(Duration::ZERO, |_| {}));
-        })
-        .unwrap();
-    driver.run().unwrap();
-    let ran = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&ran);
-    handle
-        .call(move |control| {
-            control.set_timer(Duration::from_millis(5), move |_| {
-                counted.fetch_add(1, Ordering::Relaxed);
-            });
-            let old = kept.lock().unwrap().take().unwrap();
-            assert!(!control.cancel_timer(old));
-        })
-        .unwrap();
-    driver.run().unwrap();
-    assert_eq!((ran.load(Ordering::Relaxed), driver.metrics().panics), (1, 0));
 }
 
 /// An error that panics when it is dropped.
@@ -387,4 +237,35 @@ fn a_run_does_not_return_while_a_late_closure_has_begun_something() {
     drop(accepted);
     running.join();
     assert_eq!(trail.kind(), CloseKind::Finished);
+}
+
+/// Sets a timer again whenever it fires, without a delay.
+struct Restless;
+
+impl Protocol for Restless {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.set_timer(Timer::new(1), Duration::ZERO);
+        Ok(())
+    }
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        Echo.data(cx, input)
+    }
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        cx.set_timer(timer, Duration::ZERO);
+        Ok(())
+    }
+}
+
+#[test]
+fn c8_a_timer_that_is_always_due_keeps_neither_notes_nor_shutdown_away() {
+    let mut driver = Blocking::new();
+    let (addr, trail) = listen(&mut driver, || Restless);
+    let running = start(driver);
+    let mut stream = client(addr);
+    echo_once(&mut stream, b"served");
+    running.handle.notify(trail.id(), Note::new(())).unwrap();
+    trail.wait_for(1, |step| matches!(step, Step::Notified));
+    drop(stream);
+    let (_, report) = running.finish();
+    assert_eq!(report.aborted(), 0);
 }

@@ -228,3 +228,27 @@ fn shutdown_drops_timers_that_wait_and_those_that_come_later() {
         }
     });
 }
+
+#[test]
+fn the_id_of_a_timer_is_not_given_out_again_by_the_next_run() {
+    everywhere(|stage| {
+        let handle = stage.driver.handle();
+        let kept = Arc::new(Mutex::new(None));
+        let own = Arc::clone(&kept);
+        let call = move |control: &mut Control<'_>| {
+            *own.lock().unwrap() = Some(control.set_timer(Duration::ZERO, |_| {}));
+        };
+        handle.call(call).unwrap();
+        stage.run();
+        let told = Told::default();
+        let tells = told.clone();
+        let call = move |control: &mut Control<'_>| {
+            control.set_timer(SOON, move |_| tells.tell("ran"));
+            let old = kept.lock().unwrap().take().unwrap();
+            assert!(!control.cancel_timer(old));
+        };
+        handle.call(call).unwrap();
+        stage.run();
+        told.expect(stage, &["ran"]);
+    });
+}

@@ -337,12 +337,12 @@ fn a_peer_that_never_closes_cannot_hold_a_close_beyond_linger_idle() {
 fn a_peer_that_never_reads_cannot_hold_a_close_beyond_its_deadline() {
     everywhere(|stage| {
         // The kernel does not take it all.
-        let mut limits = Limits::default();
+        let (mut limits, count) = (roomy(), much(stage));
         limits.close_deadline = Duration::from_millis(300);
-        let reason = leaves(stage, limits, 8 << 20);
+        let reason = leaves(stage, limits, count);
         assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Close));
         assert!(reason.unsent() > 0, "{reason}");
-        assert_eq!(reason.unsent() + reason.bytes_out(), 8 << 20);
+        assert_eq!(reason.unsent() + reason.bytes_out(), count as u64);
     });
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lariat::{Context, DriverLimits, Timer};
 
-use crate::kit::{Play, data, everywhere, everywhere_with, says};
+use crate::kit::{Play, data, echo, everywhere, everywhere_with, says};
 
 const LATER: Timer = Timer::new(2);
 
@@ -129,5 +129,49 @@ fn a_client_that_connects_anew_in_closed_is_cancelled_once() {
         stage.run();
         stage.check(stage.driver.metrics().connects == 2, "the second connect was cancelled");
         stage.check(stage.driver.metrics().closes.connect == 1, "and the third not even begun");
+    });
+}
+
+#[test]
+fn the_end_of_a_drain_leaves_the_reason_of_a_connection_that_was_closing_already() {
+    let mut limits = DriverLimits::default();
+    limits.drain = Duration::from_millis(50);
+    everywhere_with(limits, |stage| {
+        // Ends with an error, and lingers, as its peer does not close.
+        let addr = stage.serve("server", || {
+            Play::new().data(|cx, _| {
+                cx.write(b"sorry");
+                Err("no such thing".into())
+            })
+        });
+        let client = says(b"?").eof(|cx, _| {
+            cx.driver().shutdown();
+            Ok(())
+        });
+        stage.connect("client", addr, client.stopping(|_| Ok(())));
+        stage.run();
+        stage.expect("server", &["opened", "closed protocol error by us"]);
+        // Not reset: the last words may still be on their way.
+        let closed = "closed shut down by the runtime";
+        stage.expect("client", &["opened", &data(b"sorry"), "eof", "stopping", closed]);
+    });
+}
+
+#[test]
+fn a_successor_is_told_opened_before_stopping() {
+    everywhere(|stage| {
+        let trace = stage.trace.clone();
+        let addr = stage.serve("server", move || {
+            let trace = trace.clone();
+            Play::new().data(move |cx, input| {
+                input.consume_all();
+                cx.driver().shutdown();
+                cx.replace(trace.wrap("next", echo()));
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, says(b"?"));
+        stage.run();
+        stage.expect("next", &["opened", "stopping", "closed shut down by the runtime"]);
     });
 }

@@ -2,12 +2,12 @@
 //! limits that could end a wait instead are so long that a scenario which needs them fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use lariat::{ConnId, Control, Input, Limits, Note, Outcome, Timer};
+use lariat::{ConnId, Control, DriverLimits, Input, Limits, Note, Outcome, Timer};
 
-use crate::kit::{Play, Stage, data, everywhere};
+use crate::kit::{Play, Stage, data, everywhere, everywhere_with};
 
 const SOON: Timer = Timer::new(1);
 const NEVER: Duration = Duration::from_secs(3600);
@@ -390,5 +390,56 @@ fn b18_a_held_connection_whose_output_is_stuck_reads_on_when_it_is_released() {
         let all = data(&vec![7; count]);
         let lines = ["opened", "notified", &all, "eof", "closed finished by the peer"];
         stage.expect("reader", &lines);
+    });
+}
+
+#[test]
+fn what_is_asked_for_others_does_not_wait_for_a_slow_reader() {
+    let mut limits = DriverLimits::default();
+    limits.drain = Duration::ZERO;
+    everywhere_with(limits, |stage| {
+        let (ids, count) = (Arc::new(Mutex::new(Vec::new())), much(stage));
+        let known = Arc::clone(&ids);
+        let addr = stage.serve_many(2, patient(), move |number| {
+            let (own, ids) = (Arc::clone(&ids), Arc::clone(&ids));
+            let server = Play::new().opened(move |cx| {
+                own.lock().unwrap().push(cx.id());
+                Ok(())
+            });
+            // Answers with more than its peer takes, and tells the other one.
+            let server = server.data(move |cx, input| {
+                input.consume_all();
+                let mut others = ids.lock().unwrap().clone();
+                others.retain(|other| *other != cx.id());
+                cx.write(&vec![7; count]);
+                cx.driver().push_all(&others, "hello");
+                Ok(())
+            });
+            (format!("server {number}"), server)
+        });
+        let silent = Play::new().opened(|cx| {
+            cx.pause_reading();
+            cx.set_timer(SOON, Duration::from_millis(1));
+            Ok(())
+        });
+        let silent = silent.timeout(move |cx, timer| {
+            if known.lock().unwrap().len() == 2 {
+                cx.write(b"?");
+            } else {
+                cx.set_timer(timer, Duration::from_millis(1));
+            }
+            Ok(())
+        });
+        stage.connect("silent", addr, silent);
+        let other = Play::new().data(|cx, input| {
+            if input.len() == 5 {
+                input.consume_all();
+                cx.driver().shutdown();
+            }
+            Ok(())
+        });
+        stage.connect("other", addr, other);
+        stage.run();
+        stage.check(stage.trace.of("other").contains(&data(b"hello")), "the other one is told");
     });
 }
