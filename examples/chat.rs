@@ -310,6 +310,7 @@ const PROGRAM: Program = Program {
     threads: "two threads per connection",
     idle_timeout: Some("close a client that says nothing for T [10m]"),
     udp: false,
+    tls: None,
 };
 
 fn main() -> ExitCode {

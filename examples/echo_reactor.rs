@@ -19,6 +19,8 @@
 //!
 //! `--udp` serves datagrams instead: `printf hello | nc -u -w1 127.0.0.1 7000`.
 //!
+//! `--tls-self-signed`, or `--tls-cert` and `--tls-key`, serve the same over TLS.
+//!
 //! With `--driver blocking` the same protocol runs on threads, and what one sees from outside is
 //! the same but for the ready line.
 
@@ -76,6 +78,7 @@ const PROGRAM: Program = Program {
     threads: "a thread per connection",
     idle_timeout: None,
     udp: true,
+    tls: Some(&[]),
 };
 
 fn main() -> ExitCode {
@@ -93,8 +96,7 @@ fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> co
     let mut driver = options.driver()?;
     let mut listeners = Vec::new();
     for addr in &options.addrs {
-        let listener = driver.control().listen_with(addr, how.clone(), move |_| Some(make()))?;
-        listeners.push(listener);
+        listeners.push(common::listen(&mut *driver, addr, &how, options, move |_| Some(make()))?);
     }
     common::run(&mut *driver, &listeners, options)
 }

@@ -15,6 +15,9 @@
 //! $ curl -N http://127.0.0.1:8080/stream
 //! ```
 //!
+//! `--tls-self-signed` serves the same over TLS, and says which file holds the certificate:
+//! `curl --cacert FILE https://localhost:8080/`. `--tls-cert` and `--tls-key` take files of yours.
+//!
 //! With `--driver blocking` the same handler runs on threads. `/metrics` has the driver's counters
 //! in Prometheus' text form, `/stream` an event every second. What is not there is answered 404, a
 //! method that a path does not know 405 with those it does. `--help` has the command line; what all
@@ -40,6 +43,7 @@ const PROGRAM: Program = Program {
     threads: "a thread per connection",
     idle_timeout: None,
     udp: false,
+    tls: Some(&["http/1.1"]),
 };
 
 const HELLO: &[u8] = b"Hello from lariat.\n";
@@ -247,7 +251,7 @@ fn serve(options: &Options) -> common::Result {
     let mut driver = options.driver()?;
     let mut listeners = Vec::new();
     for addr in &options.addrs {
-        listeners.push(driver.control().listen_with(addr, how.clone(), make)?);
+        listeners.push(common::listen(&mut *driver, addr, &how, options, make)?);
     }
     common::run(&mut *driver, &listeners, options)
 }

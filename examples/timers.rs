@@ -206,6 +206,7 @@ const PROGRAM: Program = Program {
     threads: "two threads per connection",
     idle_timeout: None,
     udp: false,
+    tls: None,
 };
 
 fn main() -> ExitCode {

@@ -9,23 +9,30 @@
 //!
 //! Without `--cert` and `--key` it makes a certificate for localhost that it has signed itself, and
 //! says where a client finds it. `--client-ca FILE` asks clients for a certificate of their own
-//! (mutual TLS); `--driver blocking` runs the same on threads.
+//! (mutual TLS); `--driver blocking` runs the same on threads. `--capture FILE` writes the clear bytes
+//! of all connections to a file for Wireshark or tshark.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use lariat::blocking::Blocking;
+use lariat::capture::Capture;
 use lariat::reactor::Reactor;
 use lariat::tls::{Identity, Roots, ServerConfig, Tls, TlsSession};
 use lariat::{CloseReason, Context, Driver, Input, Outcome, Protocol};
 use lexopt::prelude::*;
 
 /// Answers every byte with the same byte, and says who has come and gone.
-struct Echo;
+struct Echo {
+    capture: Option<Capture>,
+}
 
 impl Protocol for Echo {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         let peer = cx.peer_addr();
+        if let Some(capture) = &self.capture {
+            cx.set_tap(capture.tap());
+        }
         if let Some(session) = cx.session::<TlsSession>() {
             let known = session.peer_certificates().len();
             println!(
@@ -52,6 +59,7 @@ struct Options {
     addr: String,
     files: Option<(PathBuf, PathBuf)>,
     client_ca: Option<PathBuf>,
+    capture: Option<PathBuf>,
     blocking: bool,
 }
 
@@ -60,6 +68,7 @@ fn options() -> Result<Options, lexopt::Error> {
         addr: "127.0.0.1:7443".to_owned(),
         files: None,
         client_ca: None,
+        capture: None,
         blocking: false,
     };
     let (mut cert, mut key) = (None, None);
@@ -70,11 +79,12 @@ fn options() -> Result<Options, lexopt::Error> {
             Long("cert") => cert = Some(PathBuf::from(parser.value()?)),
             Long("key") => key = Some(PathBuf::from(parser.value()?)),
             Long("client-ca") => options.client_ca = Some(PathBuf::from(parser.value()?)),
+            Long("capture") => options.capture = Some(PathBuf::from(parser.value()?)),
             Long("driver") => options.blocking = parser.value()? == "blocking",
             Short('h') | Long("help") => {
                 println!(
                     "tls_echo [--addr ADDR] [--cert FILE --key FILE] [--client-ca FILE] \
-                     [--driver reactor|blocking]"
+                     [--capture FILE] [--driver reactor|blocking]"
                 );
                 std::process::exit(0);
             }
@@ -112,27 +122,33 @@ fn main() -> Result<(), Box<dyn Error>> {
     if options.blocking {
         let mut driver = Blocking::new();
         driver.stop_on_signals()?;
-        run(driver, &options.addr, &config, "tls, blocking, a thread per connection", &trust)
+        run(driver, &options, &config, "tls, blocking, a thread per connection", &trust)
     } else {
         let mut driver = Reactor::new()?;
         driver.stop_on_signals()?;
-        run(driver, &options.addr, &config, "tls, reactor, 1 thread", &trust)
+        run(driver, &options, &config, "tls, reactor, 1 thread", &trust)
     }
 }
 
 fn run(
     mut driver: impl Driver,
-    addr: &str,
+    options: &Options,
     config: &ServerConfig,
     how: &str,
     trust: &std::path::Path,
 ) -> Result<(), Box<dyn Error>> {
     let config = config.clone();
-    let listener = driver.control().listen(addr, move |_| Some(Tls::server(&config, Echo)))?;
+    let capture = options.capture.as_ref().map(Capture::create).transpose()?;
+    let captures = capture.clone();
+    let make = move |_: &_| Some(Tls::server(&config, Echo { capture: captures.clone() }));
+    let listener = driver.control().listen(options.addr.as_str(), make)?;
     for addr in driver.addresses(listener) {
         println!("listening on {addr} ({how}); trust {}", trust.display());
     }
     let report = driver.run()?;
     println!("stopped: {report}");
+    if let Some(capture) = capture {
+        println!("{}", capture.finish()?);
+    }
     Ok(())
 }

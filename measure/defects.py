@@ -177,7 +177,7 @@ def steps(copy, args, file):
 
     if file.startswith("src/protocols/http/"):
         yield http
-    if file.startswith("src/protocols/tls/"):
+    if file.startswith(("src/protocols/tls/", "src/protocols/capture/")):
         yield lambda: listed("TLS test", ["--test", "tls"])
     if file.startswith("src/protocols/auth/"):
         yield lambda: listed("authentication test", ["--test", "auth"])

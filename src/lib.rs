@@ -40,6 +40,7 @@
 //! | a relay of two connections, for proxies | [`tunnel`] |
 //! | the client behind a balancer | [`proxy_protocol`] |
 //! | several protocols on one port | [`sniff`] |
+//! | clear bytes as a file for Wireshark | [`capture`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //! | TLS | `lariat::tls`, with the feature `tls` |
 //! | a token instead of certificates | `lariat::auth`, with the feature `auth` |
@@ -129,6 +130,7 @@ pub use protocol::{
 };
 #[cfg(feature = "auth")]
 pub use protocols::auth;
+pub use protocols::capture;
 pub use protocols::framing;
 #[cfg(feature = "http")]
 pub use protocols::http;

@@ -4,13 +4,14 @@ use std::fmt;
 use std::time::SystemTime;
 
 use crate::endpoint::Endpoint;
-use crate::id::ConnId;
+use crate::id::{ConnId, ListenerId};
 use crate::reason::CloseReason;
 
 /// The connection that a [`Tap`] sees, and the time of the call.
 #[derive(Clone, Copy)]
 pub struct Tapped {
     pub(crate) id: ConnId,
+    pub(crate) listener: Option<ListenerId>,
     pub(crate) local: Option<Endpoint>,
     pub(crate) peer: Endpoint,
     pub(crate) time: SystemTime,
@@ -20,6 +21,11 @@ impl Tapped {
     /// The connection's id.
     pub fn id(&self) -> ConnId {
         self.id
+    }
+
+    /// The listener that accepted the connection; None for an outgoing or adopted one.
+    pub fn listener(&self) -> Option<ListenerId> {
+        self.listener
     }
 
     /// The local address when the tap was set; None if the system did not give it.
@@ -84,6 +90,8 @@ impl fmt::Debug for Tapped {
 ///     }
 /// }
 /// ```
+///
+/// [`capture`](crate::capture) has one that writes files for Wireshark and tshark.
 ///
 /// A tapped connection takes a longer path through the library; other connections pay nothing.
 pub trait Tap: Send {

@@ -5,6 +5,7 @@
 
 mod options;
 mod running;
+mod secure;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,6 +16,8 @@ use lariat::{Metrics, Report};
 pub(crate) use options::{DriverKind, Options, Program};
 use options::{Parsed, parse};
 pub(crate) use running::run;
+#[allow(unused_imports)] // Not every example has TLS.
+pub(crate) use secure::listen;
 
 pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
 
@@ -22,7 +25,7 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
 pub(crate) enum Failure {
     /// It could not do its work.
     Error(lariat::Error),
-    /// An address could not be looked up, or standard output not be written.
+    /// An address could not be looked up, a file not be read, or standard output not be written.
     Sentence(String),
     /// Standard output is closed: no reason to say anything.
     NobodyReads,
@@ -41,7 +44,8 @@ pub(crate) fn main(program: &Program, run: impl FnOnce(&Options) -> Result) -> E
         Ok(Parsed::Text(text)) => say(format_args!("{text}")),
         Ok(Parsed::Options(mut options)) => {
             start_log(&options);
-            options.resolve().and_then(|()| run(&options))
+            let ready = options.prepare_tls(program).and_then(|()| options.resolve());
+            ready.and_then(|()| run(&options))
         }
         Err(sentence) => {
             tell(format_args!("{}: {sentence} (try --help)", program.name));
@@ -83,6 +87,7 @@ fn ready(addr: lariat::Endpoint, options: &Options) -> Result {
     let kind = match addr.unix() {
         Some(_) => "unix",
         None if options.udp => "udp",
+        None if options.tls.are_given() => "tls",
         None => "tcp",
     };
     say(format_args!("listening on {addr} ({kind}, {})", options.how))

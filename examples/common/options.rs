@@ -8,6 +8,7 @@ use lariat::reactor::Reactor;
 use lariat::{Address, Driver, DriverLimits};
 use lexopt::prelude::*;
 
+use super::secure::TlsFlags;
 use super::{Failure, Result};
 
 /// How long connections may go on after the first Ctrl-C.
@@ -30,6 +31,8 @@ pub(crate) struct Program {
     pub(crate) idle_timeout: Option<&'static str>,
     /// Whether there is `--udp`.
     pub(crate) udp: bool,
+    /// Whether there is `--tls-cert` and the like, and what is then offered by ALPN.
+    pub(crate) tls: Option<&'static [&'static str]>,
 }
 
 /// The drivers that real sockets have.
@@ -65,6 +68,10 @@ pub(crate) struct Options {
     pub(crate) driver: DriverKind,
     /// Datagrams instead of connections.
     pub(crate) udp: bool,
+    pub(super) tls: TlsFlags,
+    /// With TLS, after [`Options::prepare_tls`].
+    #[cfg(feature = "tls")]
+    pub(super) secured: Option<super::secure::Secured>,
     /// The driver and its threads, for the ready line.
     pub(super) how: String,
     connections_max: Option<usize>,
@@ -95,6 +102,13 @@ pub(super) fn parse(
                 options.driver = value(&mut parser, "--driver", driver)?;
             }
             Long("udp") if program.udp => options.udp = true,
+            Long("tls-cert") if program.tls.is_some() => {
+                options.tls.cert = Some(value(&mut parser, "--tls-cert", file)?);
+            }
+            Long("tls-key") if program.tls.is_some() => {
+                options.tls.key = Some(value(&mut parser, "--tls-key", file)?);
+            }
+            Long("tls-self-signed") if program.tls.is_some() => options.tls.self_signed = true,
             Long("max-conns") => {
                 options.connections_max = Some(value(&mut parser, "--max-conns", count)?);
             }
@@ -123,6 +137,12 @@ pub(super) fn parse(
     if options.verbose && options.quiet {
         return Err("--verbose and --quiet contradict one another".to_owned());
     }
+    if let Some(fault) = options.tls.fault() {
+        return Err(fault.to_owned());
+    }
+    if options.udp && options.tls.are_given() {
+        return Err("--udp has no TLS".to_owned());
+    }
     options.how = match options.driver {
         DriverKind::Reactor => "reactor, 1 thread".to_owned(),
         DriverKind::Blocking if options.udp => "blocking, a thread per socket".to_owned(),
@@ -149,6 +169,7 @@ fn expected(flag: &str) -> &'static str {
     match flag {
         "--addr" => "not an address; one looks like 127.0.0.1:7000, [::1]:7000, :0 or unix:PATH",
         "--driver" => "not a driver; there are reactor and blocking",
+        "--tls-cert" | "--tls-key" => "not a file",
         "--max-conns" => "not a number from 1 to 1073741824",
         _ => "not a time above zero; one looks like 500ms, 30s or 2m",
     }
@@ -159,6 +180,9 @@ fn help(program: &Program) -> String {
     let Program { name, about, addr, try_this, drivers, idle_timeout, .. } = program;
     let udp = "      --udp             serve datagrams, not connections\n";
     let udp = if program.udp { udp } else { "" };
+    let tls = "      --tls-cert FILE, --tls-key FILE  serve TLS with these PEM files
+      --tls-self-signed serve TLS with a certificate made for localhost\n";
+    let tls = if program.tls.is_some() { tls } else { "" };
     let idle = "close a connection when for T no byte has moved [off]";
     let idle = idle_timeout.unwrap_or(idle);
     let chosen = drivers[0];
@@ -174,9 +198,8 @@ fn help(program: &Program) -> String {
 usage: {name} [options]
 
   -a, --addr ADDR       listen here; may be given several times [{addr}]
-                        HOST:PORT, [::1]:PORT, or :PORT for 127.0.0.1:PORT;
-                        port 0 takes a free one
-{driver}{udp}      --max-conns N     open at a time; others wait [{most}]
+                        HOST:PORT, [::1]:PORT or :PORT (local); 0: a free port
+{driver}{udp}{tls}      --max-conns N     open at a time; others wait [{most}]
       --idle-timeout T  {idle}
       --duration T      stop after T [off]
       --stats T         print the counters every T [off]
@@ -205,6 +228,10 @@ fn address(text: &str) -> Option<String> {
         return None;
     }
     Some(if host.is_empty() { format!("127.0.0.1:{port}") } else { text.to_owned() })
+}
+
+fn file(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 fn driver(text: &str) -> Option<DriverKind> {
@@ -237,6 +264,9 @@ impl Options {
             addrs: Vec::new(),
             driver,
             udp: false,
+            tls: TlsFlags::default(),
+            #[cfg(feature = "tls")]
+            secured: None,
             how: String::new(),
             connections_max: None,
             idle_timeout: None,
@@ -263,6 +293,27 @@ impl Options {
         limits.drain = DRAIN;
         limits.connections_max = self.connections_max.unwrap_or(limits.connections_max);
         limits
+    }
+
+    /// Reads the files of TLS, or makes a certificate.
+    #[cfg(feature = "tls")]
+    pub(super) fn prepare_tls(&mut self, program: &Program) -> Result {
+        if self.tls.are_given() {
+            let protocols = program.tls.unwrap_or_default();
+            let secured = super::secure::Secured::new(&self.tls, program.name, protocols)?;
+            self.secured = Some(secured);
+        }
+        Ok(())
+    }
+
+    /// Says that there is no TLS, if it was asked for.
+    #[cfg(not(feature = "tls"))]
+    pub(super) fn prepare_tls(&mut self, _: &Program) -> Result {
+        if self.tls.are_given() {
+            let sentence = "this program was built without TLS: build it with --features tls";
+            return Err(Failure::Sentence(sentence.to_owned()));
+        }
+        Ok(())
     }
 
     /// Looks the addresses up. Several flags may stand for the same one; that is for the system to

@@ -67,13 +67,13 @@ impl Connection {
         if self.flags.none(Flags::TAPPED) {
             return;
         }
-        let (id, peer) = (self.id, self.peer());
+        let (id, listener, peer) = (self.id, self.listener(), self.peer());
         let Some(tapping) = self.rare.as_mut().and_then(|rare| rare.tap.as_deref_mut()) else {
             return;
         };
         let Tapping { tap, local, since, wall } = tapping;
         let time = *wall + Duration::from_nanos(tick.saturating_sub(*since));
-        let at = Tapped { id, local: *local, peer, time };
+        let at = Tapped { id, listener, local: *local, peer, time };
         if let Err(panic) = guarded(|| call(&mut **tap, &at)) {
             self.flags.clear(Flags::TAPPED);
             drop_guarded(self.rare_mut().tap.take());

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "auth")]
 pub mod auth;
+pub mod capture;
 pub mod framing;
 #[cfg(feature = "http")]
 pub mod http;

@@ -1,5 +1,6 @@
 //! TLS under a protocol, on every driver: who is there, how a session ends, and what goes wrong.
 
+mod capture;
 mod certs;
 mod configs;
 #[path = "../shared/drivers.rs"]
