@@ -84,7 +84,7 @@ pub(crate) struct Options {
 
 /// What a command line comes to.
 pub(super) enum Parsed {
-    Options(Options),
+    Options(Box<Options>),
     /// Something to print, and nothing to do.
     Text(String),
 }
@@ -151,7 +151,7 @@ pub(super) fn parse(
     if options.named.is_empty() {
         options.named.push(program.addr.to_owned());
     }
-    Ok(Parsed::Options(options))
+    Ok(Parsed::Options(Box::new(options)))
 }
 
 /// The value of `flag`, as `read` understands it.
