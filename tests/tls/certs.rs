@@ -4,14 +4,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lariat::tls::{Identity, Roots};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PKCS_ED25519,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ED25519,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 /// An authority and what it issues.
 pub(crate) struct Authority {
     certificate: Certificate,
     key: KeyPair,
+    /// Its own certificate and those above it, but for the one that signs itself.
+    above: String,
 }
 
 fn key() -> KeyPair {
@@ -20,6 +23,12 @@ fn key() -> KeyPair {
 
 impl Authority {
     pub(crate) fn new() -> Authority {
+        let (params, key) = (Authority::params(), key());
+        let certificate = params.self_signed(&key).unwrap();
+        Authority { certificate, key, above: String::new() }
+    }
+
+    fn params() -> CertificateParams {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         // Two authorities of one name are told apart by their signatures alone.
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -27,8 +36,47 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = key();
-        Authority { certificate: params.self_signed(&key).unwrap(), key }
+        params
+    }
+
+    /// An authority that this one vouches for.
+    pub(crate) fn authority(&self, change: impl FnOnce(&mut CertificateParams)) -> Authority {
+        let (mut params, key) = (Authority::params(), key());
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.certificate, &self.key).unwrap();
+        let above = certificate.pem() + &self.above;
+        Authority { certificate, key, above }
+    }
+
+    /// The authority's own certificate in the place of a server's.
+    pub(crate) fn own_identity(&self) -> Identity {
+        Identity::from_pem(self.pem().as_bytes(), self.key.serialize_pem().as_bytes()).unwrap()
+    }
+
+    /// The chain and the key of a certificate for `name`, and the number that revokes it.
+    pub(crate) fn issue_numbered(&self, name: &str) -> (String, String, SerialNumber) {
+        let serial = SerialNumber::from(77);
+        let (chain, key) = self.issue_pem(name, |p| p.serial_number = Some(serial.clone()));
+        (chain, key, serial)
+    }
+
+    /// A list of revoked certificates, in PEM form.
+    pub(crate) fn revoke(&self, serial: Option<SerialNumber>) -> String {
+        let revoked = |serial_number| RevokedCertParams {
+            serial_number,
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2990, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serial.map(revoked).into_iter().collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.certificate, &self.key).unwrap().pem().unwrap()
     }
 
     pub(crate) fn roots(&self) -> Roots {
@@ -51,7 +99,7 @@ impl Authority {
         change(&mut params);
         let key = key();
         let issued = params.signed_by(&key, &self.certificate, &self.key).unwrap();
-        (issued.pem(), key.serialize_pem())
+        (issued.pem() + &self.above, key.serialize_pem())
     }
 
     pub(crate) fn issue_with(

@@ -2,7 +2,9 @@
 
 mod capture;
 mod certs;
+mod chains;
 mod configs;
+mod cuts;
 #[path = "../shared/drivers.rs"]
 mod drivers;
 mod https;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
@@ -33,8 +32,7 @@ impl ServerConfig {
     ///
     /// `roots` is not fit for it.
     pub fn mutual(identity: Identity, roots: &Roots) -> Result<ServerConfig, TlsError> {
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots.0), provider()).build();
+        let verifier = roots.client_verifier();
         let unfit = |error| TlsError::new(format!("clients cannot be verified: {error}"), error);
         Ok(ServerConfig::build(identity, verifier.map_err(unfit)?))
     }
@@ -182,12 +180,10 @@ impl ClientConfig {
 fn builder(
     roots: &Roots,
 ) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.0), provider()).build();
     rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has suites for both versions")
-        .with_webpki_verifier(verifier.expect("roots are not empty, and there are no lists"))
+        .with_webpki_verifier(roots.server_verifier())
 }
 
 impl From<Arc<rustls::ClientConfig>> for ClientConfig {

@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
 use super::error::TlsError;
@@ -69,6 +72,13 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// The form in which a configuration of rustls itself takes it.
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0)
+    }
+}
+
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the key.
@@ -111,7 +121,10 @@ fn private_key(pem: &[u8], name: &str) -> Result<PrivateKeyDer<'static>, TlsErro
 
 /// The authorities that are trusted to issue certificates.
 #[derive(Clone, Debug)]
-pub struct Roots(pub(super) Arc<RootCertStore>);
+pub struct Roots {
+    store: Arc<RootCertStore>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+}
 
 impl Roots {
     /// Those in PEM text.
@@ -151,7 +164,53 @@ impl Roots {
                 None => TlsError::plain(sentence),
             });
         }
-        Ok(Roots(Arc::new(roots)))
+        Ok(Roots::of(roots))
+    }
+
+    fn of(store: RootCertStore) -> Roots {
+        Roots { store: Arc::new(store), revoked: Vec::new() }
+    }
+
+    /// Refuses the certificates in these lists (CRLs), in PEM form, besides those of earlier calls.
+    /// A certificate whose authority has no list here passes, and so does a list that has expired:
+    /// whoever fetches the lists makes a new configuration with the next ones.
+    ///
+    /// # Errors
+    ///
+    /// There is no list in it, or one that cannot be read.
+    pub fn with_revoked(mut self, lists: &[u8]) -> Result<Roots, TlsError> {
+        let found: Result<Vec<_>, _> =
+            CertificateRevocationListDer::pem_slice_iter(lists).collect();
+        let bad = |error: Box<dyn std::error::Error + Send + Sync>| {
+            TlsError::new(format!("a list of revoked certificates cannot be read: {error}"), error)
+        };
+        let found = found.map_err(|error| bad(error.into()))?;
+        if found.is_empty() {
+            return Err(TlsError::plain("the text has no list of revoked certificates in it"));
+        }
+        self.revoked.extend(found);
+        // What cannot be used is said here, so that configurations need no errors of their own.
+        self.client_verifier().map_err(|error| bad(error.into()))?;
+        Ok(self)
+    }
+
+    /// Verifies servers.
+    pub(super) fn server_verifier(&self) -> Arc<WebPkiServerVerifier> {
+        WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.store), provider())
+            .with_crls(self.revoked.iter().cloned())
+            .allow_unknown_revocation_status()
+            .build()
+            .expect("roots are not empty, and lists were tried when they came")
+    }
+
+    /// Verifies clients.
+    pub(super) fn client_verifier(
+        &self,
+    ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.store), provider())
+            .with_crls(self.revoked.iter().cloned())
+            .allow_unknown_revocation_status()
+            .build()
     }
 
     fn parse(pem: &[u8], name: &str) -> Result<Roots, TlsError> {
@@ -161,6 +220,6 @@ impl Roots {
                 |error| TlsError::new(format!("{name} has a bad authority: {error}"), error);
             roots.add(certificate).map_err(named)?;
         }
-        Ok(Roots(Arc::new(roots)))
+        Ok(Roots::of(roots))
     }
 }
