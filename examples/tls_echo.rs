@@ -9,8 +9,8 @@
 //!
 //! Without `--cert` and `--key` it makes a certificate for localhost that it has signed itself, and
 //! says where a client finds it. `--client-ca FILE` asks clients for a certificate of their own
-//! (mutual TLS); `--driver blocking` runs the same on threads. `--capture FILE` writes the clear bytes
-//! of all connections to a file for Wireshark or tshark.
+//! (mutual TLS); `--driver blocking` runs the same on threads. `--capture FILE` writes the clear
+//! bytes of all connections to a file for Wireshark or tshark.
 
 use std::error::Error;
 use std::path::PathBuf;

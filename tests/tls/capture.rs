@@ -338,7 +338,7 @@ fn connections_of_unix_sockets_have_addresses_that_tell_them_apart() {
     }
 }
 
-// ---- STARTTLS and a peer's write -----------------------------------------------------------------
+// ---- STARTTLS and a peer's write ---------------------------------------------------------------
 
 /// Agrees on TLS in clear; keeps its id for another connection to write to.
 struct Upgrading {
@@ -428,7 +428,7 @@ fn starttls_and_a_peers_write_are_in_one_capture() {
     assert!(times.last().unwrap() - times[0] >= 200_000_000, "virtual time: {times:?}");
 }
 
-// ---- the thread that writes ----------------------------------------------------------------------
+// ---- the thread that writes --------------------------------------------------------------------
 
 /// A disk that takes a block only when the test says so.
 struct Gate {
