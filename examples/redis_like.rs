@@ -245,6 +245,7 @@ const PROGRAM: Program = Program {
     threads: "a thread per connection",
     idle_timeout: None,
     udp: false,
+    tls: None,
 };
 
 fn main() -> ExitCode {
