@@ -187,6 +187,10 @@ labels! {
         and {b} with asyncio, against {c} on lariat's reactor ({n})."
         "CPython paga más por petición, en cualquier estilo: {a} de CPU con hilos y {b} con \
         asyncio, frente a {c} en el reactor de lariat ({n}).";
+    NoteBusy "Other programs kept {cores} of the {all} cores busy meanwhile. Such a run shows shapes; \
+        its figures, tails above all, are those of a busy machine."
+        "Otros programas ocuparon mientras tanto {cores} de los {all} núcleos. Una ejecución así \
+        muestra formas; sus cifras, sobre todo las colas, son las de una máquina ocupada.";
     NoteLate "The load itself was late: 1 request in 100 left {late} or more after it was due, in \
         the worst of the open loops. That is inside the latencies; a quieter machine shows less."
         "La propia carga llegó tarde: 1 petición de 100 salió {late} o más después de lo debido, \

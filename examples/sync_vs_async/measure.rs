@@ -123,6 +123,7 @@ pub(crate) fn measure(options: &Options) -> Result<Run, String> {
     let traces = if programs.strace.is_some() { traces } else { Vec::new() };
     let mut progress = Progress::new(jobs.len() + traces.len(), options.quiet);
 
+    let before = proc::machine_ticks();
     let mut ended = Ok(());
     for job in &jobs {
         progress.tell(job.scene, job.server, job.connections);
@@ -145,6 +146,9 @@ pub(crate) fn measure(options: &Options) -> Result<Run, String> {
     progress.end();
     run.broken_off = ended.is_err();
     run.took_s = begun.elapsed().as_secs_f64();
+    let after = proc::machine_ticks();
+    let others = (after.0 - before.0).saturating_sub(after.1 - before.1);
+    run.machine.others_cores = others as f64 / proc::TICKS_PER_SECOND / run.took_s;
     rounded(&run).map_err(|error| error.to_string())
 }
 

@@ -32,6 +32,8 @@ struct Writer<'a> {
     notes: Vec<Note>,
 }
 
+/// Other programs that use more of the machine than this many cores are named.
+const OTHERS_CORES: f64 = 0.15;
 /// A load that left its requests later than this had a machine that did much else.
 const LATE_US: f64 = 1000.0;
 
@@ -56,6 +58,7 @@ pub(crate) fn notes(run: &Run, lang: Lang) -> Vec<Note> {
     writer.beside();
     writer.python(middle_connections(&run.plan));
     writer.late();
+    writer.busy();
     writer.notes
 }
 
@@ -291,6 +294,15 @@ impl Writer<'_> {
         self.add(Topic::Python, Label::NotePython, &values);
     }
 
+    fn busy(&mut self) {
+        let machine = &self.run.machine;
+        if machine.others_cores >= OTHERS_CORES {
+            let cores = self.number(machine.others_cores);
+            let values = [("cores", cores), ("all", machine.cores.to_string())];
+            self.add(Topic::Load, Label::NoteBusy, &values);
+        }
+    }
+
     fn late(&mut self) {
         let open = self.run.points.iter().filter(|point| point.rate.is_some());
         let late = open.map(|point| point.spread(|sample: &Sample| sample.load_late).middle);
@@ -395,6 +407,16 @@ mod tests {
         let sample = Sample { load_late: 2500.0, ..Sample::default() };
         let open = Point { rate: Some(1.0), ..point(Scene::Loops, "reactor", 1, &[sample]) };
         assert!(texts(&run(vec![open]))[0].contains("1 request in 100 left 2.5 ms or more"));
+    }
+
+    #[test]
+    fn other_programs_that_keep_cores_busy_are_named() {
+        let mut run = run(Vec::new());
+        run.machine.cores = 2;
+        run.machine.others_cores = OTHERS_CORES;
+        assert!(texts(&run)[0].starts_with("Other programs kept 0.15 of the 2 cores busy"));
+        run.machine.others_cores = OTHERS_CORES - 0.01;
+        assert_eq!(texts(&run), [""; 0]);
     }
 
     #[test]

@@ -53,6 +53,27 @@ fn ticks(stat: &str) -> u64 {
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
+/// CPU time of the whole machine, and the part of this process and of its children that have ended,
+/// both in ticks.
+pub(crate) fn machine_ticks() -> (u64, u64) {
+    let read = |name: &str| fs::read_to_string(name).unwrap_or_default();
+    (busy(&read("/proc/stat")), family(&read("/proc/self/stat")))
+}
+
+/// Of the line of all cores: user, nice, system, interrupts, and what the host has taken.
+fn busy(stat: &str) -> u64 {
+    let rest = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+    let fields: Vec<u64> = rest.split_whitespace().map(|n| n.parse().unwrap_or(0)).collect();
+    [0, 1, 2, 5, 6, 7].iter().filter_map(|&at| fields.get(at)).sum()
+}
+
+fn family(stat: &str) -> u64 {
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
+
 /// The number behind `name` at the beginning of a line.
 fn field(text: &str, name: &str) -> u64 {
     let rest = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
@@ -104,6 +125,15 @@ mod tests {
     fn a_name_with_spaces_and_brackets_does_not_move_the_fields_of_stat() {
         let stat = "7 (a b) c) S 1 2 3 4 5 6 7 8 9 10 30 12 0 0 20 0";
         assert_eq!(ticks(stat), 42);
+    }
+
+    #[test]
+    fn idle_cores_are_not_busy_and_children_count_as_family() {
+        assert_eq!(busy("cpu  1 2 4 1000 1000 8 16 32 64 64\ncpu0 9\n"), 63);
+        assert_eq!(busy(""), 0);
+        assert_eq!(family("7 (x) S 1 2 3 4 5 6 7 8 9 10 30 12 5 3 20 0"), 50);
+        let (all, own) = machine_ticks();
+        assert!(all >= own, "{all} {own}");
     }
 
     #[test]

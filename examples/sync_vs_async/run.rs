@@ -39,6 +39,9 @@ pub(crate) struct Machine {
     pub(crate) versions: Vec<(String, String)>,
     /// Open files that a process may have.
     pub(crate) files_max: u64,
+    /// Cores that other programs kept busy while the run was measured.
+    #[serde(default)]
+    pub(crate) others_cores: f64,
     /// Bytes of one connection's state in the protocol of the example.
     pub(crate) state_bytes: usize,
 }

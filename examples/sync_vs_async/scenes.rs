@@ -56,7 +56,7 @@ impl Job {
             flooders: 0,
             slow_readers: 0,
             seconds: plan.seconds,
-            warm_ms: (plan.seconds * 200.0) as u64,
+            warm_ms: (plan.seconds * 150.0) as u64,
             heat: false,
         }
     }
@@ -151,7 +151,7 @@ fn slow(plan: &Plan, servers: &[&'static str]) -> Vec<Job> {
         ..Job::new(Scene::Slow, server, SLOW_CONNECTIONS, plan)
     };
     // An open loop needs some hundred requests.
-    let open_seconds = (plan.seconds * 3.0).max(0.4);
+    let open_seconds = (plan.seconds * 2.4).max(0.4);
     let open = |server| job(server, Rate::Open(SLOW_RATE), open_seconds);
     let mut jobs = for_each(plan, servers, takes_part, open);
     let closed = |server| job(server, Rate::Closed, plan.seconds);
@@ -183,7 +183,7 @@ fn readers(plan: &Plan, servers: &[&'static str]) -> Vec<Job> {
     for_each(plan, servers, takes_part, |server| Job {
         rate: Rate::Open(1000.0),
         slow_readers: READERS,
-        seconds: plan.seconds * 2.0,
+        seconds: plan.seconds * 1.5,
         ..Job::new(Scene::Readers, server, 20, plan)
     })
 }

@@ -153,18 +153,24 @@ fn keep(trace: &Trace, calls: &[calls::Call], run: &mut Run) -> Option<()> {
     Some(())
 }
 
-/// Of all windows of the recording, the one in which the threads ran least: what else the machine
-/// did stretched the others.
+/// Of all windows of the recording that have their full number of answers, the one in which the
+/// threads ran least: what else the machine did stretched the others.
 fn quietest(calls: &[calls::Call], from: f64, to: f64) -> Vec<Vec<Span>> {
-    let ran = |lanes: &Vec<Vec<Span>>| -> f64 {
-        let works = |span: &&Span| matches!(span.doing, Doing::Running | Doing::Writing);
-        lanes.iter().flatten().filter(works).map(|span| span.took_us).sum()
+    let expected = (WINDOW_RATE * WINDOW_US / 1e6) as usize - 1;
+    let score = |lanes: &Vec<Vec<Span>>| {
+        let time = |wanted: fn(Doing) -> bool| -> (usize, f64) {
+            let spans = lanes.iter().flatten().filter(|span| wanted(span.doing));
+            (spans.clone().count(), spans.map(|span| span.took_us).sum())
+        };
+        let (answers, wrote) = time(|doing| doing == Doing::Writing);
+        let (_, ran) = time(|doing| doing == Doing::Running);
+        (expected.saturating_sub(answers), (wrote + ran) as u64)
     };
     let steps = ((to - from) / WINDOW_US * 4.0) as usize;
     // The first and the last moments are those of the marks.
     let starts = (2..steps.saturating_sub(5).max(3)).map(|s| from + s as f64 * WINDOW_US / 4.0);
     let windows = starts.map(|start| calls::lanes(calls, start, WINDOW_US));
-    windows.min_by(|a, b| ran(a).total_cmp(&ran(b))).unwrap_or_default()
+    windows.min_by_key(score).unwrap_or_default()
 }
 
 /// The client whose life is recorded: it connects, asks twice, and closes.

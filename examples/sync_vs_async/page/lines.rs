@@ -142,7 +142,7 @@ pub(super) fn throughput(draw: &Draw<'_>) -> Option<Figure> {
             }),
         ],
         servers: names(draw, Scene::Steady),
-        topics: &[Topic::Throughput, Topic::Python, Topic::Load],
+        topics: &[Topic::Throughput, Topic::Python],
         command: "--scenes steady -c 1,10,100,1000 --servers threads,reactor",
         loser: Some(Label::LoseThreads),
         twin: twin(

@@ -14,7 +14,7 @@ mod svg;
 use std::fmt::Write;
 
 use crate::labels::{Label, Lang, bytes, fill, number, server, time};
-use crate::notes::{left_out, notes};
+use crate::notes::{Topic, left_out, notes};
 use crate::run::{FORM, Run, Sample, Scene};
 use crate::table::connections_title;
 use figure::{Draw, Figure};
@@ -40,6 +40,10 @@ pub(crate) fn page(run: &Run, lang: Lang) -> Result<String, serde_json::Error> {
     );
     let _ = write!(out, "<p class=\"lede\">{}</p>", text(Label::PageLede));
     let _ = write!(out, "<p class=\"machine\">{}</p>", escape(&machine(&draw)));
+    let sentences = notes(run, lang);
+    for note in sentences.iter().filter(|note| note.topic == Topic::Load) {
+        let _ = write!(out, "<p class=\"warning\">{}</p>", escape(&note.text));
+    }
     if run.broken_off {
         let _ = write!(out, "<p class=\"warning\">{}</p>", text(Label::BrokenOff));
     }
@@ -51,7 +55,6 @@ pub(crate) fn page(run: &Run, lang: Lang) -> Result<String, serde_json::Error> {
         let _ = write!(out, "<li><a href=\"#{}\">{}</a></li>", figure.id, escape(&figure.title));
     }
     out.push_str("</ol></nav>\n");
-    let sentences = notes(run, lang);
     for figure in &figures {
         out.push_str(&figure.html(&draw, &sentences));
     }
