@@ -232,12 +232,12 @@ labels! {
 
     LanesTitle "Twenty milliseconds: many mostly empty lanes, or one full one"
         "Veinte milisegundos: muchos carriles casi vacíos, o uno lleno";
-    LanesLead "Twelve clients, each of which asks 100 times a second for 0.3 ms of computing. A \
-        lane is a thread, and the number at its end is how much of the time it works. Recorded \
-        under strace, which stretches every call, and the quietest 20 ms of the recording: the \
-        shape counts, not the length."
-        "Doce clientes, cada uno pide 100 veces por segundo 0,3 ms de cálculo. Un carril es un \
-        hilo, y el número a su derecha es qué parte del tiempo trabaja. Grabado con strace, que \
+    LanesLead "Twelve clients together ask 2,000 times a second for 0.3 ms of computing. A lane is \
+        a thread, and the number at its end is how much of the time it works. Recorded under \
+        strace, which stretches every call, and the quietest 20 ms of the recording: the shape \
+        counts, not the length."
+        "Doce clientes piden entre todos 2.000 veces por segundo 0,3 ms de cálculo. Un carril es \
+        un hilo, y el número a su derecha es qué parte del tiempo trabaja. Grabado con strace, que \
         alarga cada llamada, y los 20 ms más tranquilos de la grabación: cuenta la forma, no la \
         longitud.";
     LanesAria "Timeline of the {n} threads of {server}"
@@ -469,6 +469,8 @@ labels! {
         abrir {files} archivos.";
 
     // Comparing two runs.
+    PictureClients "12 clients, {n} threads" "12 clientes, {n} hilos";
+    PictureClient "12 clients, 1 thread" "12 clientes, 1 hilo";
     Compared "{a} (first) and {b} (second)" "{a} (primera) y {b} (segunda)";
     HeadFirst "first" "primera";
     HeadSecond "second" "segunda";

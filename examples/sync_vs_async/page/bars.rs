@@ -213,10 +213,14 @@ pub(super) fn state(draw: &Draw<'_>) -> Option<Figure> {
         let value = if own { draw.run.machine.state_bytes as f64 } else { 0.0 };
         let bars = [("fill-value", value), ("fill-resident", resident), ("fill-virtual", reserved)];
         for (row, (class, size)) in bars.into_iter().enumerate() {
+            // What is not known has no bar; nor has address space within what is resident.
+            if size <= 0.0 || (row == 2 && size < resident) {
+                continue;
+            }
             let y = y + row as f64 * 15.0;
             let width = x.at(size) - LEFT;
             rect(&mut out, LEFT, y, width.max(1.0), 12.0, class);
-            let size = if size < 0.5 && row == 0 { "?".to_owned() } else { bytes(size, draw.lang) };
+            let size = bytes(size, draw.lang);
             text(
                 &mut out,
                 x.at(0.0).max(LEFT + width) + 6.0,
@@ -241,8 +245,9 @@ pub(super) fn state(draw: &Draw<'_>) -> Option<Figure> {
         ]);
     }
     out.push_str("</svg>");
-    let places: Vec<_> =
-        rows.iter().map(|row| format!("<dt>{}</dt><dd>{}</dd>", row[0], row[1])).collect();
+    let places: String =
+        rows.iter().map(|row| format!("<dt>{}</dt><dd>{}</dd>", row[0], escape(&row[1]))).collect();
+    let places = format!("<dl class=\"places\">{places}</dl>");
     let panel = draw.fill(Label::StatePanel, &[("n", number(most as f64, draw.lang))]);
     Some(Figure {
         id: "state",
@@ -252,6 +257,7 @@ pub(super) fn state(draw: &Draw<'_>) -> Option<Figure> {
             Panel { title: panel, svg: out },
             code(draw, Label::StateRust, CODE_RUST),
             code(draw, Label::StatePython, CODE_PYTHON),
+            Panel { title: draw.text(Label::StateWhere).to_owned(), svg: places },
         ],
         key: vec![
             ("fill-value", draw.text(Label::StateValue)),
@@ -270,7 +276,6 @@ pub(super) fn state(draw: &Draw<'_>) -> Option<Figure> {
             ]),
             rows,
         },
-        more: format!("<dl class=\"places\">{}</dl>", places.concat()),
         ..Figure::default()
     })
 }

@@ -21,7 +21,7 @@ fn low_end(row: usize) -> String {
 /// The rows up to the slowest request.
 fn rows_used(heat: &Heat) -> usize {
     let last = heat.cells.iter().rposition(|&count| count > 0).unwrap_or(0);
-    (last / heat.columns.max(1) + 2).min(HEAT_ROWS_US.len())
+    (last / heat.columns.max(1) + 1).min(HEAT_ROWS_US.len())
 }
 
 fn chart(draw: &Draw<'_>, heat: &Heat, what: &str) -> String {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::Tile;
 use super::figure::{Draw, Figure, Panel, Twin};
 use super::svg::{Anchor, WIDTH, escape, line, open, text};
 use crate::labels::{Label, number};
@@ -12,6 +13,17 @@ const RIGHT: f64 = WIDTH - 52.0;
 const TOP: f64 = 8.0;
 const LANE: f64 = 12.0;
 const GAP: f64 = 5.0;
+/// Of the picture of the README: above the lanes.
+const HEAD: f64 = 54.0;
+
+/// What a thread may do, in the order of legends and tables.
+const KINDS: [(Doing, Label); 5] = [
+    (Doing::Running, Label::DoRunning),
+    (Doing::Writing, Label::DoWriting),
+    (Doing::Reading, Label::DoReading),
+    (Doing::Polling, Label::DoPolling),
+    (Doing::Waiting, Label::DoWaiting),
+];
 
 /// The form says what a thread does, as the colour does: running fills the lane, writing half of
 /// it, and each kind of waiting is a line of its own.
@@ -91,11 +103,8 @@ pub(super) fn figure(draw: &Draw<'_>) -> Option<Figure> {
         title: draw.server(&window.server).to_owned(),
         svg: lanes(draw, window),
     });
-    let kinds = [Doing::Running, Doing::Writing, Doing::Reading, Doing::Polling, Doing::Waiting];
     let mut head = draw.head(&[Label::HeadServer, Label::Thread]);
-    let labels =
-        [Label::DoRunning, Label::DoWriting, Label::DoReading, Label::DoPolling, Label::DoWaiting];
-    head.extend(labels.map(|label| format!("{}, %", draw.text(label))));
+    head.extend(KINDS.map(|(_, label)| format!("{}, %", draw.text(label))));
     let mut rows = Vec::new();
     for window in windows {
         for (at, lane) in window.lanes.iter().enumerate() {
@@ -105,7 +114,7 @@ pub(super) fn figure(draw: &Draw<'_>) -> Option<Figure> {
                 number(sum / window.width_us * 100.0, draw.lang)
             };
             let mut row = vec![draw.server(&window.server).to_owned(), (at + 1).to_string()];
-            row.extend(kinds.map(share));
+            row.extend(KINDS.map(|(doing, _)| share(doing)));
             rows.push(row);
         }
     }
@@ -115,53 +124,67 @@ pub(super) fn figure(draw: &Draw<'_>) -> Option<Figure> {
         title: draw.text(Label::LanesTitle).to_owned(),
         lead: draw.text(Label::LanesLead).to_owned(),
         panels: panels.collect(),
-        key: classes.into_iter().zip(labels.map(|label| draw.text(label))).collect(),
+        key: classes.into_iter().zip(KINDS.map(|(_, label)| draw.text(label))).collect(),
         command: "--scenes trace --servers threads,reactor",
         twin: Twin { head, rows },
         ..Figure::default()
     })
 }
 
-/// The picture at the head of the README: threads beside the reactor, as a file of its own.
-pub(super) fn picture(draw: &Draw<'_>) -> Option<String> {
+/// The picture at the head of the README, a file of its own: threads beside the reactor, and what
+/// both cost in the same run.
+pub(super) fn picture(draw: &Draw<'_>, tiles: &[Tile]) -> Option<String> {
     let window = |name: &str| draw.run.windows.iter().find(|window| window.server == name);
     let (threads, reactor) = window("threads").zip(window("reactor"))?;
-    let height = |window: &Window| 60.0 + window.lanes.len() as f64 * (LANE + GAP) + 34.0;
-    let tall = height(threads).max(height(reactor));
+    let tall = HEAD + TOP + threads.lanes.len() as f64 * (LANE + GAP) + 40.0;
     let wide = WIDTH * 2.0 + 20.0;
     let mut out = format!(
         "<svg viewBox=\"0 0 {wide} {:.0}\" role=\"img\" aria-label=\"{}\" \
          xmlns=\"http://www.w3.org/2000/svg\"><style>{}</style>",
-        tall + 30.0,
+        tall + 26.0,
         escape(draw.text(Label::LanesTitle)),
         include_str!("picture.css")
     );
-    for (at, window) in [threads, reactor].into_iter().enumerate() {
+    // One thread of the blocking server accepts, and has no client.
+    let count = [("n", threads.lanes.len().to_string())];
+    let heads = [
+        (threads, Label::ThreadsLong, draw.fill(Label::PictureClients, &count)),
+        (reactor, Label::ReactorLong, draw.text(Label::PictureClient).to_owned()),
+    ];
+    for (at, (window, title, clients)) in heads.into_iter().enumerate() {
         let x = at as f64 * (WIDTH + 20.0);
         let panel = lanes(draw, window);
         let body = panel.split_once('>').map_or("", |(_, rest)| rest);
         let body = body.strip_suffix("</svg>").unwrap_or(body);
-        let long = match &window.server[..] {
-            "threads" => Label::ThreadsLong,
-            _ => Label::ReactorLong,
-        };
-        let _ = write!(out, "<g transform=\"translate({x} 40)\">{body}</g>");
-        text(&mut out, x + LEFT, 26.0, Anchor::Start, "head", draw.text(long));
+        let _ = write!(out, "<g transform=\"translate({x} {HEAD})\">{body}</g>");
+        text(&mut out, x + LEFT, 22.0, Anchor::Start, "head", draw.text(title));
+        text(&mut out, x + LEFT, 41.0, Anchor::Start, "tick", &clients);
     }
-    let labels = [
-        ("running", Label::DoRunning),
-        ("writing", Label::DoWriting),
-        ("reading", Label::DoReading),
-        ("polling", Label::DoPolling),
-        ("waiting", Label::DoWaiting),
-    ];
+    let y = HEAD + TOP + reactor.lanes.len() as f64 * (LANE + GAP) + 66.0;
+    costs(&mut out, draw, tiles, (WIDTH + 20.0 + LEFT, y), wide - 10.0);
     let mut x = LEFT;
-    for (doing, label) in labels {
+    for (doing, label) in KINDS {
         let called = draw.text(label);
-        out.push_str(&span(x, 28.0, tall, doing));
+        out.push_str(&span(x, 28.0, tall, name(doing)));
         text(&mut out, x + 34.0, tall + 11.0, Anchor::Start, "tick", called);
         x += 58.0 + called.chars().count() as f64 * 7.4;
     }
     out.push_str("</svg>\n");
     Some(out)
+}
+
+/// A small table of threads and the reactor.
+fn costs(out: &mut String, draw: &Draw<'_>, tiles: &[Tile], at: (f64, f64), right: f64) {
+    const COLUMN: f64 = 110.0;
+    let (left, mut y) = at;
+    for (server, x) in [("threads", right - COLUMN), ("reactor", right)] {
+        text(out, x, y, Anchor::End, &format!("cost {server}"), draw.server(server));
+    }
+    for tile in tiles {
+        y += 26.0;
+        line(out, (left, y - 18.0), (right, y - 18.0), "grid");
+        text(out, left, y, Anchor::Start, "tick", &tile.title);
+        text(out, right - COLUMN, y, Anchor::End, "cost threads", &tile.threads);
+        text(out, right, y, Anchor::End, "cost reactor", &tile.reactor);
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) fn page(run: &Run, lang: Lang) -> Result<String, serde_json::Error> {
         let _ = write!(out, "<p class=\"warning\">{}</p>", text(Label::BrokenOff));
     }
     out.push_str("</header>\n");
-    tiles(&mut out, &draw);
+    tiles_html(&mut out, &draw);
     let figures = figures(&draw);
     out.push_str("<nav><ol>");
     for figure in &figures {
@@ -71,7 +71,8 @@ pub(crate) fn page(run: &Run, lang: Lang) -> Result<String, serde_json::Error> {
 
 /// The picture for the README, if the run has it.
 pub(crate) fn picture(run: &Run, lang: Lang) -> Option<String> {
-    lanes::picture(&Draw { run, lang })
+    let draw = Draw { run, lang };
+    lanes::picture(&draw, &tiles(&draw))
 }
 
 /// The run that is inside a page, or that a file of `--json` is.
@@ -140,11 +141,17 @@ fn date(seconds: u64) -> String {
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
-/// The figures that most people want, threads beside the reactor.
-fn tiles(out: &mut String, draw: &Draw<'_>) {
+/// A figure that most people want: its name, and what it is on threads and on the reactor.
+struct Tile {
+    title: String,
+    threads: String,
+    reactor: String,
+}
+
+fn tiles(draw: &Draw<'_>) -> Vec<Tile> {
     let run = draw.run;
     let (least, most) = match run.plan.connections[..] {
-        [] => return,
+        [] => return Vec::new(),
         [first, .., last] => (first, last),
         [only] => (only, only),
     };
@@ -157,35 +164,41 @@ fn tiles(out: &mut String, draw: &Draw<'_>) {
     };
     type Name = fn(f64, Lang) -> String;
     let kb: Name = |value, lang| bytes(value * 1024.0, lang);
-    let n = |count: usize| vec![("n", connections_title(count, 0, draw.lang))];
+    let titled = |label, n| draw.fill(label, &[("n", connections_title(n, 0, draw.lang))]);
     let both = |of: &dyn Fn(&str) -> Option<f64>| of("threads").zip(of("reactor"));
-    let tiles = [
-        (
-            draw.fill(Label::TileMedian, &n(least)),
-            both(&|s| steady(s, least, |x| x.p50)),
-            time as Name,
-        ),
-        (draw.fill(Label::TileRate, &n(most)), both(&|s| steady(s, most, |x| x.per_s)), number),
-        (draw.fill(Label::TileMemory, &n(most)), both(&|s| steady(s, most, |x| x.resident_kb)), kb),
+    let all = [
+        (titled(Label::TileMedian, least), both(&|s| steady(s, least, |x| x.p50)), time as Name),
+        (titled(Label::TileRate, most), both(&|s| steady(s, most, |x| x.per_s)), number),
+        (titled(Label::TileMemory, most), both(&|s| steady(s, most, |x| x.resident_kb)), kb),
         (draw.text(Label::TileSlow).to_owned(), both(&slow), time),
     ];
-    let mut cells = String::new();
-    for (title, values, name) in tiles {
-        let Some((threads, reactor)) = values else { continue };
-        let _ = write!(cells, "<div class=\"tile\"><h3>{}</h3>", escape(&title));
-        for (who, value) in [("threads", threads), ("reactor", reactor)] {
+    let tile = |(title, values, name): (String, Option<(f64, f64)>, Name)| {
+        let (threads, reactor) = values?;
+        let [threads, reactor] = [threads, reactor].map(|value| name(value, draw.lang));
+        Some(Tile { title, threads, reactor })
+    };
+    all.into_iter().filter_map(tile).collect()
+}
+
+fn tiles_html(out: &mut String, draw: &Draw<'_>) {
+    let tiles = tiles(draw);
+    if tiles.is_empty() {
+        return;
+    }
+    out.push_str("<div class=\"tiles\">");
+    for tile in tiles {
+        let _ = write!(out, "<div class=\"tile\"><h3>{}</h3>", escape(&tile.title));
+        for (who, value) in [("threads", tile.threads), ("reactor", tile.reactor)] {
             let _ = write!(
-                cells,
+                out,
                 "<p class=\"s-{who}\"><b>{}</b><span>{}</span></p>",
-                escape(&name(value, draw.lang)),
+                escape(&value),
                 escape(server(who, draw.lang))
             );
         }
-        cells.push_str("</div>");
+        out.push_str("</div>");
     }
-    if !cells.is_empty() {
-        let _ = writeln!(out, "<div class=\"tiles\">{cells}</div>");
-    }
+    out.push_str("</div>\n");
 }
 
 /// How it was measured, and what was left out.
