@@ -211,7 +211,7 @@ labels! {
     LoseSerial "Make one at a time lose:" "Haga perder a uno en uno:";
     TileMedian "median latency, {n}" "latencia mediana, {n}";
     TileRate "requests/s, {n}" "peticiones/s, {n}";
-    TileMemory "memory per connection, of {n}" "memoria por conexión, de {n}";
+    TileMemory "memory each, {n}" "memoria por cada una, {n}";
     TileSlow "p90 beside a slow handler" "p90 con un manejador lento";
     AxisConnections "connections" "conexiones";
     AxisRate "requests/s" "peticiones/s";
@@ -361,11 +361,12 @@ labels! {
         temporizadores \
         lo menor de n/(w+c) y 1/c. Aquí w es 5 ms, hay {cores} núcleos, y c es lo medido: {a} con \
         hilos, {b} con temporizadores.";
-    ModelParts "They part: with {n} connections, {server} reaches {share} % of the model, which \
-        knows nothing of the load beside it, of the scheduler, or of caches."
-        "Se separan: con {n} conexiones, {server} alcanza el {share} % del modelo, que no sabe \
-        nada \
-        de la carga a su lado, del planificador ni de las cachés.";
+    ModelParts "They part at {n} connections: {server} reached {share} % of the model, which knows \
+        nothing of the load beside it, of the scheduler, of caches, or that a timer fires up to \
+        1 ms late."
+        "Se separan con {n} conexiones: {server} alcanzó el {share} % del modelo, que no sabe nada \
+        de la carga a su lado, del planificador, de las cachés, ni de que un temporizador salta \
+        hasta 1 ms tarde.";
     ModelHolds "Everywhere here the measurement reaches at least 70 % of the model."
         "En todas partes la medida alcanza aquí al menos el 70 % del modelo.";
 

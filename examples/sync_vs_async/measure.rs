@@ -257,6 +257,7 @@ fn run_job(programs: &Programs, job: &Job, options: &Options, run: &mut Run) -> 
         addr: server.addr,
         pid: server.child.pid(),
         http: plan.http,
+        echo: false,
         connections: job.connections - job.idle,
         idle: job.idle,
         flooders: job.flooders,

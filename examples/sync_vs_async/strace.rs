@@ -107,6 +107,7 @@ fn order(trace: &Trace, server: &Server, run: &Run) -> Order {
         addr: server.addr,
         pid: server.child.pid(),
         http: run.plan.http,
+        echo: false,
         connections: trace.connections,
         idle: 0,
         flooders: 0,

@@ -16,6 +16,7 @@ use crate::web::HELLO;
 #[derive(Clone)]
 pub(super) struct Talk {
     http: bool,
+    echo: bool,
     padding: Vec<u8>,
     special: Option<Special>,
     /// The first answer of HTTP: the others differ from it in their date only.
@@ -53,7 +54,8 @@ impl Talk {
     pub(super) fn new(order: &Order) -> Result<Talk, Failure> {
         let (answer, date) = if order.http { learn(order)? } else { (Vec::new(), 0..0) };
         let special = order.special.clone();
-        let talk = Talk { http: order.http, padding: Vec::new(), special, answer, date };
+        let talk =
+            Talk { http: order.http, echo: order.echo, padding: Vec::new(), special, answer, date };
         Ok(talk.sized(order.size))
     }
 
@@ -185,7 +187,7 @@ impl Lane {
         number: i64,
         special: bool,
     ) -> io::Result<()> {
-        self.sum += number;
+        self.sum = if talk.echo { number } else { self.sum + number };
         talk.ask(&mut self.unsent, number, special)?;
         self.pending.push_back((since, self.sum));
         Ok(())
@@ -291,8 +293,14 @@ mod tests {
     use super::*;
 
     fn game(size: usize) -> Talk {
-        let talk =
-            Talk { http: false, padding: Vec::new(), special: None, answer: vec![], date: 0..0 };
+        let talk = Talk {
+            http: false,
+            echo: false,
+            padding: Vec::new(),
+            special: None,
+            answer: vec![],
+            date: 0..0,
+        };
         talk.sized(size)
     }
 

@@ -27,6 +27,9 @@ pub(crate) struct Order {
     /// The process of the server.
     pub(crate) pid: u32,
     pub(crate) http: bool,
+    /// The server is an echo: an answer is its request. So the load is checked against others.
+    #[serde(default)]
+    pub(crate) echo: bool,
     /// Connections that ask, and others that are only there.
     pub(crate) connections: usize,
     pub(crate) idle: usize,

@@ -59,7 +59,7 @@ fn dots(draw: &Draw<'_>, points: &[&Point], what: &str) -> String {
     let low = rounds.iter().map(|round| round.p50).fold(f64::INFINITY, f64::min);
     let high = rounds.iter().map(|round| round.max).fold(10.0, f64::max);
     let bottom = 12.0 + points.len() as f64 * ROW;
-    let x = Scale::log(low.min(high) * 0.7, high * 1.3, LEFT, WIDTH - 18.0);
+    let x = Scale::log(low.min(high) * 0.7, high * 1.3, LEFT, WIDTH - 30.0);
     let mut out = open(bottom + 26.0, what);
     for us in x.ticks(6) {
         let at = x.at(us);
