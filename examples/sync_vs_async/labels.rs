@@ -187,7 +187,8 @@ labels! {
         and {b} with asyncio, against {c} on lariat's reactor ({n})."
         "CPython paga más por petición, en cualquier estilo: {a} de CPU con hilos y {b} con \
         asyncio, frente a {c} en el reactor de lariat ({n}).";
-    NoteBusy "Other programs kept {cores} of the {all} cores busy meanwhile. Such a run shows shapes; \
+    NoteBusy "Other programs kept {cores} of the {all} cores busy meanwhile. Such a run shows \
+        shapes; \
         its figures, tails above all, are those of a busy machine."
         "Otros programas ocuparon mientras tanto {cores} de los {all} núcleos. Una ejecución así \
         muestra formas; sus cifras, sobre todo las colas, son las de una máquina ocupada.";
