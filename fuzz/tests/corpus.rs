@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lariat_fuzz::{connection, headers, http, simulator};
+use lariat_fuzz::{connection, headers, http, simulator, tls};
 
 /// Scripts of each length. `LARIAT_SCRIPTS` asks for more, `LARIAT_SCRIPT` for one of them alone.
 const SCRIPTS: u64 = 300;
@@ -64,4 +64,9 @@ fn what_http_answers_does_not_depend_on_how_requests_arrive() {
 #[test]
 fn what_a_header_says_does_not_depend_on_how_it_arrives() {
     run_all(headers::run, &[0, 8, 40, 300]);
+}
+
+#[test]
+fn a_session_of_tls_hands_over_what_was_written_whatever_is_done_to_its_wire() {
+    run_all(tls::run, &[0, 6, 20, 60]);
 }
