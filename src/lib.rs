@@ -41,6 +41,7 @@
 //! | the client behind a balancer | [`proxy_protocol`] |
 //! | several protocols on one port | [`sniff`] |
 //! | clear bytes as a file for Wireshark | [`capture`] |
+//! | datagrams with a value per peer | [`datagram_peers`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //! | TLS | `lariat::tls`, with the feature `tls` |
 //! | a token instead of certificates | `lariat::auth`, with the feature `auth` |
@@ -131,6 +132,7 @@ pub use protocol::{
 #[cfg(feature = "auth")]
 pub use protocols::auth;
 pub use protocols::capture;
+pub use protocols::datagram_peers;
 pub use protocols::framing;
 #[cfg(feature = "http")]
 pub use protocols::http;

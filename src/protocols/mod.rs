@@ -3,6 +3,7 @@
 #[cfg(feature = "auth")]
 pub mod auth;
 pub mod capture;
+pub mod datagram_peers;
 pub mod framing;
 #[cfg(feature = "http")]
 pub mod http;

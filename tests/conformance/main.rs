@@ -12,6 +12,7 @@ mod callbacks;
 mod clients;
 mod context;
 mod counters;
+mod datagram_peers;
 mod datagrams;
 mod discards;
 mod driver_timers;

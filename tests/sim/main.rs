@@ -6,6 +6,7 @@
 mod accepting;
 mod actor;
 mod budget;
+mod datagram_peers;
 mod datagrams;
 mod driver;
 mod faults;
