@@ -88,6 +88,11 @@ fn one(suite: &Suite, number: u32, tests: &[&Test]) -> Result<Outcome> {
     outcome("survives", String::new())
 }
 
+/// What takes longer than this hangs.
+fn limit(took: Duration) -> Duration {
+    Duration::from_secs(10) + took * 3
+}
+
 /// Runs a batch, one process for each binary, and says what has failed.
 fn batch_fails(
     suite: &Suite,
@@ -105,7 +110,7 @@ fn batch_fails(
             batch.iter().filter(|test| test.binary == binary).copied().collect();
         while !tests.is_empty() {
             let took: Duration = tests.iter().map(|test| test.took).sum();
-            match suite.run(&tests, number, Duration::from_secs(20) + took * 5)? {
+            match suite.run(&tests, number, limit(took))? {
                 End::Passed => break,
                 End::TimedOut => return Ok(Some(("hangs", binary.to_owned()))),
                 End::Failed(name) => {
@@ -114,8 +119,7 @@ fn batch_fails(
                     };
                     // Once more alone: a test that fails now and then has found nothing.
                     let test = tests.remove(at);
-                    let limit = Duration::from_secs(20) + test.took * 5;
-                    if !matches!(suite.run(&[test], number, limit)?, End::Passed) {
+                    if !matches!(suite.run(&[test], number, limit(test.took))?, End::Passed) {
                         return Ok(Some(("caught", test.title())));
                     }
                     println!("failed once and passed once: {}", test.title());
