@@ -489,6 +489,40 @@ fn a_slow_disk_costs_packets_and_holds_no_connection_up() {
     assert!(capture.finish().is_err());
 }
 
+/// Tells of each flush, which comes when no packet waits.
+struct Telling {
+    flushed: Sender<usize>,
+    written: usize,
+}
+
+impl io::Write for Telling {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.written += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.flushed.send(self.written);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_written_makes_room_for_more() {
+    let (flushed, flushes) = channel();
+    let mut options = CaptureOptions::default();
+    options.queue_max = 150_000;
+    let capture = Capture::to_writer(Telling { flushed, written: 0 }, options).unwrap();
+    let mut least = 0;
+    for seed in 0..4 {
+        // 100,000 bytes and their headers; twice as many would be too many to wait.
+        session_on(&mut Sim::new(seed), &capture, &[7; 50_000]);
+        least += 100_000;
+        while flushes.recv_timeout(Duration::from_secs(60)).unwrap() < least {}
+    }
+    assert_eq!(capture.finish().unwrap().dropped, 0);
+}
+
 #[test]
 fn a_file_has_a_bound() {
     for (bytes_max, fits) in [(100_000, false), (1_000_000, true)] {
