@@ -19,8 +19,8 @@ use crate::limits::Limits;
 /// ```
 ///
 /// The simulator uses `limits`, `backlog` and `v6_only` only: the others have no meaning there. For
-/// a Unix socket `v6_only` and `nodelay` have no meaning, and `reuse_port` and `keepalive` are
-/// errors; for an IP address `mode` is.
+/// a Unix socket `v6_only` and `nodelay` have no meaning, and `reuse_port`, `keepalive`, `ttl`
+/// and `tos` are errors; for an IP address `mode` is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
@@ -47,6 +47,13 @@ pub struct ListenOptions {
     /// SO_RCVBUF, in bytes: how much input the kernel keeps \[the system's choice\]. The system
     /// adjusts it as it does `send_buffer`.
     pub receive_buffer: Option<usize>,
+    /// IP_TTL or IPV6_UNICAST_HOPS: routers that a packet may pass, at least 1 \[the system's
+    /// choice\]. An error for a Unix socket.
+    pub ttl: Option<u8>,
+    /// IP_TOS or IPV6_TCLASS: the class of a packet, for routers that tell classes apart; 0xB8 is
+    /// expedited forwarding \[0\]. The system sets the two lowest bits itself. An error for a Unix
+    /// socket.
+    pub tos: Option<u8>,
 }
 
 impl Default for ListenOptions {
@@ -61,6 +68,8 @@ impl Default for ListenOptions {
             keepalive: None,
             send_buffer: None,
             receive_buffer: None,
+            ttl: None,
+            tos: None,
         }
     }
 }
@@ -80,6 +89,8 @@ impl ListenOptions {
             keepalive: self.keepalive,
             send_buffer: self.send_buffer,
             receive_buffer: self.receive_buffer,
+            ttl: self.ttl,
+            tos: self.tos,
         }
     }
 
@@ -117,6 +128,10 @@ pub struct ConnectOptions {
     pub send_buffer: Option<usize>,
     /// SO_RCVBUF, in bytes \[the system's choice\]; see [`ListenOptions::receive_buffer`].
     pub receive_buffer: Option<usize>,
+    /// IP_TTL or IPV6_UNICAST_HOPS \[the system's choice\]; see [`ListenOptions::ttl`].
+    pub ttl: Option<u8>,
+    /// IP_TOS or IPV6_TCLASS \[0\]; see [`ListenOptions::tos`].
+    pub tos: Option<u8>,
 }
 
 impl Default for ConnectOptions {
@@ -128,6 +143,8 @@ impl Default for ConnectOptions {
             keepalive: None,
             send_buffer: None,
             receive_buffer: None,
+            ttl: None,
+            tos: None,
         }
     }
 }
@@ -147,6 +164,8 @@ impl ConnectOptions {
             keepalive: self.keepalive,
             send_buffer: self.send_buffer,
             receive_buffer: self.receive_buffer,
+            ttl: self.ttl,
+            tos: self.tos,
         }
     }
 
@@ -193,6 +212,8 @@ pub(crate) struct SocketOptions {
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) send_buffer: Option<usize>,
     pub(crate) receive_buffer: Option<usize>,
+    pub(crate) ttl: Option<u8>,
+    pub(crate) tos: Option<u8>,
 }
 
 impl Default for SocketOptions {
@@ -224,6 +245,9 @@ impl SocketOptions {
         if !fits(self.receive_buffer) {
             return fault("receive_buffer must be at least 1 byte and less than 2 GiB");
         }
+        if self.ttl == Some(0) {
+            return fault("ttl must be at least 1");
+        }
         Ok(())
     }
 }
@@ -243,11 +267,11 @@ mod tests {
     fn judged(change: impl Fn(&mut SocketOptions)) -> [Option<String>; 2] {
         let mut socket = SocketOptions::default();
         change(&mut socket);
-        let SocketOptions { keepalive, send_buffer, receive_buffer, .. } = socket;
+        let SocketOptions { keepalive, send_buffer, receive_buffer, ttl, .. } = socket;
         let default = ConnectOptions::default();
-        let connect = ConnectOptions { keepalive, send_buffer, receive_buffer, ..default };
+        let connect = ConnectOptions { keepalive, send_buffer, receive_buffer, ttl, ..default };
         let default = ListenOptions::default();
-        let listen = ListenOptions { keepalive, send_buffer, receive_buffer, ..default };
+        let listen = ListenOptions { keepalive, send_buffer, receive_buffer, ttl, ..default };
         [connect.validate(), listen.validate()].map(|result| {
             let error = result.err()?;
             assert_eq!(error.kind(), ErrorKind::InvalidLimits);
@@ -264,7 +288,8 @@ mod tests {
     fn a_value_that_no_system_takes_is_an_error_that_names_the_option() {
         let most = i32::MAX as usize;
         type Change = Box<dyn Fn(&mut SocketOptions)>;
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 8] = [
+            (Box::new(|s| s.ttl = Some(0)), "ttl"),
             (Box::new(|s| s.keepalive = Some(keepalive(999, 1000, 1))), "keepalive.idle"),
             (Box::new(|s| s.keepalive = Some(keepalive(1000, 999, 1))), "keepalive.interval"),
             (Box::new(|s| s.keepalive = Some(keepalive(1000, 1000, 0))), "keepalive.count"),
@@ -280,6 +305,7 @@ mod tests {
             }
         }
         assert_eq!(judged(|s| s.keepalive = Some(keepalive(1000, 1000, 1))), [None, None]);
+        assert_eq!(judged(|s| s.ttl = Some(1)), [None, None]);
         assert_eq!(judged(|s| s.send_buffer = Some(1)), [None, None]);
         assert_eq!(judged(|s| s.receive_buffer = Some(most)), [None, None]);
     }

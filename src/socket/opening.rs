@@ -310,13 +310,17 @@ pub(super) fn open(addr: Endpoint) -> io::Result<Socket> {
 }
 
 /// Sets the options of a stream, or those that the streams of a listener inherit. The error names
-/// the option. Of the options of TCP a Unix socket never delays a write, and has no `keepalive`.
+/// the option. Of the options of TCP a Unix socket never delays a write, and has no `keepalive`,
+/// no `ttl` and no `tos`.
 fn set_options(socket: SockRef<'_>, addr: Endpoint, options: &SocketOptions) -> io::Result<()> {
     if let Endpoint::Ip(_) = addr {
         socket.set_tcp_nodelay(options.nodelay).map_err(rejected("nodelay"))?;
     } else {
         refuse("keepalive", options.keepalive.is_some())?;
+        refuse("ttl", options.ttl.is_some())?;
+        refuse("tos", options.tos.is_some())?;
     }
+    set_packet_options(&socket, addr, options)?;
     if let Some(Keepalive { idle, interval, count }) = options.keepalive {
         // One after the other: only so is it known which of them is rejected.
         let all = TcpKeepalive::new();
@@ -333,6 +337,27 @@ fn set_options(socket: SockRef<'_>, addr: Endpoint, options: &SocketOptions) -> 
     }
     if let Some(size) = options.receive_buffer {
         socket.set_recv_buffer_size(size).map_err(rejected("receive_buffer"))?;
+    }
+    Ok(())
+}
+
+/// Sets what routers see. A socket of IPv6 may serve peers of IPv4 as well, for which the options
+/// of that family count; where it does not, the system may reject those.
+fn set_packet_options(
+    socket: &SockRef<'_>,
+    addr: Endpoint,
+    options: &SocketOptions,
+) -> io::Result<()> {
+    let v6 = addr.ip().is_some_and(|ip| ip.is_ipv6());
+    if let Some(ttl) = options.ttl.map(u32::from) {
+        let of_v4 = socket.set_ttl_v4(ttl);
+        let set = if v6 { socket.set_unicast_hops_v6(ttl) } else { of_v4 };
+        set.map_err(rejected("ttl"))?;
+    }
+    if let Some(tos) = options.tos.map(u32::from) {
+        let of_v4 = socket.set_tos_v4(tos);
+        let set = if v6 { socket.set_tclass_v6(tos) } else { of_v4 };
+        set.map_err(rejected("tos"))?;
     }
     Ok(())
 }

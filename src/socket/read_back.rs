@@ -47,6 +47,28 @@ pub(crate) fn every_option_is_read_back<D: Driver>(make: impl Fn() -> D) {
     );
     assert_eq!(accepted.buffers, (20_000 * FACTOR, 30_000 * FACTOR));
     assert_eq!(outgoing.buffers, (40_000 * FACTOR, 50_000 * FACTOR));
+    packets_are_marked(&make);
+}
+
+/// What routers see, in both families, and of peers of IPv4 on a listener of IPv6.
+fn packets_are_marked<D: Driver>(make: impl Fn() -> D) {
+    let (v4, v6) = (SocketAddr::from(([127, 0, 0, 1], 0)), "[::1]:0".parse().unwrap());
+    let default = ends(&mut make(), ListenOptions::default(), ConnectOptions::default()).0;
+    for (addr, both) in [(v4, false), (v6, false), ("[::]:0".parse().unwrap(), true)] {
+        for (ttl, tos) in [(Some(1), Some(0xB8)), (Some(255), None), (None, Some(0x20))] {
+            let listen = ListenOptions { ttl, tos, v6_only: !both, ..ListenOptions::default() };
+            let (other_ttl, other_tos) = (ttl.map(|ttl| ttl / 2 + 1), tos.map(|tos| tos / 2));
+            let connect = ConnectOptions::default();
+            let connect = ConnectOptions { ttl: other_ttl, tos: other_tos, ..connect };
+            let (accepted, outgoing) = ends_at(&mut make(), addr, listen, connect);
+            // An accepted socket of the third case is one of IPv6 with a peer of IPv4.
+            let expected = |ttl: Option<u8>, tos: Option<u8>| {
+                (ttl.map_or(default.packets.0, u32::from), tos.map_or(0, u32::from))
+            };
+            assert_eq!(accepted.packets, expected(ttl, tos), "accepted at {addr}");
+            assert_eq!(outgoing.packets, expected(other_ttl, other_tos), "outgoing to {addr}");
+        }
+    }
 }
 
 /// What is adopted is given its options as well: a stream, and the connections of a listener, those
@@ -170,6 +192,8 @@ struct Told {
     keepalive: Option<Keepalive>,
     /// Of the output, of the input.
     buffers: (usize, usize),
+    /// TTL or hop limit, TOS or traffic class.
+    packets: (u32, u32),
     local: Endpoint,
     peer: Endpoint,
 }
@@ -181,7 +205,13 @@ impl Told {
             interval: socket.tcp_keepalive_interval().unwrap(),
             count: socket.tcp_keepalive_retries().unwrap(),
         });
+        let v6 = Endpoint::from(&socket.peer_addr().unwrap()).ip().is_some_and(|ip| ip.is_ipv6());
+        let packets = match v6 {
+            true => (socket.unicast_hops_v6().unwrap(), socket.tclass_v6().unwrap()),
+            false => (socket.ttl_v4().unwrap(), socket.tos_v4().unwrap()),
+        };
         Told {
+            packets,
             nodelay: socket.tcp_nodelay().unwrap(),
             keepalive,
             buffers: (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap()),
@@ -194,10 +224,24 @@ impl Told {
 /// Makes one connection; returns the options of its accepted and its outgoing end.
 #[track_caller]
 fn ends(driver: &mut dyn Driver, listen: ListenOptions, connect: ConnectOptions) -> (Told, Told) {
+    ends_at(driver, SocketAddr::from(([127, 0, 0, 1], 0)), listen, connect)
+}
+
+/// The same with a listener at `at`. One of all addresses is connected to by IPv4.
+#[track_caller]
+fn ends_at(
+    driver: &mut dyn Driver,
+    at: SocketAddr,
+    listen: ListenOptions,
+    connect: ConnectOptions,
+) -> (Told, Told) {
     let (accepted, hears_accepted) = channel();
     let factory = move |_: &_| Some(Telling { told: accepted.clone(), stops: true });
-    let listener = driver.control().listen_with(any(), listen, factory).unwrap();
-    let addr = driver.addresses(listener)[0];
+    let listener = driver.control().listen_with(at, listen, factory).unwrap();
+    let mut addr = driver.addresses(listener)[0].socket_addr().unwrap();
+    if at.ip().is_unspecified() {
+        addr.set_ip([127, 0, 0, 1].into());
+    }
     let (outgoing, hears_outgoing) = channel();
     driver.control().connect_with(addr, connect, Telling { told: outgoing, stops: false }).unwrap();
     driver.run().unwrap();

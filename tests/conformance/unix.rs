@@ -200,6 +200,12 @@ fn options_that_a_kind_of_socket_does_not_have_are_errors() {
         options.keepalive = Some(Keepalive::default());
         wrong.push((Address::from(&place.0), options, "keepalive"));
         let mut options = ListenOptions::default();
+        options.ttl = Some(9);
+        wrong.push((Address::from(&place.0), options, "ttl"));
+        let mut options = ListenOptions::default();
+        options.tos = Some(0xB8);
+        wrong.push((Address::from(&place.0), options, "tos"));
+        let mut options = ListenOptions::default();
         options.mode = Some(0o600);
         wrong.push((Address::from("127.0.0.1:0"), options, "mode"));
         for (addr, options, named) in wrong {
