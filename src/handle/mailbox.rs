@@ -2,14 +2,15 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::{Post, Remote};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::metrics::Metrics;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Requests of other threads, for a loop to take.
 ///
@@ -195,7 +196,7 @@ impl Remote for Mailbox {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(lariat_model)))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
