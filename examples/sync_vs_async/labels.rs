@@ -1,5 +1,7 @@
-//! Every word of the table and the page, in English and Spanish, and numbers as they are written
-//! there. `{name}` in a text is filled by [`fill`].
+//! Every word of the table and the page, in English and Spanish. `{name}` in a text is filled by
+//! [`fill`].
+
+pub(crate) use crate::amounts::{bytes, number, time};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lang {
@@ -213,6 +215,8 @@ labels! {
     TileMedian "median latency, {n}" "latencia mediana, {n}";
     TileRate "requests/s, {n}" "peticiones/s, {n}";
     TileMemory "memory each, {n}" "memoria por cada una, {n}";
+    TileSwitches "switches per request, {n}" "cambios por petición, {n}";
+    TileCalls "calls per request, {n}" "llamadas por petición, {n}";
     TileSlow "p90 beside a slow handler" "p90 con un manejador lento";
     AxisConnections "connections" "conexiones";
     AxisRate "requests/s" "peticiones/s";
@@ -507,55 +511,6 @@ pub(crate) fn server(name: &str, lang: Lang) -> &'static str {
     label.text(lang)
 }
 
-/// A number with three digits that count: `0.25`, `12.3`, `123`, `12,300`.
-pub(crate) fn number(value: f64, lang: Lang) -> String {
-    let digits = match value.abs() {
-        size if size == 0.0 || size >= 99.95 => 0,
-        size if size >= 9.995 => 1,
-        _ => 2,
-    };
-    let rounded = if value.abs() >= 1000.0 {
-        let unit = 10f64.powf(value.abs().log10().floor() - 2.0);
-        (value / unit).round() * unit
-    } else {
-        value
-    };
-    let text = format!("{rounded:.digits$}");
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let (comma, point) = match lang {
-        Lang::En => (",", "."),
-        Lang::Es => ("\u{202f}", ","),
-    };
-    let mut out = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        let left = whole.len() - at;
-        if at > 0 && left % 3 == 0 && whole.as_bytes()[at - 1] != b'-' {
-            out.push_str(comma);
-        }
-        out.push(digit);
-    }
-    let fraction = fraction.trim_end_matches('0');
-    if fraction.is_empty() { out } else { format!("{out}{point}{fraction}") }
-}
-
-/// Microseconds, in the unit that fits.
-pub(crate) fn time(micros: f64, lang: Lang) -> String {
-    match micros {
-        m if m < 1e3 => format!("{} µs", number(m, lang)),
-        m if m < 1e6 => format!("{} ms", number(m / 1e3, lang)),
-        m => format!("{} s", number(m / 1e6, lang)),
-    }
-}
-
-/// Bytes, in the unit that fits.
-pub(crate) fn bytes(count: f64, lang: Lang) -> String {
-    match count {
-        c if c < 1024.0 => format!("{} B", number(c, lang)),
-        c if c < 1024.0 * 1024.0 => format!("{} KiB", number(c / 1024.0, lang)),
-        c => format!("{} MiB", number(c / 1024.0 / 1024.0, lang)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -577,23 +532,6 @@ mod tests {
             assert_eq!(names(en), names(es), "{label:?}");
             assert!(!en.contains("  ") && !es.contains("  "), "{label:?} has a gap");
         }
-    }
-
-    #[test]
-    fn numbers_have_three_digits_that_count() {
-        let numbers = [0.0, 0.254, 3.0, 12.34, 99.96, 123.4, 1234.0, 86_952.0, 1_234_567.0];
-        let en = numbers.map(|value| number(value, Lang::En));
-        assert_eq!(en, ["0", "0.25", "3", "12.3", "100", "123", "1,230", "87,000", "1,230,000"]);
-        assert_eq!(number(12.34, Lang::Es), "12,3");
-        assert_eq!(number(-1234.0, Lang::En), "-1,230");
-    }
-
-    #[test]
-    fn units_fit() {
-        let times = [7.34, 1234.0, 50_332.0, 2_000_000.0].map(|micros| time(micros, Lang::En));
-        assert_eq!(times, ["7.34 µs", "1.23 ms", "50.3 ms", "2 s"]);
-        let sizes = [163.0, 80_527.0, 8.0 * 1048576.0].map(|count| bytes(count, Lang::En));
-        assert_eq!(sizes, ["163 B", "78.6 KiB", "8 MiB"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! argument. `scenes.rs` has the loads, `load/` plays the clients, `serve.rs` is the server,
 //! `run.rs` the data that comes of it.
 
+mod amounts;
 mod calls;
 mod child;
 mod compare;

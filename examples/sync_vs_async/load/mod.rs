@@ -120,7 +120,8 @@ pub(crate) fn load(order: &Order) -> Result<Sample, Failure> {
     let per_connection = |now: u64, then: u64| now.saturating_sub(then) as f64 / count / 1024.0;
     sample.cpu_us = at_end.cpu_ns.saturating_sub(at_begin.cpu_ns) as f64 / 1e3 / done;
     sample.switches = at_end.switches.saturating_sub(at_begin.switches) as f64 / done;
-    sample.threads = connected.threads;
+    // One of them waits for the end of standard input and serves nobody.
+    sample.threads = connected.threads.saturating_sub(1);
     sample.resident_kb = per_connection(connected.resident, before.resident);
     sample.virtual_kb = per_connection(connected.virtual_size, before.virtual_size);
     sample.load_cpu = own_end.cpu_ns.saturating_sub(own_begin.cpu_ns) as f64 / 1e9 / seconds;

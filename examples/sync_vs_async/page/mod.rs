@@ -72,7 +72,7 @@ pub(crate) fn page(run: &Run, lang: Lang) -> Result<String, serde_json::Error> {
 /// The picture for the README, if the run has it.
 pub(crate) fn picture(run: &Run, lang: Lang) -> Option<String> {
     let draw = Draw { run, lang };
-    lanes::picture(&draw, &tiles(&draw))
+    lanes::picture(&draw, &counts(&draw))
 }
 
 /// The run that is inside a page, or that a file of `--json` is.
@@ -178,6 +178,34 @@ fn tiles(draw: &Draw<'_>) -> Vec<Tile> {
         Some(Tile { title, threads, reactor })
     };
     all.into_iter().filter_map(tile).collect()
+}
+
+/// For the picture of the README: what one machine counts like another, busy or not.
+fn counts(draw: &Draw<'_>) -> Vec<Tile> {
+    let run = draw.run;
+    let Some((&least, &most)) = run.plan.connections.first().zip(run.plan.connections.last())
+    else {
+        return Vec::new();
+    };
+    let steady = |server: &str, of: fn(&Sample) -> f64| {
+        run.point(Scene::Steady, server, most).map(|point| point.spread(of).middle)
+    };
+    let calls = |server: &str, n| run.calls(server, n).map(|calls| calls.per_request());
+    let tile = |label: Label, n: usize, name: &dyn Fn(f64) -> String, both: [Option<f64>; 2]| {
+        let n = [("n", connections_title(n, 0, draw.lang))];
+        let [threads, reactor] = both.map(|value| value.map(name));
+        Some(Tile { title: draw.fill(label, &n), threads: threads?, reactor: reactor? })
+    };
+    let kib = |kb: f64| bytes(kb * 1024.0, draw.lang);
+    let plain = |value: f64| number(value, draw.lang);
+    let who = ["threads", "reactor"];
+    let all = [
+        tile(Label::TileMemory, most, &kib, who.map(|s| steady(s, |x| x.resident_kb))),
+        tile(Label::TileSwitches, most, &plain, who.map(|s| steady(s, |x| x.switches))),
+        tile(Label::TileCalls, least, &plain, who.map(|s| calls(s, least))),
+        tile(Label::TileCalls, most, &plain, who.map(|s| calls(s, most))),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 fn tiles_html(out: &mut String, draw: &Draw<'_>) {
