@@ -1,9 +1,11 @@
 //! Where to listen, and where to connect.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -20,30 +22,35 @@ use crate::error::{Error, ErrorKind, Op, Result};
 pub enum Address {
     /// One endpoint, usually an IP address and a port.
     Endpoint(Endpoint),
-    /// `host:port`. `serve`, `listen` and the `connect` functions of a driver's module look the
-    /// name up. A connect of a running driver does not: it fails with
-    /// [`ConnectFailure::Name`](crate::ConnectFailure::Name).
+    /// `host:port`. A connect looks the name up on a thread of its own, and tries IPv6 and IPv4
+    /// addresses by turns. `serve`, `listen` and `bind` look it up where they are called.
     Name(String),
     /// The path of a Unix socket.
     Path(PathBuf),
-    /// Several endpoints, for instance the result of an earlier lookup.
+    /// Several endpoints, for instance the result of an earlier lookup. A connect tries them in
+    /// this order.
     Several(Vec<Endpoint>),
 }
 
 impl Address {
-    /// Where a driver connects to: the first of several. A name is not looked up, because the
-    /// lookup would block every other connection.
-    pub(crate) fn at_once(&self) -> io::Result<Endpoint> {
+    /// Where a connect goes. Nothing is looked up.
+    pub(crate) fn targets(&self) -> io::Result<Targets> {
         let error = match self {
-            Address::Endpoint(endpoint) => return Ok(*endpoint),
-            Address::Path(path) => return UnixName::from_pathname(path).map(Endpoint::from),
-            Address::Several(endpoints) => match endpoints.first() {
-                Some(first) => return Ok(*first),
-                None => "there is no address to connect to".to_owned(),
+            Address::Endpoint(endpoint) => return Ok(Targets::One(*endpoint)),
+            Address::Path(path) => {
+                return UnixName::from_pathname(path).map(|name| Targets::One(name.into()));
+            }
+            Address::Several(endpoints) => match endpoints[..] {
+                [] => "there is no address to connect to".to_owned(),
+                [one] => return Ok(Targets::One(one)),
+                _ => return Ok(Targets::Several(endpoints.iter().copied().collect())),
             },
-            Address::Name(name) => match Scoped::of(name) {
-                Some(scoped) => format!("{name}: {}", scoped.wrong()),
-                None => format!("{name}: names are not looked up by a running driver"),
+            Address::Name(name) => match (Scoped::of(name), host_and_port(name)) {
+                (Some(scoped), _) => scoped.wrong(),
+                (None, Ok((host, port))) => {
+                    return Ok(Targets::Name { host: host.to_owned(), port });
+                }
+                (None, Err(wrong)) => wrong.to_owned(),
             },
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, error))
@@ -83,6 +90,73 @@ impl Address {
             }
         }
     }
+}
+
+/// Where a connect goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Targets {
+    One(Endpoint),
+    /// At least two, in the order in which they are tried.
+    Several(VecDeque<Endpoint>),
+    /// A name, which has to be looked up.
+    Name {
+        host: String,
+        port: u16,
+    },
+}
+
+/// An error of a connect to `addr`, which it names.
+pub(crate) fn named(addr: &impl fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{addr}: {error}"))
+}
+
+/// How long an address has a connect for itself before the next one is tried as well: the
+/// "Connection Attempt Delay" of RFC 8305, section 5.
+pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// The longest name that is looked up, in bytes: the most that DNS can carry (RFC 1035, section
+/// 2.3.4).
+const NAME_MAX: usize = 253;
+
+/// The parts of `host:port`, or what is wrong with it.
+fn host_and_port(text: &str) -> std::result::Result<(&str, u16), &'static str> {
+    let (host, port) = text.rsplit_once(':').ok_or("there is no port")?;
+    let port = port.parse().map_err(|_| "the port is not a number up to 65535")?;
+    if host.is_empty() {
+        return Err("there is no host");
+    }
+    if host.contains(':') {
+        return Err("an IPv6 address with a port stands in brackets");
+    }
+    if host.len() > NAME_MAX {
+        return Err("the name is longer than 253 bytes");
+    }
+    if host.contains('\0') {
+        return Err("the name has a NUL byte");
+    }
+    Ok((host, port))
+}
+
+/// The addresses that a lookup has found in the order in which a connect tries them: IPv6 and IPv4
+/// by turns, IPv6 first (RFC 8305, section 4), each address once. It is an error when there is
+/// none.
+pub(crate) fn in_order(found: Vec<SocketAddr>) -> io::Result<VecDeque<Endpoint>> {
+    let (mut six, mut four) = (VecDeque::new(), VecDeque::new());
+    for addr in found {
+        let family = if addr.is_ipv6() { &mut six } else { &mut four };
+        if !family.contains(&addr) {
+            family.push_back(addr);
+        }
+    }
+    let mut order = VecDeque::new();
+    while !six.is_empty() || !four.is_empty() {
+        order.extend(six.pop_front().map(Endpoint::from));
+        order.extend(four.pop_front().map(Endpoint::from));
+    }
+    if order.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(order)
 }
 
 /// `[fe80::1%eth0]:7000`: an IPv6 address with the name of a network interface, which std does not
@@ -347,13 +421,65 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidAddress);
             assert_eq!(error.to_string(), format!("cannot listen on {text}: {wrong}"));
             assert!(format!("{error:?}").contains("\nhint: `ip link`"), "{error:?}");
-            let error = Address::from(text).at_once().unwrap_err();
-            assert_eq!(error.to_string(), format!("{text}: {wrong}"));
+            let error = Address::from(text).targets().unwrap_err();
+            assert_eq!(error.to_string(), wrong);
         }
         // Near to it, and a name all the same.
         for text in ["[fe80::78%lo]", "fe80::78%lo:1", "[x%lo]:1", "[fe80::78%lo]:65536"] {
             assert!(Scoped::of(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_connect_goes_to_one_address_to_several_in_their_order_or_to_a_name() {
+        let one: Endpoint = ([127, 0, 0, 1], 1).into();
+        let two: Endpoint = (Ipv6Addr::LOCALHOST, 2).into();
+        assert_eq!(Address::from(one).targets().unwrap(), Targets::One(one));
+        assert_eq!(Address::from([two]).targets().unwrap(), Targets::One(two));
+        let several = Targets::Several([one, two].into());
+        assert_eq!(Address::from([one, two]).targets().unwrap(), several);
+        let named = |host: &str, port| Targets::Name { host: host.to_owned(), port };
+        assert_eq!(Address::from("a.b:0").targets().unwrap(), named("a.b", 0));
+        assert_eq!(Address::from(("db", 65_535)).targets().unwrap(), named("db", 65_535));
+        let longest = "n".repeat(NAME_MAX);
+        assert_eq!(Address::from((&*longest, 1)).targets().unwrap(), named(&longest, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_looked_up_says_why() {
+        let too_long = format!("{}:1", "n".repeat(NAME_MAX + 1));
+        let cases = [
+            ("nonsense", "there is no port"),
+            ("", "there is no port"),
+            (":1", "there is no host"),
+            ("host:", "the port is not a number up to 65535"),
+            ("host:65536", "the port is not a number up to 65535"),
+            ("host:-1", "the port is not a number up to 65535"),
+            ("::1:80:x:1", "an IPv6 address with a port stands in brackets"),
+            ("a\0b:1", "the name has a NUL byte"),
+            (&too_long, "the name is longer than 253 bytes"),
+        ];
+        for (text, wrong) in cases {
+            let error = Address::Name(text.to_owned()).targets().unwrap_err();
+            assert_eq!(error.to_string(), wrong);
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+        let none = Address::Several(Vec::new()).targets().unwrap_err();
+        assert_eq!(none.to_string(), "there is no address to connect to");
+    }
+
+    #[test]
+    fn the_families_take_turns_and_each_address_comes_once() {
+        let order = |found: &[&str]| -> Vec<String> {
+            let found = found.iter().map(|addr| addr.parse().unwrap()).collect();
+            in_order(found).unwrap().iter().map(Endpoint::to_string).collect()
+        };
+        let found = ["1.0.0.1:1", "1.0.0.2:1", "[2::1]:1", "1.0.0.1:1", "[2::2]:1", "[2::3]:1"];
+        let expected = ["[2::1]:1", "1.0.0.1:1", "[2::2]:1", "1.0.0.2:1", "[2::3]:1"];
+        assert_eq!(order(&found), expected);
+        assert_eq!(order(&["1.0.0.2:1", "1.0.0.1:1"]), ["1.0.0.2:1", "1.0.0.1:1"]);
+        let none = in_order(Vec::new()).unwrap_err();
+        assert_eq!(none.to_string(), "the name has no address");
     }
 
     #[test]

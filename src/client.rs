@@ -4,35 +4,25 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::address::Address;
-use crate::endpoint::Endpoint;
-use crate::error::{Error, ErrorKind, Op, Result};
+use crate::error::{Error, Op, Result};
 use crate::protocol::{Context, Input, Outcome, Protocol};
-use crate::reason::{CloseKind, CloseReason, Deadline};
+use crate::reason::{CloseKind, CloseReason};
 
-/// Connects to the first of the addresses that answers, and runs `protocol` to its end. `run` makes
-/// one attempt.
+/// Connects and runs `protocol` to its end. `run` has a driver do it.
 pub(crate) fn connect<P: Protocol>(
-    addr: &Address,
+    addr: Address,
     protocol: P,
-    mut run: impl FnMut(Endpoint, Lent<P>) -> Result<CloseReason>,
+    run: impl FnOnce(Address, Lent<P>) -> Result<CloseReason>,
 ) -> Result<(Option<P>, CloseReason)> {
-    let addrs = addr.resolve(Op::Connect)?;
-    let returned = Arc::new(Mutex::new(None));
-    let mut protocol = Some(protocol);
-    for (at, next) in addrs.iter().enumerate() {
-        let last = at + 1 == addrs.len();
-        let lent = Lent { protocol, nobody: Nobody, returned: Arc::clone(&returned), last };
-        let reason = run(*next, lent)?;
-        protocol = returned.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if last || !is_failed_connect(&reason) {
-            return Ok((protocol, reason));
-        }
+    if let Err(error) = addr.targets() {
+        return Err(Error::from_io(Op::Connect, error).with_addr(&addr));
     }
-    Err(Error::new(ErrorKind::InvalidAddress, Op::Connect).with_addr(addr))
-}
-
-fn is_failed_connect(reason: &CloseReason) -> bool {
-    matches!(reason.kind(), CloseKind::Connect(_) | CloseKind::TimedOut(Deadline::Connect))
+    let returned = Arc::new(Mutex::new(None));
+    let protocol = Some(protocol);
+    let lent = Lent { protocol, nobody: Nobody, returned: Arc::clone(&returned) };
+    let reason = run(addr, lent)?;
+    let protocol = returned.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok((protocol, reason))
 }
 
 /// Lends a protocol to a driver, until `closed`.
@@ -44,8 +34,6 @@ pub(crate) struct Lent<P> {
     protocol: Option<P>,
     nobody: Nobody,
     returned: Arc<Mutex<Option<P>>>,
-    /// Whether no other address is left to try: then the protocol learns of a failed connect.
-    last: bool,
 }
 
 /// Stands for a protocol that has been returned: nothing is called after `closed`.
@@ -75,9 +63,7 @@ impl<P: Protocol> Protocol for Lent<P> {
 
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         let Some(mut protocol) = self.protocol.take() else { return };
-        if self.last || !is_failed_connect(reason) {
-            protocol.closed(cx, reason);
-        }
+        protocol.closed(cx, reason);
         if reason.kind() != CloseKind::Panicked {
             *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = Some(protocol);
         }

@@ -6,6 +6,7 @@ use crate::handle::Handle;
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
 use crate::protocol::Control;
+use crate::resolver::Resolver;
 
 use sealed::Sealed;
 
@@ -64,6 +65,10 @@ pub trait Driver: Sealed {
 
     /// Whether a driver with nothing to do goes on running and waits for handles \[off\].
     fn keep_running(&mut self, keep: bool);
+
+    /// What looks up the names of connects from now on \[the system; in the simulator, the names of
+    /// [`Sim::add_name`](crate::sim::Sim::add_name)\].
+    fn set_resolver(&mut self, resolver: Box<dyn Resolver>);
 
     /// Lets SIGINT and SIGTERM shut the driver down. A second signal ends the process at once, with
     /// the status 130 or 143. When no driver is left to shut down, the next signal ends the process

@@ -94,6 +94,7 @@ mod grammar;
 mod guard;
 mod handle;
 mod id;
+mod jobs;
 mod limits;
 mod metrics;
 mod note;
@@ -103,6 +104,7 @@ mod protocols;
 mod random;
 pub mod reactor;
 mod reason;
+mod resolver;
 mod sending;
 #[cfg(feature = "signals")]
 mod signals;
@@ -122,7 +124,8 @@ pub use error::{Error, ErrorKind, Op, Result};
 pub use filter::{Filter, FilterResult, Progress};
 pub use handle::{Handle, Refused};
 pub use id::{ConnId, ListenerId};
-pub use limits::{DriverLimits, Limits, Overload};
+pub use jobs::JobError;
+pub use limits::{DriverLimits, JobLimits, Limits, Overload};
 pub use metrics::{Closes, Metrics};
 pub use note::Note;
 pub use options::{ConnectOptions, Keepalive, ListenOptions};
@@ -141,7 +144,10 @@ pub use protocols::sniff;
 #[cfg(feature = "tls")]
 pub use protocols::tls;
 pub use protocols::tunnel;
-pub use reason::{By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure};
+pub use reason::{
+    AddressErrors, By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure,
+};
+pub use resolver::Resolver;
 pub use tap::{Tap, Tapped};
 pub use timer::Timer;
 

@@ -157,6 +157,11 @@ pub struct DriverLimits {
     /// A turn longer than this starts the search for a slow callback \[100 ms\]; None turns it off.
     /// No meaning on blocking threads, where a slow callback keeps no other connection waiting.
     pub slow_callback: Option<Duration>,
+    /// The threads of [`Control::offload`](crate::Control::offload) \[4 threads, 1,024 jobs
+    /// waiting, 30 s\].
+    pub jobs: JobLimits,
+    /// The threads that look names up for a connect \[2 threads, 256 lookups waiting, 5 s\].
+    pub lookups: JobLimits,
     /// Time to poll without sleeping before each sleep \[off\]. It burns a core and lowers the
     /// latency of a lone client. No meaning on blocking threads.
     pub spin: Option<Duration>,
@@ -175,6 +180,8 @@ impl Default for DriverLimits {
             drain: Duration::from_secs(30),
             slow_callback: Some(Duration::from_millis(100)),
             spin: None,
+            jobs: JobLimits { threads: 4, queue: 1024, deadline: Duration::from_secs(30) },
+            lookups: JobLimits { threads: 2, queue: 256, deadline: Duration::from_secs(5) },
         }
     }
 }
@@ -199,8 +206,8 @@ impl DriverLimits {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0, `connections_max` or
-    /// `lingering_max` is above 2^30, `events_max` is above 2^20, or `slow_callback` or `spin` is
-    /// zero.
+    /// `lingering_max` is above 2^30, `events_max` is above 2^20, `threads` of `jobs` or `lookups`
+    /// is above 1,024, or a time of them, `slow_callback` or `spin` is zero.
     pub fn validate(&self) -> Result<()> {
         let fault =
             |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
@@ -232,7 +239,40 @@ impl DriverLimits {
         if self.spin == Some(Duration::ZERO) {
             return fault("spin must be longer than zero; None turns it off");
         }
+        self.jobs.validate("jobs")?;
+        self.lookups.validate("lookups")?;
         Ok(())
+    }
+}
+
+/// The bounds of threads that do what blocks, away from the driver. The simulator has no such
+/// threads; there as many jobs as `threads` and `queue` together may be under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobLimits {
+    /// The most threads. They start when there is work, and end after ten seconds without any.
+    pub threads: usize,
+    /// Jobs that may wait for a thread; one more is refused.
+    pub queue: usize,
+    /// Time from the request to the result. A job that takes longer fails; its thread cannot be
+    /// interrupted and is free when the job has ended.
+    pub deadline: Duration,
+}
+
+impl JobLimits {
+    fn validate(&self, name: &str) -> Result<()> {
+        let wrong = if self.threads == 0 {
+            "threads must be at least 1"
+        } else if self.threads > 1024 {
+            "threads must be at most 1024"
+        } else if self.queue == 0 {
+            "queue must be at least 1"
+        } else if self.deadline.is_zero() {
+            "deadline must be longer than zero"
+        } else {
+            return Ok(());
+        };
+        let error = Error::new(ErrorKind::InvalidLimits, Op::Limits);
+        Err(error.with_detail(format!("{name}.{wrong}")))
     }
 }
 

@@ -67,6 +67,10 @@ pub struct Metrics {
     pub datagrams_truncated: u64,
     /// Times that the network has said that a datagram did not arrive.
     pub datagrams_refused: u64,
+    /// Jobs and lookups of names that were handed to threads.
+    pub jobs: u64,
+    /// Those of them without a result: refused, too late, or panicked.
+    pub failed_jobs: u64,
     /// Timers fired.
     pub timers: u64,
     /// Timers fired more than 10 ms late.
@@ -106,7 +110,7 @@ impl Metrics {
             turns events stale reads writes bytes_in bytes_out callbacks accepted refused
             accept_errors connects open lingering paused held buffered refused_bytes refused_notes
             binds bound datagrams_in datagrams_out datagrams_dropped datagrams_truncated
-            datagrams_refused timers late_timers wakeups panics slow_turns slow_callbacks);
+            datagrams_refused jobs failed_jobs timers late_timers wakeups panics slow_turns slow_callbacks);
         self.longest_turn = self.longest_turn.max(other.longest_turn);
         self.busy += other.busy;
         self.closes.add(&other.closes);
@@ -124,7 +128,7 @@ impl Metrics {
 /// closed: 0
 /// bytes: 0 in by 0 reads, 0 out by 0 writes, 0 unsent
 /// datagrams: 0 in, of them 0 truncated, 0 out, 0 dropped, 0 refused; 0 of 0 sockets open
-/// callbacks: 0, of them 0 slow; 0 timers, of them 0 late; 0 panics
+/// callbacks: 0, of them 0 slow; 0 timers, of them 0 late; 0 jobs, of them 0 failed; 0 panics
 /// turns: 0, of them 0 slow, the longest 0ns; 0 events, 0 wake-ups; busy 0ns of 0ns
 /// lost: 0 bytes and 0 notes refused, 0 requests for ended connections, 0 failed accepts"
 /// );
@@ -158,6 +162,8 @@ impl fmt::Display for Metrics {
             datagrams_dropped,
             datagrams_truncated,
             datagrams_refused,
+            jobs,
+            failed_jobs,
             timers,
             late_timers,
             wakeups,
@@ -189,7 +195,7 @@ impl fmt::Display for Metrics {
         writeln!(
             f,
             "callbacks: {callbacks}, of them {slow_callbacks} slow; {timers} timers, of them \
-             {late_timers} late; {panics} panics"
+             {late_timers} late; {jobs} jobs, of them {failed_jobs} failed; {panics} panics"
         )?;
         writeln!(
             f,

@@ -6,9 +6,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::guard::drop_guarded;
-
+use crate::endpoint::Endpoint;
 use crate::error::is_rejected;
+use crate::guard::drop_guarded;
 
 /// Who ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,8 +59,8 @@ pub enum ConnectFailure {
     /// The system rejects one of the [`ConnectOptions`](crate::ConnectOptions);
     /// [`CloseReason::error`] names it.
     Options,
-    /// The address is a name, which a running driver does not look up, or a list without an
-    /// address.
+    /// No address was found: the lookup of the name failed or took too long, or the text or the
+    /// list has no address. [`CloseReason::error`] says which.
     Name,
     /// The platform does not support addresses of this family, or the protocol is not `Send`, which
     /// connections of the blocking driver require.
@@ -267,9 +267,7 @@ impl fmt::Display for CloseKind {
                 "connect failed, permission denied"
             }
             CloseKind::Connect(ConnectFailure::Options) => "connect failed, an option was rejected",
-            CloseKind::Connect(ConnectFailure::Name) => {
-                "connect failed, the name was not looked up"
-            }
+            CloseKind::Connect(ConnectFailure::Name) => "connect failed, no address found",
             CloseKind::Connect(ConnectFailure::Limit) => "connect failed, too many connections",
             CloseKind::Connect(ConnectFailure::Exhausted) => "connect failed, no descriptor left",
             CloseKind::Connect(ConnectFailure::Cancelled) => "connect cancelled",
@@ -287,6 +285,66 @@ impl fmt::Display for CloseKind {
         })
     }
 }
+
+/// The errors of a connect that has tried several addresses, for
+/// [`CloseReason::error`]:
+///
+/// ```
+/// use lariat::{AddressErrors, CloseReason};
+///
+/// fn report(reason: &CloseReason) {
+///     if let Some(errors) = reason.error().and_then(|error| error.downcast_ref::<AddressErrors>()) {
+///         for (addr, error) in errors.iter() {
+///             println!("{addr}: {error}");
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug, Default)]
+pub struct AddressErrors(Vec<(Endpoint, io::Error)>);
+
+impl AddressErrors {
+    /// Each address that was tried with its error, in the order in which they failed.
+    pub fn iter(&self) -> impl Iterator<Item = (Endpoint, &io::Error)> {
+        self.0.iter().map(|(addr, error)| (*addr, error))
+    }
+
+    pub(crate) fn push(&mut self, addr: Endpoint, error: io::Error) {
+        self.0.push((addr, error));
+    }
+
+    /// The one that says most of a connect that failed: a refusal comes from the host itself; a
+    /// time-out at least had a route. Otherwise the first one.
+    fn best(&self) -> Option<&io::Error> {
+        let rank = |error: &io::Error| match failed_connect(error).1 {
+            CloseKind::Connect(ConnectFailure::Refused) => 0,
+            CloseKind::TimedOut(_) => 1,
+            _ => 2,
+        };
+        self.0.iter().map(|(_, error)| error).min_by_key(|error| rank(error))
+    }
+
+    /// Who ended a connect that failed so, how, and why.
+    pub(crate) fn into_end(self) -> (By, CloseKind, Option<Cause>) {
+        let (by, kind) = self.best().map_or_else(
+            || (By::Runtime, CloseKind::Connect(ConnectFailure::Name)),
+            failed_connect,
+        );
+        (by, kind, Some(Cause::new(self)))
+    }
+}
+
+impl fmt::Display for AddressErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (addr, error)) in self.0.iter().enumerate() {
+            let between = if at == 0 { "" } else { "; " };
+            write!(f, "{between}{addr}: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for AddressErrors {}
 
 /// Who ended a connect that failed with `error`, and how.
 pub(crate) fn failed_connect(error: &io::Error) -> (By, CloseKind) {

@@ -25,7 +25,7 @@ const LAYERS: [Layer; 9] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
         modules: &["id", "error", "limits", "buffer", "timer", "filter", "tap", "reason", "clock",
             "metrics", "note", "random", "date", "guard", "grammar",
-            "address", "endpoint", "options", "sync", "admission", "episode"] },
+            "address", "endpoint", "options", "sync", "admission", "episode", "jobs", "resolver"] },
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
         modules: &["connection"] },
     /* 2 */ Layer { what: "the contract with the user", sees: &[0, 1, 2],
@@ -33,7 +33,7 @@ const LAYERS: [Layer; 9] = [
     /* 3 */ Layer { what: "what every driver offers", sees: &[0, 1, 2, 3],
         modules: &["driver", "handle", "client"] },
     /* 4 */ Layer { what: "what touches the system", sees: &[0, 1, 2, 3, 4],
-        modules: &["socket", "jobs", "signals"] },
+        modules: &["socket", "signals"] },
     /* 5 */ Layer { what: "one turn over many connections", sees: &[0, 1, 2, 3, 4, 5],
         modules: &["event_loop"] },
     // Ready protocols see what a user's protocol sees: neither the system nor the turn.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::bell::{Bell, lock};
+use super::race::Race;
 use super::system::Stream;
 use crate::connection::{Connection, Flags, Gauges};
 use crate::handle::Post;
@@ -52,6 +53,8 @@ pub(super) struct Member {
     pub(super) applying: bool,
     /// Whether the connection's own thread is in a connect, from which nothing wakes it.
     pub(super) connecting: bool,
+    /// The attempts of a connect that has several addresses.
+    pub(super) race: Option<Box<Race>>,
     pub(super) lingered: bool,
     /// How long a write to the socket may sleep.
     pub(super) write_timeout: Option<Duration>,
@@ -106,6 +109,7 @@ impl Cell {
                 reader_writes: false,
                 applying: false,
                 connecting: false,
+                race: None,
                 lingered: false,
                 write_timeout: None,
             }),

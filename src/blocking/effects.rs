@@ -11,7 +11,9 @@ use super::cell::{Cell, Member};
 use super::drive::hold;
 use super::hub::{Entered, Hub, Socket};
 use super::pool::Job;
+use super::race::Start;
 use super::system;
+use crate::address::{Targets, named};
 use crate::connection::{Connection, Flags, Queued, Written};
 use crate::dispatch::Called;
 use crate::endpoint::Endpoint;
@@ -20,7 +22,6 @@ use crate::handle::Post;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
-use crate::options::Dial;
 use crate::protocol::{
     Adopted, Bound, Boxed, BoxedFactory, Effect, NoSocket, Outgoing, Protocol, Shared,
 };
@@ -104,6 +105,12 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: 
                 }
             }
             Effect::Notify { to, note } => notify(author, later, to, note),
+            Effect::Deliver { to, job, note } => deliver(author, later, to, job, note),
+            Effect::Race(id, event) => {
+                if let Some(cell) = author.hub.cell(id) {
+                    author.hub.handle_race(&cell, *event);
+                }
+            }
             Effect::Connect(outgoing) => connect(author, later, *outgoing, locals),
             Effect::Adopt(adopted) => adopt(author, later, *adopted, locals),
             Effect::Bind(bound) => {
@@ -216,6 +223,20 @@ fn notify(author: &mut Author<'_>, later: &mut Later, to: ConnId, note: Note) {
     }
 }
 
+/// The result of a job comes to the connection that asked for it.
+fn deliver(author: &mut Author<'_>, later: &mut Later, to: ConnId, job: u64, note: Note) {
+    let mut note = Some(note);
+    let found = change(author, later, to, |conn| {
+        conn.end_job(job);
+        note = note.take().and_then(|note| conn.handle_result(note).err());
+    });
+    author.shared.metrics.stale += u64::from(!found);
+    if let Some(note) = note {
+        author.shared.metrics.refused_notes += u64::from(found);
+        drop_guarded(note);
+    }
+}
+
 /// Asks something of what is no connection: a datagram socket, or nothing that is there any more.
 fn ask(author: &mut Author<'_>, to: ConnId, post: Post) {
     let hub = author.hub;
@@ -316,9 +337,12 @@ fn sendable(
 }
 
 fn connect(author: &mut Author<'_>, later: &mut Later, outgoing: Outgoing<Boxed>, locals: bool) {
-    let dial = outgoing.dial();
-    let Outgoing { id, limits, options, protocol, .. } = outgoing;
-    let peer = dial.as_ref().map_or(Endpoint::Other, |dial| dial.to);
+    let Outgoing { id, addr, limits, options, protocol } = outgoing;
+    let targets = addr.targets();
+    let peer = match targets {
+        Ok(Targets::One(to)) => to,
+        _ => Endpoint::Other,
+    };
     let Some(protocol) = sendable(author, later, (id, peer, &limits), protocol, locals) else {
         return;
     };
@@ -330,13 +354,17 @@ fn connect(author: &mut Author<'_>, later: &mut Later, outgoing: Outgoing<Boxed>
     let failed = |failure, cause| {
         lock(&cell.member).conn.end(By::Runtime, CloseKind::Connect(failure), cause);
     };
-    match (entered, dial) {
-        (Entered::Welcome, Ok(_)) => {}
-        (Entered::Welcome, Err(error)) => failed(ConnectFailure::Name, Some(Cause::new(error))),
+    // A connection that has ended already needs no address.
+    let mut start = Start { targets: Targets::One(peer), options };
+    match (entered, targets) {
+        (Entered::Welcome, Ok(targets)) => start.targets = targets,
+        (Entered::Welcome, Err(error)) => {
+            failed(ConnectFailure::Name, Some(Cause::new(named(&addr, &error))));
+        }
         (Entered::TooMany, _) => failed(ConnectFailure::Limit, None),
         (Entered::Late, _) => lock(&cell.member).conn.handle_late(),
     }
-    later.starts.jobs.push(Job::Connect(cell, Box::new(Dial { to: peer, options })));
+    later.starts.jobs.push(Job::Connect(cell, Box::new(start)));
 }
 
 fn adopt(author: &mut Author<'_>, later: &mut Later, adopted: Adopted<Boxed>, locals: bool) {

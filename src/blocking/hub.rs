@@ -19,10 +19,12 @@ use crate::endpoint::Endpoint;
 use crate::episode::CommonEpisode;
 use crate::handle::Post;
 use crate::id::{ConnId, IdSource, Ids, ListenerId};
+use crate::jobs::Threads;
 use crate::limits::{DriverLimits, OutputMax};
 use crate::metrics::Metrics;
-use crate::protocol::{Binder, Common, Listeners, SendClosure, Shared, Watched};
+use crate::protocol::{Binder, Common, Home, Listeners, SendClosure, Shared, Watched, Workplace};
 use crate::reason::CloseReason;
+use crate::resolver::{Resolver, SystemResolver};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -49,6 +51,10 @@ pub(super) struct Hub {
     /// Requests of handles that no thread has taken yet.
     pub(super) posted: AtomicUsize,
     pub(super) watched: Mutex<Option<Watched>>,
+    /// What looks up the names of connects.
+    pub(super) resolver: Mutex<Arc<dyn Resolver>>,
+    /// Threads for jobs and lookups.
+    pub(super) job_threads: Arc<Threads>,
     /// Late writes of any thread, and threads that could not be started.
     pub(super) late_writes: CommonEpisode,
     pub(super) no_thread: CommonEpisode,
@@ -219,6 +225,7 @@ impl Hub {
     pub(super) fn new(clock: Clock, limits: DriverLimits, perform: Perform) -> Hub {
         let admission = Admission::new(&limits);
         let pool = Pool::new(system::threads_max());
+        let job_threads = Arc::new(Threads::new(&limits));
         let state = State { admission, pool, ..State::default() };
         Hub {
             clock: clock.unkept(),
@@ -235,6 +242,8 @@ impl Hub {
             stack_size: AtomicUsize::new(0),
             posted: AtomicUsize::new(0),
             watched: Mutex::default(),
+            resolver: Mutex::new(Arc::new(SystemResolver)),
+            job_threads,
             late_writes: CommonEpisode::new("late writes"),
             no_thread: CommonEpisode::new("threads that do not start"),
             perform,
@@ -250,7 +259,10 @@ impl Hub {
     pub(super) fn shared(self: &Arc<Hub>, seed: u64) -> Shared {
         let binder = self.binder();
         let ids = IdSource::Common(Arc::clone(&self.ids));
-        let mut shared = Shared::new(self.clock.clone(), ids, seed, binder);
+        let home = Arc::clone(self) as Arc<dyn Home>;
+        let mut workplace = Workplace::on(Arc::clone(&self.job_threads), home, &self.limits);
+        workplace.resolver = Arc::clone(&lock(&self.resolver));
+        let mut shared = Shared::new(self.clock.clone(), ids, seed, binder, workplace);
         shared.outputs = self.outputs.clone();
         shared.blame.limit = self.limits.slow_callback.map_or(u64::MAX, crate::clock::nanos);
         shared.common = Some(Arc::clone(self) as Arc<dyn Common>);

@@ -41,6 +41,7 @@ mod effects;
 mod hub;
 mod outlet;
 mod pool;
+mod race;
 mod reader;
 mod remote;
 mod runner;
@@ -76,6 +77,7 @@ use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::protocol::{Control, Incoming, Protocol, Watched};
 use crate::reason::CloseReason;
+use crate::resolver::Resolver;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 
@@ -167,9 +169,10 @@ pub fn serve<P: Protocol + Send + 'static>(
 ///
 /// # Errors
 ///
-/// The name cannot be looked up; or [`ErrorKind::Stopped`] when the protocol has shut the driver
+/// The text is no address; or [`ErrorKind::Stopped`] when the protocol has shut the driver
 /// down and a callback had not returned when the drain time was over. A thread that cannot be
-/// started is `Ok`, with [`Connect(Exhausted)`](crate::ConnectFailure::Exhausted).
+/// started is `Ok`, with [`Connect(Exhausted)`](crate::ConnectFailure::Exhausted), and so is a name
+/// without an address, with [`Connect(Name)`](crate::ConnectFailure::Name).
 pub fn connect<P: Protocol + Send + 'static>(
     addr: impl IntoAddress,
     protocol: P,
@@ -189,12 +192,12 @@ pub fn connect_with<P: Protocol + Send + 'static>(
 ) -> Result<(Option<P>, CloseReason)> {
     options.validate()?;
     let mut driver = Blocking::new();
-    client::connect(&addr.into_address(), protocol, |addr, lent| {
-        let id = driver.control().connect_with(addr, options.clone(), lent)?;
+    client::connect(addr.into_address(), protocol, |addr, lent| {
+        let id = driver.control().connect_with(&addr, options, lent)?;
         *lock(&driver.hub.watched) = Some(Watched { id, reason: None });
         driver.run()?;
         let watched = lock(&driver.hub.watched).take();
-        let unfinished = || Error::new(ErrorKind::Stopped, Op::Connect).with_addr(addr);
+        let unfinished = || Error::new(ErrorKind::Stopped, Op::Connect).with_addr(&addr);
         watched.and_then(|watched| watched.reason).ok_or_else(unfinished)
     })
 }
@@ -418,6 +421,12 @@ impl Blocking {
         self.hub.metrics()
     }
 
+    /// What looks up the names of connects from now on \[the system\]. Set it before `run`: threads
+    /// that run already keep the one they have.
+    pub fn set_resolver(&mut self, resolver: impl Resolver) {
+        *lock(&self.hub.resolver) = Arc::new(resolver);
+    }
+
     /// Whether a driver with nothing to do goes on running and waits for handles \[off\].
     pub fn keep_running(&mut self, keep: bool) {
         lock(&self.hub.state).keep_running = keep;
@@ -449,7 +458,8 @@ impl Blocking {
 fn perform(hub: &Arc<Hub>, desk: &mut Desk, job: Job) {
     match &job {
         Job::Serve(cell) => reader::serve(hub, desk, cell),
-        Job::Connect(cell, dial) => reader::connect(hub, desk, cell, dial),
+        Job::Connect(cell, start) => reader::connect(hub, desk, cell, start),
+        Job::Attempt(attempt) => attempt.run(hub),
         Job::Accompany(cell) => companion::accompany(hub, desk, cell),
         Job::Receive(outlet) => datagrams::receive(hub, desk, outlet),
         Job::AccompanyOutlet(outlet) => datagrams::accompany(hub, desk, outlet),
@@ -468,6 +478,7 @@ impl Drop for Blocking {
                 Job::Serve(cell) | Job::Connect(cell, _) | Job::Accompany(cell) => {
                     drop_guarded(effects::discard(&self.hub, cell));
                 }
+                Job::Attempt(_) => {}
                 Job::Receive(outlet) | Job::AccompanyOutlet(outlet) => {
                     drop_guarded(bind::discard(&self.hub, outlet));
                 }
@@ -508,6 +519,10 @@ impl Driver for Blocking {
 
     fn keep_running(&mut self, keep: bool) {
         Blocking::keep_running(self, keep);
+    }
+
+    fn set_resolver(&mut self, resolver: Box<dyn Resolver>) {
+        *lock(&self.hub.resolver) = Arc::from(resolver);
     }
 
     fn stop_on_signals(&mut self) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::cell::Cell;
 use super::outlet::Outlet;
-use crate::options::Dial;
+use super::race::{Attempt, Start};
 
 /// Threads that wait for another connection after theirs has ended, at most.
 const PARKED_MAX: usize = 64;
@@ -18,7 +18,9 @@ pub(super) enum Job {
     /// Serves an accepted connection.
     Serve(Arc<Cell>),
     /// Connects, and serves the connection.
-    Connect(Arc<Cell>, Box<Dial>),
+    Connect(Arc<Cell>, Box<Start>),
+    /// Connects to one of several addresses, for another thread.
+    Attempt(Box<Attempt>),
     Accompany(Arc<Cell>),
     /// Serves a datagram socket.
     Receive(Arc<Outlet>),
@@ -97,7 +99,7 @@ impl Pool {
                 self.claimed -= 1;
                 self.working() < self.limit
             }
-            Job::Connect(..) | Job::Receive(_) => self.has_room(),
+            Job::Connect(..) | Job::Attempt(_) | Job::Receive(_) => self.has_room(),
             Job::Accompany(_) | Job::AccompanyOutlet(_) => self.working() < self.limit,
         };
         if !room {
@@ -206,8 +208,9 @@ mod tests {
         let mut pool = Pool::new(16);
         let connect = || match job() {
             Job::Accompany(cell) => {
-                let dial = Dial { to: Endpoint::Other, options: SocketOptions::default() };
-                Job::Connect(cell, Box::new(dial))
+                let targets = Targets::One(Endpoint::Other);
+                let start = Start { targets, options: SocketOptions::default() };
+                Job::Connect(cell, Box::new(start))
             }
             other => other,
         };

@@ -7,6 +7,7 @@
 //! it is, which is never too long: the only deadline that runs meanwhile is the idle one, and each
 //! message moves it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -15,12 +16,14 @@ use std::time::Duration;
 use super::bell::lock;
 use super::cell::{Cell, Member};
 use super::hub::{Desk, Hub};
+use super::race::{Race, Start};
 use super::system::{self, Stream};
 use super::timeouts::{SHORTEST, fits, is_early, log_timeout, timeout};
 use super::worker::{Next, Role, Shown, Worker};
+use crate::address::Targets;
 use crate::clock::nanos;
 use crate::connection::{Connection, Flags};
-use crate::options::Dial;
+use crate::options::{Dial, SocketOptions};
 use crate::protocol::Callback;
 use crate::reason::{Cause, failed_connect};
 use crate::socket::retry;
@@ -41,9 +44,20 @@ pub(super) fn serve(hub: &Arc<Hub>, desk: &mut Desk, cell: &Arc<Cell>) {
 }
 
 /// Connects and runs the connection to its end, on this thread.
-pub(super) fn connect(hub: &Arc<Hub>, desk: &mut Desk, cell: &Arc<Cell>, dial: &Dial) {
+pub(super) fn connect(hub: &Arc<Hub>, desk: &mut Desk, cell: &Arc<Cell>, start: &Start) {
     let mut worker = Worker::new(hub, cell, desk, Role::Reader);
-    worker.connect(dial);
+    let options = start.options;
+    match start.targets.clone() {
+        Targets::One(to) => worker.connect(&Dial { to, options }),
+        Targets::Several(waiting) => {
+            lock(&cell.member).race = Some(Box::new(Race::new(options, waiting)));
+            worker.race();
+        }
+        Targets::Name { host, port } => {
+            worker.look_up(options, host, port);
+            worker.race();
+        }
+    }
     worker.serve();
 }
 
@@ -86,8 +100,14 @@ impl<'a> Worker<'a> {
         }
     }
 
+    fn look_up(&mut self, options: SocketOptions, host: String, port: u16) {
+        let mut member = lock(&self.cell.member);
+        member.race = Some(Box::new(Race::new(options, VecDeque::new())));
+        self.desk.shared.look_up(&mut member.conn, host, port);
+    }
+
     /// Applies what others have asked for, before the connection has a socket.
-    fn drive_on(&mut self, member: &mut Member) {
+    pub(super) fn drive_on(&mut self, member: &mut Member) {
         self.take_requests(member);
         // It does not linger, and holds nothing.
         let _ = self.hub.drive(self.cell, member, &mut self.desk.shared);

@@ -15,7 +15,7 @@ use crate::guard::drop_guarded;
 use crate::handle::{Post, Remote};
 use crate::id::{ConnId, ListenerId};
 use crate::metrics::Metrics;
-use crate::protocol::{Common, SendClosure, TimerId};
+use crate::protocol::{Common, Home, SendClosure, TimerId};
 use crate::sync::atomic::Ordering;
 
 impl Hub {
@@ -113,6 +113,7 @@ impl Hub {
 
     /// From now on nothing is taken.
     pub(super) fn end(&self) {
+        self.job_threads.close();
         let mut state = lock(&self.state);
         state.ended = true;
         let calls = mem::take(&mut state.calls);
@@ -127,6 +128,20 @@ impl Hub {
             drop_guarded(call);
         }
         self.drop_posts(early.into_values().flat_map(|early| early.posts));
+    }
+}
+
+impl Home for Hub {
+    fn bring(&self, closure: SendClosure) {
+        let mut state = lock(&self.state);
+        if state.ended {
+            drop(state);
+            drop_guarded(closure);
+            return;
+        }
+        self.posted.fetch_add(1, Ordering::AcqRel);
+        state.calls.push_back(closure);
+        self.call_runner(&state);
     }
 }
 

@@ -27,7 +27,9 @@ use crate::connection::{Connection, Consumed, Due, Expired, Flags, Queued, Round
 use crate::dispatch::Called;
 use crate::guard::{drop_each, drop_guarded, guarded};
 use crate::handle::Post;
-use crate::protocol::{Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerOwner};
+use crate::protocol::{
+    Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerId, TimerOwner,
+};
 use crate::reason::{By, CloseKind};
 use crate::sending;
 use crate::sync::atomic::Ordering;
@@ -518,6 +520,9 @@ impl<'a> Worker<'a> {
         shared.output.clear();
         shared.metrics.closes.count(reason.kind());
         let (protocol, lingered) = (member.protocol.take(), member.lingered);
+        for deadline in member.conn.take_jobs() {
+            shared.cancel_closure(TimerId(deadline));
+        }
         drop(member);
         if !drop_guarded(protocol) {
             shared.metrics.panics += 1;

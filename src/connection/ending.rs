@@ -73,6 +73,18 @@ impl Connection {
         self.end(by, kind, None);
     }
 
+    /// Whether this deadline has ended the connection.
+    pub(crate) fn has_timed_out(&self, deadline: Deadline) -> bool {
+        self.ending().is_some_and(|ending| ending.kind == CloseKind::TimedOut(deadline))
+    }
+
+    /// Says why the connection ended, where its end has no cause of its own.
+    pub(crate) fn put_cause(&mut self, cause: Cause) {
+        if let Some(ending) = self.end_mut().ending.as_mut() {
+            ending.cause.get_or_insert(cause);
+        }
+    }
+
     /// The only way to the end, when its reason is stored: nothing is delivered or sent any more.
     pub(super) fn conclude(&mut self) {
         self.stop_callbacks();

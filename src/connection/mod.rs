@@ -15,6 +15,7 @@ mod filtering;
 mod flags;
 mod idle;
 mod input;
+mod jobs;
 mod output;
 mod rare;
 mod replacing;
@@ -178,6 +179,19 @@ impl Connection {
         }
     }
 
+    pub(crate) fn put_peer(&mut self, peer: Endpoint) {
+        self.peer = peer.into();
+    }
+
+    /// Of several sockets this connection's is the one that is connected to `peer`. Events of the
+    /// others have left flags, so it is looked at once more.
+    pub(crate) fn handle_race_won(&mut self, peer: Endpoint, tick: u64) {
+        self.put_peer(peer);
+        self.flags.clear(Flags::FIN_TOLD);
+        self.flags.set(Flags::READABLE | Flags::HUNG);
+        self.handle_connected(tick);
+    }
+
     /// Checks that `callback` may run now.
     pub(crate) fn handle_grammar(&mut self, callback: Callback) {
         self.grammar = self.grammar.after(callback);
@@ -185,15 +199,20 @@ impl Connection {
 
     /// A note has come. It is returned if too many are waiting or no callback will receive it.
     pub(crate) fn handle_note(&mut self, note: Note) -> Result<(), Note> {
+        let waiting = self.queues().map_or(0, |queues| queues.notes.len());
+        if waiting >= self.limits.notes_max {
+            return Err(note);
+        }
+        self.handle_result(note)
+    }
+
+    /// The result of a job has come. Only a connection that is closing returns it: the number of
+    /// jobs has a bound of its own.
+    pub(crate) fn handle_result(&mut self, note: Note) -> Result<(), Note> {
         if self.flags.any(Flags::CLOSING | Flags::ENDED) {
             return Err(note);
         }
-        let most = self.limits.notes_max;
-        let notes = &mut self.queues_mut().notes;
-        if notes.len() >= most {
-            return Err(note);
-        }
-        notes.push_back(note);
+        self.queues_mut().notes.push_back(note);
         self.flags.set(Flags::NOTES_DUE);
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::ending::End;
 use super::filtering::Filtered;
+use super::jobs::Jobs;
 use super::tapping::Tapping;
 use super::timers::Armed;
 use super::{Connection, Flags};
@@ -21,6 +22,7 @@ pub(crate) struct Rare {
     pub(super) filtered: Option<Box<Filtered>>,
     pub(super) tap: Option<Box<Tapping>>,
     pub(super) end: Option<Box<End>>,
+    pub(super) jobs: Option<Box<Jobs>>,
     /// When the present phase (connecting, handshake, closing) began.
     pub(super) phase: u64,
     /// The unsent bytes that the metrics count.
@@ -68,6 +70,7 @@ impl Rare {
             && self.filtered.is_none()
             && self.tap.is_none()
             && self.end.is_none()
+            && self.jobs.is_none()
             && self.buffered == 0
     }
 }
@@ -144,6 +147,8 @@ impl Connection {
                 pool.queues.push(queues);
             }
         }
+        // A job that has just begun has no deadline yet, but it runs in no turn of the loop.
+        rare.jobs.take_if(|jobs| jobs.is_vacant());
         let busy = Flags::CLOSING | Flags::ENDED | Flags::CONNECTING | Flags::HANDSHAKING;
         if self.flags.none(busy) && rare.is_vacant() {
             if let Some(rare) = self.rare.take() {

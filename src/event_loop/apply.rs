@@ -42,7 +42,9 @@ impl<S: System> EventLoop<S> {
                 Effect::ShutdownWrite(id) => self.wish(id, |conn| conn.want_fin()),
                 Effect::Close(id) => self.close(id),
                 Effect::Abort(id) => self.abort(id),
-                Effect::Notify { to, note } => self.notify(to, note),
+                Effect::Notify { to, note } => self.notify(to, None, note),
+                Effect::Deliver { to, job, note } => self.notify(to, Some(job), note),
+                Effect::Race(id, event) => self.handle_race(id, *event),
                 Effect::Connect(outgoing) if self.is_hopeless(by) => {
                     self.shared.ids.release(outgoing.id);
                     self.note_released(Released::Place);
@@ -138,8 +140,8 @@ impl<S: System> EventLoop<S> {
     }
 
     /// A note waits for the end of the turn: its receiver may still be served in this one.
-    fn notify(&mut self, to: ConnId, note: Note) {
-        self.notes.push((to, note));
+    fn notify(&mut self, to: ConnId, job: Option<u64>, note: Note) {
+        self.notes.push((to, job, note));
         self.chores = true;
     }
 
@@ -149,19 +151,26 @@ impl<S: System> EventLoop<S> {
             return;
         }
         let mut notes = mem::take(&mut self.notes);
-        for (to, note) in notes.drain(..) {
-            self.deliver(to, note);
+        for (to, job, note) in notes.drain(..) {
+            self.deliver(to, job, note);
         }
         // A note that is refused is dropped, and no drop can send another.
         self.notes = notes;
     }
 
-    fn deliver(&mut self, to: ConnId, note: Note) {
+    fn deliver(&mut self, to: ConnId, job: Option<u64>, note: Note) {
         let Some(entry) = self.table.get_mut(to) else {
             return self.deliver_to_datagrams(to, note);
         };
         entry.conn.borrow_queues(&mut self.shared.rares);
-        if let Err(note) = entry.conn.handle_note(note) {
+        let taken = match job {
+            Some(job) => {
+                entry.conn.end_job(job);
+                entry.conn.handle_result(note)
+            }
+            None => entry.conn.handle_note(note),
+        };
+        if let Err(note) = taken {
             self.shared.metrics.refused_notes += 1;
             drop_guarded(note);
         }

@@ -1,47 +1,75 @@
 //! Outgoing connections.
 
+use std::collections::VecDeque;
 use std::io;
 
 use super::EventLoop;
+use super::race::Race;
 use super::system::{Stream, System};
 use super::table::Entry;
+use crate::address::{Targets, named};
 use crate::admission::Place;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
-use crate::options::Dial;
+use crate::options::{Dial, SocketOptions};
 use crate::protocol::{Outgoing, Protocol};
 use crate::reason::{By, Cause, CloseKind, ConnectFailure, failed_connect};
 
 impl<S: System> EventLoop<S> {
     /// Begins a connect. Every failure becomes a `closed`, in a later turn.
     pub(super) fn connect_now(&mut self, outgoing: Outgoing<Box<dyn Protocol>>) {
-        let dial = outgoing.dial();
-        let peer = dial.as_ref().map_or(Endpoint::Other, |dial| dial.to);
-        let Outgoing { id, limits, protocol, .. } = outgoing;
+        let Outgoing { id, addr, limits, options, protocol } = outgoing;
+        let targets = addr.targets();
+        let peer = match targets {
+            Ok(Targets::One(to)) => to,
+            _ => Endpoint::Other,
+        };
         let now = self.shared.clock.exact();
         let mut conn = Connection::connecting(id, peer, limits, now);
         self.shared.metrics.connects += 1;
         let full = self.admission.place(self.shared.metrics.open) != Place::Free;
         self.shared.metrics.open += 1;
-        let mut stream = None;
         if self.draining {
             conn.handle_late();
         } else if full {
             let limit = CloseKind::Connect(ConnectFailure::Limit);
             conn.end(By::Runtime, limit, None);
-        } else {
-            match dial.map(|dial| self.start_connect(&dial, id)) {
-                Ok(Ok(started)) => stream = Some(started),
-                Ok(Err(error)) => fail(&mut conn, error),
-                Err(error) => {
-                    let name = CloseKind::Connect(ConnectFailure::Name);
-                    conn.end(By::Runtime, name, Some(Cause::new(error)));
+        }
+        let begins = !self.draining && !full;
+        self.table.insert(Entry { conn, stream: None, protocol });
+        if begins {
+            let targets = targets.map_err(|error| named(&addr, &error));
+            self.begin_connect(id, targets, options);
+        }
+        self.finish(id);
+    }
+
+    fn begin_connect(&mut self, id: ConnId, targets: io::Result<Targets>, options: SocketOptions) {
+        match targets {
+            Ok(Targets::One(to)) => {
+                let started = self.start_connect(&Dial { to, options }, id);
+                let Some(entry) = self.table.get_mut(id) else { return };
+                match started {
+                    Ok(stream) => entry.stream = Some(stream),
+                    Err(error) => fail(&mut entry.conn, error),
                 }
             }
+            Ok(Targets::Several(waiting)) => {
+                self.races.insert(id, Race::new(options, waiting));
+                self.try_next(id);
+            }
+            Ok(Targets::Name { host, port }) => {
+                self.races.insert(id, Race::new(options, VecDeque::new()));
+                let Some(entry) = self.table.get_mut(id) else { return };
+                self.shared.look_up(&mut entry.conn, host, port);
+            }
+            Err(error) => {
+                let Some(entry) = self.table.get_mut(id) else { return };
+                let name = CloseKind::Connect(ConnectFailure::Name);
+                entry.conn.end(By::Runtime, name, Some(Cause::new(error)));
+            }
         }
-        self.table.insert(Entry { conn, stream, protocol });
-        self.finish(id);
     }
 
     /// Whether a connect that `by` asks for is not even begun: a client that reconnects whenever it
@@ -51,7 +79,7 @@ impl<S: System> EventLoop<S> {
         self.draining && asks.is_some_and(|entry| entry.conn.flags().any(Flags::LATE))
     }
 
-    fn start_connect(&mut self, dial: &Dial, id: ConnId) -> io::Result<S::Stream> {
+    pub(super) fn start_connect(&mut self, dial: &Dial, id: ConnId) -> io::Result<S::Stream> {
         let mut stream = match self.system.connect(dial) {
             Err(error) if is_exhausted(&error) && self.cut_oldest_lingering() => {
                 self.system.connect(dial)?
@@ -69,7 +97,7 @@ impl<S: System> EventLoop<S> {
         if entry.conn.flags().none(Flags::WRITABLE | Flags::FAULTY) {
             return;
         }
-        let Some(stream) = entry.stream.as_mut() else { return };
+        let Some(stream) = entry.stream.as_mut() else { return self.judge_race(id) };
         let result = match stream.take_error() {
             Ok(Some(error)) | Err(error) => Err(error),
             Ok(None) => stream.check_connected(),

@@ -7,7 +7,7 @@ use super::{EventLoop, Released};
 use crate::connection::{Flags, Step, Steps};
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
-use crate::protocol::Shared;
+use crate::protocol::{Shared, TimerId};
 use crate::reason::CloseReason;
 
 impl<S: System> EventLoop<S> {
@@ -66,7 +66,11 @@ impl<S: System> EventLoop<S> {
         };
         *gauge -= 1;
         let Some(mut stream) = entry.stream.take() else {
-            return self.note_released(Released::Place);
+            let descriptor = self.give_up_race(id);
+            return self.note_released(match descriptor {
+                true => Released::Descriptor,
+                false => Released::Place,
+            });
         };
         if flags.any(Flags::RESET) {
             stream.reset_on_close();
@@ -155,6 +159,9 @@ impl<S: System> EventLoop<S> {
         let Some(mut entry) = self.table.remove(id) else { return };
         if let Some(key) = entry.conn.deadline_key() {
             self.shared.timers.cancel(key);
+        }
+        for deadline in entry.conn.take_jobs() {
+            self.shared.cancel_closure(TimerId(deadline));
         }
         self.shared.account(&mut entry.conn);
         self.shared.ids.release(id);

@@ -28,13 +28,14 @@ mod datagrams;
 mod due;
 mod finish;
 mod inspect;
+mod race;
 mod read;
 mod ready;
 mod send;
 mod system;
 mod table;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -50,13 +51,14 @@ use crate::id::{ConnId, IdSource, Ids, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::note::Note;
-use crate::protocol::{Binder, Effect, Listeners, Shared, TimerOwner};
+use crate::protocol::{Binder, Effect, Listeners, Shared, TimerOwner, Workplace};
 use crate::reason::{By, CloseKind};
 use crate::timer::TimerKey;
 
 pub(crate) use accept::Factory;
 use accept::Listening;
 use budget::Budget;
+use race::Race;
 pub(crate) use system::{EventSink, Listener, Stream, System};
 use table::{Entry, Table};
 
@@ -105,8 +107,10 @@ pub(crate) struct EventLoop<S: System> {
     datagram: Vec<u8>,
     /// Connections with output that others have queued.
     dirty: Vec<ConnId>,
-    /// Notes on their way: they arrive at the end of the turn.
-    notes: Vec<(ConnId, Note)>,
+    /// Notes on their way: they arrive at the end of the turn. A result names its job.
+    notes: Vec<(ConnId, Option<u64>, Note)>,
+    /// Connects that have not chosen one of several addresses.
+    races: BTreeMap<ConnId, Race<S::Stream>>,
     /// Connections that linger, oldest first; those that have ended since are still in it.
     lingering: VecDeque<ConnId>,
     /// The timers that are due in this turn.
@@ -128,9 +132,11 @@ impl<S: System> EventLoop<S> {
         seed: u64,
         limits: DriverLimits,
         mailbox: Arc<Mailbox>,
+        workplace: Workplace,
     ) -> EventLoop<S> {
         let binder = Binder::new(Listeners::default(), system.sockets());
-        let mut shared = Shared::new(clock, IdSource::Own(Ids::default()), seed, binder);
+        let ids = IdSource::Own(Ids::default());
+        let mut shared = Shared::new(clock, ids, seed, binder, workplace);
         shared.blame.limit = limits.slow_callback.map_or(u64::MAX, nanos);
         let admission = Admission::new(&limits);
         EventLoop {
@@ -152,6 +158,7 @@ impl<S: System> EventLoop<S> {
             datagram: Vec::new(),
             dirty: Vec::new(),
             notes: Vec::new(),
+            races: BTreeMap::new(),
             lingering: VecDeque::new(),
             due: Vec::new(),
             newcomers: false,

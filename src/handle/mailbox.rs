@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::metrics::Metrics;
+use crate::protocol::{Home, SendClosure};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -197,6 +198,21 @@ impl Remote for Mailbox {
 }
 
 #[cfg(all(test, not(lariat_model)))]
+impl Home for Mailbox {
+    fn bring(&self, closure: SendClosure) {
+        let mut inside = self.lock();
+        if inside.ended {
+            drop(inside);
+            drop_guarded(closure);
+            return;
+        }
+        inside.posts.push_back(Post::Call(closure));
+        drop(inside);
+        self.wake();
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;

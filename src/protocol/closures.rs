@@ -69,14 +69,14 @@ impl<C> Drop for Closures<C> {
 }
 
 impl Shared {
-    pub(super) fn set_closure(&mut self, delay: Duration, closure: Closure) -> TimerId {
+    pub(crate) fn set_closure(&mut self, delay: Duration, closure: Closure) -> TimerId {
         let deadline = self.deadline_after(delay);
         let Shared { closures, timers, .. } = self;
         closures.add(closure, |number| timers.arm(deadline, TimerOwner::Closure(number)))
     }
 
     /// Cancels a timer of the driver; false when it has run or was cancelled before.
-    pub(super) fn cancel_closure(&mut self, timer: TimerId) -> bool {
+    pub(crate) fn cancel_closure(&mut self, timer: TimerId) -> bool {
         if let Some(common) = &self.common {
             return common.cancel_timer(timer).map(drop_guarded).is_some();
         }

@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Callback, Control, Peer, Protocol, Shared, SocketInfo, TimerId, TimerOwner};
+use super::{Callback, Control, Effect, Peer, Protocol, Shared, SocketInfo, TimerId, TimerOwner};
 use crate::address::IntoAddress;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::id::{ConnId, ListenerId};
+use crate::jobs::{JobError, Lane};
 use crate::limits::Limits;
+use crate::note::Note;
 use crate::tap::Tap;
 use crate::timer::Timer;
 
@@ -179,6 +181,52 @@ impl Context<'_> {
         protocol: impl Protocol + Send + 'static,
     ) -> ConnId {
         self.driver().connect(addr, protocol)
+    }
+
+    /// Runs `job`, which may block or compute for long, on another thread, as [`Control::offload`]
+    /// does. [`notified`](Protocol::notified) gets the result, as a note that holds a `Result<T,
+    /// JobError>`. It is not counted in [`Limits::notes_max`]. When the connection has ended, a job
+    /// that has not begun is dropped, and so is a result.
+    ///
+    /// ```
+    /// use lariat::{Context, Input, JobError, Note, Outcome, Protocol, sim::Sim};
+    ///
+    /// /// Answers with a number that takes long to find.
+    /// struct Slow;
+    ///
+    /// impl Protocol for Slow {
+    ///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+    ///         let question = input.split_all();
+    ///         cx.pause_reading();
+    ///         cx.offload(move || question.iter().map(|byte| u64::from(*byte)).sum::<u64>());
+    ///         Ok(())
+    ///     }
+    ///     fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+    ///         if let Ok(answer) = note.downcast::<Result<u64, JobError>>() {
+    ///             cx.write(answer?.to_string().as_bytes());
+    ///             cx.resume_reading();
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut sim = Sim::new(1);
+    /// let listener = sim.listen("10.0.0.1:80", |_| Some(Slow))?;
+    /// let client = sim.dial(sim.addresses(listener)[0]);
+    /// client.send(&[100, 100]);
+    /// sim.run_for(std::time::Duration::from_secs(1))?;
+    /// assert_eq!(client.take_received(), b"200");
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    pub fn offload<T: Send + 'static>(&mut self, job: impl FnOnce() -> T + Send + 'static) {
+        let to = self.id();
+        let (number, wanted) = self.conn.begin_job();
+        let deliver = move |control: &mut Control<'_>, result: std::result::Result<T, JobError>| {
+            let note = Note::new(result);
+            control.shared_mut().effects.list.push(Effect::Deliver { to, job: number, note });
+        };
+        let deadline = self.shared.offload(Lane::Jobs, Some(wanted), job, deliver);
+        self.conn.put_job(number, deadline.0);
     }
 
     /// Runs `code` on the driver's thread after `delay`, as [`Control::set_timer`] does, also when

@@ -16,6 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::GuardedBytes;
 use crate::id::{ConnId, ListenerId};
+use crate::jobs::{JobError, Lane};
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
 
@@ -129,6 +130,10 @@ impl<'a> Control<'a> {
         Control { shared: Lent::To(shared), asking: Some(Asking { conn, shown, answering }) }
     }
 
+    pub(crate) fn shared_mut(&mut self) -> &mut Shared {
+        &mut self.shared
+    }
+
     // ---- time and counters -------------------------------------------------------------------
 
     /// The time right now; virtual in the simulator.
@@ -182,9 +187,13 @@ impl<'a> Control<'a> {
     /// Connects to `addr`. The id is valid at once: writes queue until the connection opens, and a
     /// close cancels the connect. A failed connect runs `closed` of `protocol`, in a later turn.
     ///
-    /// Of several addresses the first is used. A name is not looked up, because that would block
-    /// every other connection: the connect fails with
-    /// [`ConnectFailure::Name`](crate::ConnectFailure::Name).
+    /// A name is looked up on another thread, by the driver's [`Resolver`](crate::Resolver). Several
+    /// addresses are tried one after the other, 250 ms apart, or as soon as one has failed; the
+    /// first that answers is used, and the others are given up (RFC 8305). Those of a name take
+    /// turns by their family, IPv6 first; those of a list come in its order.
+    /// [`Limits::connect`](crate::Limits::connect) \[30 s\] is for all of this together. When all
+    /// have failed, the reason is that of the address that came furthest (a refusal, then a
+    /// time-out, then the first), with [`AddressErrors`](crate::AddressErrors) as its error.
     ///
     /// A driver that is stopping cancels a connect at once. If the `closed` of that connect
     /// connects again, the new protocol is dropped without a callback: a client that never gives up
@@ -494,10 +503,7 @@ impl<'a> Control<'a> {
         delay: Duration,
         code: impl FnOnce(&mut Control<'_>) + Send + 'static,
     ) -> TimerId {
-        match &self.shared.common {
-            Some(common) => common.set_timer(delay, Box::new(code)),
-            None => self.shared.set_closure(delay, Box::new(code)),
-        }
+        self.shared.set_any_timer(delay, Box::new(code))
     }
 
     /// Runs `code` like [`set_timer`](Control::set_timer); `code` need not be `Send`.
@@ -521,6 +527,40 @@ impl<'a> Control<'a> {
     /// before.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
         self.shared.cancel_closure(timer)
+    }
+
+    // ---- jobs --------------------------------------------------------------------------------
+
+    /// Runs `job`, which may block or compute for long, on a thread of a small pool, then `then` on
+    /// the driver's thread with what `job` has returned. The pool has
+    /// [`DriverLimits::jobs`](crate::DriverLimits::jobs) \[4 threads, 1,024 jobs waiting, 30 s\].
+    /// The driver runs until the result has come; shutdown does not wait for it.
+    ///
+    /// In the simulator `job` runs on the simulator's thread, a millisecond of virtual time later,
+    /// and up to 20 ms more with [`Faults::delays`](crate::sim::Faults::delays).
+    ///
+    /// `then` gets a [`JobError`] when too many jobs wait, when the deadline has passed or when the
+    /// job has panicked. See [`Context::offload`](crate::Context::offload) for a job of one
+    /// connection.
+    ///
+    /// ```
+    /// use lariat::{Control, reactor::Reactor};
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// let sum = || (1..=1_000_000u64).sum::<u64>();
+    /// reactor.control().offload(sum, |control, sum| {
+    ///     assert_eq!(sum, Ok(500_000_500_000));
+    ///     control.shutdown();
+    /// });
+    /// reactor.run()?;
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    pub fn offload<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce() -> T + Send + 'static,
+        then: impl FnOnce(&mut Control<'_>, std::result::Result<T, JobError>) + Send + 'static,
+    ) {
+        self.shared.offload(Lane::Jobs, None, job, then);
     }
 
     // ---- the driver --------------------------------------------------------------------------

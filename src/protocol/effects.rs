@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::guard::GuardedBytes;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::note::Note;
-use crate::options::{Dial, SocketOptions};
+use crate::options::SocketOptions;
 
 /// Above this capacity the buffer of copied bytes is freed after use.
 const BYTES_KEPT: usize = 256 * 1024;
@@ -84,8 +85,16 @@ pub(crate) enum Effect {
         to: ConnId,
         note: Note,
     },
+    /// The result of a job, for the connection that asked for it: never refused.
+    Deliver {
+        to: ConnId,
+        job: u64,
+        note: Note,
+    },
     /// In a box: an effect should be no larger than a write to another connection.
     Connect(Box<Outgoing<Boxed>>),
+    /// Something has happened to a connect that tries several addresses.
+    Race(ConnId, Box<RaceEvent>),
     Adopt(Box<Adopted<Boxed>>),
     Bind(Box<datagram::Bound>),
     Listen {
@@ -110,16 +119,19 @@ pub(crate) struct Outgoing<P> {
 }
 
 impl<P> Outgoing<P> {
-    /// The system's call; an error when there is no address to call with.
-    pub(crate) fn dial(&self) -> io::Result<Dial> {
-        self.addr.at_once().map(|to| Dial { to, options: self.options })
-    }
-
     /// The same connect for the protocol in another form.
     pub(crate) fn map<Q>(self, change: impl FnOnce(P) -> Q) -> Outgoing<Q> {
         let Outgoing { id, addr, limits, options, protocol } = self;
         Outgoing { id, addr, limits, options, protocol: change(protocol) }
     }
+}
+
+/// What happens to a connect that has several addresses, besides the sockets' events.
+pub(crate) enum RaceEvent {
+    /// The lookup of its name, which was this job, is over.
+    Found(u64, io::Result<Vec<SocketAddr>>),
+    /// The last address has had its time alone.
+    Next,
 }
 
 /// The protocol that is to take over.

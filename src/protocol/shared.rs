@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::blame::Blame;
 use super::listen::{Binder, BoxedFactory, stopped};
+use super::offload::Workplace;
 use super::{
     Backlogs, Boxed, Closure, Closures, Effect, Effects, Outgoing, Output, SendClosure, TimerId,
 };
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     /// None where one thread is the whole driver.
     pub(crate) common: Option<Arc<dyn Common>>,
     pub(crate) watched: Option<Watched>,
+    pub(crate) workplace: Workplace,
 }
 
 /// What the threads of a driver have in common.
@@ -94,7 +96,13 @@ pub(crate) struct Watched {
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Clock, ids: IdSource, seed: u64, binder: Binder) -> Shared {
+    pub(crate) fn new(
+        clock: Clock,
+        ids: IdSource,
+        seed: u64,
+        binder: Binder,
+        workplace: Workplace,
+    ) -> Shared {
         Shared {
             output: Output::default(),
             effects: Effects::default(),
@@ -119,6 +127,7 @@ impl Shared {
             closures: Closures::default(),
             common: None,
             watched: None,
+            workplace,
         }
     }
 

@@ -20,11 +20,13 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::event_loop::{EventLoop, Factory, read_buffer};
 use crate::handle::{Handle, Mailbox};
 use crate::id::{ConnId, ListenerId};
+use crate::jobs::Threads;
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
-use crate::protocol::{Control, Incoming, Protocol, Watched};
+use crate::protocol::{Control, Incoming, Protocol, Watched, Workplace};
 use crate::reason::CloseReason;
+use crate::resolver::Resolver;
 
 use mio_system::MioSystem;
 
@@ -109,7 +111,8 @@ pub fn serve<P: Protocol + 'static>(
 ///
 /// # Errors
 ///
-/// The name cannot be looked up, or the driver could not be started or failed.
+/// The text is no address, or the driver could not be started or failed. A name without an address
+/// is `Ok`, with [`Connect(Name)`](crate::ConnectFailure::Name).
 pub fn connect<P: Protocol + 'static>(
     addr: impl IntoAddress,
     protocol: P,
@@ -129,18 +132,14 @@ pub fn connect_with<P: Protocol + 'static>(
 ) -> Result<(Option<P>, CloseReason)> {
     options.validate()?;
     let mut reactor = Reactor::new()?;
-    client::connect(&addr.into_address(), protocol, |addr, lent| {
-        let id = reactor.control().connect_local_with(addr, options.clone(), lent)?;
+    client::connect(addr.into_address(), protocol, |addr, lent| {
+        let id = reactor.control().connect_local_with(&addr, options, lent)?;
         reactor.inner.shared.watched = Some(Watched { id, reason: None });
         reactor.run()?;
         let watched = reactor.inner.shared.watched.take();
-        watched.and_then(|watched| watched.reason).ok_or_else(|| unfinished(addr))
+        let unfinished = || Error::new(ErrorKind::Stopped, Op::Connect).with_addr(&addr);
+        watched.and_then(|watched| watched.reason).ok_or_else(unfinished)
     })
-}
-
-/// The driver ended before the connection did; a shutdown prevents that.
-fn unfinished(addr: Endpoint) -> Error {
-    Error::new(ErrorKind::Stopped, Op::Connect).with_addr(addr)
 }
 
 /// The readiness driver. All callbacks run on the thread that calls [`run`](Reactor::run) or
@@ -179,7 +178,9 @@ impl Reactor {
         });
         let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
         let clock = Clock::system(Readings { monotonic: Instant::now, wall: SystemTime::now });
-        let inner = EventLoop::new(system, clock, seed(), limits, mailbox);
+        let threads = Arc::new(Threads::new(&limits));
+        let workplace = Workplace::on(threads, mailbox.clone(), &limits);
+        let inner = EventLoop::new(system, clock, seed(), limits, mailbox, workplace);
         Ok(Reactor { inner, buffer: read_buffer() })
     }
 
@@ -282,10 +283,9 @@ impl Reactor {
     }
 
     /// Connects to `addr`. The id is valid at once: writes to it queue until it opens. After a
-    /// failure `protocol` gets [`closed`](Protocol::closed) alone. Of several addresses the first
-    /// is used. A name is not looked up, as [`Control::connect`](crate::Control::connect) says. A
-    /// protocol that is not `Send` connects by
-    /// [`control().connect_local`](crate::Control::connect_local).
+    /// failure `protocol` gets [`closed`](Protocol::closed) alone. Names and several addresses are
+    /// tried as [`Control::connect`](crate::Control::connect) says. A protocol that is not `Send`
+    /// connects by [`control().connect_local`](crate::Control::connect_local).
     pub fn connect(
         &mut self,
         addr: impl IntoAddress,
@@ -348,6 +348,11 @@ impl Reactor {
         Control::new(&mut self.inner.shared)
     }
 
+    /// What looks up the names of connects from now on \[the system\].
+    pub fn set_resolver(&mut self, resolver: impl Resolver) {
+        self.inner.shared.workplace.resolver = Arc::new(resolver);
+    }
+
     /// Whether a reactor with nothing to do goes on running and waits for handles \[off\].
     pub fn keep_running(&mut self, keep: bool) {
         self.inner.keep_running = keep;
@@ -401,6 +406,10 @@ impl Driver for Reactor {
 
     fn keep_running(&mut self, keep: bool) {
         Reactor::keep_running(self, keep);
+    }
+
+    fn set_resolver(&mut self, resolver: Box<dyn Resolver>) {
+        self.inner.shared.workplace.resolver = Arc::from(resolver);
     }
 
     fn stop_on_signals(&mut self) -> Result<()> {

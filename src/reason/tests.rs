@@ -21,7 +21,7 @@ fn every_kind_has_its_words() {
         (CloseKind::Connect(Connect::AddressUnavailable), "connect failed, address unavailable"),
         (CloseKind::Connect(Connect::PermissionDenied), "connect failed, permission denied"),
         (CloseKind::Connect(Connect::Options), "connect failed, an option was rejected"),
-        (CloseKind::Connect(Connect::Name), "connect failed, the name was not looked up"),
+        (CloseKind::Connect(Connect::Name), "connect failed, no address found"),
         (CloseKind::Connect(Connect::Limit), "connect failed, too many connections"),
         (CloseKind::Connect(Connect::Exhausted), "connect failed, no descriptor left"),
         (CloseKind::Connect(Connect::Cancelled), "connect cancelled"),

@@ -35,6 +35,7 @@ mod datagram_socket;
 mod ends;
 mod faults;
 mod log;
+mod names;
 mod network;
 mod probe;
 mod quiet;
@@ -48,12 +49,13 @@ mod wakes;
 
 use std::cell::RefCell;
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::address::IntoAddress;
+use crate::address::{IntoAddress, Targets};
 use crate::clock::{Clock, nanos};
 use crate::datagram::{DatagramOptions, DatagramProtocol};
 use crate::driver::sealed::Sealed;
@@ -66,7 +68,8 @@ use crate::id::{ConnId, ListenerId};
 use crate::limits::DriverLimits;
 use crate::metrics::Metrics;
 use crate::options::ListenOptions;
-use crate::protocol::{Control, Incoming, Protocol};
+use crate::protocol::{Control, Incoming, Protocol, Workplace};
+use crate::resolver::Resolver;
 
 pub use check::{check, replay, seeds_from_env};
 pub use choices::Choices;
@@ -79,6 +82,7 @@ pub use trace::{Trace, Traced};
 
 use choices::Tape;
 use ends::Ends;
+use names::Names;
 use network::Network;
 use real::real_now;
 use system::{Shared, SimSystem};
@@ -89,6 +93,7 @@ use wakes::{GRACE, Watch};
 pub struct Sim {
     seed: u64,
     network: Shared,
+    names: Names,
     inner: EventLoop<SimSystem>,
     buffer: Box<[u8]>,
     /// Milliseconds that another thread has between its post and its wake-up.
@@ -114,8 +119,10 @@ impl Sim {
     fn build(tape: Tape, limits: DriverLimits) -> Sim {
         let seed = tape.seed();
         let network = Rc::new(RefCell::new(Network::new(tape)));
-        let inner = driver(seed, limits, &network);
-        Sim { seed, network, inner, buffer: read_buffer(), grace: GRACE }
+        let mut inner = driver(seed, limits, &network);
+        let names = Names::default();
+        inner.shared.workplace.resolver = Arc::new(names.clone());
+        Sim { seed, network, names, inner, buffer: read_buffer(), grace: GRACE }
     }
 
     /// Gives other limits to a simulator that has not begun: those of a scenario that [`check`]
@@ -133,6 +140,7 @@ impl Sim {
         }
         let inner = driver(self.seed, limits, &self.network);
         let before = std::mem::replace(&mut self.inner, inner);
+        self.inner.shared.workplace.resolver = Arc::clone(&before.shared.workplace.resolver);
         self.inner.shared.strict = before.shared.strict;
         self.inner.keep_running = before.keep_running;
         Ok(())
@@ -227,6 +235,34 @@ impl Sim {
     /// ```
     pub fn strict(&mut self, strict: bool) {
         self.inner.shared.strict = strict;
+    }
+
+    /// Gives a name its addresses, for connects of the driver; the port is that of the connect.
+    /// Without addresses the name exists no longer. A lookup takes a millisecond, and up to 20 ms
+    /// more with [`Faults::delays`].
+    ///
+    /// ```
+    /// # use lariat::{Context, Input, Outcome, Protocol, sim::Sim};
+    /// # struct Quiet;
+    /// # impl Protocol for Quiet {
+    /// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
+    /// # }
+    /// let mut sim = Sim::new(1);
+    /// sim.add_name("db.internal", &["10.0.0.7".parse().unwrap()]);
+    /// let acceptor = sim.acceptor("10.0.0.7:5432")?;
+    /// sim.connect("db.internal:5432", Quiet);
+    /// sim.run_for(std::time::Duration::from_secs(1))?;
+    /// assert!(acceptor.accept().is_some());
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    pub fn add_name(&mut self, host: &str, addrs: &[IpAddr]) {
+        self.names.set(host, addrs);
+    }
+
+    /// What looks up the names of connects from now on, in place of [`add_name`](Sim::add_name). It
+    /// runs on this thread, and must not block.
+    pub fn set_resolver(&mut self, resolver: impl Resolver) {
+        self.inner.shared.workplace.resolver = Arc::new(resolver);
     }
 
     // ---- time --------------------------------------------------------------------------------
@@ -444,8 +480,19 @@ impl Sim {
 /// An address of the simulated network.
 fn address(addr: impl IntoAddress) -> Result<Endpoint> {
     let addr = addr.into_address();
-    addr.at_once().map_err(|error| Error::from_io(Op::Connect, error).with_addr(addr))
+    let wrong = |error| Error::from_io(Op::Connect, error).with_addr(&addr);
+    match addr.targets().map_err(wrong)? {
+        Targets::One(one) => Ok(one),
+        Targets::Several(several) => Ok(several[0]),
+        Targets::Name { .. } => {
+            let error = Error::new(ErrorKind::InvalidAddress, Op::Connect).with_addr(&addr);
+            Err(error.with_detail("only connects of the driver look names up"))
+        }
+    }
 }
+
+/// The least time that a job or a lookup takes.
+const JOB: Duration = Duration::from_millis(1);
 
 /// A driver over the network.
 fn driver(seed: u64, limits: DriverLimits, network: &Shared) -> EventLoop<SimSystem> {
@@ -466,7 +513,10 @@ fn driver(seed: u64, limits: DriverLimits, network: &Shared) -> EventLoop<SimSys
         ends: Ends::default(),
         watch: Watch::default(),
     };
-    EventLoop::new(system, clock, seed, limits, mailbox)
+    let paths = Rc::clone(network);
+    let time = move || JOB + Duration::from_nanos(paths.borrow_mut().delay_of_job());
+    let workplace = Workplace::here(Box::new(time), &limits);
+    EventLoop::new(system, clock, seed, limits, mailbox, workplace)
 }
 
 impl Sealed for Sim {}
@@ -498,6 +548,10 @@ impl Driver for Sim {
 
     fn keep_running(&mut self, keep: bool) {
         Sim::keep_running(self, keep);
+    }
+
+    fn set_resolver(&mut self, resolver: Box<dyn Resolver>) {
+        self.inner.shared.workplace.resolver = Arc::from(resolver);
     }
 
     fn stop_on_signals(&mut self) -> Result<()> {

@@ -91,6 +91,11 @@ impl Network {
         self.note(What::Fault(what));
     }
 
+    /// How much longer than usual the next job or lookup takes.
+    pub(in crate::sim) fn delay_of_job(&mut self) -> u64 {
+        self.delay(None)
+    }
+
     pub(super) fn delay(&mut self, end: Option<usize>) -> u64 {
         self.roll(end, Kind::Delays, DELAY).unwrap_or(0)
     }

@@ -1,0 +1,239 @@
+//! Threads for work that blocks: jobs of a program, and lookups of names. The driver's own threads
+//! never wait for it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::guard::drop_guarded;
+use crate::limits::{DriverLimits, JobLimits};
+use crate::sync::thread;
+use crate::sync::{Condvar, Mutex, MutexGuard};
+
+/// How long a thread without work waits for some before it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Why a job has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JobError {
+    /// As many jobs wait as [`JobLimits::queue`] says, or no thread could be started. The job was
+    /// dropped without having run.
+    Full,
+    /// [`JobLimits::deadline`] passed. The job may still run; its result is dropped.
+    TimedOut,
+    /// The job panicked; the log has the message.
+    Panicked,
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JobError::Full => "too many jobs wait for a thread",
+            JobError::TimedOut => "the job took longer than its deadline",
+            JobError::Panicked => "the job panicked",
+        })
+    }
+}
+
+impl std::error::Error for JobError {}
+
+/// What a thread runs. It guards the user's code itself.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
+/// Which threads work: those of jobs, or those of lookups, so that slow jobs delay no connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Jobs,
+    Lookups,
+}
+
+/// The threads of a driver for work that blocks. When it is dropped, work that waits is dropped,
+/// and each thread ends after the work that it is doing.
+pub(crate) struct Threads {
+    jobs: Arc<Pool>,
+    lookups: Arc<Pool>,
+}
+
+impl Threads {
+    pub(crate) fn new(limits: &DriverLimits) -> Threads {
+        Threads {
+            jobs: Pool::new("lariat job", &limits.jobs),
+            lookups: Pool::new("lariat lookup", &limits.lookups),
+        }
+    }
+
+    /// Hands work to a thread. It comes back if too much waits already, or no thread can be
+    /// started. Work whose `wanted` is gone is dropped when its turn comes, or when its place is
+    /// needed.
+    pub(crate) fn begin(
+        &self,
+        lane: Lane,
+        wanted: Option<Weak<()>>,
+        work: Work,
+    ) -> Result<(), Work> {
+        match lane {
+            Lane::Jobs => self.jobs.begin(Waiting { wanted, work }),
+            Lane::Lookups => self.lookups.begin(Waiting { wanted, work }),
+        }
+    }
+
+    /// Drops what waits, and lets the threads end.
+    pub(crate) fn close(&self) {
+        self.jobs.close();
+        self.lookups.close();
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Waiting {
+    /// Gone with what waits for the result; None when that cannot go away.
+    wanted: Option<Weak<()>>,
+    work: Work,
+}
+
+impl Waiting {
+    fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.strong_count() > 0)
+    }
+}
+
+/// At most so many threads, which start when there is work, and a queue with a bound.
+struct Pool {
+    name: &'static str,
+    threads_max: usize,
+    queue_max: usize,
+    inside: Mutex<Inside>,
+    /// Idle threads wait here.
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Inside {
+    queue: VecDeque<Waiting>,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl Pool {
+    fn new(name: &'static str, limits: &JobLimits) -> Arc<Pool> {
+        Arc::new(Pool {
+            name,
+            threads_max: limits.threads,
+            queue_max: limits.queue,
+            inside: Mutex::default(),
+            work: Condvar::new(),
+        })
+    }
+
+    /// User code never runs under this lock.
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(self: &Arc<Pool>, waiting: Waiting) -> Result<(), Work> {
+        let mut inside = self.lock();
+        // What waits for a thread beyond those that are free.
+        let backlog = |inside: &Inside| inside.queue.len().saturating_sub(inside.idle);
+        let more = inside.threads < self.threads_max;
+        let mut unwanted = Vec::new();
+        if !more && backlog(&inside) >= self.queue_max {
+            unwanted = inside.take_unwanted();
+        }
+        if inside.closed || (!more && backlog(&inside) >= self.queue_max) {
+            drop(inside);
+            drop_all(unwanted);
+            return Err(waiting.work);
+        }
+        inside.queue.push_back(waiting);
+        if inside.queue.len() <= inside.idle {
+            self.work.notify_one();
+        } else if more {
+            inside.threads += 1;
+            drop(inside);
+            return self.start();
+        }
+        drop(inside);
+        drop_all(unwanted);
+        Ok(())
+    }
+
+    /// Starts a thread, which has been counted. Without any thread the work comes back.
+    fn start(self: &Arc<Pool>) -> Result<(), Work> {
+        let pool = Arc::clone(self);
+        let thread = thread::Builder::new().name(self.name.to_owned());
+        let Err(error) = thread.spawn(move || pool.run()) else { return Ok(()) };
+        let mut inside = self.lock();
+        inside.threads -= 1;
+        let left = if inside.threads == 0 { inside.queue.pop_back() } else { None };
+        drop(inside);
+        log_no_thread(self.name, &error);
+        left.map_or(Ok(()), |waiting| Err(waiting.work))
+    }
+
+    /// The life of a thread.
+    fn run(&self) {
+        let mut inside = self.lock();
+        loop {
+            match inside.queue.pop_front() {
+                Some(waiting) => {
+                    drop(inside);
+                    if waiting.is_wanted() {
+                        (waiting.work)();
+                    } else {
+                        drop_guarded(waiting.work);
+                    }
+                    inside = self.lock();
+                }
+                None if inside.closed => break,
+                None => {
+                    inside.idle += 1;
+                    let woken = self.work.wait_timeout(inside, IDLE);
+                    let (back, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+                    inside = back;
+                    inside.idle -= 1;
+                    if timeout.timed_out() && inside.queue.is_empty() {
+                        break;
+                    }
+                }
+            }
+        }
+        inside.threads -= 1;
+    }
+
+    fn close(&self) {
+        let mut inside = self.lock();
+        inside.closed = true;
+        let queue = std::mem::take(&mut inside.queue);
+        drop(inside);
+        self.work.notify_all();
+        drop_all(queue);
+    }
+}
+
+impl Inside {
+    fn take_unwanted(&mut self) -> Vec<Waiting> {
+        let all = std::mem::take(&mut self.queue).into_iter();
+        let (wanted, unwanted) = all.partition(Waiting::is_wanted);
+        self.queue = wanted;
+        unwanted.into()
+    }
+}
+
+fn drop_all(waiting: impl IntoIterator<Item = Waiting>) {
+    for one in waiting {
+        drop_guarded(one.work);
+    }
+}
+
+fn log_no_thread(name: &str, error: &io::Error) {
+    log::error!(target: "lariat::jobs", "cannot start a thread ({name}): {error}");
+}
