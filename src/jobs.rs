@@ -119,7 +119,8 @@ struct Pool {
 struct Inside {
     queue: VecDeque<Waiting>,
     threads: usize,
-    idle: usize,
+    /// Those of them that have work.
+    busy: usize,
     closed: bool,
 }
 
@@ -141,28 +142,25 @@ impl Pool {
 
     fn begin(self: &Arc<Pool>, waiting: Waiting) -> Result<(), Work> {
         let mut inside = self.lock();
-        // What waits for a thread beyond those that are free.
-        let backlog = |inside: &Inside| inside.queue.len().saturating_sub(inside.idle);
         let more = inside.threads < self.threads_max;
         let mut unwanted = Vec::new();
-        if !more && backlog(&inside) >= self.queue_max {
+        if !more && inside.backlog() >= self.queue_max {
             unwanted = inside.take_unwanted();
         }
-        if inside.closed || (!more && backlog(&inside) >= self.queue_max) {
+        if inside.closed || (!more && inside.backlog() >= self.queue_max) {
             drop(inside);
             drop_all(unwanted);
             return Err(waiting.work);
         }
         inside.queue.push_back(waiting);
-        if inside.queue.len() <= inside.idle {
-            self.work.notify_one();
-        } else if more {
-            inside.threads += 1;
-            drop(inside);
-            return self.start();
-        }
+        let starts = more && inside.backlog() > 0;
+        inside.threads += usize::from(starts);
         drop(inside);
         drop_all(unwanted);
+        if starts {
+            return self.start();
+        }
+        self.work.notify_one();
         Ok(())
     }
 
@@ -185,6 +183,7 @@ impl Pool {
         loop {
             match inside.queue.pop_front() {
                 Some(waiting) => {
+                    inside.busy += 1;
                     drop(inside);
                     if waiting.is_wanted() {
                         (waiting.work)();
@@ -192,14 +191,13 @@ impl Pool {
                         drop_guarded(waiting.work);
                     }
                     inside = self.lock();
+                    inside.busy -= 1;
                 }
                 None if inside.closed => break,
                 None => {
-                    inside.idle += 1;
                     let woken = self.work.wait_timeout(inside, IDLE);
                     let (back, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
                     inside = back;
-                    inside.idle -= 1;
                     if timeout.timed_out() && inside.queue.is_empty() {
                         break;
                     }
@@ -220,6 +218,11 @@ impl Pool {
 }
 
 impl Inside {
+    /// What waits beyond the threads that are free.
+    fn backlog(&self) -> usize {
+        self.queue.len().saturating_sub(self.threads - self.busy)
+    }
+
     fn take_unwanted(&mut self) -> Vec<Waiting> {
         let all = std::mem::take(&mut self.queue).into_iter();
         let (wanted, unwanted) = all.partition(Waiting::is_wanted);

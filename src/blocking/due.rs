@@ -38,9 +38,10 @@ impl Worker<'_> {
         }
         match self.role {
             // Once: what is read then either moves the deadline, or it was not waited for.
-            Role::Reader => first && system::has_input(socket),
+            Role::Reader => first && self.has_input(socket, member),
             Role::Companion => {
-                self.is_input_coming(socket, now < self.looked.1.saturating_add(PATIENCE))
+                let patient = now < self.looked.1.saturating_add(PATIENCE);
+                self.is_input_coming(socket, member, patient)
             }
         }
     }
@@ -48,18 +49,27 @@ impl Worker<'_> {
     /// Whether the reader is about to bring input, as far as a companion can see. One that is away
     /// may have read it already: it comes by itself, unless it sleeps for longer. One that is back,
     /// as a signal has interrupted its read, takes next what waits; that is given some time.
-    fn is_input_coming(&self, socket: &Stream, patient: bool) -> bool {
+    fn is_input_coming(&mut self, socket: &Stream, member: &mut Member, patient: bool) -> bool {
         match self.cell.reader.is_away() {
-            true => patient || system::has_input(socket),
-            false => patient && system::has_input(socket),
+            true => patient || self.has_input(socket, member),
+            false => patient && self.has_input(socket, member),
         }
+    }
+
+    /// Whether a read would find something. An error that is found instead breaks the connection:
+    /// no read will find it again.
+    fn has_input(&mut self, socket: &Stream, member: &mut Member) -> bool {
+        system::has_input(socket).unwrap_or_else(|error| {
+            member.conn.handle_read_failed(error, &mut self.desk.shared.chunks);
+            true
+        })
     }
 
     /// Whether the timer that was due at `at` waits for input which had come by then: the reader is
     /// about to take it, or has taken it and not come to its lock. That is given as much time as
     /// the timer is late already, so that one on time stays so. A reader that sleeps for room
     /// takes none.
-    pub(super) fn is_input_first(&mut self, member: &Member, at: u64, now: u64) -> bool {
+    pub(super) fn is_input_first(&mut self, member: &mut Member, at: u64, now: u64) -> bool {
         let Some(socket) = self.cell.socket.get() else { return false };
         let reads = member.conn.may_read() && !member.reader_writes;
         if !reads || member.conn.flags().any(Flags::CLOSING) {
@@ -70,6 +80,6 @@ impl Worker<'_> {
         }
         let first = self.looked_for_timer.1;
         let patience = first.saturating_sub(at).min(PATIENCE);
-        self.is_input_coming(socket, now < first.saturating_add(patience))
+        self.is_input_coming(socket, member, now < first.saturating_add(patience))
     }
 }

@@ -260,8 +260,7 @@ impl Hub {
         let binder = self.binder();
         let ids = IdSource::Common(Arc::clone(&self.ids));
         let home = Arc::clone(self) as Arc<dyn Home>;
-        let mut workplace = Workplace::on(Arc::clone(&self.job_threads), home, &self.limits);
-        workplace.resolver = Arc::clone(&lock(&self.resolver));
+        let workplace = Workplace::on(Arc::clone(&self.job_threads), home, &self.limits);
         let mut shared = Shared::new(self.clock.clone(), ids, seed, binder, workplace);
         shared.outputs = self.outputs.clone();
         shared.blame.limit = self.limits.slow_callback.map_or(u64::MAX, crate::clock::nanos);

@@ -421,8 +421,7 @@ impl Blocking {
         self.hub.metrics()
     }
 
-    /// What looks up the names of connects from now on \[the system\]. Set it before `run`: threads
-    /// that run already keep the one they have.
+    /// What looks up the names of connects from now on \[the system\].
     pub fn set_resolver(&mut self, resolver: impl Resolver) {
         *lock(&self.hub.resolver) = Arc::new(resolver);
     }

@@ -152,6 +152,7 @@ impl Pool {
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
     use super::*;
+    use crate::address::Targets;
     use crate::connection::Connection;
     use crate::endpoint::Endpoint;
     use crate::id::Ids;

@@ -17,7 +17,7 @@ use super::hub::Hub;
 use super::pool::Job;
 use super::system::{self, Stream};
 use super::worker::Worker;
-use crate::address::{ATTEMPT_DELAY, Targets, in_order};
+use crate::address::{ATTEMPT_DELAY, Targets};
 use crate::clock::nanos;
 use crate::connection::Flags;
 use crate::endpoint::Endpoint;
@@ -225,7 +225,7 @@ impl Hub {
         conn.end_job(job);
         if let Some(running) = race.as_mut() {
             running.looking_up = false;
-            match found.and_then(in_order) {
+            match found {
                 Ok(found) => running.waiting = found,
                 Err(error) => {
                     *race = None;

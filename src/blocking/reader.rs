@@ -103,6 +103,8 @@ impl<'a> Worker<'a> {
     fn look_up(&mut self, options: SocketOptions, host: String, port: u16) {
         let mut member = lock(&self.cell.member);
         member.race = Some(Box::new(Race::new(options, VecDeque::new())));
+        // A thread that was parked may know an earlier one.
+        self.desk.shared.workplace.resolver = Arc::clone(&lock(&self.hub.resolver));
         self.desk.shared.look_up(&mut member.conn, host, port);
     }
 

@@ -75,11 +75,15 @@ mod real {
         socket.send_vectored_with_flags(slices, NO_SIGNAL | libc::MSG_DONTWAIT)
     }
 
-    /// Whether a read would find something: bytes, the end or an error.
-    pub(crate) fn has_input(socket: &Stream) -> bool {
+    /// Whether a read would find bytes or the end. An error of the connection is returned: the
+    /// system tells it once, and the next read would find the end of the stream in its place.
+    pub(crate) fn has_input(socket: &Stream) -> io::Result<bool> {
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        let peeked = socket.recv_with_flags(&mut [MaybeUninit::uninit()], flags);
-        !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+        match crate::socket::retry(|| socket.recv_with_flags(&mut [MaybeUninit::uninit()], flags)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// How many threads the system bears: each takes four of a process's maps. A quarter of them is

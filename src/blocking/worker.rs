@@ -151,6 +151,9 @@ impl<'a> Worker<'a> {
                 self.call_timer(member, timer, key);
             } else if due {
                 self.call_due(member);
+            } else if member.conn.flags().any(Flags::ENDED) {
+                // The look for input has found an error in its place.
+                self.changed = true;
             } else if let Some(next) = self.next(&mut member, now) {
                 drop(member);
                 if mem::take(&mut self.changed) && self.role == Role::Companion {
@@ -171,7 +174,7 @@ impl<'a> Worker<'a> {
         }
         let deadline = member.conn.poll_deadline_beside(member.writing);
         if deadline > now || self.is_put_off(member, deadline, now) {
-            return asked;
+            return asked || member.conn.flags().any(Flags::ENDED);
         }
         let expired = member.conn.handle_deadline(now, &mut self.desk.shared.chunks);
         self.desk.shared.metrics.timers += u64::from(expired == Expired::Something);

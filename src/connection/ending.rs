@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Connection, Flags};
 use crate::buffer::ChunkPool;
 use crate::guard::drop_guarded;
-use crate::reason::{By, Cause, CloseKind, CloseReason};
+use crate::reason::{By, Cause, CloseKind, CloseReason, Deadline};
 
 /// Who ended the connection and how, stored as soon as it is decided.
 pub(crate) struct Ending {

@@ -8,7 +8,7 @@ use std::mem;
 
 use super::EventLoop;
 use super::system::{Stream, System};
-use crate::address::{ATTEMPT_DELAY, in_order};
+use crate::address::ATTEMPT_DELAY;
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::options::{Dial, SocketOptions};
@@ -60,7 +60,7 @@ impl<S: System> EventLoop<S> {
                 if let Some(entry) = self.table.get_mut(id) {
                     entry.conn.end_job(job);
                 }
-                match found.and_then(in_order) {
+                match found {
                     Ok(found) => race.waiting = found,
                     Err(error) => return self.fail_lookup(id, error),
                 }

@@ -1,9 +1,8 @@
 //! Requests of a callback beyond its own connection, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use super::{Adopted, Protocol};
 use crate::address::Address;
 use crate::connection::Written;
 use crate::datagram;
+use crate::endpoint::Endpoint;
 use crate::guard::GuardedBytes;
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
@@ -129,7 +129,7 @@ impl<P> Outgoing<P> {
 /// What happens to a connect that has several addresses, besides the sockets' events.
 pub(crate) enum RaceEvent {
     /// The lookup of its name, which was this job, is over.
-    Found(u64, io::Result<Vec<SocketAddr>>),
+    Found(u64, io::Result<VecDeque<Endpoint>>),
     /// The last address has had its time alone.
     Next,
 }

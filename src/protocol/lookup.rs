@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Effect, RaceEvent, Shared};
-use crate::address::named;
+use crate::address::{in_order, named};
 use crate::connection::Connection;
 use crate::jobs::{JobError, Lane};
 
@@ -21,7 +21,7 @@ impl Shared {
             move || resolver.resolve(&host, port),
             move |control, found| {
                 let found = found.unwrap_or_else(|error| Err(failed(error)));
-                let found = found.map_err(|error| named(&name, &error));
+                let found = found.and_then(in_order).map_err(|error| named(&name, &error));
                 let event = Box::new(RaceEvent::Found(job, found));
                 control.shared_mut().effects.list.push(Effect::Race(id, event));
             },

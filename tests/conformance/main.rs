@@ -22,11 +22,13 @@ mod ends;
 mod filters;
 mod handles;
 mod input;
+mod jobs;
 mod kit;
 #[path = "../shared/leaks.rs"]
 mod leaks;
 mod limits;
 mod listening;
+mod names;
 #[path = "../shared/node.rs"]
 mod node;
 mod output;

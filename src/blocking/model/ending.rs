@@ -164,6 +164,50 @@ fn model_a_paused_connection_hears_a_reset_at_once() {
     });
 }
 
+/// Sets one timer after another, each due at once.
+struct Ticking(u32);
+
+impl Protocol for Ticking {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.set_timer(Timer::new(0), Duration::from_nanos(1));
+        Ok(())
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        self.0 += 1;
+        if self.0 < 4 {
+            cx.set_timer(timer, Duration::from_nanos(1));
+        }
+        Ok(())
+    }
+
+    fn eof(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        panic!("a reset is no end of the stream");
+    }
+}
+
+#[test]
+fn model_a_look_for_input_takes_no_error_away() {
+    check(|| {
+        let (peers, addr) = Peers::start(|stream| {
+            dawdle();
+            reset_on_close(&stream);
+        });
+        let mut driver = driver_with(|_| ());
+        let (ticking, trail) = watch(Ticking(0));
+        driver.connect(addr, ticking);
+        run(&mut driver);
+        assert_eq!(trail.ended(), CloseKind::Reset, "{:?}", trail.steps());
+        peers.end();
+        check_books(&driver);
+    });
+}
+
 /// Says more than the peer takes.
 struct Talker;
 

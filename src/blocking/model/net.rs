@@ -264,9 +264,13 @@ pub(crate) fn send_vectored(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::R
 }
 
 /// Whether a read would find something.
-pub(crate) fn has_input(stream: &TcpStream) -> bool {
-    let end = &locked(&stream.link.ends)[stream.side];
-    !end.inbox.is_empty() || end.reset != Reset::No || end.fin || end.read_shut
+pub(crate) fn has_input(stream: &TcpStream) -> io::Result<bool> {
+    let end = &mut locked(&stream.link.ends)[stream.side];
+    if end.inbox.is_empty() && end.reset == Reset::Untold {
+        end.reset = Reset::Told;
+        return Err(ErrorKind::ConnectionReset.into());
+    }
+    Ok(!end.inbox.is_empty() || end.reset != Reset::No || end.fin || end.read_shut)
 }
 
 impl TcpStream {
