@@ -1,8 +1,6 @@
 //! What has happened comes before what has not: whether a deadline or a timer that is due has to
 //! wait for input, or for room for output, of which no thread has told yet.
 
-use std::mem;
-
 use super::cell::Member;
 use super::drive::flush;
 use super::system::{self, Stream};
@@ -13,6 +11,27 @@ use crate::connection::Flags;
 const LATE: u64 = 50 * MILLISECOND;
 /// How long a companion waits for the reader to report that input has moved a deadline.
 const PATIENCE: u64 = 1000 * MILLISECOND;
+
+/// The look at a socket before something that is due.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Look {
+    /// When that was due.
+    due: u64,
+    /// When a thread first looked, and the bytes that had come by then.
+    since: u64,
+    bytes_in: u64,
+}
+
+impl Look {
+    /// Notes a look before what is due at `due`. True when it is the first.
+    fn note(&mut self, due: u64, now: u64, bytes_in: u64) -> bool {
+        let first = self.due != due;
+        if first {
+            *self = Look { due, since: now, bytes_in };
+        }
+        first
+    }
+}
 
 impl Worker<'_> {
     /// Whether what has happened at the socket puts the deadline off, which has passed only because
@@ -32,28 +51,30 @@ impl Worker<'_> {
         if stalls || !member.conn.may_read() || member.conn.flags().any(Flags::CLOSING) {
             return false;
         }
-        let first = mem::replace(&mut self.looked.0, deadline) != deadline;
-        if first {
-            self.looked.1 = now;
-        }
+        let first = self.looked.note(deadline, now, member.conn.bytes_in());
         match self.role {
             // Once: what is read then either moves the deadline, or it was not waited for.
             Role::Reader => first && self.has_input(socket, member),
             Role::Companion => {
-                let patient = now < self.looked.1.saturating_add(PATIENCE);
-                self.is_input_coming(socket, member, patient)
+                let until = self.looked.since.saturating_add(PATIENCE);
+                self.is_input_coming(socket, member, now < until, self.looked.bytes_in)
             }
         }
     }
 
-    /// Whether the reader is about to bring input, as far as a companion can see. One that is away
-    /// may have read it already: it comes by itself, unless it sleeps for longer. One that is back,
-    /// as a signal has interrupted its read, takes next what waits; that is given some time.
-    fn is_input_coming(&mut self, socket: &Stream, member: &mut Member, patient: bool) -> bool {
-        match self.cell.reader.is_away() {
-            true => patient || self.has_input(socket, member),
-            false => patient && self.has_input(socket, member),
-        }
+    /// Whether the reader is about to bring input, as far as a companion can see. What waits in the
+    /// socket it takes next, unless it has brought some since the companion first looked, when it
+    /// had `bytes_in`. A reader that is away may have read it already: it comes by itself, unless
+    /// it sleeps; that is given some time.
+    fn is_input_coming(
+        &mut self,
+        socket: &Stream,
+        member: &mut Member,
+        patient: bool,
+        bytes_in: u64,
+    ) -> bool {
+        let waits = member.conn.bytes_in() == bytes_in && self.has_input(socket, member);
+        waits || (patient && self.cell.reader.is_away())
     }
 
     /// Whether a read would find something. An error that is found instead breaks the connection:
@@ -75,11 +96,9 @@ impl Worker<'_> {
         if !reads || member.conn.flags().any(Flags::CLOSING) {
             return false;
         }
-        if mem::replace(&mut self.looked_for_timer.0, at) != at {
-            self.looked_for_timer.1 = now;
-        }
-        let first = self.looked_for_timer.1;
-        let patience = first.saturating_sub(at).min(PATIENCE);
-        self.is_input_coming(socket, member, now < first.saturating_add(patience))
+        self.looked_for_timer.note(at, now, member.conn.bytes_in());
+        let Look { since, bytes_in, .. } = self.looked_for_timer;
+        let patience = since.saturating_sub(at).min(PATIENCE);
+        self.is_input_coming(socket, member, now < since.saturating_add(patience), bytes_in)
     }
 }

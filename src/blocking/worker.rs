@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::bell::lock;
 use super::cell::{Cell, Member, Signal, Signals};
 use super::drive::sends;
+use super::due::Look;
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
 use super::system;
@@ -82,9 +83,9 @@ pub(super) struct Worker<'a> {
     impatient: bool,
     /// When a companion has to look at the latest, while the reader does what comes next.
     pub(super) companion_at: u64,
-    /// The deadline before which the socket was looked at, and when it first was; and the timer.
-    pub(super) looked: (u64, u64),
-    pub(super) looked_for_timer: (u64, u64),
+    /// The looks at the socket before the last deadline, and before the last timer.
+    pub(super) looked: Look,
+    pub(super) looked_for_timer: Look,
     /// Whether this thread has changed anything since it last rang for the reader.
     changed: bool,
 }
@@ -104,8 +105,8 @@ impl<'a> Worker<'a> {
             read_timeout: None,
             impatient: false,
             companion_at: u64::MAX,
-            looked: (0, 0),
-            looked_for_timer: (0, 0),
+            looked: Look::default(),
+            looked_for_timer: Look::default(),
             changed: false,
         }
     }

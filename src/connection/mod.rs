@@ -179,10 +179,6 @@ impl Connection {
         }
     }
 
-    pub(crate) fn put_peer(&mut self, peer: Endpoint) {
-        self.peer = peer.into();
-    }
-
     /// Of several sockets this connection's is the one that is connected to `peer`. Events of the
     /// others have left flags, so it is looked at once more.
     pub(crate) fn handle_race_won(&mut self, peer: Endpoint, tick: u64) {

@@ -75,7 +75,25 @@ fn each_limit_of_a_connection_is_valid_up_to_its_bound() {
 fn each_limit_of_a_driver_is_valid_up_to_its_bound() {
     const BLAME: Option<&str> = Some("slow_callback must be longer than zero; None turns it off");
     const SPIN: Option<&str> = Some("spin must be longer than zero; None turns it off");
-    let cases: [Case<DriverLimits>; 31] = [
+    let cases: [Case<DriverLimits>; 46] = [
+        (|l| l.jobs.threads = 0, Some("jobs.threads must be at least 1")),
+        (|l| l.jobs.threads = 1, None),
+        (|l| l.jobs.threads = 1024, None),
+        (|l| l.jobs.threads = 1025, Some("jobs.threads must be at most 1024")),
+        (|l| l.jobs.queue = 0, Some("jobs.queue must be at least 1")),
+        (|l| l.jobs.queue = 1, None),
+        (|l| l.jobs.queue = usize::MAX, None),
+        (|l| l.jobs.deadline = Duration::ZERO, Some("jobs.deadline must be longer than zero")),
+        (|l| l.jobs.deadline = Duration::MAX, None),
+        (|l| l.lookups.threads = 0, Some("lookups.threads must be at least 1")),
+        (|l| l.lookups.threads = 1, None),
+        (|l| l.lookups.queue = 0, Some("lookups.queue must be at least 1")),
+        (|l| l.lookups.queue = 1, None),
+        (
+            |l| l.lookups.deadline = Duration::ZERO,
+            Some("lookups.deadline must be longer than zero"),
+        ),
+        (|l| l.lookups.deadline = Duration::from_nanos(1), None),
         (|l| l.connections_max = 0, Some("connections_max must be at least 1")),
         (|l| l.connections_max = 1, None),
         (|l| l.connections_max = 1 << 30, None),

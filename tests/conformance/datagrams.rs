@@ -332,11 +332,11 @@ fn notes_beyond_the_bound_are_refused() {
         for (bound, sent) in [(3, 2), (3, 3), (3, 4)] {
             let who = format!("{sent} of {bound}");
             let (before, mut heard) = (stage.driver.metrics().refused_notes, 0);
-            // By itself: none of them can be taken before all of them are sent.
+            // From its own callback: none of them can be taken before all of them are sent.
+            let handle = stage.driver.handle();
             let node = Node::new()
                 .opened(move |cx| {
-                    let id = cx.id();
-                    (0..sent).for_each(|_| cx.peer(id).notify(Note::new(())));
+                    (0..sent).for_each(|_| handle.notify(cx.id(), Note::new(())).unwrap());
                     Ok(())
                 })
                 .notified(move |cx, _| {

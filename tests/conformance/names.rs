@@ -231,10 +231,8 @@ fn lookups_beyond_the_bound_fail_and_the_ones_below_it_wait() {
             stage.connect(&format!("client {at}"), "slow.test:7000", play);
         }
         stage.run();
-        let mut said: Vec<String> = ends
-            .iter()
-            .map(|ends| ends.only().error().unwrap().to_string())
-            .collect();
+        let mut said: Vec<String> =
+            ends.iter().map(|ends| ends.only().error().unwrap().to_string()).collect();
         said.sort();
         let mut expected = vec!["slow.test:7000: never asked again"; 3];
         expected.push("slow.test:7000: too many lookups are waiting");
@@ -268,12 +266,13 @@ fn a_connect_is_cancelled_while_its_name_is_looked_up_and_nothing_waits_for_that
             stage.driver.set_resolver(resolver);
             let ends = Ends::default();
             let id = stage.connect("client", "slow.test:7000", ends.noted_by(Play::new()));
-            stage.driver.control().set_timer(Duration::from_millis(20), move |control| {
-                match aborts {
+            stage.driver.control().set_timer(
+                Duration::from_millis(20),
+                move |control| match aborts {
                     true => control.peer(id).abort(),
                     false => control.peer(id).close(),
-                }
-            });
+                },
+            );
             let begun = Instant::now();
             stage.run();
             let cancelled = CloseKind::Connect(ConnectFailure::Cancelled);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lariat::{
-    By, CloseKind, ConnectFailure, ConnectOptions, Context, DriverLimits, ErrorKind, Input,
+    By, CloseKind, ConnectFailure, ConnectOptions, Context, DriverLimits, ErrorKind, Handle, Input,
     Outcome, Protocol, blocking, reactor,
 };
 
@@ -65,6 +65,15 @@ fn d11_a_client_bound_to_the_address_that_it_connects_to_is_refused() {
     }
 }
 
+/// Shuts a driver down when it is dropped, also by a client that fails.
+struct Stops(Handle);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.shutdown();
+    }
+}
+
 #[test]
 fn a_link_local_address_is_one_of_its_interface() {
     let Some(name) = part() else {
@@ -79,6 +88,7 @@ fn a_link_local_address_is_one_of_its_interface() {
     let addr = driver.addresses(listener)[0];
     let handle = driver.handle();
     let clients = std::thread::spawn(move || {
+        let _stops = Stops(handle);
         let opened = Arc::new(AtomicUsize::new(0));
         // The address of the listener says the interface as a number.
         for addr in [format!("[fe80::78%lo]:{}", addr.port().unwrap()), addr.to_string()] {
@@ -89,7 +99,6 @@ fn a_link_local_address_is_one_of_its_interface() {
             };
             assert_eq!(reason.kind(), CloseKind::Finished, "{addr}");
         }
-        handle.shutdown();
         opened.load(Ordering::Relaxed)
     });
     driver.run().unwrap();
