@@ -293,7 +293,8 @@ impl fmt::Display for CloseKind {
 /// use lariat::{AddressErrors, CloseReason};
 ///
 /// fn report(reason: &CloseReason) {
-///     if let Some(errors) = reason.error().and_then(|error| error.downcast_ref::<AddressErrors>()) {
+///     let error = reason.error();
+///     if let Some(errors) = error.and_then(|error| error.downcast_ref::<AddressErrors>()) {
 ///         for (addr, error) in errors.iter() {
 ///             println!("{addr}: {error}");
 ///         }

@@ -188,9 +188,18 @@ fn table(file: &str, name: &str) -> BTreeMap<String, Row> {
     table
 }
 
+/// The limits of jobs and lookups as `{:?}` prints them, and as the table has them without its
+/// commas and spaces.
+const JOBS: [[&str; 2]; 2] = [
+    ["JobLimits { threads: 4, queue: 1024, deadline: 30s }", "4//1/024//30/s"],
+    ["JobLimits { threads: 2, queue: 256, deadline: 5s }", "2//256//5/s"],
+];
+
 /// The fields of a struct and their values, as `{:?}` prints them.
 fn fields(printed: &str) -> BTreeMap<String, String> {
     let inside = printed.split_once(" { ").unwrap().1.strip_suffix(" }").unwrap();
+    // Those of a field that has fields itself are one value.
+    let inside = JOBS.iter().fold(inside.to_owned(), |text, [from, to]| text.replace(from, to));
     let pairs = inside.split(", ").map(|pair| pair.split_once(": ").unwrap());
     let value = |value: &str| {
         let some = value.strip_prefix("Some(").and_then(|value| value.strip_suffix(')'));
@@ -203,6 +212,9 @@ fn fields(printed: &str) -> BTreeMap<String, String> {
 fn as_printed(default: &str) -> Vec<String> {
     let number = |text: &str| text.replace(',', "").parse::<u64>().unwrap().to_string();
     let times = |text: &str, unit: u64| (text.parse::<u64>().unwrap() * unit).to_string();
+    if let Some([_, to]) = JOBS.iter().find(|[_, to]| *to == default.replace([',', ' '], "/")) {
+        return vec![(*to).to_owned()];
+    }
     vec![match default.split_once(' ') {
         Some((size, "KiB")) => times(size, 1024),
         Some((size, "MiB")) => times(size, 1024 * 1024),

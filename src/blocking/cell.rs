@@ -1,5 +1,6 @@
 //! One connection of the blocking driver: the state that its threads share.
 
+use std::io;
 use std::mem;
 use std::net::Shutdown;
 use std::sync::{Arc, OnceLock};
@@ -9,6 +10,7 @@ use super::bell::{Bell, lock};
 use super::race::Race;
 use super::system::Stream;
 use crate::connection::{Connection, Flags, Gauges};
+use crate::endpoint::Endpoint;
 use crate::handle::Post;
 use crate::id::ConnId;
 use crate::protocol::{Protocol, TimerOwner};
@@ -172,6 +174,14 @@ impl Cell {
     /// Takes no mail from now on. Returns the mail that no thread has taken.
     pub(super) fn close_mail(&self) -> Vec<Post> {
         lock(&self.mail).take().unwrap_or_default()
+    }
+
+    /// The answer to an attempt to connect. A socket that comes too late is closed.
+    pub(super) fn answer(&self, addr: Endpoint, result: io::Result<Stream>) {
+        if let Some(race) = lock(&self.member).race.as_mut() {
+            race.answer(addr, result);
+        }
+        self.reader.call();
     }
 
     /// Applies the signals. Returns them: empty when there was none.

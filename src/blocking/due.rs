@@ -4,6 +4,7 @@
 use super::cell::Member;
 use super::drive::flush;
 use super::system::{self, Stream};
+use super::timeouts::Look;
 use super::worker::{MILLISECOND, Role, Worker};
 use crate::connection::Flags;
 
@@ -11,27 +12,6 @@ use crate::connection::Flags;
 const LATE: u64 = 50 * MILLISECOND;
 /// How long a companion waits for the reader to report that input has moved a deadline.
 const PATIENCE: u64 = 1000 * MILLISECOND;
-
-/// The look at a socket before something that is due.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Look {
-    /// When that was due.
-    due: u64,
-    /// When a thread first looked, and the bytes that had come by then.
-    since: u64,
-    bytes_in: u64,
-}
-
-impl Look {
-    /// Notes a look before what is due at `due`. True when it is the first.
-    fn note(&mut self, due: u64, now: u64, bytes_in: u64) -> bool {
-        let first = self.due != due;
-        if first {
-            *self = Look { due, since: now, bytes_in };
-        }
-        first
-    }
-}
 
 impl Worker<'_> {
     /// Whether what has happened at the socket puts the deadline off, which has passed only because

@@ -29,6 +29,7 @@
 
 mod accept;
 mod alarms;
+mod attempts;
 mod bell;
 mod bind;
 mod cell;
@@ -458,7 +459,7 @@ fn perform(hub: &Arc<Hub>, desk: &mut Desk, job: Job) {
     match &job {
         Job::Serve(cell) => reader::serve(hub, desk, cell),
         Job::Connect(cell, start) => reader::connect(hub, desk, cell, start),
-        Job::Attempt(attempt) => attempt.run(hub),
+        Job::Attempt(cell, dial, most) => attempts::attempt(hub, cell, dial, *most),
         Job::Accompany(cell) => companion::accompany(hub, desk, cell),
         Job::Receive(outlet) => datagrams::receive(hub, desk, outlet),
         Job::AccompanyOutlet(outlet) => datagrams::accompany(hub, desk, outlet),
@@ -477,7 +478,7 @@ impl Drop for Blocking {
                 Job::Serve(cell) | Job::Connect(cell, _) | Job::Accompany(cell) => {
                     drop_guarded(effects::discard(&self.hub, cell));
                 }
-                Job::Attempt(_) => {}
+                Job::Attempt(..) => {}
                 Job::Receive(outlet) | Job::AccompanyOutlet(outlet) => {
                     drop_guarded(bind::discard(&self.hub, outlet));
                 }

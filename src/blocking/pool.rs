@@ -3,10 +3,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cell::Cell;
 use super::outlet::Outlet;
-use super::race::{Attempt, Start};
+use super::race::Start;
+use crate::options::Dial;
 
 /// Threads that wait for another connection after theirs has ended, at most.
 const PARKED_MAX: usize = 64;
@@ -20,7 +22,7 @@ pub(super) enum Job {
     /// Connects, and serves the connection.
     Connect(Arc<Cell>, Box<Start>),
     /// Connects to one of several addresses, for another thread.
-    Attempt(Box<Attempt>),
+    Attempt(Arc<Cell>, Box<Dial>, Duration),
     Accompany(Arc<Cell>),
     /// Serves a datagram socket.
     Receive(Arc<Outlet>),
@@ -99,7 +101,7 @@ impl Pool {
                 self.claimed -= 1;
                 self.working() < self.limit
             }
-            Job::Connect(..) | Job::Attempt(_) | Job::Receive(_) => self.has_room(),
+            Job::Connect(..) | Job::Attempt(..) | Job::Receive(_) => self.has_room(),
             Job::Accompany(_) | Job::AccompanyOutlet(_) => self.working() < self.limit,
         };
         if !room {

@@ -41,7 +41,7 @@ impl Hub {
         let kind = match job {
             Job::Accompany(_) | Job::AccompanyOutlet(_) => "lariat companion",
             Job::Serve(_) | Job::Connect(..) => "lariat connection",
-            Job::Attempt(_) => "lariat connect",
+            Job::Attempt(..) => "lariat connect",
             Job::Receive(_) => "lariat datagrams",
         };
         let mut state = lock(&self.state);
@@ -79,7 +79,7 @@ impl Hub {
     /// it so. One without a companion ends by itself.
     fn give_up(self: &Arc<Hub>, job: Job, error: io::Error) {
         match &job {
-            Job::Attempt(attempt) => return attempt.answer(Err(error)),
+            Job::Attempt(cell, dial, _) => return cell.answer(dial.to, Err(error)),
             Job::Serve(cell) | Job::Connect(cell, _) => {
                 let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
                 lock(&cell.member).conn.end(By::Runtime, exhausted, Some(Cause::new(error)));

@@ -25,6 +25,27 @@ pub(super) fn log_timeout(error: &io::Error) {
     log::debug!(target: "lariat::blocking", "cannot set a time-out: {error}");
 }
 
+/// The look at a socket before something that is due.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Look {
+    /// When that was due.
+    due: u64,
+    /// When a thread first looked, and the bytes that had come by then.
+    pub(super) since: u64,
+    pub(super) bytes_in: u64,
+}
+
+impl Look {
+    /// Notes a look before what is due at `due`. True when it is the first.
+    pub(super) fn note(&mut self, due: u64, now: u64, bytes_in: u64) -> bool {
+        let first = self.due != due;
+        if first {
+            *self = Look { due, since: now, bytes_in };
+        }
+        first
+    }
+}
+
 /// Whether a call ended before anything happened: its time-out has passed, or a signal came. Any
 /// other error is the connection's, the system's own ETIMEDOUT above all.
 pub(super) fn is_early(error: &io::Error) -> bool {

@@ -6,7 +6,7 @@ use super::{Closes, Metrics};
 use crate::reason::{CloseKind, ConnectFailure, Deadline, FilterFailure};
 
 /// Every counter that is a number.
-fn counters(metrics: &mut Metrics) -> [&mut u64; 46] {
+fn counters(metrics: &mut Metrics) -> [&mut u64; 48] {
     [
         &mut metrics.turns,
         &mut metrics.events,
@@ -34,6 +34,8 @@ fn counters(metrics: &mut Metrics) -> [&mut u64; 46] {
         &mut metrics.datagrams_dropped,
         &mut metrics.datagrams_truncated,
         &mut metrics.datagrams_refused,
+        &mut metrics.jobs,
+        &mut metrics.failed_jobs,
         &mut metrics.timers,
         &mut metrics.late_timers,
         &mut metrics.wakeups,

@@ -187,10 +187,12 @@ impl<'a> Control<'a> {
     /// Connects to `addr`. The id is valid at once: writes queue until the connection opens, and a
     /// close cancels the connect. A failed connect runs `closed` of `protocol`, in a later turn.
     ///
-    /// A name is looked up on another thread, by the driver's [`Resolver`](crate::Resolver). Several
-    /// addresses are tried one after the other, 250 ms apart, or as soon as one has failed; the
-    /// first that answers is used, and the others are given up (RFC 8305). Those of a name take
-    /// turns by their family, IPv6 first; those of a list come in its order.
+    /// A name is looked up on another thread, by the driver's [`Resolver`](crate::Resolver).
+    /// Several addresses are tried one after the other, 250 ms apart, or as soon as one has failed;
+    /// the first that answers is used, and the others are given up (RFC 8305). Those of a name take
+    /// turns by their family, IPv6 first; those of a list come in its order. On blocking threads at
+    /// most three are under way at a time, each on a thread that only its own end sets free: where
+    /// three addresses never answer, those behind them are not tried.
     /// [`Limits::connect`](crate::Limits::connect) \[30 s\] is for all of this together. When all
     /// have failed, the reason is that of the address that came furthest (a refusal, then a
     /// time-out, then the first), with [`AddressErrors`](crate::AddressErrors) as its error.

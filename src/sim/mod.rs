@@ -49,7 +49,6 @@ mod wakes;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -235,34 +234,6 @@ impl Sim {
     /// ```
     pub fn strict(&mut self, strict: bool) {
         self.inner.shared.strict = strict;
-    }
-
-    /// Gives a name its addresses, for connects of the driver; the port is that of the connect.
-    /// Without addresses the name exists no longer. A lookup takes a millisecond, and up to 20 ms
-    /// more with [`Faults::delays`].
-    ///
-    /// ```
-    /// # use lariat::{Context, Input, Outcome, Protocol, sim::Sim};
-    /// # struct Quiet;
-    /// # impl Protocol for Quiet {
-    /// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
-    /// # }
-    /// let mut sim = Sim::new(1);
-    /// sim.add_name("db.internal", &["10.0.0.7".parse().unwrap()]);
-    /// let acceptor = sim.acceptor("10.0.0.7:5432")?;
-    /// sim.connect("db.internal:5432", Quiet);
-    /// sim.run_for(std::time::Duration::from_secs(1))?;
-    /// assert!(acceptor.accept().is_some());
-    /// # Ok::<(), lariat::Error>(())
-    /// ```
-    pub fn add_name(&mut self, host: &str, addrs: &[IpAddr]) {
-        self.names.set(host, addrs);
-    }
-
-    /// What looks up the names of connects from now on, in place of [`add_name`](Sim::add_name). It
-    /// runs on this thread, and must not block.
-    pub fn set_resolver(&mut self, resolver: impl Resolver) {
-        self.inner.shared.workplace.resolver = Arc::new(resolver);
     }
 
     // ---- time --------------------------------------------------------------------------------

@@ -3,10 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::{
-    Address, CloseKind, CloseReason, ConnectFailure, Context, DriverLimits, Endpoint, Input,
-    Limits, Outcome, Timer,
-};
+use lariat::{CloseReason, Context, DriverLimits, Input, Limits, Outcome, Timer};
 
 use crate::kit::{Play, Stage, data, echo, everywhere, everywhere_with, says, says_all};
 
@@ -329,40 +326,6 @@ fn d1_a_refused_connect_is_closed_without_opened() {
         stage.driver.control().peer(id).write(b"never sent");
         stage.run();
         stage.expect("client", &["closed connect refused by the peer"]);
-    });
-}
-
-#[test]
-fn a_name_is_not_looked_up_by_a_running_driver() {
-    everywhere(|stage| {
-        for (who, addr) in
-            [("name", Address::from("localhost:1")), ("no address", Address::Several(Vec::new()))]
-        {
-            let play = Play::new().closed(|cx, reason| {
-                assert_eq!(reason.kind(), CloseKind::Connect(ConnectFailure::Name));
-                assert_eq!((cx.peer_addr(), cx.local_addr()), (Endpoint::Other, None));
-                let error = reason.error().unwrap().to_string();
-                assert!(error.contains("localhost:1: ") || error.contains("no address"), "{error}");
-            });
-            stage.connect(who, addr, play);
-        }
-        stage.run();
-        for who in ["name", "no address"] {
-            let line = "closed connect failed, the name was not looked up by the runtime";
-            stage.expect(who, &[line]);
-        }
-    });
-}
-
-#[test]
-fn of_several_addresses_a_running_driver_connects_to_the_first() {
-    everywhere(|stage| {
-        let (first, second) = (stage.serve("first", echo), stage.deserted());
-        stage.connect("client", [first, second], says_all(b"hello"));
-        stage.connect("unlucky", [second, first], says_all(b"never"));
-        stage.run();
-        stage.expect("unlucky", &["closed connect refused by the peer"]);
-        stage.expect("client", &["opened", &data(b"hello"), "eof", "closed finished by the peer"]);
     });
 }
 

@@ -20,6 +20,7 @@ mod network;
 mod node;
 #[path = "../shared/plain.rs"]
 mod plain;
+mod races;
 mod reached;
 mod stopped;
 mod streams;

@@ -1,0 +1,139 @@
+//! Connects by name and to several addresses, in virtual time.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use lariat::sim::{Faults, Sim};
+use lariat::{
+    AddressErrors, CloseKind, CloseReason, ConnectFailure, Context, Deadline, Endpoint, Input,
+    Outcome, Protocol,
+};
+
+use crate::kit::{Sink, ms, serve};
+
+/// How a connect went: which peer it has, and when it was opened; or how it ended.
+#[derive(Clone, Default)]
+struct Told(Rc<RefCell<Facts>>);
+
+#[derive(Default)]
+struct Facts {
+    peer: Option<Endpoint>,
+    ended: Option<CloseReason>,
+}
+
+impl Protocol for Told {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.0.borrow_mut().peer = Some(cx.peer_addr());
+        cx.close();
+        Ok(())
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_>, reason: &CloseReason) {
+        self.0.borrow_mut().ended = Some(reason.clone());
+    }
+}
+
+impl Told {
+    fn kind(&self) -> CloseKind {
+        self.0.borrow().ended.as_ref().expect("it has ended").kind()
+    }
+}
+
+/// Connects, and waits for the end. Returns how long that took.
+fn connect(sim: &mut Sim, addr: impl lariat::IntoAddress) -> (Told, Duration) {
+    let (told, begun) = (Told::default(), sim.now());
+    sim.control().connect_local(addr, told.clone());
+    sim.run_until(|_| told.0.borrow().ended.is_some()).unwrap();
+    (told, sim.now() - begun)
+}
+
+fn server(sim: &mut Sim) -> SocketAddr {
+    serve(sim, || Sink)
+}
+
+#[test]
+fn a_simulated_name_has_the_addresses_that_it_was_given() {
+    let mut sim = Sim::new(1);
+    let addr = server(&mut sim);
+    let name = format!("server.test:{}", addr.port());
+    let unknown = CloseKind::Connect(ConnectFailure::Name);
+    assert_eq!(connect(&mut sim, &name).0.kind(), unknown);
+    // IPv6 comes first, and refuses.
+    let six: IpAddr = "2001:db8::1".parse().unwrap();
+    sim.add_name("server.test", &[addr.ip(), six]);
+    let (told, took) = connect(&mut sim, &name);
+    assert_eq!(told.0.borrow().peer, Some(addr.into()));
+    assert!(took >= ms(1) && took < ms(5), "a lookup takes a millisecond: {took:?}");
+    sim.add_name("server.test", &[]);
+    assert_eq!(connect(&mut sim, &name).0.kind(), unknown);
+    sim.set_resolver(move |host: &str, port: u16| {
+        assert_eq!((host, port), ("other.test", 1));
+        Ok(vec![addr])
+    });
+    assert_eq!(connect(&mut sim, "other.test:1").0.0.borrow().peer, Some(addr.into()));
+    let metrics = sim.metrics();
+    assert_eq!((metrics.jobs, metrics.failed_jobs), (4, 0));
+}
+
+#[test]
+fn d1_an_address_has_250_ms_for_itself_and_one_that_fails_has_none() {
+    let (mut at_once, mut late) = (0, 0);
+    for seed in 0..200 {
+        let mut sim = Sim::new(seed);
+        let mut faults = Faults::none();
+        faults.connect_errors = 400;
+        sim.set_faults(faults);
+        let (first, second) = (server(&mut sim), server(&mut sim));
+        let (told, took) = connect(&mut sim, [first, second]);
+        let peer = told.0.borrow().peer;
+        if peer == Some(second.into()) {
+            let waited = (ms(250)..ms(252)).contains(&took);
+            assert!(took < ms(2) || waited, "seed {seed}: {took:?}");
+            (at_once, late) = (at_once + u32::from(!waited), late + u32::from(waited));
+        } else if peer == Some(first.into()) {
+            assert!(took < ms(2), "seed {seed}: {took:?}");
+        } else {
+            let kind = told.kind();
+            let timed_out = kind == CloseKind::TimedOut(Deadline::Connect);
+            assert!(timed_out || matches!(kind, CloseKind::Connect(_)), "{kind:?}");
+            let facts = told.0.borrow();
+            let error = facts.ended.as_ref().unwrap().error().unwrap();
+            let errors: &AddressErrors = error.downcast_ref().unwrap();
+            let mut addrs: Vec<Endpoint> = errors.iter().map(|(addr, _)| addr).collect();
+            addrs.sort_by_key(|addr| addr.port());
+            assert_eq!(addrs, [first, second].map(Endpoint::from), "each of them once");
+            let silent = errors.iter().any(|(_, error)| error.kind() == io::ErrorKind::TimedOut);
+            assert_eq!(silent, timed_out, "seed {seed}: {error}");
+        }
+    }
+    assert!(at_once > 5 && late > 5, "both happen: {at_once} and {late}");
+}
+
+#[test]
+fn the_sockets_of_those_that_lost_are_closed() {
+    let mut sim = Sim::new(3);
+    // Enough for one race, its server and what lingers.
+    sim.set_descriptors_max(8);
+    let mut faults = Faults::none();
+    faults.connect_errors = 300;
+    sim.set_faults(faults);
+    let addrs = [server(&mut sim), server(&mut sim), server(&mut sim)];
+    let mut opened = 0;
+    for _ in 0..100 {
+        let (told, _) = connect(&mut sim, addrs);
+        opened += u32::from(told.0.borrow().peer.is_some());
+        let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
+        assert_ne!(told.kind(), exhausted);
+        sim.run_for(ms(20_000)).unwrap();
+    }
+    assert!(opened > 60, "{opened}");
+    assert_eq!(sim.metrics().open, 0);
+}
