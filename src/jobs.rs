@@ -196,9 +196,9 @@ impl Pool {
                 None if inside.closed => break,
                 None => {
                     let woken = self.work.wait_timeout(inside, IDLE);
-                    let (back, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
-                    inside = back;
-                    if timeout.timed_out() && inside.queue.is_empty() {
+                    inside = woken.unwrap_or_else(PoisonError::into_inner).0;
+                    // Also when another thread was quicker: the next job starts one if need be.
+                    if inside.queue.is_empty() {
                         break;
                     }
                 }

@@ -258,6 +258,7 @@ fn the_table_names_the_reason_that_each_limit_ends_with() {
         ("close_deadline", CloseKind::TimedOut(Deadline::Close)),
         ("connections_max", CloseKind::Connect(ConnectFailure::Limit)),
         ("drain", CloseKind::Shutdown),
+        ("lookups", CloseKind::Connect(ConnectFailure::Name)),
     ];
     let mut tables = table("README.md", "Limits");
     tables.append(&mut table("README.md", "DriverLimits"));

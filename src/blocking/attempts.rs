@@ -23,7 +23,7 @@ use crate::reason::{By, Cause, CloseKind, ConnectFailure, Deadline};
 /// What the connection's own thread does next.
 enum Step {
     /// Try this, for so long.
-    Try(Dial, Duration),
+    Try(Box<Dial>, Duration),
     Wait(u64),
     Over,
 }
@@ -35,7 +35,7 @@ impl Worker<'_> {
         loop {
             match self.race_step() {
                 Step::Try(dial, most) => {
-                    hub.begin(Job::Attempt(Arc::clone(cell), Box::new(dial), most));
+                    hub.begin(Job::Attempt(Arc::clone(cell), dial, most));
                 }
                 Step::Wait(until) => {
                     cell.reader.wait(until, &self.desk.shared.clock);
@@ -78,7 +78,7 @@ impl Worker<'_> {
         if let Some(to) = running.take_next(now) {
             let most = Duration::from_nanos(deadline - now);
             let dial = Dial { to, options: running.options };
-            return Step::Try(dial, most);
+            return Step::Try(Box::new(dial), most);
         }
         if running.is_lost() {
             let (by, kind, cause) = running.take_errors().into_end();

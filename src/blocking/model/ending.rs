@@ -12,7 +12,7 @@ use super::{
 use crate::protocol::{Context, Input, Outcome, Protocol};
 use crate::socket::retry;
 use crate::sync::model::{Rules, roll, thread};
-use crate::{CloseKind, ConnectFailure, Note};
+use crate::{CloseKind, ConnectFailure, Note, Timer};
 
 #[test]
 fn model_an_end_that_several_ask_for_is_told_once() {
