@@ -1,5 +1,6 @@
 //! The scenarios of lariat's conformance list, unchanged, over a simulated system. Those of
-//! `unix.rs`, `clients.rs`, `bounds.rs` and `datagrams.rs` are left out; `README.md` says why.
+//! `unix.rs`, `clients.rs`, `bounds.rs`, `names.rs`, `jobs.rs` and `datagrams.rs` are left out;
+//! `README.md` says why.
 
 #[path = "../../../tests/shared/drivers.rs"]
 mod drivers;
