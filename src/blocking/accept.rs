@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::bell::lock;
 use super::cell::Cell;
-use super::hub::{Desk, Hub, Socket, State};
+use super::hub::{Desk, Hub, State};
+use super::listening::{Listening, Socket};
 use super::pool::Job;
 use super::system::Stream;
 use crate::admission::{AcceptError, Pace, Place};
@@ -252,5 +253,62 @@ mod tests {
         assert!(hub.wait_to_accept(&socket, &mut paces[0]));
         // With the fifth of a second, there is a gap before the next.
         assert!(waits(&hub, &paces[1]));
+    }
+}
+
+impl Hub {
+    // ---- listeners ---------------------------------------------------------------------------
+
+    /// Enters a listener; false when the driver stops, or it was stopped since it was made.
+    pub(super) fn add_listener(&self, id: ListenerId, sockets: Vec<Arc<Socket>>) -> bool {
+        // Under the lock: a stop looks at the list after it has said so.
+        let mut state = lock(&self.state);
+        if self.is_stopping() || !self.listeners.has(id) {
+            self.listeners.remove(id);
+            return false;
+        }
+        state.listeners.push(Listening { id, sockets });
+        true
+    }
+
+    pub(super) fn stop_listening(&self, id: ListenerId) {
+        self.listeners.remove(id);
+        let mut state = lock(&self.state);
+        let Some(at) = state.listeners.iter().position(|l| l.id == id) else { return };
+        let gone = state.listeners.remove(at);
+        drop(state);
+        for socket in &gone.sockets {
+            socket.stop();
+        }
+        // Under the lock, so that no acceptor is between looking and waiting for room.
+        let state = lock(&self.state);
+        self.tell_runner(&state);
+        self.tell_acceptors(&state);
+    }
+
+    pub(super) fn stop_all_listening(&self) {
+        let listeners: Vec<ListenerId> = lock(&self.state).listeners.iter().map(|l| l.id).collect();
+        for id in listeners {
+            self.stop_listening(id);
+        }
+    }
+
+    pub(super) fn acceptor_started(&self) {
+        lock(&self.state).pool.acceptors += 1;
+    }
+
+    pub(super) fn acceptor_ended(&self) {
+        let mut state = lock(&self.state);
+        state.pool.acceptors -= 1;
+        self.tell_runner(&state);
+        drop(state);
+        self.note_released();
+    }
+
+    /// A descriptor has been released, and not by the thread of a connection.
+    pub(super) fn note_released(&self) {
+        let mut state = lock(&self.state);
+        state.admission.note_released();
+        self.tell_acceptors(&state);
     }
 }

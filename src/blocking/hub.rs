@@ -7,23 +7,22 @@ use std::time::Duration;
 
 use super::alarms::Alarms;
 use super::bell::lock;
-use super::cell::{Cell, Signal};
+use super::cell::Cell;
 use super::counters::Counters;
+use super::listening::Listening;
 use super::outlet::Outlet;
 use super::pool::{Job, Pool};
-use super::system::{self, Listener};
-use crate::admission::{Admission, Place};
+use super::system;
+use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::driver::Report;
-use crate::endpoint::Endpoint;
 use crate::episode::CommonEpisode;
 use crate::handle::Post;
-use crate::id::{ConnId, IdSource, Ids, ListenerId};
+use crate::id::{ConnId, IdSource, Ids};
 use crate::jobs::Threads;
 use crate::limits::{DriverLimits, OutputMax};
 use crate::metrics::Metrics;
 use crate::protocol::{Binder, Common, Home, Listeners, SendClosure, Shared, Watched, Workplace};
-use crate::reason::CloseReason;
 use crate::resolver::{Resolver, SystemResolver};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -70,9 +69,9 @@ pub(super) struct State {
     pub(super) outlets: BTreeMap<ConnId, Arc<Outlet>>,
     /// Connections that count against the maximum.
     pub(super) open: u64,
-    lingering: usize,
+    pub(super) lingering: usize,
     /// Those that linger, the oldest first.
-    lingerers: VecDeque<ConnId>,
+    pub(super) lingerers: VecDeque<ConnId>,
     pub(super) listeners: Vec<Listening>,
     pub(super) admission: Admission,
     pub(super) pool: Pool,
@@ -117,28 +116,6 @@ pub(super) enum Awaited {
     Gone,
 }
 
-/// One call of `listen`.
-pub(super) struct Listening {
-    pub(super) id: ListenerId,
-    pub(super) sockets: Vec<Arc<Socket>>,
-}
-
-/// One listening socket, which its acceptor thread sleeps in.
-pub(super) struct Socket {
-    pub(super) addr: Endpoint,
-    pub(super) listener: Listener,
-    stopped: AtomicBool,
-}
-
-/// How a connection was entered.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entered {
-    Welcome,
-    TooMany,
-    /// The driver is stopping.
-    Late,
-}
-
 /// What a thread has at hand for one connection after the other.
 pub(super) struct Desk {
     pub(super) hub: Arc<Hub>,
@@ -177,22 +154,6 @@ impl Drop for Desk {
     }
 }
 
-impl Socket {
-    pub(super) fn new(addr: Endpoint, listener: Listener) -> Socket {
-        Socket { addr, listener, stopped: AtomicBool::new(false) }
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
-    }
-
-    /// Wakes the thread out of `accept`.
-    pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        system::wake_accept(&self.listener);
-    }
-}
-
 impl State {
     /// Whether what the thread that called `run` waits for is so.
     pub(super) fn is(&self, awaited: Awaited) -> bool {
@@ -210,7 +171,7 @@ impl State {
     }
 
     /// A connection or a datagram socket is gone: the report says how many went in time.
-    fn count_left(&mut self, stopping: bool, unsent: u64) {
+    pub(super) fn count_left(&mut self, stopping: bool, unsent: u64) {
         if self.drain_over {
             self.report.aborted += 1;
             self.report.unsent += unsent;
@@ -311,190 +272,6 @@ impl Hub {
         };
         state.in_line -= 1;
         state
-    }
-
-    // ---- connections -------------------------------------------------------------------------
-
-    pub(super) fn cell(&self, id: ConnId) -> Option<Arc<Cell>> {
-        lock(&self.state).cells.get(&id).cloned()
-    }
-
-    /// Enters a connection that was asked for or adopted, also when there are too many.
-    pub(super) fn enter_asked(&self, cell: &Arc<Cell>, adopted: bool) -> Entered {
-        let mut state = lock(&self.state);
-        state.metrics.connects += u64::from(!adopted);
-        state.metrics.accepted += u64::from(adopted);
-        let full = state.admission.place(state.open) != Place::Free;
-        state.open += 1;
-        if adopted {
-            state.pool.claim();
-        }
-        state.cells.insert(cell.id, Arc::clone(cell));
-        if let Some(early) = state.early.remove(&cell.id) {
-            for post in early.posts {
-                // Nobody has closed its mail yet.
-                let _ = cell.deliver(post);
-            }
-            if early.abort {
-                cell.signal(Signal::Abort);
-            }
-        }
-        if state.draining || self.is_stopping() {
-            Entered::Late
-        } else if full {
-            Entered::TooMany
-        } else {
-            Entered::Welcome
-        }
-    }
-
-    /// Enters an accepted connection, which has its place.
-    pub(super) fn enter_claimed(&self, cell: &Arc<Cell>) {
-        let mut state = lock(&self.state);
-        state.metrics.accepted += 1;
-        state.cells.insert(cell.id, Arc::clone(cell));
-        if state.draining {
-            cell.signal(Signal::Stop);
-        }
-    }
-
-    /// A connection lingers: it no longer counts against the maximum. When too many do, the oldest
-    /// is returned, to be ended.
-    pub(super) fn linger(&self, id: ConnId) -> Option<ConnId> {
-        let mut state = lock(&self.state);
-        state.open -= 1;
-        state.lingering += 1;
-        state.lingerers.push_back(id);
-        self.tell_acceptors(&state);
-        let too_many = state.lingerers.len() > self.limits.lingering_max;
-        if too_many { state.lingerers.pop_front() } else { None }
-    }
-
-    /// From now on the id is stale.
-    pub(super) fn release(&self, id: ConnId) {
-        let mut ids = lock(&self.ids);
-        if ids.is_current(id) {
-            ids.release(id);
-            ids.end_turn();
-        }
-    }
-
-    /// Removes a connection whose `closed` has run.
-    pub(super) fn leave(&self, id: ConnId, lingered: bool, unsent: u64) {
-        // First, so that no request is left for an id that is gone.
-        self.release(id);
-        let mut state = lock(&self.state);
-        if state.cells.remove(&id).is_none() {
-            return;
-        }
-        if lingered {
-            state.lingering -= 1;
-            state.lingerers.retain(|lingerer| *lingerer != id);
-        } else {
-            state.open -= 1;
-        }
-        state.count_left(self.is_stopping(), unsent);
-        self.tell_runner(&state);
-        self.tell_acceptors(&state);
-    }
-
-    // ---- datagram sockets --------------------------------------------------------------------
-
-    pub(super) fn outlet(&self, id: ConnId) -> Option<Arc<Outlet>> {
-        lock(&self.state).outlets.get(&id).cloned()
-    }
-
-    /// Enters a datagram socket, with what was asked of it before.
-    pub(super) fn enter_outlet(&self, outlet: &Arc<Outlet>) {
-        let mut state = lock(&self.state);
-        state.metrics.binds += 1;
-        let early = state.early.remove(&outlet.id).unwrap_or_default();
-        let draining = state.draining;
-        // Its threads have not begun, and will look.
-        outlet.ask_first(|requests| {
-            requests.posts = early.posts;
-            requests.abort = early.abort;
-            requests.stop = draining;
-        });
-        state.outlets.insert(outlet.id, Arc::clone(outlet));
-    }
-
-    /// Removes a datagram socket that has been told `closed`.
-    pub(super) fn leave_outlet(&self, id: ConnId, unsent: u64) {
-        // First, so that no request is left for an id that is gone.
-        let mut ids = lock(&self.ids);
-        if ids.is_current(id) {
-            ids.release(id);
-            ids.end_turn();
-        }
-        drop(ids);
-        let mut state = lock(&self.state);
-        if state.outlets.remove(&id).is_some() {
-            state.count_left(self.is_stopping(), unsent);
-            self.tell_runner(&state);
-        }
-    }
-
-    /// The end of a connection, for the thread that waits for it.
-    pub(super) fn note_end(&self, id: ConnId, reason: &CloseReason) {
-        if let Some(watched) = lock(&self.watched).as_mut().filter(|watched| watched.id == id) {
-            watched.reason = Some(reason.clone());
-        }
-    }
-
-    // ---- listeners ---------------------------------------------------------------------------
-
-    /// Enters a listener; false when the driver stops, or it was stopped since it was made.
-    pub(super) fn add_listener(&self, id: ListenerId, sockets: Vec<Arc<Socket>>) -> bool {
-        // Under the lock: a stop looks at the list after it has said so.
-        let mut state = lock(&self.state);
-        if self.is_stopping() || !self.listeners.has(id) {
-            self.listeners.remove(id);
-            return false;
-        }
-        state.listeners.push(Listening { id, sockets });
-        true
-    }
-
-    pub(super) fn stop_listening(&self, id: ListenerId) {
-        self.listeners.remove(id);
-        let mut state = lock(&self.state);
-        let Some(at) = state.listeners.iter().position(|l| l.id == id) else { return };
-        let gone = state.listeners.remove(at);
-        drop(state);
-        for socket in &gone.sockets {
-            socket.stop();
-        }
-        // Under the lock, so that no acceptor is between looking and waiting for room.
-        let state = lock(&self.state);
-        self.tell_runner(&state);
-        self.tell_acceptors(&state);
-    }
-
-    pub(super) fn stop_all_listening(&self) {
-        let listeners: Vec<ListenerId> = lock(&self.state).listeners.iter().map(|l| l.id).collect();
-        for id in listeners {
-            self.stop_listening(id);
-        }
-    }
-
-    pub(super) fn acceptor_started(&self) {
-        lock(&self.state).pool.acceptors += 1;
-    }
-
-    pub(super) fn acceptor_ended(&self) {
-        let mut state = lock(&self.state);
-        state.pool.acceptors -= 1;
-        self.tell_runner(&state);
-        drop(state);
-        self.note_released();
-    }
-
-    /// A descriptor has been released, and not by the thread of a connection.
-    pub(super) fn note_released(&self) {
-        let mut state = lock(&self.state);
-        state.admission.note_released();
-        self.tell_acceptors(&state);
     }
 
     // ---- counters ----------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+//! Connections and datagram sockets enter a driver, and leave it.
+
+use std::sync::Arc;
+
+use super::bell::lock;
+use super::cell::{Cell, Signal};
+use super::hub::Hub;
+use super::outlet::Outlet;
+use crate::admission::Place;
+use crate::id::ConnId;
+use crate::reason::CloseReason;
+
+/// How a connection was entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entered {
+    Welcome,
+    TooMany,
+    /// The driver is stopping.
+    Late,
+}
+
+impl Hub {
+    // ---- connections -------------------------------------------------------------------------
+
+    pub(super) fn cell(&self, id: ConnId) -> Option<Arc<Cell>> {
+        lock(&self.state).cells.get(&id).cloned()
+    }
+
+    /// Enters a connection that was asked for or adopted, also when there are too many.
+    pub(super) fn enter_asked(&self, cell: &Arc<Cell>, adopted: bool) -> Entered {
+        let mut state = lock(&self.state);
+        state.metrics.connects += u64::from(!adopted);
+        state.metrics.accepted += u64::from(adopted);
+        let full = state.admission.place(state.open) != Place::Free;
+        state.open += 1;
+        if adopted {
+            state.pool.claim();
+        }
+        state.cells.insert(cell.id, Arc::clone(cell));
+        if let Some(early) = state.early.remove(&cell.id) {
+            for post in early.posts {
+                // Nobody has closed its mail yet.
+                let _ = cell.deliver(post);
+            }
+            if early.abort {
+                cell.signal(Signal::Abort);
+            }
+        }
+        if state.draining || self.is_stopping() {
+            Entered::Late
+        } else if full {
+            Entered::TooMany
+        } else {
+            Entered::Welcome
+        }
+    }
+
+    /// Enters an accepted connection, which has its place.
+    pub(super) fn enter_claimed(&self, cell: &Arc<Cell>) {
+        let mut state = lock(&self.state);
+        state.metrics.accepted += 1;
+        state.cells.insert(cell.id, Arc::clone(cell));
+        if state.draining {
+            cell.signal(Signal::Stop);
+        }
+    }
+
+    /// A connection lingers: it no longer counts against the maximum. When too many do, the oldest
+    /// is returned, to be ended.
+    pub(super) fn linger(&self, id: ConnId) -> Option<ConnId> {
+        let mut state = lock(&self.state);
+        state.open -= 1;
+        state.lingering += 1;
+        state.lingerers.push_back(id);
+        self.tell_acceptors(&state);
+        let too_many = state.lingerers.len() > self.limits.lingering_max;
+        if too_many { state.lingerers.pop_front() } else { None }
+    }
+
+    /// From now on the id is stale.
+    pub(super) fn release(&self, id: ConnId) {
+        let mut ids = lock(&self.ids);
+        if ids.is_current(id) {
+            ids.release(id);
+            ids.end_turn();
+        }
+    }
+
+    /// Removes a connection whose `closed` has run.
+    pub(super) fn leave(&self, id: ConnId, lingered: bool, unsent: u64) {
+        // First, so that no request is left for an id that is gone.
+        self.release(id);
+        let mut state = lock(&self.state);
+        if state.cells.remove(&id).is_none() {
+            return;
+        }
+        if lingered {
+            state.lingering -= 1;
+            state.lingerers.retain(|lingerer| *lingerer != id);
+        } else {
+            state.open -= 1;
+        }
+        state.count_left(self.is_stopping(), unsent);
+        self.tell_runner(&state);
+        self.tell_acceptors(&state);
+    }
+
+    // ---- datagram sockets --------------------------------------------------------------------
+
+    pub(super) fn outlet(&self, id: ConnId) -> Option<Arc<Outlet>> {
+        lock(&self.state).outlets.get(&id).cloned()
+    }
+
+    /// Enters a datagram socket, with what was asked of it before.
+    pub(super) fn enter_outlet(&self, outlet: &Arc<Outlet>) {
+        let mut state = lock(&self.state);
+        state.metrics.binds += 1;
+        let early = state.early.remove(&outlet.id).unwrap_or_default();
+        let draining = state.draining;
+        // Its threads have not begun, and will look.
+        outlet.ask_first(|requests| {
+            requests.posts = early.posts;
+            requests.abort = early.abort;
+            requests.stop = draining;
+        });
+        state.outlets.insert(outlet.id, Arc::clone(outlet));
+    }
+
+    /// Removes a datagram socket that has been told `closed`.
+    pub(super) fn leave_outlet(&self, id: ConnId, unsent: u64) {
+        // First, so that no request is left for an id that is gone.
+        let mut ids = lock(&self.ids);
+        if ids.is_current(id) {
+            ids.release(id);
+            ids.end_turn();
+        }
+        drop(ids);
+        let mut state = lock(&self.state);
+        if state.outlets.remove(&id).is_some() {
+            state.count_left(self.is_stopping(), unsent);
+            self.tell_runner(&state);
+        }
+    }
+
+    /// The end of a connection, for the thread that waits for it.
+    pub(super) fn note_end(&self, id: ConnId, reason: &CloseReason) {
+        if let Some(watched) = lock(&self.watched).as_mut().filter(|watched| watched.id == id) {
+            watched.reason = Some(reason.clone());
+        }
+    }
+}
