@@ -26,7 +26,7 @@ impl Names {
 impl Sim {
     /// Gives a name its addresses, for connects of the driver; the port is that of the connect.
     /// Without addresses the name exists no longer. A lookup takes a millisecond, and up to 20 ms
-    /// more with [`Faults::delays`].
+    /// more with [`Faults::delays`](crate::sim::Faults::delays).
     ///
     /// ```
     /// # use lariat::{Context, Input, Outcome, Protocol, sim::Sim};
