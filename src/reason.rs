@@ -314,6 +314,17 @@ impl AddressErrors {
         self.0.push((addr, error));
     }
 
+    /// What the deadline of the connect came before: answers, and attempts.
+    pub(crate) fn push_late(
+        &mut self,
+        unanswered: impl IntoIterator<Item = Endpoint>,
+        untried: impl IntoIterator<Item = Endpoint>,
+    ) {
+        let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
+        self.0.extend(unanswered.into_iter().map(|addr| (addr, late("no answer"))));
+        self.0.extend(untried.into_iter().map(|addr| (addr, late("not tried in time"))));
+    }
+
     /// The one that says most of a connect that failed: a refusal comes from the host itself; a
     /// time-out at least had a route. Otherwise the first one.
     fn best(&self) -> Option<&io::Error> {

@@ -96,14 +96,8 @@ impl Race {
         if self.looking_up {
             return None;
         }
-        let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
         let mut failed = self.failed;
-        for addr in self.running {
-            failed.push(addr, late("no answer"));
-        }
-        for addr in self.waiting {
-            failed.push(addr, late("not tried in time"));
-        }
+        failed.push_late(self.running, self.waiting);
         Some(failed)
     }
 

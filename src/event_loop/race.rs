@@ -41,12 +41,7 @@ impl<S> Race<S> {
     /// Why a connect failed that was still waiting for answers.
     fn into_errors(self) -> AddressErrors {
         let mut failed = self.failed;
-        for (addr, _) in self.running {
-            failed.push(addr, io::Error::new(io::ErrorKind::TimedOut, "no answer"));
-        }
-        for addr in self.waiting {
-            failed.push(addr, io::Error::new(io::ErrorKind::TimedOut, "not tried in time"));
-        }
+        failed.push_late(self.running.iter().map(|(addr, _)| *addr), self.waiting);
         failed
     }
 }
