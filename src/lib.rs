@@ -25,6 +25,7 @@
 //!
 //! | for | see |
 //! | --- | --- |
+//! | learning it, from a blocking socket on; *en español* | [`guide`], [`guide::es`] |
 //! | the callbacks | [`Protocol`] |
 //! | what a callback may do | [`Context`], [`Input`], [`Peer`] |
 //! | running it | [`reactor::serve`], [`reactor::Reactor`] |
@@ -92,6 +93,7 @@ mod event_loop;
 mod filter;
 mod grammar;
 mod guard;
+pub mod guide;
 mod handle;
 mod id;
 mod jobs;

@@ -43,7 +43,7 @@ const LAYERS: [Layer; 9] = [
     /* 7 */ Layer { what: "drivers", sees: &[0, 1, 2, 3, 4, 5],
         modules: &["reactor", "blocking", "sim"] },
     /* 8 */ Layer { what: "pages of the documentation", sees: &[],
-        modules: &["coming_from"] },
+        modules: &["coming_from", "guide"] },
 ];
 const DRIVERS: usize = 7;
 
