@@ -112,7 +112,11 @@ fn read(name: &str) -> String {
 
 /// The contents of the README's code blocks in `language`.
 fn blocks(language: &str) -> Vec<String> {
-    let readme = read("README.md");
+    blocks_of("README.md", language)
+}
+
+fn blocks_of(file: &str, language: &str) -> Vec<String> {
+    let readme = read(file);
     let mut blocks = Vec::new();
     let mut inside: Option<(bool, String)> = None;
     for line in readme.lines() {
@@ -126,7 +130,7 @@ fn blocks(language: &str) -> Vec<String> {
             (Some((wanted, text)), None) => Some((wanted, text + line + "\n")),
         };
     }
-    assert!(inside.is_none(), "a code block of README.md has no end");
+    assert!(inside.is_none(), "a code block of {file} has no end");
     blocks
 }
 
@@ -157,11 +161,30 @@ fn the_advice_on_the_release_profile_is_followed_here() {
 
 #[test]
 fn every_file_that_is_linked_exists() {
-    let readme = read("README.md");
-    let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for link in links.filter(|link| !link.starts_with("https://")) {
-        assert!(root.join(link).exists(), "README.md links to {link}, which does not exist");
+    for file in ["README.md", "README.es.md"] {
+        let readme = read(file);
+        let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for link in links.filter(|link| !link.starts_with("https://")) {
+            assert!(root.join(link).exists(), "{file} links to {link}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn the_spanish_readme_has_the_same_server_test_profile_and_commands() {
+    let spanish = |language| blocks_of("README.es.md", language);
+    assert_eq!(spanish("rust"), blocks("rust")[..2]);
+    assert_eq!(spanish("toml"), blocks("toml"));
+    let without_comment = |text: &String| -> Vec<String> {
+        text.lines().map(|line| line.split(" # ").next().unwrap().trim_end().to_owned()).collect()
+    };
+    let sessions: Vec<_> = blocks("text").iter().map(without_comment).collect();
+    for session in spanish("text").iter().map(without_comment) {
+        assert!(sessions.contains(&session), "{session:?}");
+    }
+    for (file, other) in [("README.md", "README.es.md"), ("README.es.md", "README.md")] {
+        assert!(read(file).contains(&format!("]({other})")), "{file} does not name {other}");
     }
 }
 
