@@ -311,6 +311,7 @@ const PROGRAM: Program = Program {
     idle_timeout: Some("close a client that says nothing for T [10m]"),
     udp: false,
     tls: None,
+    counted: None,
 };
 
 fn main() -> ExitCode {

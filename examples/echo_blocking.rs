@@ -59,6 +59,7 @@ const PROGRAM: Program = Program {
     idle_timeout: None,
     udp: false,
     tls: None,
+    counted: None,
 };
 
 fn main() -> ExitCode {

@@ -79,6 +79,7 @@ const PROGRAM: Program = Program {
     idle_timeout: None,
     udp: true,
     tls: Some(&[]),
+    counted: None,
 };
 
 fn main() -> ExitCode {

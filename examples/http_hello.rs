@@ -18,6 +18,8 @@
 //! `--tls-self-signed` serves the same over TLS, and says which file holds the certificate:
 //! `curl --cacert FILE https://localhost:8080/`. `--tls-cert` and `--tls-key` take files of yours.
 //!
+//! `--stats 1s` prints a line each second: connections, requests and bytes per second.
+//!
 //! With `--driver blocking` the same handler runs on threads. `/metrics` has the driver's counters
 //! in Prometheus' text form, `/stream` an event every second. What is not there is answered 404, a
 //! method that a path does not know 405 with those it does. `--help` has the command line; what all
@@ -27,6 +29,7 @@ mod common;
 
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lariat::http::{Event, Handler, Header, Http, Length, Request, Response, Status};
@@ -44,7 +47,11 @@ const PROGRAM: Program = Program {
     idle_timeout: None,
     udp: false,
     tls: Some(&["http/1.1"]),
+    counted: Some(("requests", &REQUESTS)),
 };
+
+/// Requests so far, on all threads. The counters of a driver know bytes and callbacks, not HTTP.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
 const HELLO: &[u8] = b"Hello from lariat.\n";
 const PROMETHEUS: Header<'static> = Header::literal("content-type", "text/plain; version=0.0.4");
@@ -72,6 +79,7 @@ impl Handler for Hello {
         request: &Request<'_>,
         response: &mut Response,
     ) -> Outcome {
+        REQUESTS.fetch_add(1, Ordering::Relaxed);
         self.route = Route::AtOnce;
         match (request.path(), request.method()) {
             ("/", "GET" | "HEAD") => response.send(cx, Status::OK, &[Header::TEXT], HELLO),

@@ -24,7 +24,7 @@
 //! | a channel to a task | a [`Note`], by [`Peer::notify`] or [`Handle::notify`] |
 //! | `broadcast` | [`Control::push_all`] |
 //! | `copy_bidirectional` | two connections that write to [`peer`] |
-//! | `spawn_blocking` | a thread of your own that answers by a [`Handle`] |
+//! | `spawn_blocking` | [`offload`](crate::Context::offload), whose result is a [`Note`] |
 //! | a semaphore on accepts | [`DriverLimits::connections_max`] |
 //! | a cancellation token | [`Handle::shutdown`], [`stopping`] |
 //! | `time::pause`, `io::duplex` | [`Sim`], [`Probe`] |
@@ -105,7 +105,7 @@
 //! | `create_connection` | [`connect`] |
 //! | `call_later` | [`set_timer`], or [`after`] beyond the connection |
 //! | `call_soon_threadsafe` | [`Handle::call`] |
-//! | `run_in_executor` | a thread of your own that answers by a [`Handle`] |
+//! | `run_in_executor` | [`offload`](crate::Context::offload), whose result is a [`Note`] |
 //!
 //! ```
 //! use std::time::Duration;
@@ -152,7 +152,7 @@
 //! | `ReconnectingClientFactory` | [`closed`] with [`after`] |
 //! | `reactor.callLater` | [`set_timer`], [`after`] |
 //! | `callFromThread` | [`Handle::call`] |
-//! | `deferToThread`, `Deferred` | a thread that answers by a [`Note`]; state in the protocol |
+//! | `deferToThread`, `Deferred` | [`offload`](crate::Context::offload); state in the protocol |
 //! | producers and consumers | [`is_congested`], [`drained`] |
 //! | `TimeoutMixin` | [`Limits::idle`], [`set_idle`] |
 //! | `startTLS` | [`replace`] by a protocol with a [`Filter`] |

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::ToSocketAddrs;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use lariat::blocking::Blocking;
@@ -33,6 +34,8 @@ pub(crate) struct Program {
     pub(crate) udp: bool,
     /// Whether there is `--tls-cert` and the like, and what is then offered by ALPN.
     pub(crate) tls: Option<&'static [&'static str]>,
+    /// What it counts itself, for the rates of `--stats`: the name, and the count so far.
+    pub(crate) counted: Option<(&'static str, &'static AtomicU64)>,
 }
 
 /// The drivers that real sockets have.
@@ -78,6 +81,8 @@ pub(crate) struct Options {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) duration: Option<Duration>,
     pub(crate) stats: Option<Duration>,
+    /// As in [`Program::counted`].
+    pub(crate) counted: Option<(&'static str, &'static AtomicU64)>,
     pub(crate) verbose: bool,
     pub(crate) quiet: bool,
 }
@@ -143,6 +148,7 @@ pub(super) fn parse(
     if options.udp && options.tls.are_given() {
         return Err("--udp has no TLS".to_owned());
     }
+    options.counted = program.counted;
     options.how = match options.driver {
         DriverKind::Reactor => "reactor, 1 thread".to_owned(),
         DriverKind::Blocking if options.udp => "blocking, a thread per socket".to_owned(),
@@ -202,7 +208,7 @@ usage: {name} [options]
 {driver}{udp}{tls}      --max-conns N     open at a time; others wait [{most}]
       --idle-timeout T  {idle}
       --duration T      stop after T [off]
-      --stats T         print the counters every T [off]
+      --stats T         print what happens per second on stderr, every T [off]
   -v, --verbose         print each close with its reason
   -q, --quiet           print the ready line and errors only
   -h, --help            print this
@@ -272,6 +278,7 @@ impl Options {
             idle_timeout: None,
             duration: None,
             stats: None,
+            counted: None,
             verbose: false,
             quiet: false,
         }

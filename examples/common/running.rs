@@ -2,6 +2,7 @@
 //! lines and the summary.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lariat::{ConnId, Control, Driver, Endpoint, ListenerId, Metrics};
@@ -40,8 +41,9 @@ pub(crate) fn run(driver: &mut dyn Driver, served: &[impl Served], options: &Opt
         control.set_timer(duration, |control| control.shutdown());
     }
     if let Some(every) = options.stats {
-        let last = control.metrics();
-        control.set_timer(every, move |control| print_stats(control, every, &last));
+        let stats = Stats { every, udp: options.udp, counted: options.counted };
+        let last = stats.look(&control);
+        control.set_timer(every, move |control| stats.print(control, &last));
     }
     drop(control);
     let report = driver.run()?;
@@ -49,22 +51,64 @@ pub(crate) fn run(driver: &mut dyn Driver, served: &[impl Served], options: &Opt
     Ok(())
 }
 
-/// The line of `--stats`, and the next one `every` later.
-fn print_stats(control: &mut Control<'_>, every: Duration, last: &Metrics) {
-    let metrics = control.metrics();
-    let seconds = (metrics.age - last.age).as_secs_f64().max(1e-9);
-    let rate = |now: u64, before: u64| (now - before) as f64 / seconds;
-    tell(format_args!(
-        "{} open, {} accepted, {} closed; {:.0} callbacks/s, {} in/s, {} out/s, {} queued",
-        metrics.open,
-        metrics.accepted,
-        metrics.closes.total(),
-        rate(metrics.callbacks, last.callbacks),
-        Size(rate(metrics.bytes_in, last.bytes_in)),
-        Size(rate(metrics.bytes_out, last.bytes_out)),
-        Size(metrics.buffered as f64),
-    ));
-    control.set_timer(every, move |control| print_stats(control, every, &metrics));
+/// What `--stats` prints.
+#[derive(Clone, Copy)]
+struct Stats {
+    every: Duration,
+    udp: bool,
+    counted: Option<(&'static str, &'static AtomicU64)>,
+}
+
+/// The counters at one moment.
+struct Look {
+    metrics: Metrics,
+    /// Of [`Stats::counted`].
+    count: u64,
+}
+
+impl Stats {
+    fn look(&self, control: &Control<'_>) -> Look {
+        let count = self.counted.map_or(0, |(_, count)| count.load(Ordering::Relaxed));
+        Look { metrics: control.metrics(), count }
+    }
+
+    /// One line, and the next one `every` later.
+    fn print(self, control: &mut Control<'_>, last: &Look) {
+        let now = self.look(control);
+        tell(format_args!("{}", self.line(&now, last)));
+        control.set_timer(self.every, move |control| self.print(control, &now));
+    }
+
+    /// What has happened since `last`, per second of the time that it took.
+    fn line(&self, now: &Look, last: &Look) -> String {
+        let (metrics, before) = (&now.metrics, &last.metrics);
+        let seconds = (metrics.age - before.age).as_secs_f64().max(1e-9);
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        let bytes = format!(
+            "{} in/s, {} out/s, {} queued",
+            Size(rate(metrics.bytes_in, before.bytes_in)),
+            Size(rate(metrics.bytes_out, before.bytes_out)),
+            Size(metrics.buffered as f64),
+        );
+        if self.udp {
+            return format!(
+                "{:.0} datagrams in/s, {:.0} out/s, {:.0} dropped/s; {bytes}",
+                rate(metrics.datagrams_in, before.datagrams_in),
+                rate(metrics.datagrams_out, before.datagrams_out),
+                rate(metrics.datagrams_dropped, before.datagrams_dropped),
+            );
+        }
+        let counted = match self.counted {
+            Some((name, _)) => format!("{:.0} {name}/s, ", rate(now.count, last.count)),
+            None => String::new(),
+        };
+        format!(
+            "{} open, {:.1} accepted/s, {:.1} closed/s; {counted}{bytes}",
+            metrics.open,
+            rate(metrics.accepted, before.accepted),
+            rate(metrics.closes.total(), before.closes.total()),
+        )
+    }
 }
 
 /// A number of bytes, for people.
