@@ -202,6 +202,7 @@ mod tests {
     use crate::clock::{Clock, Readings};
     use crate::limits::DriverLimits;
     use crate::options::ListenOptions;
+    use crate::sync::atomic::AtomicU64;
 
     fn hub() -> Arc<Hub> {
         let readings = Readings { monotonic: Instant::now, wall: SystemTime::now };
@@ -253,6 +254,36 @@ mod tests {
         assert!(hub.wait_to_accept(&socket, &mut paces[0]));
         // With the fifth of a second, there is a gap before the next.
         assert!(waits(&hub, &paces[1]));
+    }
+
+    static READINGS: AtomicU64 = AtomicU64::new(0);
+
+    /// A clock that counts its readings, an hour after it has been read first.
+    fn counted() -> Instant {
+        let earlier = READINGS.fetch_add(1, Ordering::Relaxed);
+        Instant::now() + Duration::from_secs(if earlier > 0 { 3600 } else { 0 })
+    }
+
+    #[test]
+    fn a1_the_thread_of_a_listener_sleeps_until_the_next_try() {
+        let readings = Readings { monotonic: counted, wall: SystemTime::now };
+        let hub =
+            Arc::new(Hub::new(Clock::system(readings), DriverLimits::default(), |_, _, _| ()));
+        let addr = ([127, 0, 0, 1], 0).into();
+        let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
+        let socket = Socket::new(bound.addr, *bound.socket.downcast().unwrap());
+        let mut pace = exhausted(&hub);
+        let next = lock(&hub.state).admission.next_try(&pace, hub.clock.exact());
+        let (tell, told) = std::sync::mpsc::channel();
+        let owned = Arc::clone(&hub);
+        std::thread::spawn(move || {
+            let _ = tell.send(owned.wait_to_accept(&socket, &mut pace));
+        });
+        let tries = told.recv_timeout(Duration::from_secs(60));
+        assert_eq!(tries, Ok(true), "it sleeps on after the pause");
+        assert!(hub.clock.exact() >= next, "it does not wait for the pause to pass");
+        let readings = READINGS.load(Ordering::Relaxed);
+        assert!(readings < 100, "it looks {readings} times instead of sleeping");
     }
 }
 

@@ -190,7 +190,6 @@ impl Keeper<'_> {
         inside.state.handle_wishes(&mut self.desk.shared.metrics, now);
         if inside.state.phase() >= Phase::Closing {
             inside.timers = Timers::default();
-            inside.state.take_timers();
         }
     }
 

@@ -248,3 +248,55 @@ impl Outlet {
         }
     }
 }
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::*;
+    use crate::datagram::DatagramOptions;
+    use crate::id::Ids;
+
+    fn outlet() -> (Arc<Outlet>, Box<Inside>) {
+        let id = Ids::default().reserve();
+        let state = State::new(id, Arc::new(DatagramOptions::default()), 0);
+        let inside = Inside { state, protocol: None, timers: Timers::default(), socket: None };
+        let outlet = Outlet::new(id, inside);
+        let inside = outlet.take();
+        (outlet, inside)
+    }
+
+    #[test]
+    fn of_several_requests_for_a_socket_that_sleeps_the_first_starts_a_companion() {
+        let (outlet, inside) = outlet();
+        let stop = || outlet.ask(|requests| requests.stop = true);
+        assert!(!stop(), "the thread that has the state looks for itself");
+        let inside = outlet.give_back(inside).err().expect("it was asked for something meanwhile");
+        assert!(outlet.take_requests().stop);
+        assert!(matches!(outlet.give_back(inside), Ok(true)), "`opened` is due");
+        assert!(!stop(), "that has a companion started");
+        outlet.leave();
+        assert!(stop());
+        assert!(!stop() && matches!(outlet.deliver(Post::Close(outlet.id)), Ok(false)));
+        outlet.leave();
+        assert!(stop(), "the companion has left");
+        outlet.stay_alone();
+        assert!(outlet.take_requests().alone);
+        assert!(stop(), "there was none");
+    }
+
+    #[test]
+    fn a_socket_that_is_gone_takes_no_request_and_gives_back_what_it_has() {
+        let (outlet, inside) = outlet();
+        assert!(outlet.deliver(Post::Close(outlet.id)).is_ok());
+        outlet.give_back_ended(inside);
+        let (_, posts) = outlet.close();
+        assert_eq!(posts.len(), 1);
+        assert!(outlet.deliver(Post::Close(outlet.id)).is_err());
+        // One that never had a thread.
+        let state = State::new(outlet.id, Arc::new(DatagramOptions::default()), 0);
+        let inside = Inside { state, protocol: None, timers: Timers::default(), socket: None };
+        let outlet = Outlet::new(outlet.id, inside);
+        outlet.close();
+        assert!(outlet.deliver(Post::Close(outlet.id)).is_err());
+    }
+}

@@ -138,6 +138,7 @@ mod tests {
     use crate::clock::{Clock, Readings};
     use crate::handle::{Post, Remote};
     use crate::limits::DriverLimits;
+    use crate::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
     fn c5_a_poisoned_lock_does_not_stop_the_driver() {
@@ -158,5 +159,31 @@ mod tests {
         remote.shutdown();
         assert_eq!(Runner::new(&hub).run(), Report::default());
         assert!(remote.is_ended());
+    }
+
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+
+    /// A clock that counts its readings: a thread that waits reads it once for each round.
+    fn counted() -> Instant {
+        LOOKS.fetch_add(1, Ordering::Relaxed);
+        Instant::now()
+    }
+
+    #[test]
+    fn the_thread_that_called_run_sleeps_until_it_is_called() {
+        let readings = Readings { monotonic: counted, wall: std::time::SystemTime::now };
+        let hub =
+            Arc::new(Hub::new(Clock::system(readings), DriverLimits::default(), |_, _, _| ()));
+        lock(&hub.state).keep_running = true;
+        let running = Arc::clone(&hub);
+        let runner = std::thread::spawn(move || Runner::new(&running).run());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while lock(&hub.state).awaited != Some(Awaited::Idle) {
+            let looks = LOOKS.load(Ordering::Relaxed);
+            assert!(looks < 1000 && Instant::now() < deadline, "{looks} looks, and no sleep");
+            std::thread::yield_now();
+        }
+        HubRemote(Arc::clone(&hub)).shutdown();
+        assert_eq!(runner.join().unwrap(), Report::default());
     }
 }

@@ -397,7 +397,7 @@ impl<'a> Worker<'a> {
             mem::swap(&mut shared.timers, timers);
         }
         let result = call(Called { shared: &mut *shared, conn, protocol, socket });
-        if lent || shared.timers.next().is_some() {
+        if shared.timers.next().is_some() {
             mem::swap(&mut shared.timers, timers);
         }
         Some(result)

@@ -56,6 +56,36 @@ fn a_timer_costs_a_second_thread() {
     running.finish();
 }
 
+#[test]
+fn a_thread_whose_connection_has_ended_serves_another() {
+    struct Named(Arc<Mutex<Vec<thread::ThreadId>>>);
+    impl Protocol for Named {
+        fn opened(&mut self, _: &mut Context<'_>) -> Outcome {
+            self.0.lock().unwrap().push(thread::current().id());
+            Ok(())
+        }
+        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            Echo.data(cx, input)
+        }
+    }
+    let served = Arc::new(Mutex::new(Vec::new()));
+    let names = Arc::clone(&served);
+    let mut driver = Blocking::new();
+    let (addr, trail) = listen(&mut driver, move || Named(Arc::clone(&names)));
+    let running = start(driver);
+    for number in 1..=20 {
+        echo_once(&mut client(addr), b"there");
+        trail.wait_for(number, |step| matches!(step, Step::Closed(_)));
+    }
+    running.finish();
+    let mut threads = served.lock().unwrap().clone();
+    assert_eq!(threads.len(), 20);
+    threads.sort_by_key(|thread| format!("{thread:?}"));
+    threads.dedup();
+    // One may not have come back to wait when the next connection needs one.
+    assert!(threads.len() < 20, "each of 20 connections had a thread of its own");
+}
+
 /// The bytes of the mapping that this thread's stack is in.
 #[cfg(target_os = "linux")]
 fn stack() -> usize {

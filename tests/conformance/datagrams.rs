@@ -354,6 +354,27 @@ fn notes_beyond_the_bound_are_refused() {
 }
 
 #[test]
+fn a_note_that_a_socket_has_taken_leaves_its_place_in_the_queue() {
+    let mut limits = DriverLimits::default();
+    limits.posts_max = 2;
+    everywhere_with(limits, |stage| {
+        let handle = stage.driver.handle();
+        let mut heard = 0;
+        let node = Node::new();
+        let first = handle.clone();
+        let node = node.opened(move |cx| Ok(first.notify(cx.id(), Note::new(()))?));
+        let node = node.notified(move |cx, _| {
+            heard += 1;
+            if heard == 10 { close(cx) } else { Ok(handle.notify(cx.id(), Note::new(()))?) }
+        });
+        stage.bind("node", node);
+        stage.run();
+        assert_eq!(stage.log.of("node").last().unwrap(), "closed finished by us");
+        assert_eq!(stage.log.of("node").len(), 12);
+    });
+}
+
+#[test]
 fn timers_fire_in_their_order_unless_they_are_cancelled() {
     everywhere(|stage| {
         let ms = Duration::from_millis;

@@ -333,6 +333,17 @@ ways! {
         }
         Ok(())
     };
+    c20_protocols_that_may_not_leave_their_thread: |cx, range| {
+        for _ in 0..2 {
+            let bomb = Bomb::new(0, &range.count);
+            let deserted = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+            cx.driver().connect_local(deserted, Play::new().opened(move |_| {
+                let _ = &bomb;
+                Ok(())
+            }));
+        }
+        Ok(())
+    };
     c20_filters_of_protocols_that_follow_one_another: |cx, range| {
         let (first, second) = (Arc::clone(&range.count), Arc::clone(&range.count));
         cx.replace(Play::new().filter(move || Some(Box::new(Bomb::new(0, &first)))).opened(
@@ -458,9 +469,13 @@ fn c20_a_driver_that_is_dropped_before_it_runs() {
     for (told, make) in drivers {
         let count = Arc::new(Count::default());
         let mut driver = make();
+        let handle = driver.handle();
         ask(&mut *driver, &count);
         drop(driver);
         all_went_off(&count, told);
+        let metrics = handle.metrics();
+        let left = [metrics.open, metrics.lingering, metrics.bound, metrics.buffered];
+        assert_eq!(left, [0; 4], "{told}: {metrics:?}");
     }
 }
 

@@ -144,6 +144,28 @@ fn an_abort_before_the_driver_runs_is_not_forgotten() {
 }
 
 #[test]
+fn an_abort_of_a_connection_that_its_callback_has_just_asked_for_is_not_forgotten() {
+    everywhere(|stage| {
+        let (addr, deserted) = (stage.serve("server", Play::new), stage.deserted());
+        let (handle, trace) = (stage.driver.handle(), stage.trace.clone());
+        let play = Play::new().opened(move |cx| {
+            let id = cx.driver().connect(deserted, trace.wrap("aborted", Play::new()));
+            // It has an id, and does not exist before this callback has returned.
+            handle.abort(id);
+            cx.close();
+            Ok(())
+        });
+        stage.connect("client", addr, play);
+        stage.run();
+        let found = stage.trace.of("aborted");
+        // On a loop the connect may have been refused before the request is looked at.
+        let [line] = &found[..] else { panic!("{found:?}") };
+        let refused = !stage.has_threads() && line.contains("refused");
+        stage.check(line == "closed connect cancelled by us" || refused, &format!("{found:?}"));
+    });
+}
+
+#[test]
 fn a_closure_that_posts_itself_for_ever_does_not_keep_shutdown_away() {
     fn again(handle: Handle, turns: u32) {
         if turns == 100 {

@@ -33,6 +33,41 @@ fn c14_stopping_closes_by_default() {
 }
 
 #[test]
+fn data_that_comes_after_shutdown_has_begun_is_told_so() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            echo().stopping(|_| Ok(())).data(|cx, input| {
+                // Of the last byte, without any other callback on the way to it.
+                assert_eq!(cx.driver().is_stopping(), input.starts_with(b"3"));
+                cx.write(input);
+                if input.starts_with(b"3") {
+                    cx.close();
+                }
+                input.consume_all();
+                Ok(())
+            })
+        });
+        let client = says(b"1").stopping(|cx| {
+            cx.write(b"3");
+            Ok(())
+        });
+        let client = client.data(|cx, input| {
+            if input.starts_with(b"1") {
+                cx.write(b"2");
+            } else if input.starts_with(b"2") {
+                cx.driver().shutdown();
+            }
+            input.consume_all();
+            Ok(())
+        });
+        stage.connect("client", addr, client);
+        stage.run();
+        let closed = "closed finished by the peer";
+        stage.expect("client", &["opened", &data(b"12"), "stopping", &data(b"3"), "eof", closed]);
+    });
+}
+
+#[test]
 fn c14_a_protocol_may_finish_its_work_after_stopping() {
     everywhere(|stage| {
         let addr = stage.serve("server", || {

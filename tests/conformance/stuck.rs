@@ -1,13 +1,16 @@
 //! Output that its receiver does not take, while something else is due: nothing waits for it. The
 //! limits that could end a wait instead are so long that a scenario which needs them fails.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lariat::{ConnId, Control, DriverLimits, Input, Limits, Note, Outcome, Timer};
 
-use crate::kit::{Play, Stage, data, everywhere, everywhere_with};
+use crate::kit::{Play, Stage, data, everywhere, everywhere_with, on_sockets};
+use crate::patience::until;
 
 const SOON: Timer = Timer::new(1);
 const NEVER: Duration = Duration::from_secs(3600);
@@ -130,6 +133,51 @@ fn a_note_arrives_while_output_is_stuck_and_nothing_comes() {
         });
         stage.run();
         stage.expect("server", &["opened", "notified", "closed aborted by us"]);
+    });
+}
+
+#[test]
+fn c17_room_that_came_during_a_long_callback_puts_the_end_of_a_stall_off() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let count = much(stage);
+        let mut limits = patient();
+        limits.write_stall = Duration::from_millis(100);
+        let (reads, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (starts, counted) = (Arc::clone(&reads), Arc::clone(&read));
+        let addr = stage.serve_with("server", limits, move || {
+            let (starts, counted) = (Arc::clone(&starts), Arc::clone(&counted));
+            Play::new()
+                .opened(move |cx| {
+                    cx.write(&vec![7; count]);
+                    let own = cx.id();
+                    cx.peer(own).notify(Note::new(()));
+                    Ok(())
+                })
+                // What it has written is stuck. Until long after the end of a stall nobody looks at
+                // the socket, in which there is room again.
+                .notified(move |cx, _| {
+                    let began = Instant::now();
+                    assert!(cx.unsent() > 0);
+                    starts.store(true, Ordering::SeqCst);
+                    until(|| counted.load(Ordering::SeqCst) > 0, "the client does not read");
+                    let late = Duration::from_millis(300);
+                    std::thread::sleep(late.saturating_sub(began.elapsed()));
+                    cx.close();
+                    Ok(())
+                })
+        });
+        let client = std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            until(|| reads.load(Ordering::SeqCst), "the server does not write");
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(got @ 1..) = stream.read(&mut buffer) {
+                read.fetch_add(got, Ordering::SeqCst);
+            }
+            read.load(Ordering::SeqCst)
+        });
+        stage.run();
+        stage.check(client.join().unwrap() == count, "everything arrives");
+        stage.expect("server", &["opened", "notified", "closed finished by us"]);
     });
 }
 

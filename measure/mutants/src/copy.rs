@@ -105,13 +105,21 @@ impl Copy {
     }
 
     fn cargo(&self, arguments: &[&str]) -> Result<(bool, String)> {
+        self.cargo_with(arguments, "", "")
+    }
+
+    /// Runs cargo with more flags for the compiler, in a target directory of their own.
+    fn cargo_with(&self, arguments: &[&str], flags: &str, suffix: &str) -> Result<(bool, String)> {
+        let target = format!("{}{suffix}", self.target.display());
         let output = Command::new("cargo")
             .args(arguments)
             .arg("--message-format=json")
             .current_dir(&self.folder)
-            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_TARGET_DIR", target)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
-            .env("RUSTFLAGS", "--cap-lints=allow")
+            // Without it the switches alone make most tests several times as long.
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+            .env("RUSTFLAGS", format!("--cap-lints=allow {flags}"))
             .stderr(Stdio::inherit())
             .output()?;
         Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
@@ -134,7 +142,9 @@ impl Copy {
             if passed {
                 let (passed, built) = self.cargo(&tests)?;
                 if passed {
-                    return Ok(binaries(&built));
+                    let mut all = binaries(&built);
+                    all.extend(self.model()?);
+                    return Ok(all);
                 }
                 messages = built;
             }
@@ -153,6 +163,19 @@ impl Copy {
                 dropped(&key)?;
             }
         }
+    }
+}
+
+impl Copy {
+    /// The model check of the blocking driver, which is the library's tests built once more.
+    fn model(&self) -> Result<Vec<Binary>> {
+        let tests = ["test", "--quiet", "--no-run", "--lib"];
+        let (passed, built) = self.cargo_with(&tests, "--cfg lariat_model", "-model")?;
+        if !passed {
+            return Err("the model check does not compile".into());
+        }
+        let name = crate::suite::MODEL.to_owned();
+        Ok(binaries(&built).into_iter().map(|one| Binary { name: name.clone(), ..one }).collect())
     }
 }
 

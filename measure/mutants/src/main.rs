@@ -1,6 +1,7 @@
 //! Small changes of lariat's source, each of which a test is to find.
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::prelude::*;
 
@@ -36,6 +37,7 @@ mutants [run|list|survivors|table] [options]
   --seed N       of the sample [1]
   --only TEXT    files whose path contains one of these texts, separated by commas
   --again        also those that survived before: after tests were added
+  --seconds N    of tests for one change: the quickest that take so long in all [20]
   --record       find out again which tests reach what: after tests were changed";
 
 #[derive(Default)]
@@ -46,12 +48,13 @@ pub struct Options {
     seed: u64,
     only: Vec<String>,
     again: bool,
+    seconds: u64,
     record: bool,
 }
 
 fn options() -> Result<Options> {
     let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize()?;
-    let mut options = Options { root, seed: 1, ..Options::default() };
+    let mut options = Options { root, seed: 1, seconds: 20, ..Options::default() };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -62,6 +65,7 @@ fn options() -> Result<Options> {
                 let texts = arguments.value()?.string()?;
                 options.only = texts.split(',').map(str::to_owned).collect();
             }
+            Long("seconds") => options.seconds = arguments.value()?.parse()?,
             Long("again") => options.again = true,
             Long("record") => options.record = true,
             Long("help") | Short('h') => {
@@ -123,5 +127,6 @@ fn run(options: &Options, copy: &Copy, store: &mut Store, sample: &[Mutant]) -> 
     let chosen = planted.filter(|mutant| {
         options.only.is_empty() || options.only.iter().any(|text| mutant.file.contains(text))
     });
-    run::mutants(&suite, store, chosen, options.again)
+    let budget = Duration::from_secs(options.seconds);
+    run::mutants(&suite, store, chosen, options.again, budget)
 }

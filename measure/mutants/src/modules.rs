@@ -1,5 +1,7 @@
 //! Which mutants are taken, and in which order.
 
+use std::collections::HashMap;
+
 use crate::plant::Mutant;
 
 /// Modules without I/O: all their mutants are taken. A name stands for a file or a folder.
@@ -87,7 +89,19 @@ pub fn sample(mut all: Vec<Mutant>, seed: u64) -> Vec<Mutant> {
         let module = module(&mutant.file);
         (turn(module), module.to_owned(), hash(seed, &mutant.key))
     });
-    all
+    // A few of every module come before the rest of any.
+    let (mut of_module, mut round) = (HashMap::new(), Vec::with_capacity(all.len()));
+    for mutant in &all {
+        let count = of_module.entry(module(&mutant.file).to_owned()).or_insert(0);
+        *count += 1;
+        round.push(*count > SAMPLE);
+    }
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    for (mutant, later) in all.into_iter().zip(round) {
+        if later { &mut rest } else { &mut first }.push(mutant);
+    }
+    first.append(&mut rest);
+    first
 }
 
 #[cfg(test)]
@@ -118,5 +132,7 @@ mod tests {
         let sample = sample(all, 1);
         assert_eq!(sample.len(), 40 + 50 + 40);
         assert!(sample[..40].iter().all(|mutant| mutant.file == "src/blocking/mod.rs"));
+        assert!(sample[40..80].iter().all(|mutant| mutant.file == "src/sim/mod.rs"));
+        assert!(sample[80..].iter().all(|mutant| mutant.file == "src/id.rs"));
     }
 }

@@ -1,7 +1,7 @@
 //! Each mutant against the tests that reach it.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::plant::Mutant;
@@ -9,7 +9,7 @@ use crate::store::{Outcome, Store};
 use crate::suite::{End, Suite, Test};
 
 /// Tests that run before the next look: the quickest few find most.
-const BATCHES: &[usize] = &[12, 40, 150, usize::MAX];
+const BATCHES: &[usize] = &[10, 30, 100, usize::MAX];
 
 /// Tests that found something in a file are tried first on its next mutant.
 const REMEMBERED: usize = 6;
@@ -38,6 +38,7 @@ pub fn mutants<'a>(
     store: &mut Store,
     mutants: impl Iterator<Item = &'a Mutant>,
     again: bool,
+    budget: Duration,
 ) -> Result<()> {
     let mut all: Vec<Test> = store.tests.values().filter(|test| test.passes).cloned().collect();
     all.sort_by_key(|test| (test.took, test.title()));
@@ -54,11 +55,17 @@ pub fn mutants<'a>(
         tests.sort_by_key(|test| {
             finders.iter().position(|finder| *finder == test.title()).unwrap_or(REMEMBERED)
         });
-        let outcome = one(suite, number, &tests)?;
-        let Outcome { verdict, by, tests } = &outcome;
+        let began = Instant::now();
+        let outcome = one(suite, number, &tests, budget)?;
+        let Outcome { verdict, by, tests, left_out } = &outcome;
         println!(
-            "{verdict} {}:{} {}: {} [{tests}: {by}]",
-            mutant.file, mutant.line, mutant.function, mutant.what
+            "{verdict} {}:{} {}: {} [{} of {tests} in {:.1} s: {by}]",
+            mutant.file,
+            mutant.line,
+            mutant.function,
+            mutant.what,
+            tests - left_out,
+            began.elapsed().as_secs_f64()
         );
         if verdict == "caught" {
             finders.retain(|finder| finder != by);
@@ -70,14 +77,25 @@ pub fn mutants<'a>(
     Ok(())
 }
 
-fn one(suite: &Suite, number: u32, tests: &[&Test]) -> Result<Outcome> {
+/// The first of these tests, which take this long in all; more than one in any case.
+fn within<'a>(tests: &'a [&'a Test], budget: Duration) -> &'a [&'a Test] {
+    let mut took = Duration::ZERO;
+    let count = tests.iter().take_while(|test| {
+        took += test.took;
+        took <= budget
+    });
+    &tests[..count.count().max(BATCHES[0]).min(tests.len())]
+}
+
+fn one(suite: &Suite, number: u32, tests: &[&Test], budget: Duration) -> Result<Outcome> {
+    let mut rest = within(tests, budget);
+    let left_out = tests.len() - rest.len();
     let outcome = |verdict: &str, by: String| {
-        Ok(Outcome { verdict: verdict.to_owned(), by, tests: tests.len() })
+        Ok(Outcome { verdict: verdict.to_owned(), by, tests: tests.len(), left_out })
     };
     if tests.is_empty() {
         return outcome("unreached", String::new());
     }
-    let mut rest = tests;
     for size in BATCHES {
         let (batch, later) = rest.split_at(rest.len().min(*size));
         rest = later;
@@ -88,9 +106,29 @@ fn one(suite: &Suite, number: u32, tests: &[&Test]) -> Result<Outcome> {
     outcome("survives", String::new())
 }
 
-/// What takes longer than this hangs.
+/// What takes longer than this hangs, if the same without a change does not.
 fn limit(took: Duration) -> Duration {
-    Duration::from_secs(10) + took * 3
+    Duration::from_secs(2) + took * 6
+}
+
+/// A time limit that a run without a change keeps on the machine as it is just now.
+const TRIES: u32 = 4;
+
+/// Runs tests with a mutant. What is too late is late only beside a control that was in time.
+fn timed(suite: &Suite, tests: &[&Test], number: u32) -> Result<End> {
+    let took: Duration = tests.iter().map(|test| test.took).sum();
+    for attempt in 0..TRIES {
+        let limit = limit(took) * 2u32.pow(attempt);
+        match suite.run(tests, number, limit)? {
+            End::TimedOut => {}
+            end => return Ok(end),
+        }
+        if matches!(suite.run(tests, 0, limit)?, End::Passed) {
+            return Ok(End::TimedOut);
+        }
+    }
+    println!("too slow without a change: {} tests of {}", tests.len(), tests[0].binary);
+    Ok(End::Passed)
 }
 
 /// Runs a batch, one process for each binary, and says what has failed.
@@ -109,8 +147,7 @@ fn batch_fails(
         let mut tests: Vec<&Test> =
             batch.iter().filter(|test| test.binary == binary).copied().collect();
         while !tests.is_empty() {
-            let took: Duration = tests.iter().map(|test| test.took).sum();
-            match suite.run(&tests, number, limit(took))? {
+            match timed(suite, &tests, number)? {
                 End::Passed => break,
                 End::TimedOut => return Ok(Some(("hangs", binary.to_owned()))),
                 End::Failed(name) => {
@@ -119,7 +156,7 @@ fn batch_fails(
                     };
                     // Once more alone: a test that fails now and then has found nothing.
                     let test = tests.remove(at);
-                    if !matches!(suite.run(&[test], number, limit(test.took))?, End::Passed) {
+                    if !matches!(timed(suite, &[test], number)?, End::Passed) {
                         return Ok(Some(("caught", test.title())));
                     }
                     println!("failed once and passed once: {}", test.title());

@@ -19,6 +19,8 @@ pub struct Outcome {
     pub by: String,
     /// How many tests reach it.
     pub tests: usize,
+    /// How many of these were not run, as they take long.
+    pub left_out: usize,
 }
 
 impl Outcome {
@@ -48,9 +50,10 @@ impl Store {
         };
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let outcomes = values("outcomes").into_iter().map(|one| {
-            let tests = one["tests"].as_u64().unwrap_or(0) as usize;
+            let count = |name: &str| one[name].as_u64().unwrap_or(0) as usize;
+            let (tests, left_out) = (count("tests"), count("left_out"));
             let (verdict, by) = (text(&one["verdict"]), text(&one["by"]));
-            (text(&one["key"]), Outcome { verdict, by, tests })
+            (text(&one["key"]), Outcome { verdict, by, tests, left_out })
         });
         let tests = values("tests").iter().map(test).map(|test| (test.title(), test)).collect();
         let outcomes = outcomes.collect();
@@ -80,8 +83,14 @@ impl Store {
     }
 
     pub fn outcome(&mut self, key: &str, outcome: Outcome) -> Result<()> {
-        let Outcome { verdict, by, tests } = &outcome;
-        let line = json!({ "key": key, "verdict": verdict, "by": by, "tests": tests });
+        let Outcome { verdict, by, tests, left_out } = &outcome;
+        let line = json!({
+            "key": key,
+            "verdict": verdict,
+            "by": by,
+            "tests": tests,
+            "left_out": left_out,
+        });
         self.append("outcomes", &line.to_string())?;
         self.outcomes.insert(key.to_owned(), outcome);
         Ok(())

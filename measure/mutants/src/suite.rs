@@ -15,7 +15,10 @@ use crate::copy::Binary;
 
 /// The test binaries beside the library's own tests.
 pub const BINARIES: &[&str] =
-    &["conformance", "sim", "probe", "http", "reactor", "blocking", "memory", "tls"];
+    &["conformance", "sim", "probe", "http", "reactor", "blocking", "memory", "tls", "auth", "system"];
+
+/// The model check: of its binary the tests with such names.
+pub const MODEL: &str = "model";
 
 /// A test alone may take this long, which is far more than any does.
 const ALONE: Duration = Duration::from_secs(90);
@@ -80,6 +83,7 @@ impl Suite {
                 .output()?;
             let listed = String::from_utf8(listed.stdout)?;
             let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+            let names = names.filter(|name| binary != MODEL || name.contains("::model_"));
             all.extend(names.map(|name| (binary.clone(), name.to_owned())));
         }
         all.sort();
@@ -106,7 +110,9 @@ impl Suite {
     /// Runs one test alone: which mutants it reaches, how long it takes, whether it passes.
     pub fn alone(&self, binary: &str, name: &str) -> Result<Test> {
         let mut command = self.command(binary, &[name], 1, "tells");
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let log = std::env::temp_dir().join(format!("lariat-mutants-{}", std::process::id()));
+        std::fs::write(&log, "")?;
+        command.env("LARIAT_MUTANT_LOG", &log).stdout(Stdio::null()).stderr(Stdio::piped());
         let began = Instant::now();
         let mut running = Running { child: command.spawn()? };
         let told = reader(running.child.stderr.take());
@@ -120,6 +126,9 @@ impl Suite {
                 }
             }
         }
+        drop(running);
+        text.extend(std::fs::read(&log)?);
+        std::fs::remove_file(&log)?;
         let (took, text) = (began.elapsed(), String::from_utf8_lossy(&text));
         let numbers =
             text.split("@reached ").skip(1).filter_map(|rest| rest.get(..7)?.parse().ok());

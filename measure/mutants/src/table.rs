@@ -21,7 +21,9 @@ pub fn survivors<'a>(store: &Store, mutants: impl Iterator<Item = &'a Mutant>) {
         let Some(outcome) = store.outcomes.get(&mutant.key) else { continue };
         if !outcome.is_caught() {
             let Mutant { file, line, function, what, .. } = mutant;
-            println!("{file}:{line} | {function} | {what} | {} {}", outcome.verdict, outcome.tests);
+            let (verdict, tests) = (&outcome.verdict, outcome.tests);
+            let run = tests - outcome.left_out;
+            println!("{file}:{line} | {function} | {what} | {verdict}, {run} of {tests} tests");
         }
     }
 }
