@@ -93,6 +93,17 @@ impl<T: Copy> Timers<T> {
     pub(crate) fn arm(&mut self, deadline: u64, owner: T) -> TimerKey {
         let seq = self.seq;
         self.seq += 1;
+        self.enter(deadline, seq, owner)
+    }
+
+    /// Arms a timer again that was taken out as `key`, in its place among those with its deadline.
+    pub(crate) fn put_back(&mut self, deadline: u64, owner: T, key: TimerKey) -> TimerKey {
+        // The number that ends so, of the last 2^32.
+        let since = (self.seq as u32).wrapping_sub(key.seq);
+        self.enter(deadline, self.seq - u64::from(since), owner)
+    }
+
+    fn enter(&mut self, deadline: u64, seq: u64, owner: T) -> TimerKey {
         let at = self.heap.len();
         let node = self.nodes.insert(Node { place: at as u32, owner }) as u32;
         self.heap.push(Place { deadline, seq, node });
@@ -261,6 +272,24 @@ mod tests {
         left.sort();
         let left: Vec<u32> = left.into_iter().map(|(_, owner)| owner).collect();
         assert_eq!(fire_all(&mut timers, u64::MAX), left);
+    }
+
+    #[test]
+    fn a_timer_that_is_put_back_has_its_old_place_among_ties_also_where_numbers_repeat() {
+        let wrap = u64::from(u32::MAX);
+        for first in [0, 7, wrap - 3, wrap - 2, wrap - 1, wrap, wrap + 1, 5 * wrap] {
+            let mut timers = Timers { seq: first, ..Timers::default() };
+            for owner in 1..=4 {
+                timers.arm(10, owner);
+            }
+            let (one, first) = timers.pop_due(10).unwrap();
+            let (two, second) = timers.pop_due(10).unwrap();
+            timers.arm(10, 5);
+            let back = timers.put_back(10, two, second);
+            timers.put_back(10, one, first);
+            assert_eq!(timers.deadline(back), Some(10));
+            assert_eq!(fire_all(&mut timers, 10), [1, 2, 3, 4, 5]);
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl<S: System> EventLoop<S> {
             TimerOwner::Protocol(_, timer) => {
                 let waits = entry.conn.has_timer(timer, key) && entry.conn.has_input_since(at);
                 if waits {
-                    let key = self.shared.timers.arm(at, owner);
+                    let key = self.shared.timers.put_back(at, owner, key);
                     entry.conn.put_timer(timer, key);
                 }
                 waits
@@ -94,7 +94,7 @@ impl<S: System> EventLoop<S> {
             _ => {
                 let waits = entry.conn.is_untried(now);
                 if waits {
-                    entry.conn.put_deadline(Some(self.shared.timers.arm(at, owner)));
+                    entry.conn.put_deadline(Some(self.shared.timers.put_back(at, owner, key)));
                 }
                 waits
             }

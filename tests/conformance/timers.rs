@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lariat::{Context, Timer};
+use lariat::{Context, DriverLimits, Timer};
 
-use crate::kit::{Play, Stage, data, everywhere, says};
+use crate::kit::{Play, Stage, data, everywhere, everywhere_with, says};
 
 const A: Timer = Timer::new(1);
 const B: Timer = Timer::new(2);
@@ -97,6 +97,35 @@ fn timers_fire_by_deadline_and_ties_in_the_order_they_were_set() {
                 "closed finished by us",
             ],
         );
+    });
+}
+
+#[test]
+fn a_timer_that_waits_for_input_keeps_its_place_among_those_of_its_deadline() {
+    let mut limits = DriverLimits::default();
+    // The last of three is taken out in a turn of its own.
+    limits.timers_max = 2;
+    everywhere_with(limits, |stage| {
+        alone(stage, || {
+            Play::new()
+                .opened(|cx| {
+                    cx.pause_reading();
+                    for timer in [A, B, C] {
+                        cx.set_timer(timer, Duration::from_millis(5));
+                    }
+                    Ok(())
+                })
+                .timeout(|cx, timer| {
+                    if timer == A {
+                        // Input might have come before the others were due: they wait for a look.
+                        cx.resume_reading();
+                    }
+                    closing(cx, timer, C);
+                    Ok(())
+                })
+        });
+        let [a, b, c] = ["timeout of timer 1", "timeout of timer 2", "timeout of timer 3"];
+        stage.expect("server", &["opened", a, b, c, "closed finished by us"]);
     });
 }
 
