@@ -213,7 +213,11 @@ impl Actor {
 
     fn set(&mut self, cx: &mut Context<'_>, timer: Timer, delay: Duration) {
         self.sets += 1;
-        self.set.insert(timer, (cx.now() + delay, self.sets));
+        // Without a delay it is due with all that were due by the last whole millisecond.
+        let since = cx.now() - self.world.borrow().began;
+        let within = if delay.is_zero() { since.subsec_nanos() % 1_000_000 } else { 0 };
+        let due = cx.now() + delay - Duration::from_nanos(within.into());
+        self.set.insert(timer, (due, self.sets));
         cx.set_timer(timer, delay);
     }
 

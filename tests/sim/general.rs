@@ -162,7 +162,9 @@ fn one_more(dice: &Choices, count: usize, most: usize, of_thousand: u32) -> bool
 
 fn run(sim: &mut Sim, traced: bool) -> Ran {
     let dice = sim.choices();
-    let world: Shared = Rc::new(RefCell::new(World::new()));
+    let elapsed = sim.now();
+    let began = sim.control().now() - elapsed;
+    let world: Shared = Rc::new(RefCell::new(World::new(began)));
     let trace = traced.then(Trace::new);
     let limits = driver_limits(&dice);
     let (drain, bounds) = (limits.drain, (limits.connections_max, limits.lingering_max));

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lariat::sim::Choices;
 use lariat::{CloseKind, CloseReason, ConnId, Endpoint, FilterFailure, Limits};
@@ -63,6 +63,8 @@ pub(crate) struct Target {
 }
 
 pub(crate) struct World {
+    /// When the clock of the run began.
+    pub(crate) began: Instant,
     pub(crate) ends: Vec<End>,
     pub(crate) targets: Vec<Target>,
     pub(crate) planned_panics: u64,
@@ -111,8 +113,9 @@ fn slot(id: ConnId) -> String {
 }
 
 impl World {
-    pub(crate) fn new() -> World {
+    pub(crate) fn new(began: Instant) -> World {
         World {
+            began,
             ends: Vec::new(),
             targets: Vec::new(),
             planned_panics: 0,
