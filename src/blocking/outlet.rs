@@ -270,7 +270,7 @@ mod tests {
         let (outlet, inside) = outlet();
         let stop = || outlet.ask(|requests| requests.stop = true);
         assert!(!stop(), "the thread that has the state looks for itself");
-        let inside = outlet.give_back(inside).err().expect("it was asked for something meanwhile");
+        let Err(inside) = outlet.give_back(inside) else { panic!("it was asked for something") };
         assert!(outlet.take_requests().stop);
         assert!(matches!(outlet.give_back(inside), Ok(true)), "`opened` is due");
         assert!(!stop(), "that has a companion started");

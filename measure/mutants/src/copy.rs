@@ -131,7 +131,8 @@ impl Copy {
         numbers: &mut HashMap<String, u32>,
         dropped: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Vec<Binary>> {
-        let check: &[&str] = &["check", "--quiet", "--lib", "--all-features"];
+        // The library's own tests as well: what does not compile in these alone is found here.
+        let check: &[&str] = &["check", "--quiet", "--lib", "--tests", "--all-features"];
         let mut tests = vec!["test", "--quiet", "--no-run", "--all-features", "--lib"];
         for name in crate::suite::BINARIES {
             tests.extend(["--test", name]);
