@@ -262,8 +262,9 @@ impl UnixName {
         Ok(UnixName::new(UnixKind::Abstract, name))
     }
 
-    /// No name, as most clients have.
-    pub(crate) fn unnamed() -> UnixName {
+    /// No name, as most clients have. A Unix datagram socket can be
+    /// [bound](crate::Control::bind) to it, which leaves it without a name.
+    pub fn unnamed() -> UnixName {
         UnixName::new(UnixKind::Unnamed, &[])
     }
 

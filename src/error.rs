@@ -19,7 +19,7 @@ pub enum Op {
     Listen,
     /// Connecting to an address.
     Connect,
-    /// Taking over a socket of the standard library.
+    /// Taking over a socket that other code has opened.
     Adopt,
     /// Waiting for events.
     Poll,
@@ -62,6 +62,8 @@ pub enum ErrorKind {
     TooLarge,
     /// The process or the system has no descriptor or memory left.
     Exhausted,
+    /// [`DriverLimits::connections_max`](crate::DriverLimits::connections_max) is reached.
+    Limit,
     /// The queue to the driver is full.
     Full,
     /// The driver has ended.
@@ -171,11 +173,14 @@ impl Error {
             return self.0.hint;
         }
         Some(match (self.0.op, self.0.kind) {
-            (Op::Listen, ErrorKind::AddressInUse) if self.0.is_path => {
-                "another program listens there, or the file is no socket"
+            (Op::Listen | Op::Bind, ErrorKind::AddressInUse) if self.0.is_path => {
+                "another program has a socket there, or the file is no socket"
             }
-            (Op::Listen, ErrorKind::PermissionDenied) if self.0.is_path => {
+            (Op::Listen | Op::Bind, ErrorKind::PermissionDenied) if self.0.is_path => {
                 "this user must be allowed to write to the directory"
+            }
+            (Op::Send, ErrorKind::PermissionDenied) if self.0.is_path => {
+                "the receiver is connected to another socket, or its file may not be written to"
             }
             (_, ErrorKind::AddressInUse) => "another program has this port; try port 0",
             (Op::Listen, ErrorKind::PermissionDenied) => {
@@ -184,7 +189,7 @@ impl Error {
             (Op::Listen, ErrorKind::AddressUnavailable) => {
                 "the address must belong to this machine; 0.0.0.0 or [::] listens on all of its own"
             }
-            (Op::Listen | Op::Connect, ErrorKind::InvalidAddress) => {
+            (Op::Listen | Op::Connect | Op::Bind, ErrorKind::InvalidAddress) => {
                 "an address looks like 127.0.0.1:7000, [::1]:7000 or unix:/run/echo.sock"
             }
             (Op::Bind, ErrorKind::PermissionDenied) => {
@@ -194,6 +199,7 @@ impl Error {
                 "a broadcast address needs DatagramOptions::broadcast"
             }
             (_, ErrorKind::Exhausted) => "raise the limit on open files (ulimit -n)",
+            (_, ErrorKind::Limit) => "raise DriverLimits::connections_max",
             (Op::Post, ErrorKind::Full) => "the driver is behind; try again later",
             _ => return None,
         })
@@ -238,6 +244,7 @@ impl fmt::Display for Error {
             ErrorKind::PermissionDenied => "permission denied",
             ErrorKind::TooLarge => "it is too long for a datagram",
             ErrorKind::Exhausted => "no descriptor or memory is left",
+            ErrorKind::Limit => "connections_max is reached",
             ErrorKind::Full => "its queue is full",
             ErrorKind::Stopped => "it has ended",
             ErrorKind::Unsupported => "this platform cannot do it",
@@ -276,6 +283,7 @@ impl From<Error> for io::Error {
             | ErrorKind::InvalidLimits
             | ErrorKind::TooLarge => io::ErrorKind::InvalidInput,
             ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
+            ErrorKind::Limit => io::ErrorKind::ResourceBusy,
             ErrorKind::Full => io::ErrorKind::WouldBlock,
             ErrorKind::Stopped => io::ErrorKind::BrokenPipe,
             ErrorKind::Unsupported => io::ErrorKind::Unsupported,

@@ -136,8 +136,10 @@ pub enum Overload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DriverLimits {
-    /// Open connections, accepted and outgoing \[10,000; [`blocking`](DriverLimits::blocking):
-    /// 256\]. Lingering ones are not counted.
+    /// Open connections, accepted and outgoing, and datagram sockets \[10,000;
+    /// [`blocking`](DriverLimits::blocking): 256\]. Lingering connections are not counted. To bind
+    /// one datagram socket more is an error of the kind [`Limit`](crate::ErrorKind::Limit), a
+    /// connect ends with [`ConnectFailure::Limit`](crate::ConnectFailure::Limit).
     pub connections_max: usize,
     /// What happens above `connections_max` \[[`Overload::Pause`]\].
     pub overload: Overload,

@@ -5,6 +5,7 @@ mod opening;
 #[cfg(test)]
 pub(crate) mod read_back;
 mod unix;
+mod unix_datagrams;
 
 use std::fs::File;
 use std::io::{self, IoSlice};

@@ -153,7 +153,7 @@ impl Hub {
     /// Whether there is a place for one more connection, and a thread.
     fn place(&self, state: &State) -> Place {
         let threads = self.serial.load(Ordering::Relaxed) || state.pool.has_room();
-        state.admission.place(if threads { state.open } else { u64::MAX })
+        if threads { state.place() } else { state.admission.place(u64::MAX) }
     }
 
     /// Takes a place and a thread for an accepted connection, which counts from now on. False when

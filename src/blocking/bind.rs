@@ -30,6 +30,7 @@ pub(super) fn waiting(hub: &Hub, bound: Bound) -> Option<Waiting> {
         }
         (_, protocol) => {
             hub.listeners.remove_bound(id);
+            hub.give_place();
             hub.forget(id);
             drop_guarded(protocol.here());
             None
@@ -56,6 +57,7 @@ pub(super) fn enter(hub: &Hub, waiting: Waiting) -> Job {
 pub(super) fn discard(hub: &Hub, outlet: &Outlet) -> Option<Box<dyn DatagramProtocol + Send>> {
     let (mut inside, posts) = outlet.close();
     hub.listeners.remove_bound(outlet.id);
+    hub.give_place();
     hub.leave_outlet(outlet.id, 0);
     hub.drop_posts(posts);
     inside.protocol.take()

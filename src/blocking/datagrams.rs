@@ -2,7 +2,8 @@
 //! companion, which is started by the first timer, deadline or request, waits for those.
 //!
 //! Both do whatever is due when they have the state, so that a flood of datagrams puts no timer
-//! off. Sending sleeps until the system has room: nothing ever waits in the socket's own queue.
+//! off. Sending over UDP sleeps until the system has room, which it soon has. What a Unix socket
+//! sends waits in the socket's own queue: its receiver may never have room.
 
 use std::mem;
 use std::sync::Arc;
@@ -10,11 +11,14 @@ use std::sync::Arc;
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
 use super::outlet::{Inside, Outlet};
-use crate::datagram::{Called, Datagram, DatagramSocket, Due, NoSocket, Phase, Read, Round, State};
+use crate::datagram::{
+    Called, Datagram, DatagramSocket, Due, NoSocket, Phase, Read, Received, Round, State,
+};
 use crate::guard::{drop_guarded, guarded};
 use crate::handle::Post;
 use crate::protocol::TimerOwner;
 use crate::reason::{By, CloseKind, ConnectFailure};
+use crate::sync::atomic::Ordering;
 use crate::timer::Timers;
 
 /// Receives until the end, on this thread, and tells `closed`.
@@ -40,16 +44,17 @@ pub(super) fn receive(hub: &Arc<Hub>, desk: &mut Desk, outlet: &Arc<Outlet>) {
         if is_over(&inside.state) {
             break;
         }
-        let (result, from) = match received {
-            Ok((count, from)) => (Ok(count), Some(from)),
-            Err(error) => (Err(error), None),
-        };
+        if !inside.state.may_call() {
+            // It is closing, and waits for what is to leave.
+            continue;
+        }
         let now = keeper.desk.shared.clock.exact();
-        let read = inside.state.handle_read(&result, &mut keeper.desk.shared.metrics, now);
-        if let (Read::Datagram { truncated }, Ok(count), Some(from)) = (read, result, from) {
-            let bytes = &buffer[..count.min(kept)];
+        let read = inside.state.handle_read(&received, &mut keeper.desk.shared.metrics, now);
+        if let (Read::Datagram { truncated }, Ok(received)) = (read, received) {
+            let Received { len, from, to } = received;
+            let bytes = &buffer[..len.min(kept)];
             keeper.call(&mut inside, |called| {
-                called.datagram(&Datagram { bytes, from, truncated });
+                called.datagram(&Datagram { bytes, from, to, truncated });
             });
         }
     }
@@ -100,6 +105,10 @@ impl Keeper<'_> {
         self.desk.shared.stopping = self.hub.is_stopping();
         let now = self.desk.shared.clock.exact();
         self.take_requests(inside);
+        inside.state.handle_retry(now);
+        if let Some(socket) = &inside.socket {
+            inside.state.flush(&**socket, &mut self.desk.shared.metrics, now);
+        }
         if inside.state.handle_deadline(now) {
             self.desk.shared.metrics.timers += 1;
         }
@@ -110,7 +119,7 @@ impl Keeper<'_> {
                 Due::Opened => called.opened(),
                 Due::Stopping => called.stopping(),
                 Due::Drained => called.drained(),
-                Due::Refused => called.refused(),
+                Due::Refused(to) => called.refused(to),
                 Due::Notified(note) => called.notified(note),
             });
         }
@@ -188,6 +197,9 @@ impl Keeper<'_> {
         }
         let now = self.desk.shared.clock.exact();
         inside.state.handle_wishes(&mut self.desk.shared.metrics, now);
+        if let Some((_, unsent)) = inside.state.poll_unsent() {
+            self.outlet.unsent.store(unsent, Ordering::Relaxed);
+        }
         if inside.state.phase() >= Phase::Closing {
             inside.timers = Timers::default();
         }
@@ -200,7 +212,7 @@ impl Keeper<'_> {
         let (mut inside, posts) = self.outlet.close();
         inside.socket = None;
         hub.listeners.remove_bound(id);
-        hub.note_released();
+        hub.give_place();
         let Some(reason) = inside.state.decided(hub.clock.exact()) else { return };
         // The error in the reason is the user's, also in how it is displayed and dropped.
         let _ = guarded(|| log::debug!(target: "lariat::close", "{id}: {reason}"));

@@ -13,7 +13,7 @@ use super::listening::Listening;
 use super::outlet::Outlet;
 use super::pool::{Job, Pool};
 use super::system;
-use crate::admission::Admission;
+use crate::admission::{Admission, Place};
 use crate::clock::Clock;
 use crate::driver::Report;
 use crate::episode::CommonEpisode;
@@ -69,6 +69,8 @@ pub(super) struct State {
     pub(super) outlets: BTreeMap<ConnId, Arc<Outlet>>,
     /// Connections that count against the maximum.
     pub(super) open: u64,
+    /// Datagram sockets, which count as well.
+    pub(super) bound: u64,
     pub(super) lingering: usize,
     /// Those that linger, the oldest first.
     pub(super) lingerers: VecDeque<ConnId>,
@@ -155,6 +157,11 @@ impl Drop for Desk {
 }
 
 impl State {
+    /// Whether there is a place for one more connection or datagram socket.
+    pub(super) fn place(&self) -> Place {
+        self.admission.place(self.open + self.bound)
+    }
+
     /// Whether what the thread that called `run` waits for is so.
     pub(super) fn is(&self, awaited: Awaited) -> bool {
         match awaited {
@@ -291,6 +298,9 @@ impl Hub {
             metrics.buffered += gauges.unsent as u64;
             metrics.paused += u64::from(gauges.paused);
             metrics.held += u64::from(gauges.held);
+        }
+        for outlet in state.outlets.values() {
+            metrics.buffered += outlet.unsent.load(Ordering::Relaxed) as u64;
         }
         metrics.open = state.open;
         metrics.bound = state.outlets.len() as u64;

@@ -16,7 +16,8 @@
 //!
 //! # How many threads there are
 //!
-//! At most [`connections_max`](DriverLimits::connections_max) connections are open, by default 256.
+//! At most [`connections_max`](DriverLimits::connections_max) connections and datagram sockets are
+//! open, by default 256.
 //! On Linux the threads of all kinds number at most three quarters of the smaller of
 //! `vm.max_map_count` / 4 and `kernel.threads-max`: 12,285 on most systems. An eighth of these is
 //! kept for companions. Further connections wait or are turned away, as they do above

@@ -11,6 +11,7 @@ use crate::datagram::{DatagramProtocol, State};
 use crate::handle::Post;
 use crate::id::ConnId;
 use crate::protocol::TimerOwner;
+use crate::sync::atomic::AtomicUsize;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::timer::Timers;
 
@@ -25,6 +26,8 @@ pub(super) struct Outlet {
     socket: Weak<Datagrams>,
     table: Mutex<Table>,
     changed: Condvar,
+    /// Bytes that wait because the system has no room for them.
+    pub(super) unsent: AtomicUsize,
 }
 
 /// What a thread takes to do something for the socket.
@@ -73,7 +76,7 @@ impl Requests {
 impl Inside {
     /// When something is due without a notification. `u64::MAX` is never.
     fn due(&self) -> u64 {
-        if self.state.has_due() {
+        if self.state.has_due() || self.state.has_output_to_move() {
             return 0;
         }
         let timer = self.timers.next().unwrap_or(u64::MAX);
@@ -93,7 +96,8 @@ impl Outlet {
             due: u64::MAX,
             over: false,
         };
-        Arc::new(Outlet { id, socket, table: Mutex::new(table), changed: Condvar::new() })
+        let (table, changed) = (Mutex::new(table), Condvar::new());
+        Arc::new(Outlet { id, socket, table, changed, unsent: AtomicUsize::new(0) })
     }
 
     // ---- requests ----------------------------------------------------------------------------

@@ -181,7 +181,16 @@ impl Common for Hub {
     }
 
     fn unsent(&self, id: ConnId) -> usize {
-        self.cell(id).map_or(0, |cell| cell.gauges().unsent)
+        let of_outlet = || self.outlet(id).map(|outlet| outlet.unsent.load(Ordering::Relaxed));
+        self.cell(id).map(|cell| cell.gauges().unsent).or_else(of_outlet).unwrap_or(0)
+    }
+
+    fn take_place(&self) -> bool {
+        Hub::take_place(self)
+    }
+
+    fn give_place(&self) {
+        Hub::give_place(self);
     }
 }
 

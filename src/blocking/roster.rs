@@ -31,7 +31,7 @@ impl Hub {
         let mut state = lock(&self.state);
         state.metrics.connects += u64::from(!adopted);
         state.metrics.accepted += u64::from(adopted);
-        let full = state.admission.place(state.open) != Place::Free;
+        let full = state.place() != Place::Free;
         state.open += 1;
         if adopted {
             state.pool.claim();
@@ -109,6 +109,22 @@ impl Hub {
 
     pub(super) fn outlet(&self, id: ConnId) -> Option<Arc<Outlet>> {
         lock(&self.state).outlets.get(&id).cloned()
+    }
+
+    /// Takes a place for a datagram socket; false when there is none.
+    pub(super) fn take_place(&self) -> bool {
+        let mut state = lock(&self.state);
+        let free = state.place() == Place::Free;
+        state.bound += u64::from(free);
+        free
+    }
+
+    /// A datagram socket has no descriptor any more, and no place.
+    pub(super) fn give_place(&self) {
+        let mut state = lock(&self.state);
+        state.bound -= 1;
+        state.admission.note_released();
+        self.tell_acceptors(&state);
     }
 
     /// Enters a datagram socket, with what was asked of it before.

@@ -1,6 +1,7 @@
 //! Binding: the socket is open at once, also for a callback, and a driver's when that has returned.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::{DatagramOptions, DatagramProtocol};
@@ -8,11 +9,13 @@ use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::ConnId;
-use crate::protocol::{Binder, Effect, Shared};
+use crate::protocol::{Binder, Effect, Shared, adopts_no_more, not_adopted};
 
 /// A socket of datagrams that no driver receives from yet.
 pub(crate) struct Opened {
     pub(crate) addr: Endpoint,
+    /// The peer of a socket that was connected before.
+    pub(crate) peer: Option<Endpoint>,
     /// Only the driver that made it knows its type.
     pub(crate) socket: Box<dyn Any>,
 }
@@ -51,7 +54,7 @@ impl Binder {
                 Ok(opened) => return Ok(opened),
                 Err(error) => {
                     let error = Error::from_io(Op::Bind, error).with_addr(addr);
-                    failed.get_or_insert(error);
+                    failed.get_or_insert(error.at_path(addr.unix().is_some()));
                 }
             }
         }
@@ -71,11 +74,60 @@ impl Shared {
         if self.stopping {
             return Err(Error::new(ErrorKind::Stopped, Op::Bind).with_addr(addr));
         }
-        let Opened { addr, socket } = self.binder.bind(addr, &options)?;
+        let in_place = self.in_place(Op::Bind, |binder| binder.bind(addr, &options));
+        let opened = in_place.map_err(|error| match error.kind() {
+            ErrorKind::Limit => error.with_addr(addr),
+            _ => error,
+        })?;
+        Ok(self.take_over(opened, options, protocol))
+    }
+
+    /// Prepares a socket of the system, which the driver takes over when the callback has returned.
+    pub(crate) fn adopt_datagrams(
+        &mut self,
+        socket: OwnedFd,
+        options: DatagramOptions,
+        protocol: Boxed,
+    ) -> Result<ConnId> {
+        if self.stopping {
+            return Err(adopts_no_more());
+        }
+        options.validate()?;
+        let opened = self.in_place(Op::Adopt, |binder| {
+            binder.sockets.adopt_datagrams(socket, &options).map_err(not_adopted)
+        })?;
+        Ok(self.take_over(opened, options, protocol))
+    }
+
+    fn take_over(
+        &mut self,
+        opened: Opened,
+        mut options: DatagramOptions,
+        protocol: Boxed,
+    ) -> ConnId {
+        let Opened { addr, peer, socket } = opened;
+        options.connect = options.connect.or(peer);
         let id = self.ids.reserve();
         self.binder.listeners.enter_bound(id, addr);
         let bound = Bound { id, socket, options: Arc::new(options), protocol };
         self.effects.list.push(Effect::Bind(Box::new(bound)));
-        Ok(id)
+        id
+    }
+
+    /// Opens a socket where there is a place for it. It has the place until it is closed.
+    fn in_place(&self, op: Op, open: impl FnOnce(&Binder) -> Result<Opened>) -> Result<Opened> {
+        let taken = || self.metrics.open + self.binder.listeners.bound_count();
+        let free = match &self.common {
+            Some(common) => common.take_place(),
+            None => taken() < self.places,
+        };
+        if !free {
+            return Err(Error::new(ErrorKind::Limit, op));
+        }
+        let opened = open(&self.binder);
+        if let (Err(_), Some(common)) = (&opened, &self.common) {
+            common.give_place();
+        }
+        opened
     }
 }

@@ -25,8 +25,7 @@ impl Called<'_> {
         self.run(Callback::Datagram, |protocol, cx| protocol.datagram(cx, datagram));
     }
 
-    pub(crate) fn refused(self) {
-        let to = self.state.options().connect;
+    pub(crate) fn refused(self, to: Option<Endpoint>) {
         self.run(Callback::Refused, |protocol, cx| protocol.refused(cx, to));
     }
 

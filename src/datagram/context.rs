@@ -17,19 +17,25 @@ use crate::timer::Timer;
 pub struct Datagram<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) from: Endpoint,
+    pub(crate) to: Option<Endpoint>,
     pub(crate) truncated: bool,
 }
 
 impl Datagram<'_> {
-    /// Who sent it.
+    /// Who sent it. A Unix socket that is bound to no name is
+    /// [unnamed](crate::UnixName::is_unnamed), and cannot be answered.
     pub fn from(&self) -> Endpoint {
         self.from
     }
 
-    /// The local address that it was sent to, where the system tells; None for now on every
-    /// driver, also for a socket that is bound to one address.
+    /// The local address that it was sent to.
+    ///
+    /// A socket that is bound to one address or name gets what is sent there, and nothing else, so
+    /// this is known. A socket on all addresses (`0.0.0.0` or `[::]`) would have to be told: that
+    /// is so in the simulator. On the other drivers it is None, because std and mio do not read
+    /// what the system has to say of it. It is None for a Unix socket without a name, too.
     pub fn to(&self) -> Option<Endpoint> {
-        None
+        self.to
     }
 
     /// Whether it was longer than [`DatagramOptions::datagram_max`](crate::DatagramOptions), so
@@ -51,6 +57,7 @@ impl fmt::Debug for Datagram<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Datagram")
             .field("from", &self.from)
+            .field("to", &self.to)
             .field("len", &self.bytes.len())
             .field("truncated", &self.truncated)
             .finish()
@@ -137,9 +144,7 @@ impl DatagramContext<'_> {
     /// [`InvalidSocket`](crate::ErrorKind::InvalidSocket) once the socket is being closed;
     /// whatever else the system says. The socket goes on.
     pub fn send_to(&mut self, bytes: &[u8], to: impl Into<Endpoint>) -> Result<()> {
-        let to: Endpoint = to.into();
-        let addr = to.need_ip().map_err(|e| Error::from_io(Op::Send, e).with_addr(to))?;
-        self.send_anywhere(bytes, Some(addr))
+        self.send_anywhere(bytes, Some(&to.into()))
     }
 
     /// Sends a datagram to the peer that the socket is [connected
@@ -153,7 +158,7 @@ impl DatagramContext<'_> {
         self.send_anywhere(bytes, None)
     }
 
-    fn send_anywhere(&mut self, bytes: &[u8], to: Option<std::net::SocketAddr>) -> Result<()> {
+    fn send_anywhere(&mut self, bytes: &[u8], to: Option<&Endpoint>) -> Result<()> {
         let now = self.shared.clock.recent();
         let Shared { metrics, .. } = &mut *self.shared;
         self.state.send(self.socket, metrics, bytes, to, now)

@@ -8,8 +8,10 @@
 mod bind;
 mod call;
 mod context;
+mod control;
 mod options;
 mod queue;
+mod sending;
 mod socket;
 mod state;
 
@@ -23,17 +25,17 @@ pub(crate) use bind::{Bound, Boxed, Opened};
 pub(crate) use call::Called;
 pub use context::{Datagram, DatagramContext};
 pub use options::{DatagramOptions, DropPolicy, Interface};
-pub(crate) use socket::{DatagramSocket, NoSocket};
+pub(crate) use socket::{DatagramSocket, NoSocket, Received, check_family};
 pub(crate) use state::{Due, Phase, Read, Round, State};
 
-/// The protocol of a datagram socket (UDP): one value per socket, the same on every driver.
+/// The protocol of a datagram socket, UDP or Unix: one value per socket, the same on every driver.
 ///
 /// The order of callbacks: [`opened`](DatagramProtocol::opened) first and once, the others as
 /// things happen, [`closed`](DatagramProtocol::closed) last and exactly once, also after a panic.
 /// For a socket that is closed before it has opened, `closed` is the only callback.
 ///
-/// Datagrams may be lost, come twice, or overtake one another: that is what UDP is. Nothing that a
-/// peer or the network does ends a socket.
+/// Over UDP datagrams may be lost, come twice, or overtake one another. Between Unix sockets of one
+/// machine they do none of that. Nothing that a peer or the network does ends a socket.
 ///
 /// ```
 /// use lariat::{Datagram, DatagramContext, DatagramProtocol, Outcome};
@@ -73,12 +75,17 @@ pub trait DatagramProtocol {
     /// Closes the socket.
     fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome;
 
-    /// An earlier datagram did not arrive, as the network reports (ICMP): no socket has the port,
-    /// or no route leads there. The socket stays open.
+    /// A datagram to `to` did not arrive, because nobody is there. The socket stays open.
     ///
-    /// Systems report this for connected sockets only, and `to` is then the peer: see
-    /// [`DatagramOptions::connect`]. A system keeps one such report at a time, so one call may
-    /// stand for several datagrams.
+    /// For UDP it is the network that reports this of an earlier datagram (ICMP): no socket has the
+    /// port, or no route leads there. Systems tell it to connected sockets only, and `to` is then
+    /// the peer: see [`DatagramOptions::connect`]. A system keeps one such report at a time, so one
+    /// call may stand for several datagrams.
+    ///
+    /// For a Unix socket there is no file at the path, or no socket behind it any more, or the
+    /// receiver reads no longer. One call per receiver may stand for several datagrams. At most 64
+    /// receivers are remembered until the callback runs; all are counted in
+    /// [`Metrics::datagrams_refused`](crate::Metrics::datagrams_refused).
     ///
     /// # Errors
     ///

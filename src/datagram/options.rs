@@ -18,17 +18,24 @@ use crate::error::{Error, ErrorKind, Op, Result};
 /// ```
 ///
 /// The simulator looks at the bounds, at `connect` and at `broadcast` alone: the others have no
-/// meaning there.
+/// meaning there. `mode` is for a Unix socket at a path; `broadcast`, `reuse_port`, `ttl` and those
+/// of multicast are for UDP. Where one is asked for that the kind of socket does not have, binding
+/// is an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DatagramOptions {
-    /// Bytes of a datagram that are kept \[65,535, which is more than any can have\]. A longer one
-    /// is shown cut short, with [`Datagram::is_truncated`](crate::Datagram::is_truncated).
+    /// Bytes of a datagram that are kept \[65,535, which is more than any of UDP can have\], at
+    /// most 1 MiB. A longer one is shown cut short, with
+    /// [`Datagram::is_truncated`](crate::Datagram::is_truncated).
     pub datagram_max: usize,
     /// Bytes of datagrams that wait because the system has no room for them \[256 KiB\]; each
-    /// counts 64 bytes more than it has. What does not fit is dropped, and counted in
-    /// [`Metrics::datagrams_dropped`](crate::Metrics::datagrams_dropped). No meaning on blocking
-    /// threads, where sending waits.
+    /// counts 64 bytes more than it has, one to the name of a Unix socket 256. What does not fit is
+    /// dropped, and counted in [`Metrics::datagrams_dropped`](crate::Metrics::datagrams_dropped).
+    /// No meaning for UDP on blocking threads, where sending waits.
+    ///
+    /// A Unix socket has no room for a datagram whose receiver does not read. Those to other
+    /// receivers pass it. The system does not say when there is room, so it is tried again: after
+    /// 1 ms, doubling to 100 ms.
     pub output_max: usize,
     /// What is dropped when `output_max` is reached \[[`DropPolicy::Newest`]\].
     pub drop_policy: DropPolicy,
@@ -42,8 +49,12 @@ pub struct DatagramOptions {
     /// Time for waiting datagrams to leave once the socket is being closed \[1 s\].
     pub close_deadline: Duration,
     /// The peer: datagrams of others are not delivered, [`send`](crate::DatagramContext::send)
-    /// sends to it, and its refusals are reported \[none\].
+    /// sends to it, and its refusals are reported \[none\]. A Unix socket whose peer has gone is
+    /// connected again by the next `send`, if another socket has the name by then.
     pub connect: Option<Endpoint>,
+    /// Permissions of the file of a Unix socket, as for `chmod` \[what the umask leaves\]. On
+    /// Linux the file never has more; elsewhere it has more for a moment.
+    pub mode: Option<u32>,
     /// SO_BROADCAST: datagrams may be sent to a broadcast address \[off\].
     pub broadcast: bool,
     /// SO_REUSEADDR: on Linux, several sockets that all set it share one port, as receivers of the
@@ -122,6 +133,7 @@ impl Default for DatagramOptions {
             idle: None,
             close_deadline: Duration::from_secs(1),
             connect: None,
+            mode: None,
             broadcast: false,
             reuse_address: false,
             reuse_port: false,
@@ -143,12 +155,12 @@ impl DatagramOptions {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0, `datagram_max` is above
-    /// 65,535, `idle` or `ttl` is zero, or a buffer is 0 or 2 GiB or more.
+    /// 1 MiB, `idle` or `ttl` is zero, or a buffer is 0 or 2 GiB or more.
     pub fn validate(&self) -> Result<()> {
         let fault =
             |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
-        if self.datagram_max == 0 || self.datagram_max > 65_535 {
-            return fault("datagram_max must be at least 1 byte and at most 65,535");
+        if self.datagram_max == 0 || self.datagram_max > 1024 * 1024 {
+            return fault("datagram_max must be at least 1 byte and at most 1 MiB");
         }
         if self.output_max == 0 {
             return fault("output_max must be at least 1 byte");
@@ -182,7 +194,7 @@ mod tests {
         let most = i32::MAX as usize;
         type Change = fn(&mut DatagramOptions, usize);
         let cases: [(&str, Change, &[usize], &[usize]); 7] = [
-            ("datagram_max", |o, v| o.datagram_max = v, &[1, 65_535], &[0, 65_536]),
+            ("datagram_max", |o, v| o.datagram_max = v, &[1, 1 << 20], &[0, (1 << 20) + 1]),
             ("output_max", |o, v| o.output_max = v, &[1, usize::MAX], &[0]),
             ("datagrams_max", |o, v| o.datagrams_max = v, &[1], &[0]),
             ("idle", |o, v| o.idle = Some(Duration::from_nanos(v as u64)), &[1], &[0]),

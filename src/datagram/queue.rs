@@ -1,30 +1,40 @@
 //! Datagrams that wait until the system has room for them.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
 use super::DropPolicy;
+use crate::endpoint::{Endpoint, SmallEndpoint};
 
-/// What a waiting datagram counts beyond its bytes: so the bound also holds for empty ones.
+/// What a waiting datagram counts beyond its bytes: so the bound also holds for empty ones. The
+/// name of a Unix socket has its place in memory, too.
 const OVERHEAD: usize = 64;
+const OVERHEAD_UNIX: usize = 256;
 
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) to: Option<SocketAddr>,
-    pub(super) bytes: Box<[u8]>,
+fn overhead(to: Option<&Endpoint>) -> usize {
+    if matches!(to, Some(Endpoint::Unix(_))) { OVERHEAD_UNIX } else { OVERHEAD }
+}
+
+struct Waiting {
+    to: Option<SmallEndpoint>,
+    bytes: Box<[u8]>,
 }
 
 impl Waiting {
-    fn cost(&self) -> usize {
-        self.bytes.len() + OVERHEAD
+    fn to(&self) -> Option<Endpoint> {
+        self.to.as_ref().map(SmallEndpoint::get)
     }
 }
 
 /// In the order they were sent.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// With what they count beyond.
+    cost: usize,
+    /// How many wait for each Unix socket: those for one wait for no other.
+    receivers: BTreeMap<Endpoint, usize>,
 }
 
 impl Queue {
@@ -37,48 +47,69 @@ impl Queue {
         self.bytes
     }
 
-    fn cost(&self) -> usize {
-        self.bytes + self.waiting.len() * OVERHEAD
+    /// Whether one waits for this Unix socket; for a connected one, whether any waits.
+    pub(super) fn has_for(&self, to: Option<&Endpoint>) -> bool {
+        to.map_or(!self.is_empty(), |to| self.receivers.contains_key(to))
     }
 
-    pub(super) fn pop(&mut self) -> Option<Waiting> {
-        let first = self.waiting.pop_front()?;
-        self.bytes -= first.bytes.len();
+    /// For whom the one at this place is.
+    pub(super) fn receiver(&self, at: usize) -> Option<Option<Endpoint>> {
+        self.waiting.get(at).map(Waiting::to)
+    }
+
+    /// Takes the bytes of the one at this place, which has to have them back.
+    pub(super) fn lend(&mut self, at: usize) -> Box<[u8]> {
+        self.waiting.get_mut(at).map(|waiting| mem::take(&mut waiting.bytes)).unwrap_or_default()
+    }
+
+    pub(super) fn give_back(&mut self, at: usize, bytes: Box<[u8]>) {
+        if let Some(waiting) = self.waiting.get_mut(at) {
+            waiting.bytes = bytes;
+        }
+    }
+
+    pub(super) fn remove(&mut self, at: usize) {
+        let Some(gone) = self.waiting.remove(at) else { return };
+        let to = gone.to();
+        self.bytes -= gone.bytes.len();
+        self.cost -= gone.bytes.len() + overhead(to.as_ref());
+        if let Some(to @ Endpoint::Unix(_)) = to {
+            match self.receivers.get_mut(&to) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.receivers.remove(&to)),
+            }
+        }
         if self.waiting.is_empty() {
             // An empty queue owns no buffer.
             self.waiting = VecDeque::new();
         }
-        Some(first)
-    }
-
-    /// Puts a datagram back that was taken out last.
-    pub(super) fn put_back(&mut self, first: Waiting) {
-        self.bytes += first.bytes.len();
-        self.waiting.push_front(first);
     }
 
     /// Adds a datagram, within `most`. Returns how many were dropped.
     pub(super) fn push(
         &mut self,
         bytes: &[u8],
-        to: Option<SocketAddr>,
+        to: Option<&Endpoint>,
         most: usize,
         policy: DropPolicy,
     ) -> u64 {
-        let cost = bytes.len() + OVERHEAD;
+        let cost = bytes.len() + overhead(to);
         let mut dropped = 0;
         if policy == DropPolicy::Oldest && cost <= most {
-            while self.cost() > most - cost {
-                self.pop();
+            while self.cost > most - cost {
+                self.remove(0);
                 dropped += 1;
             }
-        } else if cost > most.saturating_sub(self.cost()) {
+        } else if cost > most.saturating_sub(self.cost) {
             return 1;
         }
-        let waiting = Waiting { to, bytes: bytes.into() };
-        debug_assert_eq!(waiting.cost(), cost);
+        if let Some(to @ Endpoint::Unix(_)) = to {
+            *self.receivers.entry(*to).or_insert(0) += 1;
+        }
+        let to = to.map(|to| SmallEndpoint::from(*to));
         self.bytes += bytes.len();
-        self.waiting.push_back(waiting);
+        self.cost += cost;
+        self.waiting.push_back(Waiting { to, bytes: bytes.into() });
         dropped
     }
 
@@ -93,6 +124,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::UnixName;
 
     fn numbers(queue: &Queue) -> Vec<u8> {
         queue.waiting.iter().map(|waiting| waiting.bytes[0]).collect()
@@ -107,7 +139,7 @@ mod tests {
         }
         assert_eq!(queue.push(&[3], None, most, DropPolicy::Newest), 1);
         assert_eq!((numbers(&queue), queue.bytes()), (vec![0, 1, 2], 30));
-        queue.pop().unwrap();
+        queue.remove(0);
         assert_eq!(queue.push(&[4; 11], None, most, DropPolicy::Newest), 1, "one byte above");
         assert_eq!(queue.push(&[5; 10], None, most, DropPolicy::Newest), 0, "at the bound");
         assert_eq!(numbers(&queue), [1, 2, 5]);
@@ -135,7 +167,29 @@ mod tests {
         let dropped: u64 =
             (0..100).map(|_| queue.push(b"", None, 10 * OVERHEAD, DropPolicy::Newest)).sum();
         assert_eq!((dropped, queue.waiting.len(), queue.bytes()), (90, 10, 0));
-        while queue.pop().is_some() {}
-        assert_eq!(queue.waiting.capacity(), 0);
+        (0..10).for_each(|_| queue.remove(0));
+        assert_eq!((queue.waiting.capacity(), queue.cost), (0, 0));
+    }
+
+    #[test]
+    fn a_queue_knows_for_which_unix_sockets_datagrams_wait() {
+        let name = |name| Endpoint::from(UnixName::from_pathname(name).unwrap());
+        let (one, two) = (name("/one"), name("/two"));
+        let most = 3 * (1 + OVERHEAD_UNIX);
+        let mut queue = Queue::default();
+        for to in [&one, &two, &one] {
+            assert_eq!(queue.push(b"1", Some(to), most, DropPolicy::Newest), 0);
+        }
+        assert_eq!(queue.push(b"", Some(&one), most, DropPolicy::Newest), 1, "names count");
+        assert!(queue.has_for(Some(&one)) && queue.has_for(Some(&two)) && queue.has_for(None));
+        queue.remove(1);
+        assert!(queue.has_for(Some(&one)) && !queue.has_for(Some(&two)));
+        queue.remove(0);
+        assert!(queue.has_for(Some(&one)));
+        assert_eq!(queue.receiver(0), Some(Some(one)));
+        let lent = queue.lend(0);
+        queue.give_back(0, lent);
+        queue.remove(0);
+        assert!(!queue.has_for(Some(&one)) && !queue.has_for(None) && queue.receiver(0).is_none());
     }
 }

@@ -1,20 +1,47 @@
 //! What a driver's sockets of datagrams can do, and what their errors mean.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::Interface;
 use crate::endpoint::Endpoint;
+
+/// A datagram that a socket has received.
+pub(crate) struct Received {
+    /// Its length, as much of it as fits.
+    pub(crate) len: usize,
+    pub(crate) from: Endpoint,
+    /// The local address that it was sent to, where that is known.
+    pub(crate) to: Option<Endpoint>,
+}
 
 /// A socket of datagrams of a driver. EINTR never gets out.
 pub(crate) trait DatagramSocket {
     fn local_addr(&self) -> io::Result<Endpoint>;
     /// Sends one datagram, to the connected peer without an address.
-    fn send(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<()>;
-    /// Receives one datagram, as much of it as fits, with its sender.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Endpoint)>;
+    fn send(&self, bytes: &[u8], to: Option<&Endpoint>) -> io::Result<()>;
+    /// Receives one datagram.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Received>;
     /// Joins or leaves a multicast group.
     fn set_member(&self, group: IpAddr, interface: Interface, member: bool) -> io::Result<()>;
+    /// Whether it is a Unix socket. Its datagrams go straight into the queue of their receiver. So
+    /// the call that sends one is told that the receiver is gone, which is a refusal, or has no
+    /// room, of which no event tells the end.
+    fn is_unix(&self) -> bool {
+        false
+    }
+}
+
+/// Whether a socket of this family can send to `to` at all: else a sentence.
+pub(crate) fn check_family(is_unix: bool, to: &Endpoint) -> io::Result<()> {
+    let sentence = match to {
+        Endpoint::Unix(name) if is_unix && !name.is_unnamed() => return Ok(()),
+        Endpoint::Ip(_) if !is_unix => return Ok(()),
+        Endpoint::Unix(_) if is_unix => "a socket without a name cannot be sent to",
+        _ if is_unix => "it is no Unix socket",
+        _ => "it is no IP address",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, sentence))
 }
 
 /// Stands for a socket that has been closed.
@@ -25,17 +52,27 @@ impl DatagramSocket for NoSocket {
         Err(io::ErrorKind::NotConnected.into())
     }
 
-    fn send(&self, _: &[u8], _: Option<SocketAddr>) -> io::Result<()> {
+    fn send(&self, _: &[u8], _: Option<&Endpoint>) -> io::Result<()> {
         Err(io::ErrorKind::NotConnected.into())
     }
 
-    fn receive(&self, _: &mut [u8]) -> io::Result<(usize, Endpoint)> {
+    fn receive(&self, _: &mut [u8]) -> io::Result<Received> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
     fn set_member(&self, _: IpAddr, _: Interface, _: bool) -> io::Result<()> {
         Err(io::ErrorKind::NotConnected.into())
     }
+}
+
+/// Whether the system has no room for a datagram now. Where it says so as ENOBUFS, no event tells
+/// when it has.
+pub(super) fn is_no_room(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || is_out_of_buffers(error)
+}
+
+pub(super) fn is_out_of_buffers(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 /// Whether an error is about an earlier datagram, which did not arrive as the network has reported.

@@ -5,15 +5,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::DatagramOptions;
 use super::queue::Queue;
-use super::socket::is_refusal;
-use super::{DatagramOptions, DatagramSocket};
+use super::sending::Retry;
+use super::socket::{Received, is_refusal};
 use crate::clock::nanos;
-use crate::error::{Error, ErrorKind, Op, Result};
+use crate::endpoint::Endpoint;
 use crate::guard::drop_each;
 use crate::id::ConnId;
 use crate::metrics::Metrics;
@@ -21,14 +21,10 @@ use crate::note::Note;
 use crate::reason::{By, Cause, CloseKind, CloseReason, Deadline};
 use crate::timer::{Timer, TimerKey};
 
-/// The most that an IPv4 datagram can carry; 20 bytes more on IPv6, whose length leaves out the
-/// header.
-const PAYLOAD_MAX_V4: usize = 65_507;
-const PAYLOAD_MAX_V6: usize = 65_527;
-/// Tries of one datagram. Each but the last may report what became of an earlier datagram.
-const TRIES: u64 = 3;
 /// Reads in a row that fail for no known reason before the socket ends.
 const FAILURES_MAX: u32 = 64;
+/// Receivers of which it is remembered, until the protocol is told, that they are not there.
+const REFUSED_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Phase {
@@ -55,7 +51,7 @@ pub(crate) enum Due {
     Opened,
     Stopping,
     Drained,
-    Refused,
+    Refused(Option<Endpoint>),
     Notified(Note),
 }
 
@@ -63,7 +59,8 @@ pub(crate) enum Due {
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     drained: bool,
-    refused: bool,
+    /// Refusals of which the protocol is still to be told in this turn.
+    refused: Option<usize>,
     /// Notes that were there when the turn began are delivered in it.
     notes: Option<usize>,
 }
@@ -82,29 +79,31 @@ pub(crate) enum Read {
 
 pub(crate) struct State {
     id: ConnId,
-    options: Arc<DatagramOptions>,
-    phase: Phase,
+    pub(super) options: Arc<DatagramOptions>,
+    pub(super) phase: Phase,
     end: Option<End>,
-    queue: Queue,
+    pub(super) queue: Queue,
     timers: Vec<(Timer, TimerKey)>,
     notes: VecDeque<Note>,
     deadline: Option<TimerKey>,
     /// When it was bound, when a datagram has last come or gone, and when closing began.
     since: u64,
-    active: u64,
+    pub(super) active: u64,
     closing: u64,
     readable: bool,
-    writable: bool,
+    pub(super) writable: bool,
+    pub(super) retry: Retry,
     stopping_due: bool,
-    drained_due: bool,
-    refused_due: bool,
-    close_wanted: bool,
-    abort_wanted: bool,
+    pub(super) drained_due: bool,
+    /// Who was refused, once each.
+    refused: Vec<Option<Endpoint>>,
+    pub(super) close_wanted: bool,
+    pub(super) abort_wanted: bool,
     failures: u32,
     bytes_in: u64,
-    bytes_out: u64,
-    dropped: u64,
-    refused_bytes: u64,
+    pub(super) bytes_out: u64,
+    pub(super) dropped: u64,
+    pub(super) refused_bytes: u64,
     lost_bytes: u64,
     /// What is in the gauge of unsent bytes.
     accounted: usize,
@@ -132,9 +131,10 @@ impl State {
             // Edges before the registration are not reported: the first read finds out.
             readable: true,
             writable: true,
+            retry: Retry::default(),
             stopping_due: false,
             drained_due: false,
-            refused_due: false,
+            refused: Vec::new(),
             close_wanted: false,
             abort_wanted: false,
             failures: 0,
@@ -199,134 +199,38 @@ impl State {
         match self.phase {
             Phase::Fresh | Phase::Ended => true,
             Phase::Open => {
-                let due = self.stopping_due || self.drained_due || self.refused_due;
-                due || !self.notes.is_empty()
+                let due = self.stopping_due || self.drained_due;
+                due || !self.refused.is_empty() || !self.notes.is_empty()
             }
             Phase::Closing => false,
         }
     }
 
-    fn has_output_to_move(&self) -> bool {
+    /// Whether datagrams wait that the system may take.
+    pub(crate) fn has_output_to_move(&self) -> bool {
         self.writable && !self.queue.is_empty()
     }
 
-    // ---- sending -----------------------------------------------------------------------------
+    // ---- what happens ------------------------------------------------------------------------
 
-    /// Sends a datagram, or lets it wait where the system has no room.
-    pub(crate) fn send(
-        &mut self,
-        socket: &dyn DatagramSocket,
-        metrics: &mut Metrics,
-        bytes: &[u8],
-        to: Option<SocketAddr>,
-        now: u64,
-    ) -> Result<()> {
-        if self.phase >= Phase::Closing || self.close_wanted || self.abort_wanted {
-            self.refused_bytes += bytes.len() as u64;
-            metrics.refused_bytes += bytes.len() as u64;
-            let error = Error::new(ErrorKind::InvalidSocket, Op::Send);
-            return Err(error.with_detail("the socket is closed"));
-        }
-        let peer = to.or(self.options.connect.and_then(|peer| peer.socket_addr()));
-        let most = match peer {
-            Some(SocketAddr::V6(_)) => PAYLOAD_MAX_V6,
-            _ => PAYLOAD_MAX_V4,
-        };
-        if bytes.len() > most {
-            return Err(addressed(Error::new(ErrorKind::TooLarge, Op::Send), to));
-        }
-        if self.queue.is_empty() {
-            match self.try_send(socket, metrics, bytes, to, now) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(error) => return Err(addressed(Error::from_io(Op::Send, error), to)),
-            }
-        }
-        let DatagramOptions { output_max, drop_policy, .. } = *self.options;
-        let dropped = self.queue.push(bytes, to, output_max, drop_policy);
-        self.note_dropped(dropped, metrics);
-        Ok(())
-    }
-
-    fn note_dropped(&mut self, dropped: u64, metrics: &mut Metrics) {
+    pub(super) fn note_dropped(&mut self, dropped: u64, metrics: &mut Metrics) {
         self.dropped += dropped;
         metrics.datagrams_dropped += dropped;
     }
 
-    /// False when the system has no room. A report about an earlier datagram is noted, and this
-    /// datagram is tried again: else it would be lost without an error.
-    fn try_send(
+    /// Datagrams to `to` have not arrived.
+    pub(super) fn note_refused(
         &mut self,
-        socket: &dyn DatagramSocket,
+        count: u64,
+        to: Option<&Endpoint>,
         metrics: &mut Metrics,
-        bytes: &[u8],
-        to: Option<SocketAddr>,
-        now: u64,
-    ) -> io::Result<bool> {
-        for earlier in 0..TRIES {
-            metrics.writes += 1;
-            let error = match socket.send(bytes, to) {
-                Ok(()) => {
-                    metrics.datagrams_out += 1;
-                    metrics.bytes_out += bytes.len() as u64;
-                    self.bytes_out += bytes.len() as u64;
-                    self.active = now;
-                    self.note_refused(earlier, metrics);
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.writable = false;
-                    self.note_refused(earlier, metrics);
-                    return Ok(false);
-                }
-                Err(error) => error,
-            };
-            if self.options.connect.is_none() || !is_refusal(&error) {
-                return Err(error);
-            }
-            // Of no other errors is it known that this datagram was not the cause.
-            let known = error.kind() == io::ErrorKind::ConnectionRefused;
-            if earlier + 1 == TRIES {
-                self.note_refused(if known { earlier + 1 } else { 0 }, metrics);
-                return Err(error);
-            }
-        }
-        Ok(true)
-    }
-
-    fn note_refused(&mut self, count: u64, metrics: &mut Metrics) {
+    ) {
         metrics.datagrams_refused += count;
-        self.refused_due |= count > 0;
-    }
-
-    /// Sends what waits, as many as a turn may. Returns the bytes that left.
-    pub(crate) fn flush(
-        &mut self,
-        socket: &dyn DatagramSocket,
-        metrics: &mut Metrics,
-        now: u64,
-    ) -> usize {
-        let (mut moved, waited) = (0, !self.queue.is_empty());
-        for _ in 0..self.options.datagrams_max {
-            if !self.writable {
-                break;
-            }
-            let Some(first) = self.queue.pop() else { break };
-            match self.try_send(socket, metrics, &first.bytes, first.to, now) {
-                Ok(true) => moved += first.bytes.len(),
-                Ok(false) => self.queue.put_back(first),
-                Err(error) => {
-                    // The call that sent it has returned `Ok`.
-                    log::debug!(target: "lariat::datagram", "{}: not sent: {error}", self.id);
-                    self.note_dropped(1, metrics);
-                }
-            }
+        let to = to.copied().or(self.options.connect);
+        if count > 0 && self.refused.len() < REFUSED_MAX && !self.refused.contains(&to) {
+            self.refused.push(to);
         }
-        self.drained_due |= waited && self.queue.is_empty();
-        moved
     }
-
-    // ---- what happens ------------------------------------------------------------------------
 
     /// The system tells what the socket is ready for.
     pub(crate) fn handle_ready(&mut self, readable: bool, writable: bool) {
@@ -337,15 +241,15 @@ impl State {
     /// What a read has brought. A datagram is one byte longer than is kept when it was cut short.
     pub(crate) fn handle_read(
         &mut self,
-        result: &io::Result<usize>,
+        result: &io::Result<Received>,
         metrics: &mut Metrics,
         now: u64,
     ) -> Read {
         metrics.reads += 1;
         let error = match result {
-            Ok(count) => {
-                let kept = (*count).min(self.options.datagram_max);
-                let truncated = kept < *count;
+            Ok(received) => {
+                let kept = received.len.min(self.options.datagram_max);
+                let truncated = kept < received.len;
                 self.failures = 0;
                 self.active = now;
                 self.bytes_in += kept as u64;
@@ -361,7 +265,7 @@ impl State {
             Err(error) => error,
         };
         if is_refusal(error) {
-            self.note_refused(1, metrics);
+            self.note_refused(1, None, metrics);
             return Read::Told;
         }
         self.failures += 1;
@@ -374,7 +278,7 @@ impl State {
     }
 
     /// A note arrives; it comes back when too many wait.
-    pub(crate) fn handle_note(&mut self, note: Note) -> std::result::Result<(), Note> {
+    pub(crate) fn handle_note(&mut self, note: Note) -> Result<(), Note> {
         if self.phase >= Phase::Closing || self.notes.len() >= self.options.notes_max {
             return Err(note);
         }
@@ -393,9 +297,14 @@ impl State {
         self.end.get_or_insert_with(end);
     }
 
-    /// Looks whether a deadline has passed. True when one has.
+    /// Whether its end is due.
+    pub(crate) fn is_overdue(&self, now: u64) -> bool {
+        self.end_at() <= now && self.phase != Phase::Ended
+    }
+
+    /// Looks whether its end is due. True when it is.
     pub(crate) fn handle_deadline(&mut self, now: u64) -> bool {
-        if self.deadline_at() > now || self.phase == Phase::Ended {
+        if !self.is_overdue(now) {
             return false;
         }
         let deadline = if self.phase == Phase::Closing { Deadline::Close } else { Deadline::Idle };
@@ -425,6 +334,7 @@ impl State {
             self.lost_bytes += self.queue.bytes() as u64;
             let lost = self.queue.clear();
             self.note_dropped(lost, metrics);
+            self.retry = Retry::default();
         }
         if self.phase >= Phase::Closing {
             drop_each(self.notes.drain(..));
@@ -482,8 +392,12 @@ impl State {
         self.timers.len() + usize::from(self.deadline.is_some())
     }
 
-    /// When its next deadline passes: `u64::MAX` for never.
+    /// When it has to be looked at: `u64::MAX` for never.
     pub(crate) fn deadline_at(&self) -> u64 {
+        self.end_at().min(self.retry.at())
+    }
+
+    fn end_at(&self) -> u64 {
         let after = |from: u64, time: Duration| from.saturating_add(nanos(time));
         match (self.phase, self.options.idle) {
             (Phase::Closing, _) => after(self.closing, self.options.close_deadline),
@@ -519,24 +433,23 @@ impl State {
             self.drained_due = false;
             return Some(Due::Drained);
         }
-        if self.refused_due && !std::mem::replace(&mut round.refused, true) {
-            self.refused_due = false;
-            return Some(Due::Refused);
+        if !self.refused.is_empty() {
+            let left = round.refused.get_or_insert(self.refused.len());
+            if let Some(fewer) = left.checked_sub(1) {
+                *left = fewer;
+                return Some(Due::Refused(self.refused.remove(0)));
+            }
         }
         let notes = round.notes.get_or_insert(self.notes.len());
         *notes = notes.checked_sub(1)?;
         self.notes.pop_front().map(Due::Notified)
     }
 
-    /// The change of the gauge of unsent bytes; None where nothing has changed.
-    pub(crate) fn poll_unsent(&mut self, metrics: &mut Metrics) -> Option<usize> {
+    /// Unsent bytes before and now; None where nothing has changed.
+    pub(crate) fn poll_unsent(&mut self) -> Option<(usize, usize)> {
         let unsent = self.queue.bytes();
-        if unsent == self.accounted {
-            return None;
-        }
-        metrics.buffered = metrics.buffered + unsent as u64 - self.accounted as u64;
-        self.accounted = unsent;
-        Some(unsent)
+        let before = std::mem::replace(&mut self.accounted, unsent);
+        (before != unsent).then_some((before, unsent))
     }
 
     /// Why it ends, once that is decided.
@@ -554,12 +467,5 @@ impl State {
             age: Duration::from_nanos(now.saturating_sub(self.since)),
             peer_finished: false,
         })
-    }
-}
-
-fn addressed(error: Error, to: Option<SocketAddr>) -> Error {
-    match to {
-        Some(to) => error.with_addr(to),
-        None => error,
     }
 }

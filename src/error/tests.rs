@@ -55,6 +55,7 @@ fn the_sentence_ends_with_the_cause_and_the_io_error_keeps_its_kind() {
         (ErrorKind::PermissionDenied, "permission denied", Io::PermissionDenied),
         (ErrorKind::TooLarge, "it is too long for a datagram", Io::InvalidInput),
         (ErrorKind::Exhausted, "no descriptor or memory is left", Io::OutOfMemory),
+        (ErrorKind::Limit, "connections_max is reached", Io::ResourceBusy),
         (ErrorKind::Full, "its queue is full", Io::WouldBlock),
         (ErrorKind::Stopped, "it has ended", Io::BrokenPipe),
         (ErrorKind::Unsupported, "this platform cannot do it", Io::Unsupported),
@@ -74,11 +75,17 @@ fn the_sentence_ends_with_the_cause_and_the_io_error_keeps_its_kind() {
 
 #[test]
 fn a_path_has_hints_of_its_own() {
-    for (kind, hint) in [
-        (ErrorKind::AddressInUse, "another program listens there, or the file is no socket"),
-        (ErrorKind::PermissionDenied, "this user must be allowed to write to the directory"),
+    let in_use = "another program has a socket there, or the file is no socket";
+    let denied = "this user must be allowed to write to the directory";
+    let other = "the receiver is connected to another socket, or its file may not be written to";
+    for (op, kind, hint) in [
+        (Op::Listen, ErrorKind::AddressInUse, in_use),
+        (Op::Bind, ErrorKind::AddressInUse, in_use),
+        (Op::Listen, ErrorKind::PermissionDenied, denied),
+        (Op::Bind, ErrorKind::PermissionDenied, denied),
+        (Op::Send, ErrorKind::PermissionDenied, other),
     ] {
-        let error = Error::new(kind, Op::Listen).with_addr("/run/a.sock").at_path(true);
+        let error = Error::new(kind, op).with_addr("/run/a.sock").at_path(true);
         assert!(format!("{error:?}").ends_with(&format!("\nhint: {hint}")), "{error:?}");
     }
 }
@@ -108,6 +115,12 @@ fn debug_adds_a_hint_where_there_is_one() {
             "an address looks like 127.0.0.1:7000, [::1]:7000 or unix:/run/echo.sock",
         ),
         (Op::Start, ErrorKind::Exhausted, "raise the limit on open files (ulimit -n)"),
+        (
+            Op::Bind,
+            ErrorKind::InvalidAddress,
+            "an address looks like 127.0.0.1:7000, [::1]:7000 or unix:/run/echo.sock",
+        ),
+        (Op::Bind, ErrorKind::Limit, "raise DriverLimits::connections_max"),
         (Op::Post, ErrorKind::Full, "the driver is behind; try again later"),
         (Op::Connect, ErrorKind::PermissionDenied, ""),
         (Op::Connect, ErrorKind::AddressUnavailable, ""),

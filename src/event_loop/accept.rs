@@ -133,7 +133,7 @@ impl<S: System> EventLoop<S> {
     /// Looks whether a socket may accept, and when those may that have to wait.
     pub(super) fn look_for_newcomers(&mut self) {
         let mut next = u64::MAX;
-        if self.admission.place(self.shared.metrics.open) != Place::Wait {
+        if self.place() != Place::Wait {
             let sockets = self.listening.iter().flat_map(|listener| &listener.sockets);
             for socket in sockets.filter(|socket| socket.ready) {
                 next = next.min(self.next_try(&socket.pace));
@@ -211,12 +211,12 @@ impl<S: System> EventLoop<S> {
         *ready
             && !self.draining
             && !self.stopped.contains(&listener.id)
-            && self.admission.place(self.shared.metrics.open) != Place::Wait
+            && self.place() != Place::Wait
             && self.next_try(pace) == 0
     }
 
     fn accept_one(&mut self, listener: &mut Listening<S>, at: usize) -> Answer {
-        let place = self.admission.place(self.shared.metrics.open);
+        let place = self.place();
         let Socket { listener: socket, pace, .. } = &mut listener.sockets[at];
         let accepted = match socket.accept() {
             Err(error) if AcceptError::of(&error) == AcceptError::Exhausted => {
@@ -316,7 +316,7 @@ impl<S: System> EventLoop<S> {
 
     /// A listener to which the loop would not come back although it could accept.
     pub(super) fn forgotten_listener(&self) -> Option<String> {
-        let place = self.admission.place(self.shared.metrics.open) != Place::Wait;
+        let place = self.place() != Place::Wait;
         let ready = |listener: &&Listening<S>| listener.sockets.iter().any(|socket| socket.ready);
         let listener = self.listening.iter().find(ready)?;
         let lost = place && (self.newcomers || self.retry.is_none());

@@ -14,7 +14,7 @@ impl<S: System> EventLoop<S> {
         let Adopted { id, peer, limits, socket, protocol } = adopted;
         let now = self.shared.clock.exact();
         let mut conn = Connection::accepted(id, None, peer, limits, now);
-        let full = self.admission.place(self.shared.metrics.open) != Place::Free;
+        let full = self.place_for_asked() != Place::Free;
         self.shared.metrics.accepted += 1;
         self.shared.metrics.open += 1;
         let mut stream = None;

@@ -28,7 +28,7 @@ impl<S: System> EventLoop<S> {
         let now = self.shared.clock.exact();
         let mut conn = Connection::connecting(id, peer, limits, now);
         self.shared.metrics.connects += 1;
-        let full = self.admission.place(self.shared.metrics.open) != Place::Free;
+        let full = self.place_for_asked() != Place::Free;
         self.shared.metrics.open += 1;
         if self.draining {
             conn.handle_late();

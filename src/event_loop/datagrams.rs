@@ -12,8 +12,8 @@ use super::system::System;
 use super::{EventLoop, Released};
 use crate::connection::{BULK, Flags};
 use crate::datagram::{
-    Bound, Called, Datagram, DatagramProtocol, DatagramSocket, Due, NoSocket, Phase, Read, Round,
-    State,
+    Bound, Called, Datagram, DatagramProtocol, DatagramSocket, Due, NoSocket, Phase, Read,
+    Received, Round, State,
 };
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
@@ -90,6 +90,7 @@ impl<S: System> EventLoop<S> {
         }
         if socket.is_none() {
             self.note_datagrams_closed(id);
+            self.note_released(Released::Place);
             state.end_turn = self.shared.metrics.turns;
         }
         let protocol = protocol.here();
@@ -140,7 +141,7 @@ impl<S: System> EventLoop<S> {
             Due::Opened => called.opened(),
             Due::Stopping => called.stopping(),
             Due::Drained => called.drained(),
-            Due::Refused => called.refused(),
+            Due::Refused(to) => called.refused(to),
             Due::Notified(note) => called.notified(note),
         }
         self.settle_datagrams(id);
@@ -160,21 +161,18 @@ impl<S: System> EventLoop<S> {
             received += 1;
             let Some(socket) = &outlet.socket else { break };
             let kept = outlet.state.options().datagram_max;
-            let (result, from) = match socket.receive(&mut buffer[..kept + 1]) {
-                Ok((count, from)) => (Ok(count), Some(from)),
-                Err(error) => (Err(error), None),
-            };
+            let result = socket.receive(&mut buffer[..kept + 1]);
             let tick = self.shared.clock.tick();
             let read = outlet.state.handle_read(&result, &mut self.shared.metrics, tick);
-            match (read, result, from) {
-                (Read::Datagram { truncated }, Ok(count), Some(from)) => {
-                    let bytes = &buffer[..count.min(kept)];
+            match (read, result) {
+                (Read::Datagram { truncated }, Ok(Received { len, from, to })) => {
+                    let bytes = &buffer[..len.min(kept)];
                     self.budget.charge_datagram(bytes.len());
                     bytes_in += bytes.len();
                     let called = outlet.called(&mut self.shared);
-                    called.datagram(&Datagram { bytes, from, truncated });
+                    called.datagram(&Datagram { bytes, from, to, truncated });
                 }
-                (Read::Nothing, ..) => break,
+                (Read::Nothing, _) => break,
                 _ => {}
             }
             self.settle_datagrams(id);
@@ -191,7 +189,9 @@ impl<S: System> EventLoop<S> {
         let tick = self.shared.clock.tick();
         let Some(outlet) = self.table.outlets.get_mut(&id) else { return };
         outlet.state.handle_wishes(&mut self.shared.metrics, tick);
-        if let Some(unsent) = outlet.state.poll_unsent(&mut self.shared.metrics) {
+        if let Some((before, unsent)) = outlet.state.poll_unsent() {
+            let buffered = self.shared.metrics.buffered;
+            self.shared.metrics.buffered = buffered + unsent as u64 - before as u64;
             self.shared.note_unsent(id, unsent);
         }
         if outlet.state.phase() >= Phase::Closing {
@@ -292,7 +292,8 @@ impl<S: System> EventLoop<S> {
             return;
         }
         outlet.state.put_deadline(None);
-        if outlet.state.may_read() {
+        outlet.state.handle_retry(now);
+        if outlet.state.may_read() && outlet.state.is_overdue(now) {
             // It has not had its turn to look: what it finds may put the deadline off.
             let key = self.shared.timers.arm(now, TimerOwner::Deadline(id));
             return outlet.state.put_deadline(Some(key));
@@ -337,7 +338,6 @@ impl<S: System> EventLoop<S> {
             self.shared.timers.cancel(key);
         }
         self.shared.ids.release(id);
-        self.note_released(Released::Place);
         self.shared.metrics.closes.count(reason.kind());
         self.count_drained(reason.unsent());
         if !drop_guarded(protocol) {

@@ -41,7 +41,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Place};
 use crate::clock::{Clock, nanos};
 use crate::connection::{Flags, Listing};
 use crate::driver::Report;
@@ -138,6 +138,7 @@ impl<S: System> EventLoop<S> {
         let ids = IdSource::Own(Ids::default());
         let mut shared = Shared::new(clock, ids, seed, binder, workplace);
         shared.blame.limit = limits.slow_callback.map_or(u64::MAX, nanos);
+        shared.places = limits.connections_max as u64;
         let admission = Admission::new(&limits);
         EventLoop {
             system,
@@ -432,6 +433,19 @@ impl<S: System> EventLoop<S> {
             self.finish(id);
         }
         self.stop_datagrams(true);
+    }
+
+    /// Whether there is a place for one more connection.
+    fn place(&self) -> Place {
+        let metrics = &self.shared.metrics;
+        self.admission.place(metrics.open + metrics.bound)
+    }
+
+    /// Whether there is a place for a connection that was asked for. A datagram socket that was
+    /// bound in the same callback has its place already.
+    fn place_for_asked(&self) -> Place {
+        let bound = self.shared.binder.listeners.bound_count();
+        self.admission.place(self.shared.metrics.open + bound)
     }
 
     /// Something has become free: listeners that wait for it try again.

@@ -54,7 +54,7 @@ impl Binder {
     }
 }
 
-fn not_adopted(error: io::Error) -> Error {
+pub(crate) fn not_adopted(error: io::Error) -> Error {
     let kind = match error.kind() {
         _ if is_rejected(&error) => return Error::from_io(Op::Adopt, error),
         io::ErrorKind::NotConnected | io::ErrorKind::InvalidInput => ErrorKind::InvalidSocket,

@@ -11,7 +11,6 @@ use super::listen::boxed;
 use super::{Boxed, Effect, Incoming, Peer, Protocol, Shared, TimerId};
 use crate::address::IntoAddress;
 use crate::connection::Connection;
-use crate::datagram::{self, DatagramOptions, DatagramProtocol};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::guard::GuardedBytes;
@@ -128,6 +127,10 @@ impl<'a> Control<'a> {
         answering: bool,
     ) -> Control<'a> {
         Control { shared: Lent::To(shared), asking: Some(Asking { conn, shown, answering }) }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     pub(crate) fn shared_mut(&mut self) -> &mut Shared {
@@ -404,92 +407,6 @@ impl<'a> Control<'a> {
     /// addresses are free for another listener, also in the same callback.
     pub fn stop_listening(&mut self, listener: ListenerId) {
         self.shared.stop_listening(listener);
-    }
-
-    // ---- datagrams ---------------------------------------------------------------------------
-
-    /// Binds a datagram socket to `addr`. It is open when this returns:
-    /// [`bound_addr`](Control::bound_addr) has the port that 0 stood for. Callbacks of `protocol`
-    /// run from the next turn on. The calling thread looks a name up, which may block; of several
-    /// addresses the first that can be bound is used.
-    ///
-    /// The id works like that of a connection: [`peer(id)`](Control::peer) and
-    /// [`Handle`](crate::Handle) send notes to the socket, close it and abort it. Bytes that are
-    /// *written* to it by id are dropped and counted in [`Metrics::stale`](crate::Metrics::stale),
-    /// because a datagram needs an address: send a note, and let the protocol send the datagram.
-    ///
-    /// ```
-    /// use lariat::{Datagram, DatagramContext, DatagramProtocol, Outcome, sim::Sim};
-    ///
-    /// struct Echo;
-    /// impl DatagramProtocol for Echo {
-    ///     fn datagram(&mut self, cx: &mut DatagramContext<'_>, it: &Datagram<'_>) -> Outcome {
-    ///         cx.send_to(it, it.from())?;
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// let mut sim = Sim::new(1);
-    /// let echo = sim.control().bind("10.0.0.1:7", Echo)?;
-    /// let client = sim.datagram_socket("10.0.0.2:0")?;
-    /// client.send_to(b"hello", sim.bound_addr(echo).unwrap());
-    /// sim.run_for(std::time::Duration::from_secs(1))?;
-    /// assert_eq!(client.take_received()[0].1, b"hello");
-    /// # Ok::<(), lariat::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// The address cannot be bound, or the driver is being shut down; nothing is left open.
-    pub fn bind(
-        &mut self,
-        addr: impl IntoAddress,
-        protocol: impl DatagramProtocol + Send + 'static,
-    ) -> Result<ConnId> {
-        self.bind_with(addr, DatagramOptions::default(), protocol)
-    }
-
-    /// Binds like [`bind`](Control::bind), with options.
-    ///
-    /// # Errors
-    ///
-    /// As [`bind`](Control::bind); the peer to connect to cannot be reached; and
-    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits), also for an option that the
-    /// system rejects.
-    pub fn bind_with(
-        &mut self,
-        addr: impl IntoAddress,
-        options: DatagramOptions,
-        protocol: impl DatagramProtocol + Send + 'static,
-    ) -> Result<ConnId> {
-        let protocol = datagram::Boxed::Anywhere(Box::new(protocol));
-        self.shared.bind(&addr.into_address(), options, protocol)
-    }
-
-    /// Binds like [`bind_with`](Control::bind_with), with a protocol that may not leave this
-    /// thread.
-    ///
-    /// # Errors
-    ///
-    /// As [`bind_with`](Control::bind_with); [`ErrorKind::Unsupported`] on the blocking driver,
-    /// where another thread would call it.
-    pub fn bind_local_with(
-        &mut self,
-        addr: impl IntoAddress,
-        options: DatagramOptions,
-        protocol: impl DatagramProtocol + 'static,
-    ) -> Result<ConnId> {
-        let addr = addr.into_address();
-        if self.shared.common.is_some() {
-            let error = Error::new(ErrorKind::Unsupported, Op::Bind).with_addr(addr);
-            return Err(error.with_detail("another thread would call the protocol"));
-        }
-        self.shared.bind(&addr, options, datagram::Boxed::Here(Box::new(protocol)))
-    }
-
-    /// The real address of a datagram socket; None once it is closed.
-    pub fn bound_addr(&self, id: ConnId) -> Option<Endpoint> {
-        self.shared.binder.listeners.bound_addr(id)
     }
 
     // ---- timers ------------------------------------------------------------------------------

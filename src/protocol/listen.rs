@@ -54,6 +54,11 @@ pub(crate) trait Sockets {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this driver has no sockets of datagrams"))
     }
 
+    /// Prepares a socket of datagrams of the system.
+    fn adopt_datagrams(&self, _: OwnedFd, _: &DatagramOptions) -> io::Result<Opened> {
+        Err(no_sockets())
+    }
+
     /// Prepares a stream of the system and returns its peer.
     fn adopt_stream(&self, _: &OwnedFd, _: &SocketOptions) -> io::Result<Endpoint> {
         Err(no_sockets())
@@ -167,6 +172,11 @@ impl Listeners {
     /// A socket of datagrams is closed.
     pub(crate) fn remove_bound(&self, id: ConnId) {
         self.lock().bound.remove(&id);
+    }
+
+    /// How many sockets of datagrams are open.
+    pub(crate) fn bound_count(&self) -> u64 {
+        self.lock().bound.len() as u64
     }
 
     /// The address of a socket of datagrams; None once it is closed.

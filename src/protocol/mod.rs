@@ -32,7 +32,7 @@ use crate::reason::CloseReason;
 use crate::timer::Timer;
 
 pub(crate) use crate::grammar::Callback;
-pub(crate) use adopt::{Adopted, adopts_no_more};
+pub(crate) use adopt::{Adopted, adopts_no_more, not_adopted};
 pub use closures::TimerId;
 pub(crate) use closures::{Closure, Closures, SendClosure};
 pub use context::Context;

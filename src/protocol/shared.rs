@@ -54,6 +54,9 @@ pub(crate) struct Shared {
     pub(crate) chunks: ChunkPool,
     pub(crate) rares: RarePool,
     pub(crate) limits: Arc<Limits>,
+    /// How many connections and datagram sockets there may be, where one thread is the whole
+    /// driver.
+    pub(crate) places: u64,
     /// Whether shutdown has begun.
     pub(crate) stopping: bool,
     /// Whether a late write is not only dropped, but remembered, for the driver to report.
@@ -87,6 +90,10 @@ pub(crate) trait Common {
     fn cancel_timer(&self, timer: TimerId) -> Option<SendClosure>;
     /// The unsent bytes of a connection.
     fn unsent(&self, id: ConnId) -> usize;
+    /// Takes a place for a datagram socket; false when there is none.
+    fn take_place(&self) -> bool;
+    /// Gives it back.
+    fn give_place(&self);
 }
 
 /// A connection whose end is waited for.
@@ -115,6 +122,7 @@ impl Shared {
             chunks: ChunkPool::default(),
             rares: RarePool::default(),
             limits: Arc::new(Limits::default()),
+            places: u64::MAX,
             stopping: false,
             strict: false,
             late_write: None,

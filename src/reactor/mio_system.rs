@@ -201,6 +201,10 @@ impl Sockets for MioSockets {
         self.0.bind(addr, options)
     }
 
+    fn adopt_datagrams(&self, socket: OwnedFd, options: &DatagramOptions) -> io::Result<Opened> {
+        self.0.adopt_datagrams(socket, options)
+    }
+
     fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
         self.0.adopt_listener(socket, options).map(closable)
     }

@@ -1,7 +1,6 @@
 //! The test's own sockets of datagrams.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::system::Shared;
@@ -36,12 +35,12 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// The address is in use, or is a name or no IP address.
+    /// The address is in use, or is a name.
     pub fn datagram_socket(&self, addr: impl IntoAddress) -> Result<DatagramSocket> {
         let addr = address(addr)?;
         let options = DatagramOptions { broadcast: true, ..DatagramOptions::default() };
         let mut network = self.network.borrow_mut();
-        let bound = addr.need_ip().and_then(|addr| network.bind(addr, &options, true));
+        let bound = network.bind(addr, &options, true);
         drop(network);
         let post = bound.map_err(|error| Error::from_io(Op::Bind, error).with_addr(addr))?;
         Ok(DatagramSocket { network: Rc::clone(&self.network), post })
@@ -53,14 +52,12 @@ impl DatagramSocket {
     ///
     /// # Panics
     ///
-    /// The simulated system does not take it: it is too long, `to` is no IP address or of another
-    /// family, or more is under way than [`Link::window`](super::Link::window).
+    /// The simulated system does not take it: it is too long, `to` is of another family, more is
+    /// under way than [`Link::window`](super::Link::window), or no Unix socket `to` is there.
     pub fn send_to(&self, bytes: &[u8], to: impl Into<Endpoint>) {
         let to: Endpoint = to.into();
-        let sent = to.need_ip().and_then(|to: SocketAddr| {
-            crate::socket::retry(|| self.network.borrow_mut().send_from(self.post, bytes, Some(to)))
-        });
-        if let Err(error) = sent {
+        let send = || self.network.borrow_mut().send_from(self.post, bytes, Some(&to));
+        if let Err(error) = crate::socket::retry(send) {
             panic!("cannot send {} bytes to {to}: {error}", bytes.len());
         }
     }
@@ -68,12 +65,12 @@ impl DatagramSocket {
     /// What has come since the last call, with its senders, in the order of arrival.
     pub fn take_received(&self) -> Vec<(Endpoint, ByteText)> {
         let received = std::mem::take(&mut self.network.borrow_mut().posts.all[self.post].received);
-        received.into_iter().map(|(from, bytes)| (from.into(), bytes.into())).collect()
+        received.into_iter().map(|(from, bytes)| (from, bytes.into())).collect()
     }
 
     /// The address of this socket.
     pub fn local_addr(&self) -> Endpoint {
-        self.network.borrow().posts.all[self.post].local.into()
+        self.network.borrow().posts.all[self.post].local
     }
 }
 

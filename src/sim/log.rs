@@ -2,7 +2,6 @@
 
 use crate::endpoint::Endpoint;
 use std::fmt;
-use std::net::SocketAddr;
 
 /// The most lines that are shown: the last ones.
 const SHOWN: usize = 40;
@@ -22,9 +21,9 @@ pub(super) enum What {
     Bytes(Endpoint, Endpoint, usize),
     Fin(Endpoint, Endpoint),
     Reset(Endpoint, Endpoint),
-    Datagram(SocketAddr, SocketAddr, usize),
+    Datagram(Endpoint, Endpoint, usize),
     /// The first tells the second that a datagram found nobody.
-    Refused(SocketAddr, SocketAddr),
+    Refused(Endpoint, Endpoint),
     /// What the test does at its own end, or what an end does by itself.
     Does(Endpoint, &'static str),
     /// A fault, and its place.

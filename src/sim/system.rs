@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::ends::Ends;
 use super::network::{Edge, Network};
 use super::wakes::Watch;
 use crate::clock::nanos;
-use crate::datagram::{DatagramOptions, DatagramSocket, Interface, Opened};
+use crate::datagram::{DatagramOptions, DatagramSocket, Interface, Opened, Received};
 use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
@@ -156,16 +156,19 @@ pub(super) struct SimDatagrams {
 
 impl DatagramSocket for SimDatagrams {
     fn local_addr(&self) -> io::Result<Endpoint> {
-        Ok(self.network.borrow().posts.all[self.post].local.into())
+        Ok(self.network.borrow().posts.all[self.post].local)
     }
 
-    fn send(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<()> {
+    fn send(&self, bytes: &[u8], to: Option<&Endpoint>) -> io::Result<()> {
         retry(|| self.network.borrow_mut().send_from(self.post, bytes, to))
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Endpoint)> {
-        let received = retry(|| self.network.borrow_mut().receive_from(self.post, buffer));
-        received.map(|(count, from)| (count, from.into()))
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        retry(|| self.network.borrow_mut().receive_from(self.post, buffer))
+    }
+
+    fn is_unix(&self) -> bool {
+        self.network.borrow().posts.all[self.post].local.unix().is_some()
     }
 
     fn set_member(&self, group: IpAddr, _: Interface, member: bool) -> io::Result<()> {
@@ -184,9 +187,9 @@ struct SimSockets(Shared);
 impl Sockets for SimSockets {
     fn bind(&self, addr: Endpoint, options: &DatagramOptions) -> io::Result<Opened> {
         let SimSockets(network) = self;
-        let post = network.borrow_mut().bind(addr.need_ip()?, options, false)?;
+        let post = network.borrow_mut().bind(addr, options, false)?;
         let socket = SimDatagrams { network: Rc::clone(network), post };
-        Ok(Opened { addr: socket.local_addr()?, socket: Box::new(socket) })
+        Ok(Opened { addr: socket.local_addr()?, peer: None, socket: Box::new(socket) })
     }
 
     fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {

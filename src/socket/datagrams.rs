@@ -2,46 +2,156 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 
+use super::opening::refuse;
 use super::retry;
-use crate::datagram::{DatagramOptions, DatagramSocket, Interface};
+use super::unix_datagrams::UnixDatagrams;
+use crate::datagram::{DatagramOptions, DatagramSocket, Interface, Received, check_family};
 use crate::endpoint::Endpoint;
-use crate::error::rejected;
+use crate::error::{check_scope, rejected};
+
+/// A bound socket of datagrams.
+#[derive(Debug)]
+pub(crate) enum Datagrams {
+    Udp(Udp),
+    Unix(UnixDatagrams),
+}
 
 /// A bound UDP socket.
 #[derive(Debug)]
-pub(crate) struct Datagrams {
+pub(crate) struct Udp {
     socket: UdpSocket,
     v6: bool,
+    /// Where all that comes was sent to, if that is one address.
+    own: Option<Endpoint>,
 }
 
 impl Datagrams {
     pub(crate) fn open(
-        addr: SocketAddr,
+        addr: Endpoint,
         options: &DatagramOptions,
         nonblocking: bool,
     ) -> io::Result<Datagrams> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-        socket.set_nonblocking(nonblocking)?;
-        set_options(&socket, addr.is_ipv6(), options)?;
-        socket.bind(&addr.into())?;
-        let datagrams = Datagrams { socket: socket.into(), v6: addr.is_ipv6() };
-        if let Some(peer) = options.connect {
-            let peer = datagrams.of_family(peer.need_ip()?);
-            let named = |error: io::Error| {
-                io::Error::new(error.kind(), format!("cannot connect to {peer}: {error}"))
-            };
-            datagrams.socket.connect(peer).map_err(named)?;
+        match addr {
+            Endpoint::Ip(addr) => Udp::open(addr, options, nonblocking).map(Datagrams::Udp),
+            Endpoint::Unix(name) => {
+                UnixDatagrams::open(name, options, nonblocking).map(Datagrams::Unix)
+            }
+            Endpoint::Other => Err(io::ErrorKind::InvalidInput.into()),
         }
-        Ok(datagrams)
+    }
+
+    /// Takes over a socket that other code has bound, or not bound. It is connected where the
+    /// options say so.
+    pub(super) fn adopt(
+        socket: OwnedFd,
+        addr: Endpoint,
+        peer: Option<Endpoint>,
+        options: &DatagramOptions,
+    ) -> io::Result<Datagrams> {
+        match addr {
+            Endpoint::Ip(addr) => {
+                refuse("mode", options.mode.is_some())?;
+                let socket = Socket::from(socket);
+                set_options(&socket, addr.is_ipv6(), options)?;
+                Udp::of(socket, addr.is_ipv6(), options).map(Datagrams::Udp)
+            }
+            Endpoint::Unix(name) => {
+                refuse("mode", options.mode.is_some())?;
+                UnixDatagrams::of(socket.into(), name, peer, None, options).map(Datagrams::Unix)
+            }
+            Endpoint::Other => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 
     /// Wakes the thread that sleeps in [`DatagramSocket::receive`], and every one that comes later.
     #[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
     pub(crate) fn wake(&self) {
+        match self {
+            Datagrams::Udp(socket) => socket.wake(),
+            Datagrams::Unix(socket) => socket.wake(),
+        }
+    }
+
+    fn as_socket(&self) -> &dyn DatagramSocket {
+        match self {
+            Datagrams::Udp(socket) => socket,
+            Datagrams::Unix(socket) => socket,
+        }
+    }
+}
+
+impl DatagramSocket for Datagrams {
+    fn local_addr(&self) -> io::Result<Endpoint> {
+        self.as_socket().local_addr()
+    }
+
+    fn send(&self, bytes: &[u8], to: Option<&Endpoint>) -> io::Result<()> {
+        self.as_socket().send(bytes, to)
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        self.as_socket().receive(buffer)
+    }
+
+    fn set_member(&self, group: IpAddr, interface: Interface, member: bool) -> io::Result<()> {
+        self.as_socket().set_member(group, interface, member)
+    }
+
+    fn is_unix(&self) -> bool {
+        self.as_socket().is_unix()
+    }
+}
+
+impl AsFd for Datagrams {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Datagrams::Udp(socket) => socket.socket.as_fd(),
+            Datagrams::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl Udp {
+    fn open(addr: SocketAddr, options: &DatagramOptions, nonblocking: bool) -> io::Result<Udp> {
+        refuse("mode", options.mode.is_some())?;
+        check_scope(&addr)?;
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(nonblocking)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(options.v6_only).map_err(rejected("v6_only"))?;
+        }
+        if options.reuse_address {
+            socket.set_reuse_address(true).map_err(rejected("reuse_address"))?;
+        }
+        if options.reuse_port {
+            socket.set_reuse_port(true).map_err(rejected("reuse_port"))?;
+        }
+        set_options(&socket, addr.is_ipv6(), options)?;
+        socket.bind(&addr.into())?;
+        Udp::of(socket, addr.is_ipv6(), options)
+    }
+
+    /// A bound socket with its options, connected where these say so.
+    fn of(socket: Socket, v6: bool, options: &DatagramOptions) -> io::Result<Udp> {
+        let mut udp = Udp { socket: socket.into(), v6, own: None };
+        if let Some(peer) = options.connect {
+            check_family(false, &peer)?;
+            let peer = udp.of_family(peer.need_ip()?);
+            let named = |error: io::Error| {
+                io::Error::new(error.kind(), format!("cannot connect to {peer}: {error}"))
+            };
+            udp.socket.connect(peer).map_err(named)?;
+        }
+        let local = udp.socket.local_addr()?;
+        udp.own = (!local.ip().is_unspecified()).then(|| local.into());
+        Ok(udp)
+    }
+
+    fn wake(&self) {
         // Linux says that the socket is not connected, and wakes the thread all the same.
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
         if cfg!(not(target_os = "linux")) {
@@ -66,26 +176,12 @@ impl Datagrams {
     }
 }
 
-/// Sets the options. The error names the option.
+/// Sets the options that matter after binding as well. The error names the option.
 fn set_options(socket: &Socket, v6: bool, options: &DatagramOptions) -> io::Result<()> {
-    if v6 {
-        socket.set_only_v6(options.v6_only).map_err(rejected("v6_only"))?;
-    }
-    if options.reuse_address {
-        socket.set_reuse_address(true).map_err(rejected("reuse_address"))?;
-    }
-    if options.reuse_port {
-        socket.set_reuse_port(true).map_err(rejected("reuse_port"))?;
-    }
     if options.broadcast {
         socket.set_broadcast(true).map_err(rejected("broadcast"))?;
     }
-    if let Some(size) = options.send_buffer {
-        socket.set_send_buffer_size(size).map_err(rejected("send_buffer"))?;
-    }
-    if let Some(size) = options.receive_buffer {
-        socket.set_recv_buffer_size(size).map_err(rejected("receive_buffer"))?;
-    }
+    set_buffers(socket, options)?;
     if let Some(ttl) = options.ttl.map(u32::from) {
         let set = if v6 { socket.set_unicast_hops_v6(ttl) } else { socket.set_ttl_v4(ttl) };
         set.map_err(rejected("ttl"))?;
@@ -112,20 +208,32 @@ fn set_options(socket: &Socket, v6: bool, options: &DatagramOptions) -> io::Resu
     set.map_err(rejected("multicast_interface"))
 }
 
+/// The sizes of both buffers, which every kind of socket has.
+pub(super) fn set_buffers(socket: &Socket, options: &DatagramOptions) -> io::Result<()> {
+    if let Some(size) = options.send_buffer {
+        socket.set_send_buffer_size(size).map_err(rejected("send_buffer"))?;
+    }
+    if let Some(size) = options.receive_buffer {
+        socket.set_recv_buffer_size(size).map_err(rejected("receive_buffer"))?;
+    }
+    Ok(())
+}
+
 fn unsupported() -> io::Error {
     let sentence = "an interface cannot be named like this for the address family";
     io::Error::new(io::ErrorKind::Unsupported, sentence)
 }
 
-impl DatagramSocket for Datagrams {
+impl DatagramSocket for Udp {
     fn local_addr(&self) -> io::Result<Endpoint> {
         self.socket.local_addr().map(Endpoint::from)
     }
 
-    fn send(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<()> {
+    fn send(&self, bytes: &[u8], to: Option<&Endpoint>) -> io::Result<()> {
         let sent = match to {
             Some(to) => {
-                let to = self.of_family(to);
+                check_family(false, to)?;
+                let to = self.of_family(to.need_ip()?);
                 retry(|| self.socket.send_to(bytes, to))
             }
             None => retry(|| self.socket.send(bytes)),
@@ -133,9 +241,9 @@ impl DatagramSocket for Datagrams {
         sent.map(|_| ())
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Endpoint)> {
-        let (count, from) = retry(|| self.socket.recv_from(buffer))?;
-        Ok((count, from.into()))
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let (len, from) = retry(|| self.socket.recv_from(buffer))?;
+        Ok(Received { len, from: from.into(), to: self.own })
     }
 
     fn set_member(&self, group: IpAddr, interface: Interface, member: bool) -> io::Result<()> {
@@ -170,12 +278,6 @@ impl DatagramSocket for Datagrams {
     }
 }
 
-impl AsFd for Datagrams {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,11 +285,11 @@ mod tests {
     /// Linux doubles the size of a buffer that it is given, for its own bookkeeping.
     const FACTOR: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
 
-    fn open(v6: bool, change: impl FnOnce(&mut DatagramOptions)) -> io::Result<Datagrams> {
+    fn open(v6: bool, change: impl FnOnce(&mut DatagramOptions)) -> io::Result<Udp> {
         let mut options = DatagramOptions::default();
         change(&mut options);
         let ip: IpAddr = if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-        Datagrams::open((ip, 0).into(), &options, true)
+        Udp::open((ip, 0).into(), &options, true)
     }
 
     #[test]
@@ -236,7 +338,7 @@ mod tests {
             // Linux says so of every socket that is bound to one address.
             let options = DatagramOptions { v6_only: only, ..DatagramOptions::default() };
             let any = (Ipv6Addr::UNSPECIFIED, 0).into();
-            let socket = Datagrams::open(any, &options, true).unwrap().socket;
+            let socket = Udp::open(any, &options, true).unwrap().socket;
             assert_eq!(SockRef::from(&socket).only_v6().unwrap(), only);
         }
     }
@@ -264,7 +366,7 @@ mod tests {
     #[test]
     fn a_blocking_driver_gets_a_socket_that_sleeps() {
         let addr = (Ipv4Addr::LOCALHOST, 0).into();
-        let socket = Datagrams::open(addr, &DatagramOptions::default(), false).unwrap().socket;
+        let socket = Udp::open(addr, &DatagramOptions::default(), false).unwrap().socket;
         assert!(!SockRef::from(&socket).nonblocking().unwrap());
     }
 }

@@ -28,7 +28,8 @@ fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<Listener> {
     let Endpoint::Ip(ip) = addr else {
         refuse("reuse_port", options.reuse_port)?;
         let name = addr.unix().ok_or(io::ErrorKind::InvalidInput)?;
-        let file = unix::listen(&socket, name, backlog, options.mode)?;
+        let file = unix::bind(&socket, name, options.mode)?;
+        socket.listen(backlog)?;
         return Ok(Listener { socket: Listens::Unix(socket.into()), gives: None, file });
     };
     refuse("mode", options.mode.is_some())?;
@@ -45,7 +46,7 @@ fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<Listener> {
 }
 
 /// An option that this kind of socket does not have is an error, where it is asked for.
-fn refuse(option: &'static str, asked_for: bool) -> io::Result<()> {
+pub(super) fn refuse(option: &'static str, asked_for: bool) -> io::Result<()> {
     if !asked_for {
         return Ok(());
     }
@@ -126,13 +127,22 @@ impl Sockets for SystemSockets {
     }
 
     fn bind(&self, addr: Endpoint, options: &DatagramOptions) -> io::Result<Opened> {
-        let socket = Datagrams::open(addr.need_ip()?, options, self.nonblocking)?;
-        Ok(Opened { addr: socket.local_addr()?, socket: Box::new(socket) })
+        let socket = Datagrams::open(addr, options, self.nonblocking)?;
+        Ok(Opened { addr: socket.local_addr()?, peer: None, socket: Box::new(socket) })
+    }
+
+    fn adopt_datagrams(&self, socket: OwnedFd, options: &DatagramOptions) -> io::Result<Opened> {
+        let shown = SockRef::from(&socket);
+        let addr = socket_addr(&shown, shown.local_addr(), Type::DGRAM)?;
+        let peer = shown.peer_addr().ok().map(|peer| Endpoint::from(&peer));
+        self.prepare(shown)?;
+        let socket = Datagrams::adopt(socket, addr, peer, options)?;
+        Ok(Opened { addr, peer, socket: Box::new(socket) })
     }
 
     fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
         let shown = SockRef::from(&socket);
-        let addr = stream_addr(&shown, shown.local_addr())?;
+        let addr = socket_addr(&shown, shown.local_addr(), Type::STREAM)?;
         if !listens(&shown)? {
             let sentence = "the socket does not listen";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
@@ -149,15 +159,21 @@ impl Sockets for SystemSockets {
 
     fn adopt_stream(&self, socket: &OwnedFd, options: &SocketOptions) -> io::Result<Endpoint> {
         let shown = SockRef::from(socket);
-        let peer = stream_addr(&shown, shown.peer_addr())?;
+        let peer = socket_addr(&shown, shown.peer_addr(), Type::STREAM)?;
         set_options(SockRef::from(socket), peer, options)?;
         self.prepare(shown)?;
         Ok(peer)
     }
 }
 
-/// The address of a socket that is to be adopted, if it is a stream that the driver can serve.
-fn stream_addr(socket: &SockRef<'_>, addr: io::Result<SockAddr>) -> io::Result<Endpoint> {
+/// The address of a socket that is to be adopted, if it is of the kind, and of a family that the
+/// driver can serve.
+fn socket_addr(
+    socket: &SockRef<'_>,
+    addr: io::Result<SockAddr>,
+    kind: Type,
+) -> io::Result<Endpoint> {
+    let streams = kind == Type::STREAM;
     let invalid = |sentence| Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
     match addr {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => {
@@ -165,11 +181,12 @@ fn stream_addr(socket: &SockRef<'_>, addr: io::Result<SockAddr>) -> io::Result<E
         }
         Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => invalid("it is no socket"),
         Err(error) => Err(error),
-        Ok(addr) if socket.r#type()? == Type::STREAM => match Endpoint::from(&addr) {
-            Endpoint::Other => invalid("it is neither a TCP nor a Unix socket"),
+        Ok(addr) if socket.r#type()? == kind => match Endpoint::from(&addr) {
+            Endpoint::Other if streams => invalid("it is neither a TCP nor a Unix socket"),
+            Endpoint::Other => invalid("it is neither a UDP nor a Unix socket"),
             known => Ok(known),
         },
-        Ok(_) => invalid("it is no stream"),
+        Ok(_) => invalid(if streams { "it is no stream" } else { "it is no datagram socket" }),
     }
 }
 

@@ -1,18 +1,18 @@
 //! Files of Unix sockets: a stale one is replaced, and one of this process is removed with its
 //! socket.
 
-use std::fs::{self, Metadata, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use socket2::{SockAddr, Socket};
+use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::opening::open;
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::rejected;
 
-/// The file that a listening socket has made. It is removed with the socket, if it is still the
+/// The file that a bound socket has made. It is removed with the socket, if it is still the
 /// same file by then.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
@@ -45,12 +45,11 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds `socket` to `name`, with these permissions of the file, and makes it listen. It replaces a
-/// file left by a server that has ended.
-pub(super) fn listen(
+/// Binds `socket` to `name`, with these permissions of the file. It replaces a file left by a
+/// server that has ended.
+pub(super) fn bind(
     socket: &Socket,
     name: UnixName,
-    backlog: i32,
     mode: Option<u32>,
 ) -> io::Result<Option<SocketFile>> {
     let addr = Endpoint::Unix(name).to_sock_addr()?;
@@ -60,11 +59,12 @@ pub(super) fn listen(
             return Err(rejected("mode")(io::Error::new(io::ErrorKind::Unsupported, sentence)));
         }
         socket.bind(&addr)?;
-        socket.listen(backlog)?;
         return Ok(None);
     };
+    let kind = socket.r#type()?;
+    restrict(socket, mode)?;
     match socket.bind(&addr) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &addr)? => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &addr, kind)? => {
             log::info!(target: "lariat::socket", "{path:?} is of a server that is gone: replaced");
             fs::remove_file(path)?;
             socket.bind(&addr)?;
@@ -73,26 +73,40 @@ pub(super) fn listen(
     }
     let file = SocketFile::of(path)?;
     if let Some(mode) = mode {
-        // No client can connect before the socket listens.
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(rejected("mode"))?;
     }
-    socket.listen(backlog)?;
     Ok(Some(file))
 }
 
-/// Whether no socket listens any more at a path that is in use: a connection to it is refused.
-fn is_stale(path: &Path, addr: &SockAddr) -> io::Result<bool> {
+/// Gives the file to come no more than these permissions from its beginning: a datagram can be sent
+/// there as soon as it is bound. Only Linux takes them from the socket.
+fn restrict(socket: &Socket, mode: Option<u32>) -> io::Result<()> {
+    match mode {
+        Some(mode) if cfg!(target_os = "linux") => {
+            let file = File::from(OwnedFd::from(socket.try_clone()?));
+            file.set_permissions(Permissions::from_mode(mode)).map_err(rejected("mode"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether no socket is behind a path any more that is in use: a connect to it, of a socket of the
+/// same kind, is refused.
+fn is_stale(path: &Path, addr: &SockAddr, kind: Type) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         let sentence = "a file that is no socket has this path";
         return Err(io::Error::new(io::ErrorKind::AddrInUse, sentence));
     }
-    let probe = open(Endpoint::from(addr))?;
+    let probe = Socket::new(Domain::UNIX, kind, None)?;
+    // It must not wait for a place in a queue.
+    probe.set_nonblocking(true)?;
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     Ok(probe.connect(addr).is_err_and(refused))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::opening::open;
     use super::*;
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
@@ -117,7 +131,8 @@ mod tests {
     fn listens(path: &Path, mode: Option<u32>) -> io::Result<(Socket, Option<SocketFile>)> {
         let name = UnixName::from_pathname(path)?;
         let socket = open(name.into())?;
-        let file = listen(&socket, name, 8, mode)?;
+        let file = bind(&socket, name, mode)?;
+        socket.listen(8)?;
         Ok((socket, file))
     }
 
@@ -203,9 +218,9 @@ mod tests {
         let name = format!("lariat-abstract-{}", std::process::id());
         let name = UnixName::from_abstract_name(&name).unwrap();
         let socket = open(name.into()).unwrap();
-        let error = listen(&socket, name, 8, Some(0o600)).unwrap_err();
+        let error = bind(&socket, name, Some(0o600)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        assert!(listen(&socket, name, 8, None).unwrap().is_none());
+        assert!(bind(&socket, name, None).unwrap().is_none());
         let addr = socket.local_addr().unwrap();
         assert_eq!(Endpoint::from(&addr), Endpoint::Unix(name));
     }

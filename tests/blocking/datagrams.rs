@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lariat::blocking::Blocking;
 use lariat::{
     Datagram, DatagramContext, DatagramOptions, DatagramProtocol, Endpoint, ErrorKind, Note,
-    Outcome, Timer,
+    Outcome, Timer, UnixName,
 };
 
 use crate::kit::*;
@@ -53,18 +53,22 @@ fn an_echo_of_datagrams_costs_one_thread_and_a_note_a_second_one() {
 
 #[test]
 fn handles_reach_a_socket_that_hears_nothing() {
-    for (way, last) in [
+    let path = std::env::temp_dir().join(format!("lariat-hears-{}", std::process::id()));
+    let path = UnixName::from_pathname(path).unwrap();
+    let addrs = [([127, 0, 0, 1], 0).into(), Endpoint::from(path), UnixName::unnamed().into()];
+    let ways = [
         ("close", "closed finished by us"),
         ("abort", "closed aborted by us"),
         ("shutdown", "closed finished by us"),
         ("note", "closed finished by us"),
-    ] {
+    ];
+    for (addr, (way, last)) in addrs.iter().flat_map(|addr| ways.map(|way| (*addr, way))) {
         let (mut driver, log) = (Blocking::new(), Log::default());
         let node = Node::new().notified(|cx, _| {
             cx.close();
             Ok(())
         });
-        let id = driver.bind("127.0.0.1:0", node.under("node", &log)).unwrap();
+        let id = driver.bind(addr, node.under("node", &log)).unwrap();
         let running = start(driver);
         until(|| !log.of("node").is_empty(), "it does not open");
         match way {
@@ -73,8 +77,9 @@ fn handles_reach_a_socket_that_hears_nothing() {
             "note" => running.handle.notify(id, Note::new(())).unwrap(),
             _ => running.handle.shutdown(),
         }
-        running.join();
-        assert_eq!(log.of("node").last().unwrap(), last, "after {way}");
+        let (metrics, _) = running.join();
+        assert_eq!(log.of("node").last().unwrap(), last, "{addr} after {way}");
+        assert_eq!(metrics.datagrams_in, 0, "nothing was mistaken for a datagram");
     }
 }
 

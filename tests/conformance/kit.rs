@@ -162,6 +162,18 @@ impl Stage<'_> {
         (id, self.driver.bound_addr(id).unwrap().socket_addr().unwrap())
     }
 
+    /// A datagram socket at any address.
+    pub(crate) fn bind_at(
+        &mut self,
+        who: &str,
+        addr: impl IntoAddress,
+        options: DatagramOptions,
+        node: Node,
+    ) -> ConnId {
+        let node = node.under(who, &self.log);
+        self.driver.control().bind_with(addr, options, node).unwrap()
+    }
+
     /// What must have happened to the datagram socket `who`.
     #[track_caller]
     pub(crate) fn expect_node<S: AsRef<str>>(&self, who: &str, lines: &[S]) {

@@ -49,3 +49,4 @@ mod timers;
 mod toy;
 mod tunnels;
 mod unix;
+mod unix_datagrams;

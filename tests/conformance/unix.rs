@@ -16,17 +16,17 @@ use crate::handles::Told;
 use crate::kit::{Last, Play, Stage, data, echo, everywhere, on_sockets, says_all};
 
 /// A path of its own for each run of a scenario, removed at its end.
-struct Place(PathBuf);
+pub(crate) struct Place(pub(crate) PathBuf);
 
 impl Place {
-    fn new() -> Place {
+    pub(crate) fn new() -> Place {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("lariat-unix-{}-{number}", std::process::id());
         Place(std::env::temp_dir().join(name))
     }
 
-    fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         lariat::UnixName::from_pathname(&self.0).unwrap().into()
     }
 }

@@ -27,6 +27,7 @@ type Act = Box<dyn FnMut(&mut DatagramContext<'_>) -> Outcome + Send>;
 type WithDatagram = Box<dyn FnMut(&mut DatagramContext<'_>, &Datagram<'_>) -> Outcome + Send>;
 type WithTimer = Box<dyn FnMut(&mut DatagramContext<'_>, Timer) -> Outcome + Send>;
 type WithNote = Box<dyn FnMut(&mut DatagramContext<'_>, Note) -> Outcome + Send>;
+type WithReceiver = Box<dyn FnMut(&mut DatagramContext<'_>, Option<Endpoint>) -> Outcome + Send>;
 type WithEnd = Box<dyn FnMut(&mut DatagramContext<'_>, &CloseReason) + Send>;
 
 /// What is not given is as in [`DatagramProtocol`].
@@ -37,6 +38,7 @@ pub(crate) struct Node {
     opened: Option<Act>,
     datagram: Option<WithDatagram>,
     refused: Option<Act>,
+    refused_by: Option<WithReceiver>,
     drained: Option<Act>,
     timeout: Option<WithTimer>,
     notified: Option<WithNote>,
@@ -76,6 +78,15 @@ impl Node {
         stopping(&mut DatagramContext<'_>) -> Outcome;
     }
 
+    /// As `refused`, with who it was that did not receive.
+    pub(crate) fn refused_by(
+        mut self,
+        act: impl FnMut(&mut DatagramContext<'_>, Option<Endpoint>) -> Outcome + Send + 'static,
+    ) -> Node {
+        self.refused_by = Some(Box::new(act));
+        self
+    }
+
     pub(crate) fn closed(
         mut self,
         act: impl FnMut(&mut DatagramContext<'_>, &CloseReason) + Send + 'static,
@@ -98,8 +109,11 @@ impl DatagramProtocol for Node {
     }
 
     fn refused(&mut self, cx: &mut DatagramContext<'_>, to: Option<Endpoint>) -> Outcome {
-        assert_eq!(to, cx.peer_addr(), "it was sent to the peer");
+        assert!(cx.peer_addr().is_none_or(|peer| to == Some(peer)), "it was sent to the peer");
         self.log.add(&self.who, "refused");
+        if let Some(act) = &mut self.refused_by {
+            return act(cx, to);
+        }
         self.refused.as_mut().map_or(Ok(()), |act| act(cx))
     }
 

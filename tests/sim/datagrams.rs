@@ -229,7 +229,7 @@ fn d7_an_error_of_the_system_is_told_to_the_sender_and_the_socket_goes_on() {
     let sink = sim.datagram_socket("10.0.0.2:0").unwrap();
     let to = sink.local_addr();
     for (nth, errno) in
-        [libc::EMSGSIZE, libc::EACCES, libc::ENOBUFS, libc::EHOSTUNREACH].into_iter().enumerate()
+        [libc::EMSGSIZE, libc::EACCES, libc::ENOMEM, libc::EHOSTUNREACH].into_iter().enumerate()
     {
         sim.script(Call::Write, nth as u64, Fault::Error(errno));
     }
@@ -255,7 +255,7 @@ fn a_waiting_datagram_that_the_system_does_not_take_makes_room_for_the_next() {
     let sink = sim.datagram_socket("10.0.0.2:0").unwrap();
     let to = sink.local_addr();
     sim.script(Call::Write, 0, Fault::Error(libc::EAGAIN));
-    sim.script(Call::Write, 1, Fault::Error(libc::ENOBUFS));
+    sim.script(Call::Write, 1, Fault::Error(libc::ENOMEM));
     let node = Node::new()
         .opened(move |cx| {
             cx.send_to(b"one", to)?;
@@ -271,6 +271,91 @@ fn a_waiting_datagram_that_the_system_does_not_take_makes_room_for_the_next() {
     sim.run_for(ms(1)).unwrap();
     assert_eq!(texts(&sink), ["two"]);
     assert_eq!(log.of("node"), ["opened", "drained", "closed finished by us"]);
+}
+
+#[test]
+fn d7_where_no_event_tells_of_room_what_waits_is_tried_again_ever_more_seldom() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    let sink = sim.datagram_socket("10.0.0.2:0").unwrap();
+    let to = sink.local_addr();
+    for nth in 0..10 {
+        sim.script(Call::Write, nth, Fault::Error(libc::ENOBUFS));
+    }
+    let node = Node::new()
+        .opened(move |cx| {
+            cx.send_to(b"one", to)?;
+            cx.send_to(b"two", to)?;
+            assert_eq!((cx.unsent(), cx.dropped()), (6, 0));
+            Ok(())
+        })
+        .drained(|cx| {
+            // After 1, 2, 4 .. 64 ms, and then 100 ms each.
+            let waited = 127 + 3 * 100;
+            assert!((ms(waited)..ms(waited + 20)).contains(&cx.age()), "{:?}", cx.age());
+            cx.close();
+            Ok(())
+        });
+    bind(&mut sim, "node", with(|_| {}), node, &log);
+    sim.run().unwrap();
+    sim.run_for(ms(1)).unwrap();
+    assert_eq!(texts(&sink), ["one", "two"]);
+    assert_eq!(log.of("node"), ["opened", "drained", "closed finished by us"]);
+    // A turn for each try, and a few for the rest.
+    assert!(sim.metrics().turns < 30, "{:?}", sim.metrics());
+}
+
+#[test]
+fn d7_a_unix_socket_that_is_full_for_one_receiver_costs_few_turns_and_no_idle_end() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    let stuck = lariat::UnixName::from_pathname("/stuck").unwrap();
+    // It never reads: it has no turns.
+    for nth in 0..1_000 {
+        sim.script(Call::Read, nth, Fault::Error(libc::EAGAIN));
+    }
+    sim.bind_with(stuck, with(|_| {}), Node::new().under("stuck", &log)).unwrap();
+    let node = Node::new().opened(move |cx| {
+        for _ in 0..20 {
+            cx.send_to(b"12345", stuck)?;
+        }
+        assert_eq!((cx.unsent(), cx.dropped()), (50, 0));
+        Ok(())
+    });
+    let idle = with(|o| o.idle = Some(ms(5000)));
+    let path = lariat::UnixName::from_pathname("/node").unwrap();
+    sim.bind_with(path, idle, node.under("node", &log)).unwrap();
+    sim.run_for(ms(200)).unwrap();
+    let before = sim.metrics();
+    sim.run_for(ms(1000)).unwrap();
+    let after = sim.metrics();
+    assert!(after.turns - before.turns <= 25, "{}", after.turns - before.turns);
+    assert!(after.writes - before.writes <= 11, "{}", after.writes - before.writes);
+    assert_eq!(after.buffered, 50);
+    sim.run_for(ms(5000)).unwrap();
+    assert_eq!(log.of("node").last().unwrap(), "closed timed out (idle) by the runtime");
+    assert_eq!(sim.metrics().datagrams_dropped, 10);
+}
+
+#[test]
+fn a_connected_unix_socket_is_told_of_room_by_an_event() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    let name = |name| lariat::UnixName::from_pathname(name).unwrap();
+    sim.bind_with(name("/sink"), with(|_| {}), Node::new().under("sink", &log)).unwrap();
+    let node = Node::new()
+        .opened(|cx| {
+            (0..15).try_for_each(|_| cx.send(b"x"))?;
+            assert!(cx.is_congested());
+            Ok(())
+        })
+        .drained(|cx| {
+            assert!(cx.age() < ms(1), "{:?}", cx.age());
+            cx.close();
+            Ok(())
+        });
+    let options = with(|o| o.connect = Some(name("/sink").into()));
+    sim.bind_with(name("/node"), options, node.under("node", &log)).unwrap();
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(log.of("node"), ["opened", "drained", "closed finished by us"]);
+    assert_eq!(log.of("sink").len(), 16);
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Sockets for MadeUp {
 
     fn bind(&self, _: Endpoint, _: &DatagramOptions) -> io::Result<Opened> {
         let socket = Datagrams::bind();
-        Ok(Opened { addr: socket.local_addr()?, socket: Box::new(socket) })
+        Ok(Opened { addr: socket.local_addr()?, peer: None, socket: Box::new(socket) })
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
-use crate::datagram::{DatagramSocket, Interface};
+use crate::datagram::{DatagramSocket, Interface, Received};
 use crate::endpoint::Endpoint;
 
 thread_local! {
@@ -76,18 +76,18 @@ impl DatagramSocket for Datagrams {
         Ok(self.local.into())
     }
 
-    fn send(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<()> {
-        send_to(to.ok_or(ErrorKind::NotConnected)?, bytes);
+    fn send(&self, bytes: &[u8], to: Option<&Endpoint>) -> io::Result<()> {
+        send_to(to.ok_or(ErrorKind::NotConnected)?.need_ip()?, bytes);
         Ok(())
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Endpoint)> {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut state = self.inbox.lock();
         loop {
             if let Some((from, bytes)) = state.arrived.pop_front() {
                 let count = bytes.len().min(buffer.len());
                 buffer[..count].copy_from_slice(&bytes[..count]);
-                return Ok((count, from));
+                return Ok(Received { len: count, from, to: Some(self.local.into()) });
             }
             if state.woken {
                 return Err(ErrorKind::InvalidInput.into());

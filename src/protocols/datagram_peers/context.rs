@@ -1,7 +1,6 @@
 //! What a callback of one peer may do.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::clock::nanos;
@@ -13,7 +12,7 @@ use crate::timer::{Timer, TimerKey, Timers};
 /// Lent to each callback of a peer: ways to answer it, and to everything that its socket can do.
 pub struct PeerContext<'a, 'b> {
     pub(super) socket: &'a mut DatagramContext<'b>,
-    pub(super) addr: SocketAddr,
+    pub(super) addr: Endpoint,
     pub(super) slot: usize,
     pub(super) now: u64,
     pub(super) own: &'a mut Vec<(Timer, TimerKey)>,
@@ -25,7 +24,7 @@ pub struct PeerContext<'a, 'b> {
 impl<'b> PeerContext<'_, 'b> {
     /// The peer's address.
     pub fn peer_addr(&self) -> Endpoint {
-        self.addr.into()
+        self.addr
     }
 
     /// The time right now; virtual in the simulator.

@@ -43,7 +43,6 @@ mod table;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -182,8 +181,8 @@ pub struct Counts {
     pub open: u64,
     /// Peers that there have been.
     pub opened: u64,
-    /// Datagrams that were dropped, because the factory refused their sender or for lack of a
-    /// place.
+    /// Datagrams that were dropped: the factory refused their sender, there was no place for it, or
+    /// it is a Unix socket without a name.
     pub refused: u64,
     /// Peers that ended for another one.
     pub evicted: u64,
@@ -217,7 +216,7 @@ pub struct Peers<P, F> {
     counters: Counters,
     /// Times are counted in nanoseconds from here.
     start: Option<Instant>,
-    by_addr: BTreeMap<SocketAddr, usize>,
+    by_addr: BTreeMap<Endpoint, usize>,
     /// The peers by the number of their last datagram: those that are silent for longest first.
     by_silence: BTreeMap<u64, usize>,
     peers: Slab<Entry<P>>,
@@ -230,7 +229,7 @@ pub struct Peers<P, F> {
 
 /// One peer.
 struct Entry<P> {
-    addr: SocketAddr,
+    addr: Endpoint,
     protocol: P,
     /// The number and the time of its last datagram.
     heard: u64,
@@ -300,7 +299,10 @@ impl<P, F> fmt::Debug for Peers<P, F> {
 
 impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> DatagramProtocol for Peers<P, F> {
     fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome {
-        match datagram.from().socket_addr().and_then(|addr| self.place(cx, addr)) {
+        // All senders without a name look alike, and none can be answered.
+        let from = Some(datagram.from());
+        let from = from.filter(|from| from.unix().is_none_or(|name| !name.is_unnamed()));
+        match from.and_then(|addr| self.place(cx, addr)) {
             Some(slot) => {
                 self.hear(cx, slot);
                 self.call(cx, slot, |protocol, cx| protocol.datagram(cx, datagram));
@@ -334,8 +336,7 @@ impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> DatagramProtocol for Peer
     fn notified(&mut self, cx: &mut DatagramContext<'_>, note: Note) -> Outcome {
         match note.downcast::<ToPeer>() {
             Ok(ToPeer { to, note }) => {
-                let slot = to.socket_addr().and_then(|addr| self.by_addr.get(&addr).copied());
-                if let Some(slot) = slot {
+                if let Some(slot) = self.by_addr.get(&to).copied() {
                     self.call(cx, slot, |protocol, cx| protocol.notified(cx, &note));
                 }
             }

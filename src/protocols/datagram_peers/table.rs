@@ -1,6 +1,5 @@
 //! The peers of a socket: who has a place, whose turn it is, who ends.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Entry, Full, PeerContext, PeerEnd, PeerProtocol, Peers, WAKE};
@@ -23,11 +22,7 @@ impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> Peers<P, F> {
     }
 
     /// The place of a sender, which is given one if there is none; None when it is refused.
-    pub(super) fn place(
-        &mut self,
-        cx: &mut DatagramContext<'_>,
-        addr: SocketAddr,
-    ) -> Option<usize> {
+    pub(super) fn place(&mut self, cx: &mut DatagramContext<'_>, addr: Endpoint) -> Option<usize> {
         if let Some(slot) = self.by_addr.get(&addr) {
             return Some(*slot);
         }
@@ -35,7 +30,7 @@ impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> Peers<P, F> {
         if full && self.full == Full::Refuse {
             return None;
         }
-        let protocol = match guarded(|| (self.factory)(addr.into())) {
+        let protocol = match guarded(|| (self.factory)(addr)) {
             Ok(protocol) => protocol?,
             Err(panic) => {
                 note_failure(cx, addr, &PeerEnd::Panicked(panic.to_string()));
@@ -154,7 +149,7 @@ impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> Peers<P, F> {
 }
 
 /// A peer's own failure is nothing to the socket: it is said in the log.
-fn note_failure(cx: &mut DatagramContext<'_>, addr: SocketAddr, end: &PeerEnd) {
+fn note_failure(cx: &mut DatagramContext<'_>, addr: Endpoint, end: &PeerEnd) {
     match end {
         PeerEnd::Panicked(panic) => {
             cx.shared.metrics.panics += 1;

@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use slab::Slab;
 
-use super::listening::this_host;
+use super::listening::{destination, nobody};
 use super::{Edge, Event, Network};
 use crate::clock::nanos;
 use crate::connection::Flags;
-use crate::datagram::DatagramOptions;
+use crate::datagram::{DatagramOptions, Received, check_family};
+use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::sim::choices::{Kind, Owner, Source};
 use crate::sim::faults::Call;
@@ -20,14 +21,19 @@ use crate::sim::log::What;
 /// How much later a datagram comes that is overtaken: less than this.
 const DETOUR: u64 = 5 * super::MILLISECOND;
 
+/// The longest datagram of a Unix socket, and how many wait for one that does not read: as Linux
+/// has it by default.
+const UNIX_BYTES_MAX: usize = 212_960;
+const UNIX_WAITING_MAX: usize = 10;
+
 /// A bound socket.
 pub(in crate::sim) struct Post {
-    pub(in crate::sim) local: SocketAddr,
-    peer: Option<SocketAddr>,
+    pub(in crate::sim) local: Endpoint,
+    peer: Option<Endpoint>,
     broadcast: bool,
     groups: BTreeSet<IpAddr>,
     token: Option<ConnId>,
-    arrived: VecDeque<(SocketAddr, Vec<u8>)>,
+    arrived: VecDeque<Arrived>,
     arrived_bytes: usize,
     /// What it has sent that is still on its way: the system's room for output is the window.
     under_way: usize,
@@ -38,13 +44,20 @@ pub(in crate::sim) struct Post {
     source: Source,
     /// Held by the test: it receives at once.
     raw: bool,
-    pub(in crate::sim) received: Vec<(SocketAddr, Vec<u8>)>,
+    pub(in crate::sim) received: Vec<(Endpoint, Vec<u8>)>,
+}
+
+/// A datagram that waits to be read.
+struct Arrived {
+    from: Endpoint,
+    to: Endpoint,
+    bytes: Vec<u8>,
 }
 
 /// A datagram on its way, or the word that it did not arrive.
 struct Flight {
     from: usize,
-    to: SocketAddr,
+    to: Endpoint,
     bytes: Vec<u8>,
     refused: bool,
 }
@@ -62,20 +75,28 @@ impl Network {
     /// Binds a socket of the driver's, or of the test's.
     pub(in crate::sim) fn bind(
         &mut self,
-        mut local: SocketAddr,
+        mut local: Endpoint,
         options: &DatagramOptions,
         raw: bool,
     ) -> io::Result<usize> {
+        let errno = |errno| Err(io::Error::from_raw_os_error(errno));
         if !raw && self.descriptors >= self.descriptors_max {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            return errno(libc::EMFILE);
         }
-        if local.port() == 0 {
-            local.set_port(self.free_port());
+        if local.port() == Some(0) {
+            local = self.with_port(local);
         }
+        let unnamed = local.unix().is_some_and(|name| name.is_unnamed());
         let taken = |post: &Post| !post.closed && post.local == local;
         let shares = options.reuse_port || options.reuse_address;
-        if !shares && self.posts.all.iter().any(taken) {
-            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        if !shares && !unnamed && self.posts.all.iter().any(taken) {
+            return errno(libc::EADDRINUSE);
+        }
+        if let (Some(_), Some(peer)) = (local.unix(), &options.connect) {
+            check_family(true, peer)?;
+            if self.posts_at(peer, &local).is_empty() {
+                return errno(nobody(*peer));
+            }
         }
         let key = if raw {
             self.choices.new_key()
@@ -85,7 +106,7 @@ impl Network {
         };
         self.posts.all.push(Post {
             local,
-            peer: options.connect.and_then(|peer| peer.socket_addr()),
+            peer: options.connect,
             broadcast: options.broadcast,
             groups: BTreeSet::new(),
             token: None,
@@ -124,26 +145,41 @@ impl Network {
         &mut self,
         post: usize,
         buffer: &mut [u8],
-    ) -> io::Result<(usize, SocketAddr)> {
+    ) -> io::Result<Received> {
         self.datagram_fault(Call::Read, post)?;
-        let post = &mut self.posts.all[post];
-        if let Some(errno) = post.error.take() {
+        let reader = &mut self.posts.all[post];
+        if let Some(errno) = reader.error.take() {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        let Some((from, bytes)) = post.arrived.pop_front() else {
+        let Some(Arrived { from, to, bytes }) = reader.arrived.pop_front() else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        post.arrived_bytes -= bytes.len();
-        let count = bytes.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&bytes[..count]);
-        Ok((count, from))
+        reader.arrived_bytes -= bytes.len();
+        let local = reader.local;
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
+        if local.unix().is_some() {
+            self.tell_of_room(local);
+        }
+        let named = to.unix().is_none_or(|name| !name.is_unnamed());
+        Ok(Received { len, from, to: named.then_some(to) })
+    }
+
+    /// A Unix socket has read: of those that wait for room, the connected ones hear of it.
+    fn tell_of_room(&mut self, reader: Endpoint) {
+        for post in 0..self.posts.all.len() {
+            let sender = &self.posts.all[post];
+            if sender.write_blocked && sender.peer == Some(reader) {
+                self.tell_post(post, Flags::WRITABLE);
+            }
+        }
     }
 
     pub(in crate::sim) fn send_from(
         &mut self,
         post: usize,
         bytes: &[u8],
-        to: Option<SocketAddr>,
+        to: Option<&Endpoint>,
     ) -> io::Result<()> {
         if let Err(error) = self.datagram_fault(Call::Write, post) {
             if error.kind() == io::ErrorKind::WouldBlock {
@@ -159,17 +195,24 @@ impl Network {
             return Err(io::Error::from_raw_os_error(errno));
         }
         let errno = |errno| Err(io::Error::from_raw_os_error(errno));
-        let Some(to) = to.or(sender.peer) else { return errno(libc::EDESTADDRREQ) };
-        if to.port() == 0 {
+        let is_unix = sender.local.unix().is_some();
+        let Some(to) = to.copied().or(sender.peer) else {
+            return errno(if is_unix { libc::ENOTCONN } else { libc::EDESTADDRREQ });
+        };
+        check_family(is_unix, &to)?;
+        if is_unix {
+            return self.hand_over(post, bytes, to);
+        }
+        if to.port() == Some(0) {
             return errno(libc::EINVAL);
         }
-        if to.is_ipv4() != sender.local.is_ipv4() {
+        if is_v4(&to) != is_v4(&sender.local) {
             return errno(libc::EAFNOSUPPORT);
         }
-        if bytes.len() > if to.is_ipv4() { 65_507 } else { 65_527 } {
+        if bytes.len() > if is_v4(&to) { 65_507 } else { 65_527 } {
             return errno(libc::EMSGSIZE);
         }
-        if is_broadcast(to) && !sender.broadcast {
+        if is_broadcast(&to) && !sender.broadcast {
             return errno(libc::EACCES);
         }
         if sender.under_way > 0 && sender.under_way + bytes.len() > self.link.window {
@@ -180,6 +223,29 @@ impl Network {
         Ok(())
     }
 
+    /// Between Unix sockets nothing is on its way: the receiver has it, or the call fails.
+    fn hand_over(&mut self, from: usize, bytes: &[u8], to: Endpoint) -> io::Result<()> {
+        let errno = |errno| Err(io::Error::from_raw_os_error(errno));
+        let local = self.posts.all[from].local;
+        if bytes.len() > UNIX_BYTES_MAX {
+            return errno(libc::EMSGSIZE);
+        }
+        let bound = |post: &Post| !post.closed && post.local == to;
+        let Some(at) = self.posts.all.iter().position(bound) else {
+            return errno(libc::ECONNREFUSED);
+        };
+        let receiver = &self.posts.all[at];
+        if receiver.peer.is_some_and(|peer| peer != local) {
+            return errno(libc::EPERM);
+        }
+        if !receiver.raw && receiver.arrived.len() >= UNIX_WAITING_MAX {
+            self.posts.all[from].write_blocked = true;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.arrive_at_post(at, (local, to), bytes);
+        Ok(())
+    }
+
     pub(in crate::sim) fn set_member(
         &mut self,
         post: usize,
@@ -187,7 +253,10 @@ impl Network {
         member: bool,
     ) -> io::Result<()> {
         let post = &mut self.posts.all[post];
-        if !group.is_multicast() || group.is_ipv4() != post.local.is_ipv4() {
+        if post.local.unix().is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        if !group.is_multicast() || group.is_ipv4() != is_v4(&post.local) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let changed = if member { post.groups.insert(group) } else { post.groups.remove(&group) };
@@ -198,7 +267,7 @@ impl Network {
     // ---- on the way --------------------------------------------------------------------------
 
     /// Sends a datagram on its way, unless it is lost at once.
-    fn dispatch(&mut self, from: usize, bytes: &[u8], to: SocketAddr) {
+    fn dispatch(&mut self, from: usize, bytes: &[u8], to: Endpoint) {
         if self.datagram_roll(from, Kind::Losses, 1).is_some() {
             return;
         }
@@ -208,7 +277,7 @@ impl Network {
         }
     }
 
-    fn fly(&mut self, from: usize, bytes: &[u8], to: SocketAddr) {
+    fn fly(&mut self, from: usize, bytes: &[u8], to: Endpoint) {
         let delay = self.delay_of_post(from);
         let detour = self.datagram_roll(from, Kind::Reorders, DETOUR);
         let refused = self.datagram_roll(from, Kind::Refusals, 1).is_some();
@@ -241,36 +310,39 @@ impl Network {
             self.events.arm(at, Event::PostReady(from, Flags::WRITABLE));
         }
         let source = self.source_addr(from);
-        let found = if refused { Vec::new() } else { self.posts_at(to, source) };
+        let found = if refused { Vec::new() } else { self.posts_at(&to, &source) };
         if found.is_empty() {
             return self.refuse(from, to);
         }
         for post in found {
-            self.arrive_at_post(post, source, &bytes);
+            self.arrive_at_post(post, (source, destination(to)), &bytes);
         }
     }
 
-    fn arrive_at_post(&mut self, at: usize, from: SocketAddr, bytes: &[u8]) {
+    fn arrive_at_post(&mut self, at: usize, (from, to): (Endpoint, Endpoint), bytes: &[u8]) {
         let window = self.link.window;
         let post = &mut self.posts.all[at];
         let local = post.local;
         if post.raw {
             post.received.push((from, bytes.to_vec()));
-        } else if post.arrived_bytes + bytes.len() > window && !post.arrived.is_empty() {
+        } else if local.unix().is_none()
+            && post.arrived_bytes + bytes.len() > window
+            && !post.arrived.is_empty()
+        {
             // It is lost without a report.
             return self.note(What::Fault(format!("{local} has no room for a datagram")));
         } else {
             post.arrived_bytes += bytes.len();
-            post.arrived.push_back((from, bytes.to_vec()));
+            post.arrived.push_back(Arrived { from, to, bytes: bytes.to_vec() });
         }
         self.note(What::Datagram(from, local, bytes.len()));
         self.tell_post(at, Flags::READABLE);
     }
 
     /// No socket has the port. Only a connected socket hears of it, and only of its peer.
-    fn refuse(&mut self, from: usize, to: SocketAddr) {
+    fn refuse(&mut self, from: usize, to: Endpoint) {
         let sender = &self.posts.all[from];
-        let unicast = !is_broadcast(to) && !to.ip().is_multicast();
+        let unicast = !is_broadcast(&to) && !is_group(&to);
         if unicast && sender.peer == Some(to) && !sender.closed {
             let at = self.now + nanos(self.link.latency);
             self.events.arm(at, Event::Refused(from));
@@ -287,32 +359,32 @@ impl Network {
     }
 
     /// Where a datagram of this socket seems to come from.
-    pub(in crate::sim) fn source_addr(&self, post: usize) -> SocketAddr {
-        this_host(self.posts.all[post].local)
+    pub(in crate::sim) fn source_addr(&self, post: usize) -> Endpoint {
+        destination(self.posts.all[post].local)
     }
 
     /// The sockets that a datagram to `to` reaches.
-    fn posts_at(&self, to: SocketAddr, from: SocketAddr) -> Vec<usize> {
-        let to = this_host(to);
-        let many = is_broadcast(to) || to.ip().is_multicast();
+    fn posts_at(&self, to: &Endpoint, from: &Endpoint) -> Vec<usize> {
+        let to = destination(*to);
+        let many = is_broadcast(&to) || is_group(&to);
         let hears = |post: &Post| {
             let place = match to.ip() {
-                ip if ip.is_multicast() => post.groups.contains(&ip),
+                Some(ip) if ip.is_multicast() => post.groups.contains(&ip),
                 _ => true,
             };
-            let bound = post.local.ip() == to.ip() || post.local.ip().is_unspecified();
+            let any = post.local.ip().is_some_and(|ip| ip.is_unspecified());
+            let bound = any && is_v4(&post.local) == is_v4(&to) && post.local.port() == to.port();
             !post.closed
-                && post.local.is_ipv4() == to.is_ipv4()
-                && post.local.port() == to.port()
-                && (bound && place)
-                && post.peer.is_none_or(|peer| peer == from)
+                && (post.local == to || bound)
+                && place
+                && post.peer.is_none_or(|peer| peer == *from)
         };
         let all = self.posts.all.iter().enumerate();
         let mut found: Vec<usize> = all.filter(|(_, post)| hears(post)).map(|(at, _)| at).collect();
         if !many && found.len() > 1 {
             // The closest match has it, alone: connected, then bound to the very address.
             let posts = &self.posts.all;
-            found.sort_by_key(|at| (posts[*at].peer.is_none(), posts[*at].local.ip() != to.ip()));
+            found.sort_by_key(|at| (posts[*at].peer.is_none(), posts[*at].local != to));
             found.truncate(1);
         }
         found
@@ -369,8 +441,17 @@ impl Network {
     }
 }
 
+fn is_v4(addr: &Endpoint) -> bool {
+    addr.ip().is_some_and(|ip| ip.is_ipv4())
+}
+
 /// Everybody's, or everybody's on the loopback interface.
-fn is_broadcast(addr: SocketAddr) -> bool {
+fn is_broadcast(addr: &Endpoint) -> bool {
     let loopback = Ipv4Addr::new(127, 255, 255, 255);
-    [IpAddr::V4(Ipv4Addr::BROADCAST), IpAddr::V4(loopback)].contains(&addr.ip())
+    let all = [Ipv4Addr::BROADCAST, loopback].map(IpAddr::V4);
+    addr.ip().is_some_and(|ip| all.contains(&ip))
+}
+
+fn is_group(addr: &Endpoint) -> bool {
+    addr.ip().is_some_and(|ip| ip.is_multicast())
 }
