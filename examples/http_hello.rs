@@ -198,6 +198,8 @@ fn exposition(metrics: &Metrics) -> String {
         ("callbacks", "Callbacks run.", metrics.callbacks),
         ("accepted", "Connections accepted.", metrics.accepted),
         ("refused", "Connections refused or shed.", metrics.refused),
+        ("handshakes", "Handshakes of TLS that are complete.", metrics.handshakes),
+        ("failed_handshakes", "Handshakes of TLS without success.", metrics.failed_handshakes),
         ("accept_errors", "Failed accepts.", metrics.accept_errors),
         ("timers", "Timers fired.", metrics.timers),
         ("late_timers", "Timers fired more than 10 ms late.", metrics.late_timers),
@@ -207,6 +209,7 @@ fn exposition(metrics: &Metrics) -> String {
     ];
     let gauges = [
         ("open_connections", "Connections open now.", metrics.open),
+        ("handshaking_connections", "Handshakes of TLS that go on now.", metrics.handshaking),
         ("lingering_connections", "Connections that wait for a FIN now.", metrics.lingering),
         ("paused_connections", "Connections paused now.", metrics.paused),
         ("held_connections", "Connections held by flow control now.", metrics.held),

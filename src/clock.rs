@@ -35,6 +35,34 @@ enum Source {
     Virtual { now: Arc<AtomicU64>, wall_start: SystemTime },
 }
 
+impl Source {
+    fn wall(&self) -> SystemTime {
+        match self {
+            Source::System(readings) => (readings.wall)(),
+            Source::Virtual { now, wall_start } => {
+                *wall_start + Duration::from_nanos(now.load(Ordering::Relaxed))
+            }
+        }
+    }
+}
+
+/// The wall clock of a driver: the system's, or the virtual one of the simulator. Clones show the
+/// same time. A filter gets it with [`Filter::set_clock`](crate::Filter::set_clock).
+#[derive(Clone, Debug)]
+pub struct WallClock(Source);
+
+impl WallClock {
+    /// The date and time right now. It may jump.
+    pub fn now(&self) -> SystemTime {
+        self.0.wall()
+    }
+
+    /// Whether it is the simulator's.
+    pub fn is_virtual(&self) -> bool {
+        matches!(self.0, Source::Virtual { .. })
+    }
+}
+
 impl Clock {
     pub(crate) fn system(readings: Readings) -> Clock {
         let start = (readings.monotonic)();
@@ -116,11 +144,19 @@ impl Clock {
     }
 
     pub(crate) fn wall(&self) -> SystemTime {
-        match &self.source {
-            Source::System(readings) => (readings.wall)(),
-            Source::Virtual { now, wall_start } => {
-                *wall_start + Duration::from_nanos(now.load(Ordering::Relaxed))
-            }
+        self.source.wall()
+    }
+
+    /// The wall clock for others to keep.
+    pub(crate) fn wall_clock(&self) -> WallClock {
+        WallClock(self.source.clone())
+    }
+
+    /// Sets a virtual wall clock: it shows `time` now. A system's clock stays as it is.
+    pub(crate) fn set_wall(&mut self, time: SystemTime) {
+        if let Source::Virtual { now, wall_start } = &mut self.source {
+            let since = Duration::from_nanos(now.load(Ordering::Relaxed));
+            *wall_start = time.checked_sub(since).unwrap_or(time);
         }
     }
 }
@@ -158,6 +194,21 @@ mod tests {
         now.store(MILLISECOND, Ordering::Relaxed);
         clock.update(clock.instant());
         assert_eq!(clock.tick(), 5 * MILLISECOND);
+    }
+
+    #[test]
+    fn a_virtual_wall_clock_is_set_and_goes_on_and_those_that_were_lent_keep_theirs() {
+        let (mut clock, now) = virtual_clock();
+        let lent = clock.wall_clock();
+        now.store(5_000_000_000, Ordering::Relaxed);
+        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        clock.set_wall(date);
+        let set = clock.wall_clock();
+        assert_eq!((clock.wall(), set.now()), (date, date));
+        now.store(7_000_000_000, Ordering::Relaxed);
+        assert_eq!(set.now(), date + Duration::from_secs(2));
+        assert_eq!(lent.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(7));
+        assert!(set.is_virtual());
     }
 
     #[test]

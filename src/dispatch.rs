@@ -74,7 +74,12 @@ impl Called<'_> {
     /// Asks the protocol for a filter, before `opened`. None ends the connection: it panicked.
     pub(crate) fn filter(self) -> Option<Option<Box<dyn Filter>>> {
         let Called { shared, conn, protocol, .. } = self;
-        match guarded(|| protocol.filter()) {
+        let asked = guarded(|| {
+            let mut filter = protocol.filter()?;
+            filter.set_clock(shared.clock.wall_clock());
+            Some(filter)
+        });
+        match asked {
             Ok(filter) => Some(filter),
             Err(panic) => {
                 shared.metrics.panics += 1;

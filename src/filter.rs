@@ -7,6 +7,8 @@
 use std::any::Any;
 use std::error::Error as StdError;
 
+use crate::clock::WallClock;
+
 /// How far a filter has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -24,12 +26,13 @@ pub enum Progress {
 /// has produced (a TLS alert, for instance) were sent.
 pub type FilterResult = Result<Progress, Box<dyn StdError + Send + Sync>>;
 
-/// Changes clear bytes into wire bytes and back; it has no socket, no clock and no thread.
+/// Changes clear bytes into wire bytes and back; it has no socket, no thread, and no clock but the
+/// one that it is lent.
 ///
-/// Calls come in this order: [`start`](Filter::start) once; [`receive`](Filter::receive) and, once
-/// the progress is past [`Progress::Handshaking`], [`send`](Filter::send) any number of times;
-/// [`finish`](Filter::finish) at most once when the connection closes or half-closes, and no `send`
-/// after it. Every call may append to `wire`. A panic ends the connection with
+/// Calls come in this order: [`set_clock`](Filter::set_clock) and [`start`](Filter::start) once;
+/// [`receive`](Filter::receive) and, once the progress is past [`Progress::Handshaking`],
+/// [`send`](Filter::send) any number of times; [`finish`](Filter::finish) at most once when the
+/// connection closes or half-closes, and no `send` after it. Every call may append to `wire`. A panic ends the connection with
 /// [`CloseKind::Panicked`](crate::CloseKind::Panicked).
 ///
 /// ```
@@ -68,6 +71,12 @@ pub type FilterResult = Result<Progress, Box<dyn StdError + Send + Sync>>;
 /// }
 /// ```
 pub trait Filter: Send {
+    /// Lends the driver's wall clock to a filter that judges by the date, as TLS does certificates.
+    /// It is virtual in the simulator. The default ignores it.
+    fn set_clock(&mut self, clock: WallClock) {
+        let _ = clock;
+    }
+
     /// Begins the session. A client appends its first message to `wire` here. The default is
     /// [`Progress::Open`].
     ///

@@ -117,6 +117,7 @@ mod tap;
 mod timer;
 
 pub use address::{Address, IntoAddress};
+pub use clock::WallClock;
 pub use datagram::{
     Datagram, DatagramContext, DatagramOptions, DatagramProtocol, DropPolicy, Interface,
 };

@@ -40,6 +40,13 @@ pub struct Metrics {
     pub connects: u64,
     /// Connections open now, accepted and outgoing, without those that linger.
     pub open: u64,
+    /// Those of the open connections whose filter's handshake goes on now, as that of TLS:
+    /// [`Limits::handshake`](crate::Limits::handshake) bounds it. `opened` has not run.
+    pub handshaking: u64,
+    /// Handshakes of filters that took a round trip and are complete.
+    pub handshakes: u64,
+    /// Handshakes that have ended without success: failed, cut or too late.
+    pub failed_handshakes: u64,
     /// Connections that linger after their close now.
     pub lingering: u64,
     /// Connections now paused by their protocol.
@@ -108,7 +115,7 @@ impl Metrics {
         // Listed one by one, so that a new counter cannot be forgotten.
         sum!(Metrics, self, other, rest: longest_turn busy age closes, each:
             turns events stale reads writes bytes_in bytes_out callbacks accepted refused
-            accept_errors connects open lingering paused held buffered refused_bytes refused_notes
+            accept_errors connects open handshaking handshakes failed_handshakes lingering paused held buffered refused_bytes refused_notes
             binds bound datagrams_in datagrams_out datagrams_dropped datagrams_truncated
             datagrams_refused jobs failed_jobs timers late_timers wakeups panics slow_turns
             slow_callbacks);
@@ -126,6 +133,7 @@ impl Metrics {
 ///     metrics.to_string(),
 ///     "\
 /// connections: 0 open, 0 lingering, 0 paused, 0 held; 0 accepted, 0 refused, 0 connects
+/// handshakes: 0 going on, 0 complete, 0 failed
 /// closed: 0
 /// bytes: 0 in by 0 reads, 0 out by 0 writes, 0 unsent
 /// datagrams: 0 in, of them 0 truncated, 0 out, 0 dropped, 0 refused; 0 of 0 sockets open
@@ -150,6 +158,9 @@ impl fmt::Display for Metrics {
             accept_errors,
             connects,
             open,
+            handshaking,
+            handshakes,
+            failed_handshakes,
             lingering,
             paused,
             held,
@@ -180,6 +191,10 @@ impl fmt::Display for Metrics {
             f,
             "connections: {open} open, {lingering} lingering, {paused} paused, {held} held; \
              {accepted} accepted, {refused} refused, {connects} connects"
+        )?;
+        writeln!(
+            f,
+            "handshakes: {handshaking} going on, {handshakes} complete, {failed_handshakes} failed"
         )?;
         writeln!(f, "closed: {closes}")?;
         writeln!(

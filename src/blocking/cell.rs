@@ -128,8 +128,11 @@ impl Cell {
 
     /// Publishes what the gauges count of the connection. The lock is held.
     pub(super) fn account(&self, conn: &Connection) {
-        let Gauges { unsent, paused, held } = conn.gauges();
-        let packed = (unsent as u64) << 2 | u64::from(paused) << 1 | u64::from(held);
+        let Gauges { unsent, paused, held, handshaking } = conn.gauges();
+        let packed = (unsent as u64) << 3
+            | u64::from(handshaking) << 2
+            | u64::from(paused) << 1
+            | u64::from(held);
         self.gauges.store(packed, Ordering::Relaxed);
     }
 
@@ -137,7 +140,8 @@ impl Cell {
     pub(super) fn gauges(&self) -> Gauges {
         let packed = self.gauges.load(Ordering::Relaxed);
         Gauges {
-            unsent: (packed >> 2) as usize,
+            unsent: (packed >> 3) as usize,
+            handshaking: packed & 0b100 != 0,
             paused: packed & 0b10 != 0,
             held: packed & 0b01 != 0,
         }

@@ -88,6 +88,7 @@ impl Hub {
         }
         after.unheld = member.conn.poll_unheld();
         after.unheld.retain(|queue| *queue != cell.id);
+        member.conn.count_handshake(&mut shared.metrics);
         cell.account(&member.conn);
         after
     }

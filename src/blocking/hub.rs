@@ -298,6 +298,7 @@ impl Hub {
             metrics.buffered += gauges.unsent as u64;
             metrics.paused += u64::from(gauges.paused);
             metrics.held += u64::from(gauges.held);
+            metrics.handshaking += u64::from(gauges.handshaking);
         }
         for outlet in state.outlets.values() {
             metrics.buffered += outlet.unsent.load(Ordering::Relaxed) as u64;

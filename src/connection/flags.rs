@@ -114,6 +114,8 @@ impl Flags {
     /// The metrics count it as paused, and as held.
     pub(crate) const COUNTED_PAUSED: Flags = Flags(1 << 46);
     pub(crate) const COUNTED_HELD: Flags = Flags(1 << 47);
+    /// The metrics know of its handshake.
+    pub(crate) const COUNTED_HANDSHAKE: Flags = Flags(1 << 48);
     /// `data` left input while output was congested: it is shown again after `drained`.
     pub(crate) const LEFT: Flags = Flags(1 << 44);
 

@@ -51,6 +51,7 @@ pub(crate) struct Gauges {
     pub(crate) unsent: usize,
     pub(crate) paused: bool,
     pub(crate) held: bool,
+    pub(crate) handshaking: bool,
 }
 
 impl Queues {
@@ -165,7 +166,32 @@ impl Connection {
             unsent: self.unsent(),
             paused: self.flags.any(Flags::PAUSED),
             held: self.flags.any(Flags::HELD),
+            handshaking: self.is_handshaking(),
         }
+    }
+
+    /// Whether the handshake of a filter goes on. Closing ends one that is not over.
+    fn is_handshaking(&self) -> bool {
+        self.flags.any(Flags::HANDSHAKING) && self.flags.none(Flags::CLOSING | Flags::ENDED)
+    }
+
+    /// Counts a handshake that is over; the flag says that it has begun. True when it has begun or
+    /// ended since the last call.
+    pub(crate) fn count_handshake(&mut self, metrics: &mut Metrics) -> bool {
+        let now = self.is_handshaking();
+        if now == self.flags.any(Flags::COUNTED_HANDSHAKE) {
+            return false;
+        }
+        if now {
+            self.flags.set(Flags::COUNTED_HANDSHAKE);
+            return true;
+        }
+        self.flags.clear(Flags::COUNTED_HANDSHAKE);
+        match self.flags.any(Flags::HANDSHAKING) {
+            true => metrics.failed_handshakes += 1,
+            false => metrics.handshakes += 1,
+        }
+        true
     }
 
     /// Brings the gauges of the metrics up to date. Returns the unsent bytes if they have changed.
@@ -173,6 +199,12 @@ impl Connection {
         let now = self.gauges();
         self.count_flag(now.paused, Flags::COUNTED_PAUSED, &mut metrics.paused);
         self.count_flag(now.held, Flags::COUNTED_HELD, &mut metrics.held);
+        if self.count_handshake(metrics) {
+            match now.handshaking {
+                true => metrics.handshaking += 1,
+                false => metrics.handshaking -= 1,
+            }
+        }
         let before = self.rare().map_or(0, |rare| rare.buffered);
         if now.unsent == before {
             return None;

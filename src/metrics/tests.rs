@@ -6,7 +6,7 @@ use super::{Closes, Metrics};
 use crate::reason::{CloseKind, ConnectFailure, Deadline, FilterFailure};
 
 /// Every counter that is a number.
-fn counters(metrics: &mut Metrics) -> [&mut u64; 48] {
+fn counters(metrics: &mut Metrics) -> [&mut u64; 51] {
     [
         &mut metrics.turns,
         &mut metrics.events,
@@ -21,6 +21,9 @@ fn counters(metrics: &mut Metrics) -> [&mut u64; 48] {
         &mut metrics.accept_errors,
         &mut metrics.connects,
         &mut metrics.open,
+        &mut metrics.handshaking,
+        &mut metrics.handshakes,
+        &mut metrics.failed_handshakes,
         &mut metrics.lingering,
         &mut metrics.paused,
         &mut metrics.held,
@@ -101,10 +104,10 @@ fn every_counter_is_shown_once() {
     }
     let total = metrics.closes.total();
     assert!(
-        text.contains(&format!("closed: {total}, of them 1034 finished, 1035 reset")),
+        text.contains(&format!("closed: {total}, of them 1037 finished, 1038 reset")),
         "{text}"
     );
-    assert_eq!(text.lines().count(), 7);
+    assert_eq!(text.lines().count(), 8);
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn each_kind_is_counted_once_in_its_place() {
         assert_eq!(metrics.closes.total(), before);
         metrics.closes.count(kind);
         expected[place] += 1;
-        let closes: Vec<u64> = counters(&mut metrics)[34..].iter().map(|count| **count).collect();
+        let closes: Vec<u64> = counters(&mut metrics)[37..].iter().map(|count| **count).collect();
         assert_eq!(closes, expected, "{kind}");
         let mut alone = Closes::default();
         alone.count(kind);

@@ -46,6 +46,7 @@ mod system;
 mod text;
 mod trace;
 mod wakes;
+mod wall;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -118,7 +119,7 @@ impl Sim {
     fn build(tape: Tape, limits: DriverLimits) -> Sim {
         let seed = tape.seed();
         let network = Rc::new(RefCell::new(Network::new(tape)));
-        let mut inner = driver(seed, limits, &network);
+        let mut inner = driver(seed, limits, &network, wall::start());
         let names = Names::default();
         inner.shared.workplace.resolver = Arc::new(names.clone());
         Sim { seed, network, names, inner, buffer: read_buffer(), grace: GRACE }
@@ -137,7 +138,8 @@ impl Sim {
             let late = Error::new(ErrorKind::InvalidLimits, Op::Limits);
             return Err(late.with_detail("the simulator has begun"));
         }
-        let inner = driver(self.seed, limits, &self.network);
+        let wall = self.inner.shared.clock.wall();
+        let inner = driver(self.seed, limits, &self.network, wall);
         let before = std::mem::replace(&mut self.inner, inner);
         self.inner.shared.workplace.resolver = Arc::clone(&before.shared.workplace.resolver);
         self.inner.shared.strict = before.shared.strict;
@@ -466,7 +468,12 @@ fn address(addr: impl IntoAddress) -> Result<Endpoint> {
 const JOB: Duration = Duration::from_millis(1);
 
 /// A driver over the network.
-fn driver(seed: u64, limits: DriverLimits, network: &Shared) -> EventLoop<SimSystem> {
+fn driver(
+    seed: u64,
+    limits: DriverLimits,
+    network: &Shared,
+    wall: SystemTime,
+) -> EventLoop<SimSystem> {
     let shown = Arc::clone(&network.borrow().shown);
     // An `Instant` cannot be constructed; only differences to this one are ever used.
     let start = real_now();
@@ -474,7 +481,8 @@ fn driver(seed: u64, limits: DriverLimits, network: &Shared) -> EventLoop<SimSys
     let wake = Arc::clone(&woken);
     let wake = Box::new(move || wake.store(true, Ordering::Release));
     let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
-    let clock = Clock::virtual_at(Arc::clone(&shown), start, SystemTime::UNIX_EPOCH);
+    let mut clock = Clock::virtual_at(Arc::clone(&shown), start, wall);
+    clock.set_wall(wall);
     let system = SimSystem {
         network: Rc::clone(network),
         start,

@@ -365,7 +365,7 @@ fn a_wake_up_is_counted_on_a_loop_and_many_requests_make_one() {
 // ---- gauges -------------------------------------------------------------------------------------
 
 /// Runs on the driver until `seen`, and then lets `then` run.
-fn when(
+pub(crate) fn when(
     control: &mut Control<'_>,
     seen: fn(&Metrics) -> bool,
     then: impl FnOnce(&mut Control<'_>) + Send + 'static,

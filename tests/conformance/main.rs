@@ -21,6 +21,7 @@ mod drivers;
 mod ends;
 mod filters;
 mod handles;
+mod handshakes;
 mod input;
 mod jobs;
 mod kit;

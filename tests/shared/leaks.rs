@@ -13,7 +13,8 @@ pub(crate) fn all_have_ended(metrics: &Metrics) -> bool {
 /// Each of them has ended once, and no gauge counts it any more.
 #[track_caller]
 pub(crate) fn nothing_is_left(metrics: &Metrics, told: impl Display) {
-    let gauges = [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
-    assert_eq!((gauges, metrics.bound), ([0; 5], 0), "{told}: {metrics:?}");
+    let Metrics { open, handshaking, lingering, paused, held, buffered, bound, .. } = metrics;
+    let gauges = [open, handshaking, lingering, paused, held, buffered, bound];
+    assert_eq!(gauges, [&0; 7], "{told}: {metrics:?}");
     assert!(all_have_ended(metrics), "{told}: {metrics:?}");
 }

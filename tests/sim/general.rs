@@ -244,7 +244,7 @@ fn run(sim: &mut Sim, traced: bool) -> Ran {
 
     let metrics = sim.metrics();
     let gauges = [metrics.open, metrics.lingering, metrics.paused, metrics.held, metrics.buffered];
-    assert_eq!(gauges, [0; 5], "{metrics:?}");
+    assert_eq!((gauges, metrics.handshaking), ([0; 5], 0), "{metrics:?}");
     let connections = metrics.accepted + metrics.connects;
     assert_eq!(metrics.closes.total(), connections, "{metrics:?}");
     let mut world = world.borrow_mut();

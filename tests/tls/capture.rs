@@ -1,7 +1,6 @@
 //! Captures: the file that comes of a tap, read back field by field.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,175 +8,15 @@ use std::time::Duration;
 use lariat::capture::{Capture, CaptureOptions};
 use lariat::reactor::Reactor;
 use lariat::sim::{Faults, Sim};
-use lariat::tls::{ClientConfig, Roots, ServerConfig, Tls};
-use lariat::{ConnId, Context, Driver, Incoming, Input, Outcome, Protocol};
+use lariat::tls::{ClientConfig, ServerConfig, Tls};
+use lariat::{Context, Driver, Incoming, Input, Outcome, Protocol};
 
 use crate::certs::Authority;
 use crate::kit::{End, Told, everywhere};
-
-/// A packet as a reader of the file sees it.
-#[derive(Clone, Debug)]
-struct Packet {
-    time: u64,
-    from: SocketAddr,
-    to: SocketAddr,
-    seq: u32,
-    ack: u32,
-    flags: u8,
-    payload: Vec<u8>,
-    /// Bytes of payload before any were left out.
-    length: usize,
-    inbound: bool,
-    comment: String,
-}
-
-struct Captured {
-    packets: Vec<Packet>,
-    /// What the last block says: packets in all, and those that are missing.
-    statistics: Option<(u64, u64)>,
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap())
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
-}
-
-fn u64_of(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().unwrap())
-}
-
-fn options(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
-    let mut found = Vec::new();
-    loop {
-        let (code, length) = (u16_at(bytes, 0), usize::from(u16_at(bytes, 2)));
-        if code == 0 {
-            assert_eq!((length, bytes.len()), (0, 4), "the last option ends the block");
-            return found;
-        }
-        found.push((code, bytes[4..4 + length].to_vec()));
-        bytes = &bytes[4 + length.next_multiple_of(4)..];
-    }
-}
-
-fn read(mut file: &[u8]) -> Captured {
-    let mut captured = Captured { packets: Vec::new(), statistics: None };
-    let mut kinds = Vec::new();
-    while !file.is_empty() {
-        let (kind, length) = (u32_at(file, 0), u32_at(file, 4) as usize);
-        assert_eq!(length % 4, 0);
-        assert_eq!(u32_at(file, length - 4) as usize, length, "both lengths of a block");
-        let body = &file[8..length - 4];
-        kinds.push(kind);
-        match kind {
-            0x0A0D_0D0A => {
-                assert_eq!((u32_at(body, 0), u16_at(body, 4)), (0x1A2B_3C4D, 1));
-            }
-            1 => {
-                assert_eq!(u16_at(body, 0), 101);
-                assert!(options(&body[8..]).contains(&(9, vec![9])));
-            }
-            5 => {
-                let of = |code| {
-                    let (_, value) =
-                        options(&body[12..]).into_iter().find(|(found, _)| *found == code).unwrap();
-                    u64_of(&value)
-                };
-                captured.statistics = Some((of(4), of(5)));
-            }
-            6 => captured.packets.push(packet(body)),
-            other => panic!("a block of kind {other}"),
-        }
-        file = &file[length..];
-    }
-    assert_eq!(kinds[..2], [0x0A0D_0D0A, 1]);
-    captured
-}
-
-fn packet(body: &[u8]) -> Packet {
-    assert_eq!(u32_at(body, 0), 0);
-    let time = u64::from(u32_at(body, 4)) << 32 | u64::from(u32_at(body, 8));
-    let (held, whole) = (u32_at(body, 12) as usize, u32_at(body, 16) as usize);
-    let options = options(&body[20 + held.next_multiple_of(4)..]);
-    let flags = options.iter().find(|(code, _)| *code == 2).map(|(_, value)| u32_at(value, 0));
-    let comment = options.iter().find(|(code, _)| *code == 1).map(|(_, value)| value.clone());
-    let bytes = &body[20..20 + held];
-    let be16 = |at: usize| u16::from_be_bytes(bytes[at..at + 2].try_into().unwrap());
-    let (header, from, to) = match bytes[0] >> 4 {
-        4 => {
-            assert_eq!(usize::from(be16(2)), whole);
-            assert_eq!((bytes[9], sum(&[&bytes[..20]])), (6, 0));
-            let octets = |at: usize| <[u8; 4]>::try_from(&bytes[at..at + 4]).unwrap();
-            (20, octets(12).into(), octets(16).into())
-        }
-        6 => {
-            assert_eq!((usize::from(be16(4)) + 40, bytes[6]), (whole, 6));
-            let octets = |at: usize| <[u8; 16]>::try_from(&bytes[at..at + 16]).unwrap();
-            (40, std::net::IpAddr::from(octets(8)), octets(24).into())
-        }
-        other => panic!("version {other} of IP"),
-    };
-    let tcp = &bytes[header..];
-    let be32 = |at: usize| u32::from_be_bytes(tcp[at..at + 4].try_into().unwrap());
-    let data = usize::from(tcp[12] >> 4) * 4;
-    if held == whole {
-        let addrs = if header == 20 { &bytes[12..20] } else { &bytes[8..40] };
-        let length = (tcp.len() as u32).to_be_bytes();
-        assert_eq!(sum(&[addrs, &[0, 0, 0, 6], &length, tcp]), 0, "the checksum of TCP");
-    }
-    Packet {
-        time,
-        from: SocketAddr::new(from, be16(header)),
-        to: SocketAddr::new(to, be16(header + 2)),
-        seq: be32(4),
-        ack: be32(8),
-        flags: tcp[13],
-        payload: tcp[data..].to_vec(),
-        length: whole - header - data,
-        inbound: flags == Some(1),
-        comment: String::from_utf8(comment.unwrap_or_default()).unwrap(),
-    }
-}
-
-fn sum(parts: &[&[u8]]) -> u16 {
-    let all = parts.concat();
-    let pair = |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
-    let mut sum: u64 = all.chunks(2).map(pair).sum();
-    while sum > 0xFFFF {
-        sum = (sum & 0xFFFF) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
-
-/// Follows one connection as a reader does: the bytes of each direction, those from the peer first.
-fn follow(packets: &[Packet]) -> (Vec<u8>, Vec<u8>) {
-    let (mut streams, mut next) = ([Vec::new(), Vec::new()], [0_u32; 2]);
-    let mut last = 0;
-    for (at, packet) in packets.iter().enumerate() {
-        let side = usize::from(!packet.inbound);
-        assert_eq!(packet.seq, next[side], "packet {at} is the next one of its direction");
-        assert!(packet.flags & ACK == 0 || packet.ack == next[1 - side], "packet {at}");
-        assert!(packet.time >= last, "time goes on");
-        last = packet.time;
-        streams[side].extend_from_slice(&packet.payload);
-        next[side] += packet.length as u32 + u32::from(packet.flags & (SYN | FIN) != 0);
-    }
-    let flags: Vec<u8> = packets[..3].iter().map(|packet| packet.flags).collect();
-    assert_eq!(flags, [SYN, SYN | ACK, ACK]);
-    assert_ne!(packets[0].inbound, packets[1].inbound);
-    let [received, sent] = streams;
-    (received, sent)
-}
+use crate::pcapng::{ACK, FIN, RST, follow, read};
 
 /// Sets a tap and goes on as the wrapped protocol.
-struct Tapped<P>(Capture, P);
+pub(crate) struct Tapped<P>(pub(crate) Capture, pub(crate) P);
 
 impl<P: Protocol> Protocol for Tapped<P> {
     lariat::forward_protocol! {
@@ -336,96 +175,6 @@ fn connections_of_unix_sockets_have_addresses_that_tell_them_apart() {
             packets.iter().filter(|p| p.from == client || p.to == client).cloned().collect();
         assert_eq!(follow(&of), (b"x".to_vec(), b"x".to_vec()));
     }
-}
-
-// ---- STARTTLS and a peer's write ---------------------------------------------------------------
-
-/// Agrees on TLS in clear; keeps its id for another connection to write to.
-struct Upgrading {
-    config: ServerConfig,
-    capture: Capture,
-    id: Arc<Mutex<Option<ConnId>>>,
-}
-
-impl Protocol for Upgrading {
-    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        cx.set_tap(self.capture.tap());
-        *self.id.lock().unwrap() = Some(cx.id());
-        Ok(())
-    }
-
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        if input.starts_with(b"STARTTLS\n") {
-            input.consume(9);
-            cx.write(b"GO\n");
-            let end = End { told: Told::default(), says: vec![], echoes: true, listener: None };
-            cx.replace(Tls::server(&self.config, end));
-        }
-        Ok(())
-    }
-}
-
-/// Asks for TLS, speaks it, and says `one` under it.
-struct Asking(Roots);
-
-impl Protocol for Asking {
-    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        cx.write(b"STARTTLS\n");
-        Ok(())
-    }
-
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        if &input[..] == b"GO\n" {
-            input.consume_all();
-            let config = ClientConfig::new(&self.0);
-            cx.replace(Tls::client(&config, "localhost", Saying)?);
-        }
-        Ok(())
-    }
-}
-
-struct Saying;
-
-impl Protocol for Saying {
-    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        cx.write(b"one ");
-        Ok(())
-    }
-
-    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        input.consume_all();
-        Ok(())
-    }
-}
-
-#[test]
-fn starttls_and_a_peers_write_are_in_one_capture() {
-    let authority = Authority::new();
-    let capture = Capture::in_memory(CaptureOptions::default());
-    let id = Arc::<Mutex<Option<ConnId>>>::default();
-    let mut sim = Sim::new(1);
-    let (config, made, kept) =
-        (ServerConfig::new(authority.issue("localhost")), capture.clone(), Arc::clone(&id));
-    let listener = sim
-        .listen("127.0.0.1:25", move |_| {
-            let (config, capture) = (config.clone(), made.clone());
-            Some(Upgrading { config, capture, id: Arc::clone(&kept) })
-        })
-        .unwrap();
-    let addr = sim.addresses(listener)[0];
-    sim.connect(addr, Asking(authority.roots()));
-    sim.run_for(Duration::from_millis(100)).unwrap();
-    let id = id.lock().unwrap().unwrap();
-    sim.control().peer(id).write(b"two, by another");
-    sim.run_for(Duration::from_millis(100)).unwrap();
-    sim.control().peer(id).close();
-    sim.run_for(Duration::from_secs(20)).unwrap();
-    let captured = read(&capture.bytes());
-    let (received, sent) = follow(&captured.packets);
-    assert_eq!(received, b"STARTTLS\none ");
-    assert_eq!(sent, b"GO\none two, by another");
-    let times: Vec<u64> = captured.packets.iter().map(|packet| packet.time).collect();
-    assert!(times.last().unwrap() - times[0] >= 200_000_000, "virtual time: {times:?}");
 }
 
 // ---- the thread that writes --------------------------------------------------------------------

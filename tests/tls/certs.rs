@@ -1,8 +1,10 @@
 //! Certificates, made where they are needed. Ed25519: its signatures all have one length.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lariat::tls::{Identity, Roots};
+use lariat::tls::rustls::pki_types::ServerName;
+use lariat::tls::{DriverTime, Identity, Roots, rustls};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ED25519,
@@ -109,6 +111,21 @@ impl Authority {
     ) -> Identity {
         let (chain, key) = self.issue_pem(name, change);
         Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    /// A client of rustls' own that trusts this authority, to be driven by hand.
+    pub(crate) fn session_by_hand(&self, name: &str) -> rustls::ClientConnection {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_details(provider, Arc::new(DriverTime))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        rustls::ClientConnection::new(config.into(), name).unwrap()
     }
 
     pub(crate) fn issue(&self, name: &str) -> Identity {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lariat::reactor::Reactor;
 use lariat::sim::Sim;
 use lariat::tls::{ClientConfig, ServerConfig, Tls, TlsVersion, rustls};
-use lariat::{By, CloseKind, Context, FilterFailure, Incoming, Input, Outcome, Protocol};
+use lariat::{By, CloseKind, FilterFailure, Incoming};
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 
 use crate::certs::Authority;
@@ -221,19 +221,7 @@ impl Scene {
 
     fn of(authority: &Authority) -> Scene {
         let (server, _) = pair(authority);
-        let mut roots = rustls::RootCertStore::empty();
-        use rustls::pki_types::pem::PemObject;
-        let pem = authority.pem();
-        let der = rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-        roots.add(der).unwrap();
-        let provider = rustls::crypto::ring::default_provider();
-        let config = rustls::ClientConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let client =
-            rustls::ClientConnection::new(config.into(), "localhost".try_into().unwrap()).unwrap();
+        let client = authority.session_by_hand("localhost");
         let (mut sim, served) = (Sim::new(1), Told::default());
         let told = served.clone();
         let factory = move |incoming: &Incoming| {
@@ -374,58 +362,6 @@ fn a_wrong_byte_in_a_record_ends_the_session_and_shows_nothing() {
     scene.sim.run_for(Duration::from_secs(10)).unwrap();
     assert!(scene.served.bytes().is_empty());
     assert_eq!(scene.served.reason().kind(), CloseKind::Filter(FilterFailure::Failed));
-}
-
-// ---- STARTTLS -----------------------------------------------------------------------------------
-
-/// Agrees on TLS in clear, and replaces itself.
-struct Upgrading {
-    config: ServerConfig,
-    told: Told,
-    feeds: bool,
-}
-
-impl Protocol for Upgrading {
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        if input.starts_with(b"STARTTLS\n") {
-            input.consume(9);
-            cx.write(b"GO\n");
-            let end =
-                End { told: self.told.clone(), says: Vec::new(), echoes: true, listener: None };
-            let mut next = cx.replace(Tls::server(&self.config, end));
-            if self.feeds {
-                next.feed_unread();
-            }
-        }
-        Ok(())
-    }
-}
-
-#[test]
-fn bytes_behind_starttls_are_refused_unless_the_server_takes_them() {
-    let authority = Authority::new();
-    for (feeds, at_once) in [(false, false), (false, true), (true, true)] {
-        let mut scene = Scene::new();
-        let (config, _) = pair(&authority);
-        let told = Told::default();
-        let kept = told.clone();
-        let factory = move |_: &Incoming| {
-            Some(Upgrading { config: config.clone(), told: kept.clone(), feeds })
-        };
-        let listener = scene.sim.listen("127.0.0.1:2", factory).unwrap();
-        let socket = scene.sim.dial(scene.sim.addresses(listener)[0]);
-        let hello = scene.output();
-        socket.send(b"STARTTLS\n");
-        if !at_once {
-            scene.sim.run_for(Duration::from_millis(5)).unwrap();
-        }
-        socket.send(&hello);
-        scene.sim.run_for(Duration::from_millis(50)).unwrap();
-        let answer = socket.take_received();
-        let taken = answer.len() > 100;
-        assert!(answer.starts_with(b"GO\n"));
-        assert_eq!(taken, feeds || !at_once, "feeds: {feeds}, at once: {at_once}");
-    }
 }
 
 // ---- a peer that is not ours --------------------------------------------------------------------

@@ -39,6 +39,8 @@ mod ends;
 mod filters;
 #[path = "../../../tests/conformance/handles.rs"]
 mod handles;
+#[path = "../../../tests/conformance/handshakes.rs"]
+mod handshakes;
 #[path = "../../../tests/conformance/input.rs"]
 mod input;
 #[path = "../../../tests/conformance/limits.rs"]

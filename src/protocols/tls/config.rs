@@ -9,6 +9,7 @@ use rustls::sign::CertifiedKey;
 
 use super::error::TlsError;
 use super::identity::{Identity, Roots, provider};
+use super::time::DriverTime;
 
 /// What the sessions of a server are like. TLS 1.2 and 1.3 are spoken, sessions can be resumed, and
 /// the certificates can be replaced while it runs. Clones share their certificates.
@@ -45,9 +46,9 @@ impl ServerConfig {
             all: RwLock::new(All { first: identity.0, named: HashMap::new() }),
         });
         let resolver = Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>;
-        let config = rustls::ServerConfig::builder_with_provider(provider())
+        let config = rustls::ServerConfig::builder_with_details(provider(), Arc::new(DriverTime))
             .with_safe_default_protocol_versions()
-            .expect("ring has suites for both versions")
+            .expect("there are suites for both versions")
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(resolver);
         ServerConfig { config: Arc::new(config), certificates: Some(certificates) }
@@ -180,9 +181,9 @@ impl ClientConfig {
 fn builder(
     roots: &Roots,
 ) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
-    rustls::ClientConfig::builder_with_provider(provider())
+    rustls::ClientConfig::builder_with_details(provider(), Arc::new(DriverTime))
         .with_safe_default_protocol_versions()
-        .expect("ring has suites for both versions")
+        .expect("there are suites for both versions")
         .with_webpki_verifier(roots.server_verifier())
 }
 

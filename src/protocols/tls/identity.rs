@@ -16,9 +16,13 @@ use rustls::sign::CertifiedKey;
 
 use super::error::TlsError;
 
-/// The cryptography that is used: ring's.
+/// The cryptography that is used: ring's, or that of aws-lc-rs where its feature is on.
 pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    #[cfg(not(feature = "tls-aws-lc-rs"))]
+    let provider = rustls::crypto::ring::default_provider();
+    #[cfg(feature = "tls-aws-lc-rs")]
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    Arc::new(provider)
 }
 
 /// A certificate, the chain of certificates that leads to its authority, and its private key.
@@ -221,5 +225,17 @@ impl Roots {
             roots.add(certificate).map_err(named)?;
         }
         Ok(Roots::of(roots))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_feature_decides_whose_cryptography_is_used() {
+        let shown = format!("{:?}", provider().secure_random);
+        let expected = if cfg!(feature = "tls-aws-lc-rs") { "AwsLcRs" } else { "Ring" };
+        assert_eq!(shown, expected);
     }
 }

@@ -42,6 +42,14 @@
 //! connection, because an attacker on the way may have put them there. A server whose protocol
 //! allows them says so with [`Replacement::feed_unread`](crate::Replacement::feed_unread).
 //!
+//! **Time.** Certificates are judged by the clock of the driver ([`DriverTime`]). In the simulator
+//! that is virtual time, which begins at a date of your choice:
+//! [`Sim::set_wall_clock`](crate::sim::Sim::set_wall_clock).
+//!
+//! **Cryptography** is ring's. With the feature `tls-aws-lc-rs` it is that of aws-lc-rs, whose
+//! build needs a C compiler. The choice is explicit: the default of the process is neither used nor
+//! set.
+//!
 //! What has no method here is set in a configuration of rustls itself, which
 //! [`ServerConfig::from`] and [`ClientConfig::from`] take. There is no switch here that turns
 //! verification off.
@@ -54,6 +62,7 @@ mod error;
 mod filter;
 mod identity;
 mod session;
+mod time;
 
 use std::sync::Arc;
 
@@ -67,6 +76,7 @@ pub use config::{ClientConfig, ServerConfig};
 pub use error::TlsError;
 pub use identity::{Identity, Roots};
 pub use session::{TlsSession, TlsVersion};
+pub use time::DriverTime;
 
 use filter::TlsFilter;
 
