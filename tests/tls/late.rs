@@ -75,7 +75,8 @@ fn a_peer_goes_on_behind_our_end() {
 #[test]
 fn a_bad_record_behind_our_end_fails_the_session_and_panics_nothing() {
     // rustls says of each of these that an alert has to follow.
-    let changes: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(&str, Change); 4] = [
         ("a wrong byte", |out| *out.last_mut().unwrap() ^= 1),
         ("no record at all", |out| out.splice(.., *b"GET / HTTP/1.1\r\n\r\n").for_each(drop)),
         ("too long a record", |out| out[3] = 0xFF),
