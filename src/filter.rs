@@ -32,8 +32,8 @@ pub type FilterResult = Result<Progress, Box<dyn StdError + Send + Sync>>;
 /// Calls come in this order: [`set_clock`](Filter::set_clock) and [`start`](Filter::start) once;
 /// [`receive`](Filter::receive) and, once the progress is past [`Progress::Handshaking`],
 /// [`send`](Filter::send) any number of times; [`finish`](Filter::finish) at most once when the
-/// connection closes or half-closes, and no `send` after it. Every call may append to `wire`. A panic ends the connection with
-/// [`CloseKind::Panicked`](crate::CloseKind::Panicked).
+/// connection closes or half-closes, and no `send` after it. Every call may append to `wire`. A
+/// panic ends the connection with [`CloseKind::Panicked`](crate::CloseKind::Panicked).
 ///
 /// ```
 /// use lariat::{Filter, FilterResult, Progress};
@@ -71,8 +71,8 @@ pub type FilterResult = Result<Progress, Box<dyn StdError + Send + Sync>>;
 /// }
 /// ```
 pub trait Filter: Send {
-    /// Lends the driver's wall clock to a filter that judges by the date, as TLS does certificates.
-    /// It is virtual in the simulator. The default ignores it.
+    /// Lends the driver's wall clock to a filter that judges by the date, as TLS does
+    /// certificates. It is virtual in the simulator. The default ignores it.
     fn set_clock(&mut self, clock: WallClock) {
         let _ = clock;
     }

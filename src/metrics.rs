@@ -115,10 +115,10 @@ impl Metrics {
         // Listed one by one, so that a new counter cannot be forgotten.
         sum!(Metrics, self, other, rest: longest_turn busy age closes, each:
             turns events stale reads writes bytes_in bytes_out callbacks accepted refused
-            accept_errors connects open handshaking handshakes failed_handshakes lingering paused held buffered refused_bytes refused_notes
-            binds bound datagrams_in datagrams_out datagrams_dropped datagrams_truncated
-            datagrams_refused jobs failed_jobs timers late_timers wakeups panics slow_turns
-            slow_callbacks);
+            accept_errors connects open handshaking handshakes failed_handshakes lingering paused
+            held buffered refused_bytes refused_notes binds bound datagrams_in datagrams_out
+            datagrams_dropped datagrams_truncated datagrams_refused jobs failed_jobs timers
+            late_timers wakeups panics slow_turns slow_callbacks);
         self.longest_turn = self.longest_turn.max(other.longest_turn);
         self.busy += other.busy;
         self.closes.add(&other.closes);

@@ -53,7 +53,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::address::{IntoAddress, Targets};
 use crate::clock::{Clock, nanos};
@@ -119,7 +119,7 @@ impl Sim {
     fn build(tape: Tape, limits: DriverLimits) -> Sim {
         let seed = tape.seed();
         let network = Rc::new(RefCell::new(Network::new(tape)));
-        let mut inner = driver(seed, limits, &network, wall::start());
+        let mut inner = driver(seed, limits, &network);
         let names = Names::default();
         inner.shared.workplace.resolver = Arc::new(names.clone());
         Sim { seed, network, names, inner, buffer: read_buffer(), grace: GRACE }
@@ -138,11 +138,11 @@ impl Sim {
             let late = Error::new(ErrorKind::InvalidLimits, Op::Limits);
             return Err(late.with_detail("the simulator has begun"));
         }
-        let wall = self.inner.shared.clock.wall();
-        let inner = driver(self.seed, limits, &self.network, wall);
+        let inner = driver(self.seed, limits, &self.network);
         let before = std::mem::replace(&mut self.inner, inner);
         self.inner.shared.workplace.resolver = Arc::clone(&before.shared.workplace.resolver);
         self.inner.shared.strict = before.shared.strict;
+        self.inner.shared.clock.set_wall(before.shared.clock.wall());
         self.inner.keep_running = before.keep_running;
         Ok(())
     }
@@ -468,12 +468,7 @@ fn address(addr: impl IntoAddress) -> Result<Endpoint> {
 const JOB: Duration = Duration::from_millis(1);
 
 /// A driver over the network.
-fn driver(
-    seed: u64,
-    limits: DriverLimits,
-    network: &Shared,
-    wall: SystemTime,
-) -> EventLoop<SimSystem> {
+fn driver(seed: u64, limits: DriverLimits, network: &Shared) -> EventLoop<SimSystem> {
     let shown = Arc::clone(&network.borrow().shown);
     // An `Instant` cannot be constructed; only differences to this one are ever used.
     let start = real_now();
@@ -481,8 +476,7 @@ fn driver(
     let wake = Arc::clone(&woken);
     let wake = Box::new(move || wake.store(true, Ordering::Release));
     let mailbox = Arc::new(Mailbox::new(limits.posts_max, wake));
-    let mut clock = Clock::virtual_at(Arc::clone(&shown), start, wall);
-    clock.set_wall(wall);
+    let clock = Clock::virtual_at(Arc::clone(&shown), start, wall::start());
     let system = SimSystem {
         network: Rc::clone(network),
         start,

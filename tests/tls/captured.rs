@@ -1,5 +1,5 @@
-//! One capture of connections that change on their way: a balancer's header, STARTTLS, TLS, and what
-//! another connection writes.
+//! One capture of connections that change on their way: a balancer's header, STARTTLS, TLS, and
+//! what another connection writes.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};

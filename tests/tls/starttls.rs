@@ -1,5 +1,5 @@
-//! STARTTLS in both roles. What has arrived before the handshake may be an attacker's: it is refused,
-//! or fed to TLS by choice, and never shown.
+//! STARTTLS in both roles. What has arrived before the handshake may be an attacker's: it is
+//! refused, or fed to TLS by choice, and never shown.
 
 use std::io::{Read, Write};
 
