@@ -145,3 +145,14 @@ fn limits_are_given_to_a_simulator_until_something_has_begun() {
     sim.connect("127.0.0.1:1", Sink);
     assert!(sim.set_limits(limits(5)).is_err());
 }
+
+#[test]
+fn the_date_is_the_same_in_each_run_until_it_is_set_and_goes_on_with_virtual_time() {
+    let mut sim = Sim::new(1);
+    let january = std::time::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+    assert_eq!(sim.control().wall_clock(), january);
+    let date = january + Duration::from_secs(86_400);
+    sim.set_wall_clock(date);
+    sim.run_for(Duration::from_secs(60)).unwrap();
+    assert_eq!(sim.control().wall_clock(), date + Duration::from_secs(60));
+}
