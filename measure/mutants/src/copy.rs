@@ -14,7 +14,7 @@ use crate::modules;
 use crate::plant::{Mutant, plant};
 
 /// What the copy leaves out: other workspaces, and what no test of the list needs.
-const NOT_COPIED: &[&str] = &["measure/", "fuzz/", "interposed/", ".ci/", ".cargo/"];
+const NOT_COPIED: &[&str] = &["measure/", "fuzz/", "interposed/", ".ci/"];
 
 pub struct Copy {
     pub folder: PathBuf,
