@@ -27,10 +27,22 @@ const RESETS_UNSEEN: [&str; 3] = [
 const RESETS_LOSE: &str =
     "reasons::b9_a_write_that_fails_first_neither_eats_the_data_nor_makes_the_reset_an_eof";
 
+/// No datagram goes to a broadcast address, and leaving a group that was never joined succeeds.
+const GROUPS: [&str; 2] = [
+    "datagrams::a_group_is_heard_from_joining_to_leaving",
+    "datagrams::broadcast_has_to_be_allowed",
+];
+
+/// `shutdown` of a datagram socket does not wake a thread that sleeps in `recv_from`.
+const SLEEPERS: [&str; 2] = ["datagrams::", "datagram_peers::"];
+
 pub(crate) fn lack(scenario: &str) -> Lack {
-    if SHUT_LISTENERS.contains(&scenario) || scenario == RESETS_LOSE {
+    let both = SHUT_LISTENERS.contains(&scenario) || GROUPS.contains(&scenario);
+    if both || scenario == RESETS_LOSE {
         Lack::Both
-    } else if RESETS_UNSEEN.contains(&scenario) {
+    } else if RESETS_UNSEEN.contains(&scenario)
+        || SLEEPERS.iter().any(|module| scenario.starts_with(module))
+    {
         Lack::Blocking
     } else {
         Lack::None

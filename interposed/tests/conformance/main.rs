@@ -2,20 +2,17 @@
 //! `unix.rs`, `clients.rs`, `bounds.rs`, `names.rs`, `jobs.rs` and `datagrams.rs` are left out;
 //! `README.md` says why.
 
-#[path = "../../../tests/shared/drivers.rs"]
+#[path = "../shared/drivers.rs"]
 mod drivers;
+#[path = "../../../tests/conformance/kit.rs"]
 mod kit;
 mod lacks;
 #[path = "../../../tests/shared/leaks.rs"]
 mod leaks;
-#[allow(dead_code, reason = "the scenarios of datagrams are left out")]
 #[path = "../../../tests/shared/node.rs"]
 mod node;
 #[path = "../../../tests/shared/patience.rs"]
 mod patience;
-#[allow(dead_code, reason = "its own ways to run a scenario")]
-#[path = "../../../tests/conformance/kit.rs"]
-mod plain;
 #[path = "../../../tests/shared/sockets.rs"]
 mod sockets;
 #[path = "../../../tests/shared/toy.rs"]
@@ -23,12 +20,20 @@ mod toy;
 
 #[path = "../../../tests/conformance/adopting.rs"]
 mod adopting;
+#[path = "../../../tests/conformance/balancers.rs"]
+mod balancers;
+#[path = "../../../tests/conformance/bounds.rs"]
+mod bounds;
 #[path = "../../../tests/conformance/callbacks.rs"]
 mod callbacks;
 #[path = "../../../tests/conformance/context.rs"]
 mod context;
 #[path = "../../../tests/conformance/counters.rs"]
 mod counters;
+#[path = "../../../tests/conformance/datagram_peers.rs"]
+mod datagram_peers;
+#[path = "../../../tests/conformance/datagrams.rs"]
+mod datagrams;
 #[path = "../../../tests/conformance/discards.rs"]
 mod discards;
 #[path = "../../../tests/conformance/driver_timers.rs"]
@@ -43,10 +48,14 @@ mod handles;
 mod handshakes;
 #[path = "../../../tests/conformance/input.rs"]
 mod input;
+#[path = "../../../tests/conformance/jobs.rs"]
+mod jobs;
 #[path = "../../../tests/conformance/limits.rs"]
 mod limits;
 #[path = "../../../tests/conformance/listening.rs"]
 mod listening;
+#[path = "../../../tests/conformance/names.rs"]
+mod names;
 #[path = "../../../tests/conformance/output.rs"]
 mod output;
 #[path = "../../../tests/conformance/outside.rs"]
@@ -57,6 +66,8 @@ mod peers;
 mod reasons;
 #[path = "../../../tests/conformance/replacing.rs"]
 mod replacing;
+#[path = "../../../tests/conformance/sniffing.rs"]
+mod sniffing;
 #[path = "../../../tests/conformance/stopping.rs"]
 mod stopping;
 #[path = "../../../tests/conformance/stuck.rs"]
@@ -65,3 +76,5 @@ mod stuck;
 mod taps;
 #[path = "../../../tests/conformance/timers.rs"]
 mod timers;
+#[path = "../../../tests/conformance/tunnels.rs"]
+mod tunnels;

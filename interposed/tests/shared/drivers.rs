@@ -1,4 +1,4 @@
-//! The stage of `tests/conformance/kit.rs`, set up in a simulated system.
+//! The drivers of `tests/shared/drivers.rs`, set up in a simulated system.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -6,15 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::Duration;
 
-use lariat::DriverLimits;
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
+use lariat::{Driver, DriverLimits};
 use snare::Sim;
 
-use crate::drivers::{Place, watched};
 use crate::lacks::{Lack, lack};
-use crate::plain::play;
-pub(crate) use crate::plain::{Last, Play, Stage, data, echo, says, says_all};
+pub(crate) use real::Place;
+use real::watched;
+
+#[path = "../../../tests/shared/drivers.rs"]
+mod real;
 
 /// Seeds without `LARIAT_SEEDS`.
 const SEEDS: u64 = 3;
@@ -22,33 +24,32 @@ const SEEDS: u64 = 3;
 /// The ports that a system gives away first, one after the other.
 const PORTS: Range<u16> = 49152..49152 + 64;
 
-/// Runs `scenario` on both drivers that have sockets, with every seed.
+/// Runs `scenario` on both drivers that have sockets, with every seed. The seeds of lariat's own
+/// simulator, which is left out, mean nothing here.
 #[track_caller]
-pub(crate) fn everywhere(scenario: impl Fn(&mut Stage<'_>)) {
-    on_sockets(DriverLimits::default(), scenario);
-}
-
-#[track_caller]
-pub(crate) fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
+pub(crate) fn everywhere(
+    _: Range<u64>,
+    limits: DriverLimits,
+    scenario: impl FnMut(&mut dyn Driver, &Place),
+) {
     on_sockets(limits, scenario);
 }
 
+/// Runs `scenario` on both drivers, with every seed.
 #[track_caller]
-pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
+pub(crate) fn on_sockets(limits: DriverLimits, mut scenario: impl FnMut(&mut dyn Driver, &Place)) {
     let lack = lack(thread::current().name().unwrap_or_default());
     for seed in seeds() {
         if lack != Lack::Both {
             in_system(seed, || {
                 let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
-                let place = with_seed(Place::reactor(), seed);
-                watched(&mut reactor, &place, &mut |driver, place| play(driver, place, &scenario));
+                watched(&mut reactor, &with_seed(Place::reactor(), seed), &mut scenario);
             });
         }
         if lack == Lack::None {
             in_system(seed, || {
                 let mut blocking = Blocking::with_limits(limits.clone()).unwrap();
-                let place = with_seed(Place::blocking(), seed);
-                watched(&mut blocking, &place, &mut |driver, place| play(driver, place, &scenario));
+                watched(&mut blocking, &with_seed(Place::blocking(), seed), &mut scenario);
             });
         }
     }
