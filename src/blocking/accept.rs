@@ -1,7 +1,8 @@
 //! A thread per listening socket, which sleeps in `accept`.
 
 use std::io;
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::bell::lock;
@@ -287,6 +288,12 @@ mod tests {
     }
 }
 
+/// Wakes the threads of `sockets`. Returns those that may have to be woken once more.
+fn stop(sockets: impl IntoIterator<Item = Arc<Socket>>) -> Vec<Weak<Socket>> {
+    let unheard = sockets.into_iter().filter(|socket| !socket.stop());
+    unheard.map(|socket| Arc::downgrade(&socket)).collect()
+}
+
 impl Hub {
     // ---- listeners ---------------------------------------------------------------------------
 
@@ -308,13 +315,25 @@ impl Hub {
         let Some(at) = state.listeners.iter().position(|l| l.id == id) else { return };
         let gone = state.listeners.remove(at);
         drop(state);
-        for socket in &gone.sockets {
-            socket.stop();
-        }
+        let unheard = stop(gone.sockets);
         // Under the lock, so that no acceptor is between looking and waiting for room.
-        let state = lock(&self.state);
-        self.tell_runner(&state);
+        let mut state = lock(&self.state);
         self.tell_acceptors(&state);
+        if unheard.is_empty() {
+            self.tell_runner(&state);
+        } else {
+            state.unheard.extend(unheard);
+            self.call_runner(&state);
+        }
+    }
+
+    /// Stops those sockets again whose threads may not have noticed.
+    pub(super) fn stop_unheard(&self) {
+        let unheard = mem::take(&mut lock(&self.state).unheard);
+        if !unheard.is_empty() {
+            let left = stop(unheard.iter().filter_map(Weak::upgrade));
+            lock(&self.state).unheard.extend(left);
+        }
     }
 
     pub(super) fn stop_all_listening(&self) {

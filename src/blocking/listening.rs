@@ -29,9 +29,9 @@ impl Socket {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Wakes the thread out of `accept`.
-    pub(super) fn stop(&self) {
+    /// Wakes the thread out of `accept`. False if it may have to be woken once more.
+    pub(super) fn stop(&self) -> bool {
         self.stopped.store(true, Ordering::Release);
-        system::wake_accept(&self.listener);
+        system::wake_accept(&self.listener)
     }
 }

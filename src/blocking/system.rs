@@ -46,17 +46,20 @@ mod real {
     }
 
     /// Wakes a thread out of `accept`: by a shutdown of the socket where that helps, by a
-    /// connection to it elsewhere.
-    pub(crate) fn wake_accept(listener: &Listener) {
+    /// connection to it elsewhere. False if another may take that connection: a process that has
+    /// the socket as well, or another socket of the same port.
+    pub(crate) fn wake_accept(listener: &Listener) -> bool {
         let Listener { socket, gives, .. } = listener;
         let socket = SockRef::from(socket);
         // A socket that was adopted may be another process's as well, and has to go on listening.
         let ours = cfg!(target_os = "linux") && gives.is_none();
-        if !ours || socket.shutdown(Shutdown::Both).is_err() {
-            if let Err(error) = touch(&socket, Duration::from_secs(1)) {
-                log::debug!(target: "lariat::accept", "cannot wake an accept: {error}");
-            }
+        if ours && socket.shutdown(Shutdown::Both).is_ok() {
+            return true;
         }
+        if let Err(error) = touch(&socket, Duration::from_secs(1)) {
+            log::debug!(target: "lariat::accept", "cannot wake an accept: {error}");
+        }
+        false
     }
 
     /// Sends, and sleeps until there is room.

@@ -283,6 +283,40 @@ fn a_socket_that_another_has_as_well_goes_on_listening_when_the_driver_stops() {
     });
 }
 
+/// A connection to the socket, which is what wakes a thread out of `accept`, is taken by the other
+/// that waits for longer.
+#[test]
+fn a_socket_that_another_accepts_from_as_well_delays_no_end() {
+    let mut limits = DriverLimits::default();
+    limits.drain = Duration::from_secs(600);
+    on_sockets(limits, |stage| {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = socket.local_addr().unwrap();
+        let greedy = socket.try_clone().unwrap();
+        let accepted = thread::spawn(move || {
+            while let Ok((mut stream, _)) = greedy.accept() {
+                if matches!(stream.read(&mut [0]), Ok(1)) {
+                    break;
+                }
+            }
+        });
+        let options = ListenOptions::default();
+        let factory = |_: &_| Some(Silent);
+        let listener = stage.driver.control().adopt_listener(socket, options, factory).unwrap();
+        let delay = Duration::from_millis(50);
+        stage.driver.control().set_timer(delay, move |control| control.stop_listening(listener));
+        stage.run();
+        // The reactor makes the socket nonblocking, which ends the other's wait.
+        if stage.has_threads() {
+            while !accepted.is_finished() {
+                // It may have ended meanwhile.
+                let _ = TcpStream::connect(addr).and_then(|mut it| it.write_all(b"x"));
+            }
+        }
+        accepted.join().unwrap();
+    });
+}
+
 #[test]
 fn a_socket_of_the_wrong_kind_is_refused_and_closed() {
     on_sockets(DriverLimits::default(), |stage| {

@@ -10,7 +10,7 @@ use lariat::{
     Interface, Note, Op, Outcome, Timer,
 };
 
-use crate::kit::{self, Play, Stage, everywhere, everywhere_with};
+use crate::kit::{self, Play, everywhere, everywhere_with};
 use crate::node::{Node, echo};
 
 fn with(change: impl FnOnce(&mut DatagramOptions)) -> DatagramOptions {

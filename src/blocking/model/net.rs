@@ -118,8 +118,9 @@ pub(crate) fn adopted(_: std::os::fd::OwnedFd) -> TcpStream {
 }
 
 /// Wakes a thread out of `accept`.
-pub(crate) fn wake_accept(listener: &Listener) {
+pub(crate) fn wake_accept(listener: &Listener) -> bool {
     listener.desk.shut();
+    true
 }
 
 impl Desk {
