@@ -1,11 +1,11 @@
 //! The scenarios of lariat's conformance list, unchanged, over a simulated system. Those of
-//! `unix.rs`, `clients.rs`, `bounds.rs`, `names.rs`, `jobs.rs` and `datagrams.rs` are left out;
-//! `README.md` says why.
+//! `unix.rs` and `clients.rs` are left out; `README.md` says why.
 
 #[path = "../shared/drivers.rs"]
 mod drivers;
 #[path = "../../../tests/conformance/kit.rs"]
 mod kit;
+#[path = "../shared/lacks.rs"]
 mod lacks;
 #[path = "../../../tests/shared/leaks.rs"]
 mod leaks;

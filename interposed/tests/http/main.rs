@@ -2,6 +2,7 @@
 
 #[path = "../shared/drivers.rs"]
 mod drivers;
+#[path = "../shared/lacks.rs"]
 mod lacks;
 
 #[path = "../../../tests/http/answer.rs"]
