@@ -402,7 +402,10 @@ impl Actor {
             15 => self.push_to(cx, (them.1, them.0), &bytes),
             16 => {
                 let turn = cx.driver().metrics().turns;
-                self.world.borrow_mut().ends[them.0].last_turn = Some(turn);
+                // One that has ended already hears of that in this turn.
+                if cx.peer(them.1).is_open() {
+                    self.world.borrow_mut().ends[them.0].last_turn = Some(turn);
+                }
                 cx.peer(them.1).abort();
             }
             _ => {
