@@ -81,10 +81,9 @@ impl<S: System> EventLoop<S> {
 
     /// Keeps the number of lingering connections within its bound: the oldest goes first.
     fn bound_lingering(&mut self) {
-        while self.shared.metrics.lingering > self.limits.lingering_max as u64 {
-            if !self.cut_oldest_lingering() {
-                return;
-            }
+        // There is one more than there was, and no bound has changed since.
+        if self.shared.metrics.lingering > self.limits.lingering_max as u64 {
+            self.cut_oldest_lingering();
         }
         // Those that ended by themselves are removed from the list now and then.
         if self.lingering.len() > 2 * self.limits.lingering_max + 16 {

@@ -14,6 +14,7 @@ use lariat::{
 };
 
 use crate::kit::{Play, Stage, data, echo, everywhere};
+use crate::node::Node;
 
 const LATER: Timer = Timer::new(1);
 const LAST: Timer = Timer::new(2);
@@ -373,6 +374,7 @@ ways! {
         }
         Ok(())
     };
+    c20_an_error_alone: |_, range| Err(Nasty(Arc::clone(&range.count)).into());
     c20_an_error_and_an_abort_in_one_callback: |cx, range| {
         cx.abort();
         Err(Nasty(Arc::clone(&range.count)).into())
@@ -417,6 +419,15 @@ fn heavy(count: &Arc<Count>) -> Play {
     })
 }
 
+/// As [`heavy`], of datagrams.
+fn heavy_node(count: &Arc<Count>) -> Node {
+    let bomb = Bomb::new(0, count);
+    Node::new().opened(move |_| {
+        let _ = &bomb;
+        Ok(())
+    })
+}
+
 /// Asks for everything that a driver can be asked for before it runs, twice.
 fn ask(driver: &mut dyn Driver, count: &Arc<Count>) {
     let bytes = |size| Bytes::from_owner(Bomb::new(size, count));
@@ -447,6 +458,7 @@ fn ask(driver: &mut dyn Driver, count: &Arc<Count>) {
             None::<Play>
         });
         control.stop_listening(listener.unwrap());
+        control.bind("127.0.0.1:0", heavy_node(count)).unwrap();
     }
 }
 
@@ -490,6 +502,9 @@ fn c20_a_driver_that_is_dropped_with_open_connections() {
     let plain = sim.control().connect("127.0.0.1:2", heavy(&count));
     let filtered = sim.control().connect("127.0.0.1:2", heavy(&count).filter(filtered));
     let ids = [plain, filtered];
+    for _ in 0..2 {
+        sim.control().bind("127.0.0.1:0", heavy_node(&count)).unwrap();
+    }
     sim.run_for(Duration::from_millis(1)).unwrap();
     let ends: Vec<_> = ids.iter().filter_map(|_| acceptor.accept()).collect();
     ends.iter().for_each(lariat::sim::Socket::stop_reading);

@@ -8,7 +8,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lariat::reactor::Reactor;
-use lariat::{ConnId, Context, DriverLimits, Input, Outcome, Protocol};
+use lariat::{
+    ConnId, Context, Datagram, DatagramContext, DatagramProtocol, DriverLimits, Input, Note,
+    Outcome, Protocol,
+};
 use mio::unix::SourceFd;
 
 use crate::common::{PATIENCE, drive, finish, join, listen, listen_with};
@@ -21,6 +24,19 @@ impl Protocol for Slow {
         std::thread::sleep(self.0);
         cx.write(input);
         input.consume_all();
+        Ok(())
+    }
+}
+
+/// Takes its time over each note.
+struct Slowly;
+
+impl DatagramProtocol for Slowly {
+    fn datagram(&mut self, _: &mut DatagramContext<'_>, _: &Datagram<'_>) -> Outcome {
+        Ok(())
+    }
+    fn notified(&mut self, _: &mut DatagramContext<'_>, _: Note) -> Outcome {
+        std::thread::sleep(Duration::from_millis(300));
         Ok(())
     }
 }
@@ -48,6 +64,42 @@ fn a_slow_turn_is_noticed_and_the_next_slow_callback_is_found() {
     assert!(metrics.slow_callbacks >= 1, "{metrics:?}");
     assert!(metrics.longest_turn >= Duration::from_millis(40), "{metrics:?}");
     finish(reactor);
+}
+
+#[test]
+fn callbacks_are_timed_for_a_thousand_turns_after_a_slow_one() {
+    let mut limits = DriverLimits::default();
+    limits.slow_callback = Some(Duration::from_millis(200));
+    let mut reactor = Reactor::with_limits(limits).unwrap();
+    let id = reactor.control().bind("127.0.0.1:0", Slowly).unwrap();
+    let handle = reactor.handle();
+    let mut slow = |reactor: &mut Reactor, turns: usize| {
+        for _ in 0..turns {
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+        let before = reactor.metrics();
+        handle.notify(id, Note::new(())).unwrap();
+        // The note may have to wait for the turn behind the one that hears of it.
+        let after = loop {
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+            let after = reactor.metrics();
+            if after.slow_turns > before.slow_turns {
+                break after;
+            }
+        };
+        (before.slow_turns, after.slow_callbacks - before.slow_callbacks)
+    };
+    slow(&mut reactor, 1);
+    assert_eq!(slow(&mut reactor, 900).1, 1, "it is still looked for");
+    // A machine that has no time makes turns slow by itself, which begins the search again.
+    let found = loop {
+        let slow_turns = reactor.metrics().slow_turns;
+        let (before, found) = slow(&mut reactor, 1001);
+        if before == slow_turns {
+            break found;
+        }
+    };
+    assert_eq!(found, 0, "the search goes on for ever");
 }
 
 #[test]

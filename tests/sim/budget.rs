@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lariat::sim::{Link, Sim, Socket};
 use lariat::{CloseReason, Context, Input, Outcome, Protocol};
 
-use crate::kit::{Echo, ms, serve};
+use crate::kit::{Echo, ms, serve, serve_with};
 
 const TURN_BYTES: u64 = 2 * 1024 * 1024;
 /// One connection's read and write beyond the budget.
@@ -89,6 +89,27 @@ fn a_lone_connection_moves_no_more_than_a_turn_may() {
         client.take_received();
     });
     assert!((1024 * 1024..=TURN_BYTES + ONE).contains(&most), "{most} bytes");
+}
+
+/// Reads, and says nothing.
+struct Quiet;
+
+impl Protocol for Quiet {
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_connection_that_is_alone_reads_four_budgets_in_a_turn() {
+    let mut sim = sim();
+    let budget = 20_000;
+    let addr = serve_with(&mut sim, |limits| limits.read_budget = budget, || Quiet);
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    client.send(&vec![7; 1_000_000]);
+    assert_eq!(most_in_a_turn(&mut sim, 20, |_| {}), 4 * budget as u64);
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub struct Binary {
 
 fn is_test_code(file: &str) -> bool {
     file.ends_with("/tests.rs")
+        || file.ends_with("/read_back.rs")
         || ["/tests/", "/model/", "sync/model.rs"].iter().any(|part| file.contains(part))
 }
 

@@ -210,12 +210,12 @@ impl Planter<'_> {
         }
     }
 
-    fn guard(&mut self, arm: &mut syn::Arm) {
+    /// `original` is the guard before anything in it was changed.
+    fn guard(&mut self, arm: &mut syn::Arm, (span, original): (Span, String)) {
         let Some((_, guard)) = &mut arm.guard else { return };
         if is_let(guard) {
             return;
         }
-        let (span, original) = (guard.span(), text(guard));
         let mut all = |value: &str| self.number(span, &original, format!("guard {value}"));
         let (always, never) = (all("true"), all("false"));
         if always.is_none() && never.is_none() {
@@ -347,8 +347,11 @@ impl VisitMut for Planter<'_> {
     fn visit_path_mut(&mut self, _: &mut syn::Path) {}
 
     fn visit_arm_mut(&mut self, arm: &mut syn::Arm) {
+        let original = arm.guard.as_ref().map(|(_, guard)| (guard.span(), text(guard)));
         visit_mut::visit_arm_mut(self, arm);
-        self.guard(arm);
+        if let Some(original) = original {
+            self.guard(arm, original);
+        }
     }
 
     fn visit_stmt_mut(&mut self, stmt: &mut Stmt) {
