@@ -392,6 +392,22 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_resolved_to_each_of_its_endpoints_once_or_to_an_error() {
+        let one: SocketAddr = "127.0.0.1:7000".parse().unwrap();
+        let ends = vec![one.into(), Endpoint::from(SocketAddr::from(([127, 0, 0, 2], 1)))];
+        assert_eq!(Address::from(one).resolve(Op::Listen).unwrap(), ends[..1]);
+        assert_eq!(Address::Several(ends.clone()).resolve(Op::Listen).unwrap(), ends);
+        let error = Address::Several(Vec::new()).resolve(Op::Listen).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidAddress);
+        assert!(error.to_string().ends_with("there is none"), "{error}");
+        let found = Address::from("localhost:7000").resolve(Op::Listen).unwrap();
+        assert!(!found.is_empty() && found.iter().all(|end| end.port() == Some(7000)));
+        for (at, end) in found.iter().enumerate() {
+            assert!(!found[..at].contains(end), "{found:?}");
+        }
+    }
+
+    #[test]
     fn an_interface_is_taken_by_its_name_and_by_its_number() {
         let scope = |address: Address| match address {
             Address::Endpoint(Endpoint::Ip(SocketAddr::V6(addr))) => {

@@ -387,6 +387,51 @@ mod tests {
     }
 
     #[test]
+    fn a1_a_pause_and_the_gap_between_tries_are_exact_and_end_in_the_nanosecond() {
+        let (mut admission, mut pace) = (admission(), Pace::default());
+        assert!(!admission.may_wait(&pace), "nothing has failed");
+        for round in 0..10u64 {
+            let now = round * 10 * SECOND;
+            assert!(fails(&mut admission, &mut pace, libc::EINVAL, now));
+            assert!(admission.may_wait(&pace));
+            let paused = (PAUSE_FIRST << round).min(SECOND);
+            assert_eq!(admission.next_try(&pace, now), now + paused);
+        }
+        let mut admission = Admission::new(&DriverLimits::default());
+        let (first, gone) = (7 * SECOND, Pace::default());
+        for number in 0..FAILURES_MAX as u64 {
+            assert!(!admission.may_wait(&gone), "{number} have failed");
+            assert_eq!(admission.next_try(&gone, first), 0, "{number} have failed");
+            admission.note_failed(&mut Pace::default(), &error(libc::EINVAL), first + number);
+        }
+        // Another socket waits only where as many have failed as may.
+        assert!(admission.may_wait(&gone));
+        assert_eq!(admission.next_try(&gone, first + SECOND - 1), first + SECOND);
+        assert_eq!(admission.next_try(&gone, first + SECOND), 0);
+        // One that was released keeps the gap to the last that failed.
+        let mut admission = Admission::new(&DriverLimits::default());
+        let mut pace = Pace::default();
+        for number in 0..FEW as u64 {
+            admission.note_failed(&mut pace, &error(libc::EMFILE), first + number);
+            admission.note_released();
+            let gap = if number + 1 < FEW as u64 { 0 } else { first + number + GAP };
+            assert_eq!(admission.next_try(&pace, first + number), gap, "{number} have failed");
+        }
+    }
+
+    #[test]
+    fn a1_a_pause_is_remembered_until_nothing_has_failed_for_a_while() {
+        for (later, next) in [(OVER - 1, 2 * PAUSE_FIRST), (OVER, PAUSE_FIRST)] {
+            let (mut admission, mut pace) = (admission(), Pace::default());
+            let failed = 3 * SECOND;
+            assert!(fails(&mut admission, &mut pace, libc::EINVAL, failed));
+            admission.note_accepted(&mut pace, failed + later);
+            assert!(fails(&mut admission, &mut pace, libc::EINVAL, failed + later));
+            assert_eq!(admission.next_try(&pace, failed + later), failed + later + next);
+        }
+    }
+
+    #[test]
     fn a1_a_released_descriptor_ends_the_pause_of_a_lack_and_of_nothing_else() {
         for (errno, ends) in [(libc::ENFILE, true), (libc::EINVAL, false)] {
             let (mut admission, mut pace) = (admission(), Pace::default());

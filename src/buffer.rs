@@ -341,7 +341,9 @@ mod tests {
         assert_eq!(pool.chunks.len(), 0);
         queue.trim(&mut pool);
         assert_eq!(pool.chunks.len(), 1);
-        for (count, large, chunks) in [(CHUNK, 0, 1), (CHUNK + 1, 1, 1), (LARGE + 1, 1, 1)] {
+        for (count, large, chunks) in
+            [(CHUNK, 0, 1), (CHUNK + 1, 1, 1), (LARGE, 1, 1), (LARGE + 1, 1, 1)]
+        {
             let mut queue = ByteQueue::default();
             pool.large.clear();
             queue.push(&vec![7; count], &mut pool);

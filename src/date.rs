@@ -60,6 +60,9 @@ impl DateLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Instant;
 
     fn line_at(seconds: u64) -> String {
         let mut date = DateLine::default();
@@ -86,5 +89,20 @@ mod tests {
         let mut date = DateLine::default();
         date.renew(7_000_000, UNIX_EPOCH + Duration::from_millis(5_400));
         assert_eq!(date.until, 607_000_000);
+    }
+
+    #[test]
+    fn the_line_is_that_of_the_second_in_which_it_is_asked_for() {
+        let now = Arc::new(AtomicU64::new(0));
+        let began = UNIX_EPOCH + Duration::from_millis(1_400);
+        let clock = Clock::virtual_at(Arc::clone(&now), Instant::now(), began);
+        let mut date = DateLine::default();
+        let mut second = |at: u64| {
+            now.store(at, Ordering::Relaxed);
+            let line = String::from_utf8(date.line(at, &clock).to_vec()).unwrap();
+            line.split(':').nth(3).unwrap()[..2].parse::<u32>().unwrap()
+        };
+        let seconds = [0, 599_999_999, 600_000_000, 1_599_999_999, 1_600_000_000].map(&mut second);
+        assert_eq!(seconds, [1, 1, 2, 2, 3]);
     }
 }

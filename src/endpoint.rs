@@ -438,6 +438,29 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
+    fn a_name_is_as_long_as_the_system_takes_and_no_longer() {
+        let long = |count: usize| vec![b'x'; count];
+        for (count, good) in
+            [(0, false), (1, true), (SUN_PATH_MAX, true), (SUN_PATH_MAX + 1, false)]
+        {
+            let path = String::from_utf8(long(count)).unwrap();
+            let found = UnixName::from_pathname(&path);
+            assert_eq!(found.is_ok(), good, "a path of {count} bytes");
+            assert!(found.is_ok_and(|name| name.to_string() == path) == good);
+            if cfg!(target_os = "linux") {
+                let found = UnixName::from_abstract_name(long(count));
+                assert_eq!(found.is_ok(), good, "an abstract name of {count} bytes");
+                assert!(
+                    found.is_ok_and(|name| name.as_abstract_name() == Some(&long(count))) == good
+                );
+            }
+        }
+        // The system may report a path that fills its place.
+        let full = UnixName::new(UnixKind::Path, &long(UnixName::MAX));
+        assert_eq!(full.to_string().len(), 108);
+    }
+
+    #[test]
     fn an_abstract_name_is_no_path_and_none_is_unnamed() {
         use std::os::linux::net::SocketAddrExt;
         let name = UnixName::from(&UnixAddr::from_abstract_name(b"a\0b").unwrap());

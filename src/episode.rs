@@ -96,6 +96,64 @@ impl fmt::Display for Earlier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Once;
+
+    /// Keeps the last lines of the episodes of these tests.
+    struct Kept(Mutex<Vec<String>>);
+
+    static KEPT: Kept = Kept(Mutex::new(Vec::new()));
+
+    impl log::Log for Kept {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.target() == "lariat::episode"
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                self.0.lock().unwrap().push(record.args().to_string());
+            }
+        }
+        fn flush(&self) {}
+    }
+
+    /// The lines of an episode of this name.
+    fn lines_of(what: &str) -> Vec<String> {
+        let lines = KEPT.0.lock().unwrap();
+        lines.iter().filter(|line| line.starts_with(&format!("{what}: "))).cloned().collect()
+    }
+
+    #[test]
+    fn what_was_not_logged_is_logged_as_a_number_at_the_end_and_once() {
+        static BEGIN: Once = Once::new();
+        BEGIN.call_once(|| {
+            let _ = log::set_logger(&KEPT);
+            log::set_max_level(log::LevelFilter::Info);
+        });
+        for (what, count) in [("nothing at all", 0), ("one", 1)] {
+            let mut episode = Episode::new(what);
+            (0..count).for_each(|now| drop(episode.note(now)));
+            drop(episode);
+            assert_eq!(lines_of(what), [] as [&str; 0]);
+        }
+        for (what, count) in [("two", 2), ("three", 3)] {
+            let more = format!("{what}: {} more times, not logged", count - 1);
+            let mut episode = Episode::new(what);
+            (0..count).for_each(|now| drop(episode.note(now)));
+            episode.close();
+            drop(episode);
+            assert_eq!(lines_of(what), [more.as_str()]);
+            let common = CommonEpisode::new(what);
+            (0..count).for_each(|now| drop(common.note(now)));
+            common.close();
+            assert_eq!(lines_of(what), [more.as_str(); 2]);
+            drop(common);
+            assert_eq!(lines_of(what), [more.as_str(); 2]);
+        }
+        drop(CommonEpisode::new("four"));
+        let dropped = CommonEpisode::new("five");
+        (0..5).for_each(|now| drop(dropped.note(now)));
+        drop(dropped);
+        assert_eq!(lines_of("five"), ["five: 4 more times, not logged"]);
+    }
 
     #[test]
     fn the_first_of_an_episode_is_logged_and_the_rest_are_counted() {

@@ -129,3 +129,29 @@ pub trait Filter: Send {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Plain;
+
+    impl Filter for Plain {
+        fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+            Ok(Progress::Open)
+        }
+        fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+            Ok(Progress::Open)
+        }
+        fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
+            Ok(Progress::Open)
+        }
+    }
+
+    #[test]
+    fn a_filter_that_says_no_more_has_no_end_of_its_own_and_no_session() {
+        let mut wire = Vec::new();
+        Plain.finish(&mut wire);
+        assert!(wire.is_empty() && !Plain.ends_with_stream() && Plain.session().is_none());
+    }
+}

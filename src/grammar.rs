@@ -97,6 +97,14 @@ mod tests {
         Callback::Closed,
     ];
 
+    #[test]
+    fn a_callback_has_the_name_of_its_method() {
+        let of_datagrams = [Callback::Datagram, Callback::Refused];
+        let names: Vec<&str> = ALL.into_iter().chain(of_datagrams).map(Callback::name).collect();
+        let methods = "opened data eof drained timeout notified stopping closed datagram refused";
+        assert_eq!(names.join(" "), methods);
+    }
+
     fn allowed(grammar: Grammar) -> Vec<Callback> {
         ALL.into_iter().filter(|c| crate::guard::guarded(|| grammar.after(*c)).is_ok()).collect()
     }

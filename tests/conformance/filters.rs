@@ -9,6 +9,7 @@ use lariat::{
     ConnId, Filter, FilterResult, Limits, ListenOptions, Note, Progress, Protocol, Timer,
 };
 
+use crate::handles::answered;
 use crate::kit::{Play, data, echo, everywhere, says, says_all};
 use crate::toy::{ALERT, Toy};
 
@@ -534,4 +535,28 @@ fn a_filter_that_answers_after_our_fin_does_not_break_the_connection() {
         ["opened", &data(b"abc!"), "eof", "closed finished by the peer"]
     );
     assert_eq!(socket.take_received(), b"mine");
+}
+
+#[test]
+fn c4_a_protocol_that_panics_when_it_is_asked_for_its_filter_ends_alone() {
+    everywhere(|stage| {
+        stage.panics();
+        let panicking = || Play::new().filter(|| panic!("planned: no filter"));
+        let addr = stage.serve_many(2, Limits::default(), move |number| match number {
+            0 => ("first".to_owned(), panicking()),
+            _ => ("second".to_owned(), echo()),
+        });
+        let trace = stage.trace.clone();
+        // However the reset is noticed: the next client comes behind it.
+        let client = Play::new().closed(move |cx, _| {
+            cx.driver().connect(addr, trace.wrap("other client", answered(b"hello")));
+        });
+        stage.connect("client", addr, client);
+        stage.run();
+        stage.expect("first", &["closed panicked by us"]);
+        let hello = data(b"hello");
+        stage.expect("second", &["opened", &hello, "eof", "closed finished by the peer"]);
+        let metrics = stage.driver.metrics();
+        assert_eq!((metrics.panics, metrics.closes.panicked), (1, 1));
+    });
 }

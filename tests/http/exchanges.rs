@@ -1,6 +1,6 @@
 //! Requests and answers that need a story: late, streamed, upgraded, wrong, and the client side.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -309,7 +309,10 @@ fn a_handler_that_panics_resets_its_connection_and_no_other() {
 
 #[test]
 fn a_handler_that_closes_is_asked_nothing_more() {
-    let mut probe = Probe::new(Http::new(on(|cx, _, response| {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let mut probe = Probe::new(Http::new(on(move |cx, _, response| {
+        counted.fetch_add(1, Ordering::Relaxed);
         response.send(cx, Status::OK, &[], b"bye");
         cx.close();
         Ok(())
@@ -317,6 +320,23 @@ fn a_handler_that_closes_is_asked_nothing_more() {
     probe.receive(&get("/").repeat(3));
     assert_eq!(only(&probe.sent()).body, b"bye");
     assert!(probe.is_finished());
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn the_end_of_an_answer_without_a_length_is_the_end_of_an_http_1_0_connection() {
+    for wish in ["", "Connection: keep-alive\r\n"] {
+        let mut probe = Probe::new(Http::new(Site));
+        let asked = format!("GET /chunks HTTP/1.0\r\n{wish}\r\n");
+        probe.receive(asked.repeat(2).as_bytes());
+        let sent = String::from_utf8(probe.sent().to_vec()).unwrap();
+        assert_eq!(sent.matches("one two").count(), 1, "{sent}");
+        assert!(
+            sent.contains("connection: close\r\n") && sent.ends_with("\r\n\r\none two"),
+            "{sent}"
+        );
+        assert!(probe.is_finished(), "{wish:?}");
+    }
 }
 
 #[test]

@@ -31,6 +31,16 @@ impl Protocol for Slow {
 /// Takes its time over each note.
 struct Slowly;
 
+impl Protocol for Slowly {
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+    fn notified(&mut self, _: &mut Context<'_>, _: Note) -> Outcome {
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(())
+    }
+}
+
 impl DatagramProtocol for Slowly {
     fn datagram(&mut self, _: &mut DatagramContext<'_>, _: &Datagram<'_>) -> Outcome {
         Ok(())
@@ -71,9 +81,11 @@ fn callbacks_are_timed_for_a_thousand_turns_after_a_slow_one() {
     let mut limits = DriverLimits::default();
     limits.slow_callback = Some(Duration::from_millis(200));
     let mut reactor = Reactor::with_limits(limits).unwrap();
-    let id = reactor.control().bind("127.0.0.1:0", Slowly).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bound = reactor.control().bind("127.0.0.1:0", Slowly).unwrap();
+    let connected = reactor.control().connect(listener.local_addr().unwrap(), Slowly);
     let handle = reactor.handle();
-    let mut slow = |reactor: &mut Reactor, turns: usize| {
+    let slow = |reactor: &mut Reactor, id: ConnId, turns: usize| {
         for _ in 0..turns {
             reactor.turn(Some(Duration::ZERO)).unwrap();
         }
@@ -89,17 +101,22 @@ fn callbacks_are_timed_for_a_thousand_turns_after_a_slow_one() {
         };
         (before.slow_turns, after.slow_callbacks - before.slow_callbacks)
     };
-    slow(&mut reactor, 1);
-    assert_eq!(slow(&mut reactor, 900).1, 1, "it is still looked for");
-    // A machine that has no time makes turns slow by itself, which begins the search again.
-    let found = loop {
-        let slow_turns = reactor.metrics().slow_turns;
-        let (before, found) = slow(&mut reactor, 1001);
-        if before == slow_turns {
-            break found;
-        }
-    };
-    assert_eq!(found, 0, "the search goes on for ever");
+    while reactor.metrics().callbacks < 1 {
+        reactor.turn(Some(PATIENCE)).unwrap();
+    }
+    assert_eq!(slow(&mut reactor, connected, 0).1, 0, "nothing was slow before");
+    for id in [connected, bound] {
+        assert_eq!(slow(&mut reactor, id, 900).1, 1, "it is still looked for");
+        // A machine that has no time makes turns slow by itself, which begins the search again.
+        let found = loop {
+            let slow_turns = reactor.metrics().slow_turns;
+            let (before, found) = slow(&mut reactor, id, 1001);
+            if before == slow_turns {
+                break found;
+            }
+        };
+        assert_eq!(found, 0, "the search goes on for ever");
+    }
 }
 
 #[test]

@@ -52,8 +52,10 @@ pub fn mutants<'a>(
         let mut tests: Vec<&Test> =
             all.iter().filter(|test| test.reached.contains(&number)).collect();
         let finders = found_by.entry(mutant.file.clone()).or_default();
+        let own = own_tests(&mutant.file);
         tests.sort_by_key(|test| {
-            finders.iter().position(|finder| *finder == test.title()).unwrap_or(REMEMBERED)
+            let others = REMEMBERED + usize::from(!test.title().starts_with(&own));
+            finders.iter().position(|finder| *finder == test.title()).unwrap_or(others)
         });
         let began = Instant::now();
         let outcome = one(suite, number, &tests, budget)?;
@@ -75,6 +77,12 @@ pub fn mutants<'a>(
         store.outcome(&mutant.key, outcome)?;
     }
     Ok(())
+}
+
+/// How the titles of a file's own tests begin, or those of its folder.
+fn own_tests(file: &str) -> String {
+    let path = file.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    format!("lib {}::", path.replace('/', "::"))
 }
 
 /// The first of these tests, which take this long in all; one in any case.
