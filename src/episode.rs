@@ -130,19 +130,25 @@ mod tests {
         });
         for (what, count) in [("nothing at all", 0), ("one", 1)] {
             let mut episode = Episode::new(what);
-            (0..count).for_each(|now| drop(episode.note(now)));
+            (0..count).for_each(|now| {
+                let _ = episode.note(now);
+            });
             drop(episode);
             assert_eq!(lines_of(what), [] as [&str; 0]);
         }
         for (what, count) in [("two", 2), ("three", 3)] {
             let more = format!("{what}: {} more times, not logged", count - 1);
             let mut episode = Episode::new(what);
-            (0..count).for_each(|now| drop(episode.note(now)));
+            (0..count).for_each(|now| {
+                let _ = episode.note(now);
+            });
             episode.close();
             drop(episode);
             assert_eq!(lines_of(what), [more.as_str()]);
             let common = CommonEpisode::new(what);
-            (0..count).for_each(|now| drop(common.note(now)));
+            (0..count).for_each(|now| {
+                let _ = common.note(now);
+            });
             common.close();
             assert_eq!(lines_of(what), [more.as_str(); 2]);
             drop(common);
@@ -150,7 +156,9 @@ mod tests {
         }
         drop(CommonEpisode::new("four"));
         let dropped = CommonEpisode::new("five");
-        (0..5).for_each(|now| drop(dropped.note(now)));
+        (0..5).for_each(|now| {
+            let _ = dropped.note(now);
+        });
         drop(dropped);
         assert_eq!(lines_of("five"), ["five: 4 more times, not logged"]);
     }

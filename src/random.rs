@@ -42,6 +42,16 @@ mod tests {
     }
 
     #[test]
+    fn a_chance_is_a_number_below_a_thousand_and_none_draws_nothing() {
+        let (mut random, mut same) = (Random::new(7), Random::new(7));
+        for of_thousand in (0..=1000).cycle().take(20_020) {
+            let expected = of_thousand > 0 && same.below(1000) < u64::from(of_thousand);
+            assert_eq!(random.chance(of_thousand), expected, "{of_thousand} of a thousand");
+            assert_eq!(random.0, same.0, "{of_thousand} of a thousand");
+        }
+    }
+
+    #[test]
     fn below_stays_below() {
         let mut random = Random::new(1);
         assert!((0..1000).all(|_| random.below(7) < 7));

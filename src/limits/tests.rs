@@ -148,3 +148,25 @@ fn the_largest_output_max_of_all_connections_is_kept() {
         assert_eq!(most.get(), expected);
     }
 }
+
+#[test]
+fn the_defaults_are_those_that_the_documentation_says() {
+    let (kib, mib, s) = (1024, 1024 * 1024, Duration::from_secs);
+    let limits = Limits::default();
+    let bytes = [limits.read_budget, limits.input_max, limits.high_mark, limits.low_mark];
+    assert_eq!(bytes, [256 * kib, mib, 64 * kib, 16 * kib]);
+    assert_eq!((limits.write_budget, limits.output_max, limits.notes_max), (mib, 8 * mib, 64));
+    let times = [limits.connect, limits.handshake, limits.write_stall, limits.close_deadline];
+    assert_eq!(times, [s(30), s(10), s(30), s(10)]);
+    assert_eq!((limits.idle, limits.linger_idle, limits.linger_total), (None, s(2), s(5)));
+    let driver = DriverLimits::default();
+    assert_eq!((driver.connections_max, driver.overload), (10_000, Overload::Pause));
+    let counts = [driver.posts_max, driver.timers_max, driver.lingering_max, driver.events_max];
+    assert_eq!((driver.accepts_max, counts), (64, [1024; 4]));
+    assert_eq!((driver.drain, driver.spin), (s(30), None));
+    assert_eq!(driver.slow_callback, Some(Duration::from_millis(100)));
+    let jobs = |limits: &JobLimits| (limits.threads, limits.queue, limits.deadline);
+    assert_eq!(jobs(&driver.jobs), (4, 1024, s(30)));
+    assert_eq!(jobs(&driver.lookups), (2, 256, s(5)));
+    assert_eq!(DriverLimits::blocking().connections_max, 256);
+}

@@ -173,3 +173,19 @@ fn b16_b20_what_fails_at_home_is_not_the_peers_and_a_peer_that_vanished_is() {
         assert_eq!(end(errno), (By::Peer, CloseKind::Reset), "{errno}");
     }
 }
+
+#[test]
+fn the_errors_of_several_addresses_are_told_in_their_order() {
+    let end = |port| Endpoint::from(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut errors = AddressErrors::default();
+    assert_eq!(errors.to_string(), "");
+    errors.push(end(1), io::Error::other("first"));
+    assert_eq!(errors.to_string(), "127.0.0.1:1: first");
+    errors.push(end(2), io::Error::other("second"));
+    errors.push_late([end(3)], [end(4), end(5)]);
+    let told = "127.0.0.1:1: first; 127.0.0.1:2: second; 127.0.0.1:3: no answer; \
+                127.0.0.1:4: not tried in time; 127.0.0.1:5: not tried in time";
+    assert_eq!(errors.to_string(), told);
+    let late = errors.iter().filter(|(_, error)| error.kind() == io::ErrorKind::TimedOut);
+    assert_eq!(late.map(|(addr, _)| addr).collect::<Vec<_>>(), [end(3), end(4), end(5)]);
+}

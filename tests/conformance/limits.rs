@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lariat::blocking::Blocking;
+use lariat::reactor::Reactor;
+use lariat::sim::Sim;
 use lariat::{DatagramOptions, DriverLimits, ErrorKind, Limits, Note, Op, Overload, Timer};
 
 use crate::kit::{Play, Stage, data, echo, everywhere, everywhere_with, says_all};
@@ -228,4 +231,18 @@ fn a_socket_that_cannot_be_bound_keeps_no_place_and_a_listener_waits_for_one() {
         stage.run();
         stage.expect("client", &["opened", &data(b"hello"), "eof", "closed finished by the peer"]);
     });
+}
+
+#[test]
+fn no_driver_is_made_with_limits_that_cannot_work() {
+    let mut limits = DriverLimits::default();
+    limits.connections_max = 0;
+    let errors = [
+        Sim::with_limits(1, limits.clone()).map(drop),
+        Reactor::with_limits(limits.clone()).map(drop),
+        Blocking::with_limits(limits).map(drop),
+    ];
+    for error in errors.map(|made| made.unwrap_err()) {
+        assert_eq!((error.kind(), error.op()), (ErrorKind::InvalidLimits, Op::Limits));
+    }
 }
