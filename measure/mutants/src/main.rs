@@ -36,7 +36,8 @@ mutants [run|list|survivors|table] [options]
   --work DIR     the copy, its build and the results [ROOT/target/mutants]
   --seed N       of the sample [1]
   --only TEXT    files whose path contains one of these texts, separated by commas
-  --again        also those that survived before: after tests were added
+  --again        those alone that survived before, and no others are planted: after tests were
+                 added, in a copy of DIR, since what the new tests reach is not found out whole
   --seconds N    of tests for one change: the quickest that take so long in all [20]
   --record       find out again which tests reach what: after tests were changed";
 
@@ -113,7 +114,10 @@ fn main() -> Result<()> {
 
 fn run(options: &Options, copy: &Copy, store: &mut Store, sample: &[Mutant]) -> Result<()> {
     let mut numbers = HashMap::new();
-    for mutant in sample {
+    let survived = |key: &str| store.outcomes.get(key).is_some_and(|known| !known.is_caught());
+    let wanted = |mutant: &&Mutant| !options.again || survived(&mutant.key);
+    let sample: Vec<Mutant> = sample.iter().filter(wanted).cloned().collect();
+    for mutant in &sample {
         numbers.insert(mutant.key.clone(), store.number(&mutant.key)?);
     }
     eprintln!("{} mutants in the sample", sample.len());

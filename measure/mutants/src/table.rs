@@ -10,9 +10,12 @@ const EQUIVALENT: &str = include_str!("../equivalent.txt");
 
 fn is_equivalent(mutant: &Mutant) -> bool {
     EQUIVALENT.lines().filter(|line| !line.starts_with('#')).any(|line| {
-        let mut parts = line.split(" | ");
-        let mut next = || parts.next().unwrap_or_default().trim();
-        next() == mutant.file && next() == mutant.function && next() == mutant.what.trim()
+        // A change may have a bar in it.
+        let parts = line.split_once(" | ").and_then(|(file, rest)| {
+            let (function, rest) = rest.split_once(" | ")?;
+            Some((file, function, rest.rsplit_once(" | ")?.0.trim()))
+        });
+        parts == Some((mutant.file.as_str(), mutant.function.as_str(), mutant.what.trim()))
     })
 }
 
