@@ -12,15 +12,18 @@
 //!
 //! The exit code says what happened: 0 the answer is whole, 3 refused, 4 unreachable, 5 too late,
 //! 6 no such name, 1 anything else, 2 a wrong command line. Names are looked up on another thread,
-//! and several addresses are tried one after the other, 250 ms apart.
+//! and several addresses are tried one after the other, 250 ms apart. `--reconnect` tries again, after
+//! delays that grow, until an answer begins.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lariat::reconnect::Reconnect;
 use lariat::{
-    AddressErrors, CloseKind, CloseReason, ConnectFailure, ConnectOptions, Context, Input, Outcome,
-    Protocol, blocking, reactor,
+    AddressErrors, CloseKind, CloseReason, ConnectFailure, ConnectOptions, Context, Driver, Input,
+    Outcome, Protocol, blocking, reactor,
 };
 
 const HELP: &str = "\
@@ -32,6 +35,7 @@ Without a WORD it sends standard input.
 
   -d, --driver NAME   reactor or blocking [reactor]
   -t, --timeout S     seconds for the connect, and for silence [10]
+  -r, --reconnect     try again until an answer begins, after growing delays
   -h, --help          print this";
 
 /// Sends `request`, finishes, and prints what comes.
@@ -53,6 +57,28 @@ impl Protocol for Client {
         input.consume_all();
         Ok(())
     }
+}
+
+/// Tries again until an answer begins, and says why the last attempt ended.
+fn persist(
+    driver: &mut dyn Driver,
+    addr: &str,
+    options: ConnectOptions,
+    request: Vec<u8>,
+) -> lariat::Result<CloseReason> {
+    let last = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&last);
+    let reconnect = Reconnect::to(addr)
+        .with_options(options)
+        .until(|end| end.kind() == CloseKind::Finished || end.bytes_in() > 0)
+        .on_end(move |_, ended| match ended.delay() {
+            Some(_) => eprintln!("client: {ended}"),
+            None => *told.lock().unwrap() = Some(ended.reason().clone()),
+        });
+    reconnect.start(&mut driver.control(), move |_| Client { request: request.clone() })?;
+    driver.run()?;
+    let last = last.lock().unwrap().take();
+    Ok(last.expect("without signals, only an end ends it"))
 }
 
 /// What became of it, as a sentence and as an exit code.
@@ -84,7 +110,8 @@ fn report(addr: &str, reason: &CloseReason) -> ExitCode {
 
 fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     use lexopt::prelude::*;
-    let (mut words, mut threads, mut timeout) = (Vec::new(), false, Duration::from_secs(10));
+    let (mut words, mut threads, mut persists) = (Vec::new(), false, false);
+    let mut timeout = Duration::from_secs(10);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -98,6 +125,7 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             Short('t') | Long("timeout") => {
                 timeout = Duration::from_secs(parser.value()?.parse::<u32>()?.max(1).into());
             }
+            Short('r') | Long("reconnect") => persists = true,
             Short('h') | Long("help") => {
                 println!("{HELP}");
                 return Ok(ExitCode::SUCCESS);
@@ -119,10 +147,12 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut options = ConnectOptions::default();
     (options.limits.connect, options.limits.idle) = (timeout, Some(timeout));
     options.limits.output_max = options.limits.output_max.max(request.len());
-    let client = Client { request };
-    let (_, reason) = match threads {
-        false => reactor::connect_with(addr.as_str(), options, client)?,
-        true => blocking::connect_with(addr.as_str(), options, client)?,
+    let (to, client) = (addr.as_str(), || Client { request: request.clone() });
+    let reason = match (threads, persists) {
+        (false, false) => reactor::connect_with(to, options, client())?.1,
+        (true, false) => blocking::connect_with(to, options, client())?.1,
+        (false, true) => persist(&mut reactor::Reactor::new()?, to, options, request)?,
+        (true, true) => persist(&mut blocking::Blocking::new(), to, options, request)?,
     };
     Ok(report(&addr, &reason))
 }

@@ -35,6 +35,7 @@
 //! | bounds | [`Limits`], [`DriverLimits`], [`ListenOptions`], [`ConnectOptions`] |
 //! | why a connection ended | [`CloseReason`], [`CloseKind`] |
 //! | other threads | [`Handle`], [`Control`] |
+//! | a client that connects again, with growing delays | [`reconnect`] |
 //! | a whole client in one call | [`reactor::connect`], [`blocking::connect`] |
 //! | encryption and the like | [`Filter`] |
 //! | lines, delimiters, length prefixes | [`framing`] |
@@ -143,6 +144,7 @@ pub use protocols::framing;
 #[cfg(feature = "http")]
 pub use protocols::http;
 pub use protocols::proxy_protocol;
+pub use protocols::reconnect;
 pub use protocols::sniff;
 #[cfg(feature = "tls")]
 pub use protocols::tls;

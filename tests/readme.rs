@@ -61,47 +61,30 @@ mod producer {
 mod reconnecting {
     use std::time::Duration;
 
+    use lariat::reconnect::{Keeper, Reconnect};
     use lariat::sim::Sim;
-    use lariat::{CloseReason, Context, Endpoint, Input, Outcome, Protocol};
+    use lariat::{Context, Control, Input, Outcome, Protocol};
 
     include!("readme/reconnect.rs");
 
-    struct Client {
-        server: Endpoint,
-        failures: u32,
-    }
+    struct Client;
 
     impl Protocol for Client {
-        fn opened(&mut self, _: &mut Context<'_>) -> Outcome {
-            self.failures = 0;
-            Ok(())
-        }
         fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
             input.consume_all();
             Ok(())
         }
-        fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
-            reconnect(cx, self.server, self.failures);
-        }
     }
 
     #[test]
-    fn the_client_comes_back_after_1_2_and_4_s_and_after_1_s_when_it_was_connected() {
+    fn the_client_is_there_soon_after_its_server() {
         let mut sim = Sim::new(1);
-        let server = Endpoint::Ip("10.0.0.1:7000".parse().unwrap());
-        sim.connect(server, Client { server, failures: 0 });
-        let run = |sim: &mut Sim, milliseconds, connects| {
-            sim.run_for(Duration::from_millis(milliseconds)).unwrap();
-            assert_eq!(sim.metrics().connects, connects, "at {:?}", sim.now());
-        };
-        run(&mut sim, 900, 1);
-        run(&mut sim, 1_000, 2);
-        run(&mut sim, 2_000, 3);
-        let acceptor = sim.acceptor(server).unwrap();
-        run(&mut sim, 4_000, 4);
-        acceptor.accept().unwrap().close();
-        run(&mut sim, 900, 4);
-        run(&mut sim, 200, 5);
+        let keeper = keep(&mut sim.control(), "10.0.0.1:7000").unwrap();
+        sim.run_for(Duration::from_secs(10)).unwrap();
+        assert!(sim.metrics().connects >= 5, "{}", sim.metrics().connects);
+        let acceptor = sim.acceptor("10.0.0.1:7000").unwrap();
+        sim.run_for(Duration::from_secs(31)).unwrap();
+        assert!(acceptor.accept().is_some() && !keeper.is_over());
     }
 }
 

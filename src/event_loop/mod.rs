@@ -187,7 +187,7 @@ impl<S: System> EventLoop<S> {
             self.run_turn(None, buffer)?;
         }
         if self.draining {
-            self.mailbox.end();
+            self.end();
         }
         Ok(())
     }
@@ -248,8 +248,14 @@ impl<S: System> EventLoop<S> {
         self.look_for_newcomers();
         self.shared.ids.end_turn();
         if self.draining && self.table.len() == 0 {
-            self.mailbox.end();
+            self.end();
         }
+    }
+
+    /// Nothing runs any more after shutdown: requests are refused, and timers hold nothing.
+    fn end(&mut self) {
+        self.mailbox.end();
+        drop_each(self.shared.closures.take_all());
     }
 
     // ---- step 2 ------------------------------------------------------------------------------

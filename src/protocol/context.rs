@@ -232,7 +232,8 @@ impl Context<'_> {
     /// Runs `code` on the driver's thread after `delay`, as [`Control::set_timer`] does, also when
     /// this connection has ended by then. `cx.driver().cancel_timer(..)` cancels it.
     ///
-    /// A client that reconnects a second after its connection has ended:
+    /// A client that reconnects a second after its connection has ended. For delays that grow there
+    /// is [`reconnect`](crate::reconnect).
     ///
     /// ```
     /// # use std::time::Duration;

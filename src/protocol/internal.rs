@@ -1,6 +1,6 @@
 //! What ready protocols ask of a [`Context`] beyond its public part.
 
-use super::Context;
+use super::{Boxed, Context, Effect, Successor};
 use crate::connection::Flags;
 use crate::endpoint::Endpoint;
 use crate::reason::{Cause, CloseKind, Deadline};
@@ -34,6 +34,21 @@ impl Context<'_> {
     /// Whether the callback has asked for another protocol to take over.
     pub(crate) fn is_replaced(&self) -> bool {
         self.shared.effects.has_successor()
+    }
+
+    /// Changes what the callback has asked to take over.
+    pub(crate) fn wrap_successors(&mut self, wrap: impl Fn(Boxed) -> Boxed) {
+        if !self.is_replaced() {
+            return;
+        }
+        for effect in std::mem::take(&mut self.shared.effects.list) {
+            self.shared.effects.list.push(match effect {
+                Effect::Replace(Successor { protocol, feed }) => {
+                    Effect::Replace(Successor { protocol: wrap(protocol), feed })
+                }
+                other => other,
+            });
+        }
     }
 
     /// Whether the driver is being shut down; cheaper than asking `driver`.

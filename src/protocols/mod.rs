@@ -8,6 +8,7 @@ pub mod framing;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod proxy_protocol;
+pub mod reconnect;
 pub mod sniff;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -38,7 +38,10 @@ mod outside;
 mod patience;
 mod peers;
 mod reasons;
+mod reconnecting;
 mod replacing;
+#[path = "../shared/silence.rs"]
+mod silence;
 mod sniffing;
 #[path = "../shared/sockets.rs"]
 mod sockets;

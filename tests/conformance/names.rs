@@ -10,9 +10,9 @@ use lariat::{
     Address, AddressErrors, By, CloseKind, CloseReason, ConnectFailure, Deadline, DriverLimits,
     Endpoint, JobLimits, Limits, Resolver,
 };
-use socket2::{Domain, Socket, Type};
 
 use crate::kit::{Play, Stage, data, everywhere, everywhere_with, on_sockets, says_all};
+use crate::silence::{has_silence, silent};
 
 /// What a connection ended with.
 #[derive(Clone, Default)]
@@ -299,34 +299,6 @@ fn a_name_is_looked_up_where_no_place_is_left_for_nobody() {
         assert_eq!(second.only().kind(), CloseKind::Connect(ConnectFailure::Limit));
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     });
-}
-
-/// A listener that lets nobody in: its queue is full, so that the system answers no connect.
-struct Silent {
-    addr: SocketAddr,
-    _listener: Socket,
-    _queued: Vec<Socket>,
-}
-
-fn silent() -> Silent {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    listener.listen(0).unwrap();
-    let addr = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
-    // One more than it takes, on any system: the last of them gets no answer.
-    for _ in 0..4 {
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        client.set_nonblocking(true).unwrap();
-        let _ = client.connect(&addr);
-        queued.push(client);
-    }
-    Silent { addr: addr.as_socket().unwrap(), _listener: listener, _queued: queued }
-}
-
-/// Whether a full queue is silent here: Linux drops what it cannot queue.
-fn has_silence() -> bool {
-    cfg!(target_os = "linux")
 }
 
 #[test]

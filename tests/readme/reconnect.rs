@@ -1,7 +1,5 @@
-/// For `closed`: connects again after 1, 2, 4, .. 64 s. `opened` sets `failures` back to 0.
-fn reconnect(cx: &mut Context<'_>, server: Endpoint, failures: u32) {
-    let delay = Duration::from_secs(1 << failures.min(6));
-    cx.after(delay, move |driver| {
-        driver.connect(server, Client { server, failures: failures + 1 });
-    });
+/// Connects again whenever the connection ends, after a random delay: at most 0.5, 1, 2, .. 30 s.
+fn keep(control: &mut Control<'_>, server: &str) -> lariat::Result<Keeper> {
+    let reconnect = Reconnect::to(server).on_end(|_, ended| println!("{ended}"));
+    reconnect.start(control, |_| Client)
 }

@@ -22,6 +22,7 @@ mod node;
 mod plain;
 mod races;
 mod reached;
+mod reconnecting;
 mod stopped;
 mod streams;
 #[path = "../shared/toy.rs"]
