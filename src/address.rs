@@ -23,7 +23,9 @@ pub enum Address {
     /// One endpoint, usually an IP address and a port.
     Endpoint(Endpoint),
     /// `host:port`. A connect looks the name up on a thread of its own, and tries IPv6 and IPv4
-    /// addresses by turns. `serve`, `listen` and `bind` look it up where they are called.
+    /// addresses by turns. `serve`, `listen` and `bind` look it up where they are called, before a
+    /// driver runs; while it runs, `listen` and `bind` of [`Control`](crate::Control) take no name,
+    /// and [`Handle::listen`](crate::Handle::listen) looks it up on a thread of its own.
     Name(String),
     /// The path of a Unix socket.
     Path(PathBuf),
@@ -54,6 +56,11 @@ impl Address {
             },
         };
         Err(io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+
+    /// Whether it is a name, which has to be looked up.
+    pub(crate) fn is_looked_up(&self) -> bool {
+        matches!(self.targets(), Ok(Targets::Name { .. }))
     }
 
     /// The endpoints it stands for. A name is looked up, which may block.

@@ -68,7 +68,7 @@ pub enum ErrorKind {
     Full,
     /// The driver has ended.
     Stopped,
-    /// The platform cannot do it.
+    /// The platform or the driver cannot do it.
     Unsupported,
     /// Anything else: see [`std::error::Error::source`].
     Other,

@@ -20,9 +20,8 @@ use crate::protocol::{Content, Control, Incoming, Protocol};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub use refused::Refused;
 
-/// Reaches a driver from any thread, its own included. Two calls may wait:
-/// [`listen`](Handle::listen) for the lookup of a name, and [`metrics`](Handle::metrics) for the
-/// next turn. Every other call returns at once.
+/// Reaches a driver from any thread, its own included. [`metrics`](Handle::metrics) may wait for the
+/// next turn; every other call returns at once.
 ///
 /// Requests of one thread to one connection are carried out in order, and so are its closures, as
 /// which [`connect`](Handle::connect), [`listen`](Handle::listen) and
@@ -224,7 +223,8 @@ impl Handle {
     /// Listens on `addr`, as [`Control::listen`] does. `done` runs on the driver's thread with the
     /// result: the listener, whose addresses [`Control::addresses`] knows, or the error.
     ///
-    /// A name is looked up by the calling thread, which may take a while; an address is not.
+    /// A name is looked up by the system, on a thread of the driver's: neither the caller nor the
+    /// driver waits for it.
     ///
     /// ```
     /// # use lariat::{Context, Input, Outcome, Protocol};
@@ -246,8 +246,9 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// The name has no address, or [`Full`](crate::ErrorKind::Full) or
-    /// [`Stopped`](crate::ErrorKind::Stopped), with the factory.
+    /// The text is no address, or [`Full`](crate::ErrorKind::Full) or
+    /// [`Stopped`](crate::ErrorKind::Stopped), with the factory. `done` gets the error of a name
+    /// that cannot be looked up.
     pub fn listen<P, F>(
         &self,
         addr: impl IntoAddress,
@@ -277,7 +278,20 @@ impl Handle {
         P: Protocol + Send + 'static,
         F: Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
     {
-        let addrs = match addr.into_address().resolve(Op::Listen) {
+        let addr = addr.into_address();
+        if addr.is_looked_up() {
+            return self.post(factory, |factory| {
+                Post::Call(Box::new(move |control| {
+                    control.shared_mut().resolve_away(addr, Op::Listen, move |control, found| {
+                        let listener = found.and_then(|addrs| {
+                            control.listen_with(Address::Several(addrs), options, factory)
+                        });
+                        done(control, listener);
+                    });
+                }))
+            });
+        }
+        let addrs = match addr.resolve(Op::Listen) {
             Ok(addrs) => Address::Several(addrs),
             Err(error) => return Err(Refused { error, payload: factory }),
         };

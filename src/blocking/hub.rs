@@ -138,7 +138,8 @@ impl Desk {
         state.workers.insert(number, Arc::clone(&published));
         let buffer = state.pool.take_buffer();
         drop(state);
-        let shared = hub.shared(hub.clock.exact() ^ number);
+        let mut shared = hub.shared(hub.clock.exact() ^ number);
+        shared.running = true;
         Desk { hub: Arc::clone(hub), shared, published, number, buffer }
     }
 

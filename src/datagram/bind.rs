@@ -74,6 +74,7 @@ impl Shared {
         if self.stopping {
             return Err(Error::new(ErrorKind::Stopped, Op::Bind).with_addr(addr));
         }
+        self.refuse_lookup(addr, Op::Bind)?;
         let in_place = self.in_place(Op::Bind, |binder| binder.bind(addr, &options));
         let opened = in_place.map_err(|error| match error.kind() {
             ErrorKind::Limit => error.with_addr(addr),

@@ -13,8 +13,9 @@ use crate::protocol::Control;
 impl Control<'_> {
     /// Binds a datagram socket to `addr`: a UDP socket, or a Unix socket at a path or an abstract
     /// name. It is open when this returns: [`bound_addr`](Control::bound_addr) has the port that 0
-    /// stood for. Callbacks of `protocol` run from the next turn on. The calling thread looks a
-    /// name up, which may block; of several addresses the first that can be bound is used.
+    /// stood for. Callbacks of `protocol` run from the next turn on. A name is looked up as in
+    /// [`listen`](Control::listen), before the driver runs; of several addresses the first that can
+    /// be bound is used.
     ///
     /// A path that a socket has left behind which is gone is used again: that is asked for first.
     /// The file is removed with the socket, if it is still its own. With
@@ -49,7 +50,7 @@ impl Control<'_> {
     /// # Errors
     ///
     /// The address cannot be bound, or the driver is being shut down; nothing is left open.
-    /// [`ErrorKind::Limit`] when [`DriverLimits::connections_max`] is reached.
+    /// [`ErrorKind::Unsupported`] for a name while the driver runs; [`ErrorKind::Limit`] when [`DriverLimits::connections_max`] is reached.
     ///
     /// [`DriverLimits::connections_max`]: crate::DriverLimits::connections_max
     pub fn bind(

@@ -175,7 +175,9 @@ impl<S: System> EventLoop<S> {
     pub(crate) fn run(&mut self, buffer: &mut [u8]) -> io::Result<Report> {
         let mailbox = Arc::clone(&self.mailbox);
         let running = mailbox.run();
+        self.shared.running = true;
         let result = self.run_turns(buffer);
+        self.shared.running = false;
         mailbox.give(self.metrics());
         drop(running);
         result.map(|()| self.report.clone())
@@ -208,8 +210,10 @@ impl<S: System> EventLoop<S> {
     pub(crate) fn turn(&mut self, timeout: Option<Duration>, buffer: &mut [u8]) -> io::Result<()> {
         let mailbox = Arc::clone(&self.mailbox);
         let running = mailbox.run();
+        self.shared.running = true;
         self.apply_outside();
         let result = self.run_turn(timeout, buffer);
+        self.shared.running = false;
         mailbox.give(self.metrics());
         drop(running);
         result

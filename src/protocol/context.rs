@@ -19,7 +19,7 @@ use crate::timer::Timer;
 /// Lent to each callback: its own connection, and the ways to everything else.
 ///
 /// Writes, closes, connects and messages take effect when the callback has returned. Nothing here
-/// blocks, except [`Control::listen`] with a name, and nothing calls back.
+/// blocks, and nothing calls back.
 pub struct Context<'a> {
     pub(crate) shared: &'a mut Shared,
     pub(crate) conn: &'a mut Connection,

@@ -27,8 +27,9 @@ use crate::options::{ConnectOptions, ListenOptions};
 /// [`Driver::control`](crate::Driver::control), which every driver also has as a method of its own.
 ///
 /// Requests take effect when the callback or closure has returned; sockets are opened and closed at
-/// once. Nothing here blocks, except `listen` with a name. On the blocking driver closures run one
-/// at a time, on the thread that called [`run`](crate::blocking::Blocking::run).
+/// once. Nothing here blocks, except `listen` and `bind` with a name before the driver runs. On the
+/// blocking driver closures run one at a time, on the thread that called
+/// [`run`](crate::blocking::Blocking::run).
 ///
 /// ```
 /// use std::time::Duration;
@@ -324,12 +325,16 @@ impl<'a> Control<'a> {
     // ---- listeners ---------------------------------------------------------------------------
 
     /// Listens on `addr`. The socket is open when this returns: [`addresses`](Control::addresses)
-    /// has the port that 0 stood for. Connections are accepted from the next turn on. The calling
-    /// thread looks a name up, which may block.
+    /// has the port that 0 stood for. Connections are accepted from the next turn on.
+    ///
+    /// Before the driver runs, the system looks a name up, and the calling thread waits for it.
+    /// A callback or a closure of a running driver would keep everybody waiting, so a name is an
+    /// error there: [`Handle::listen`](crate::Handle::listen) looks it up on another thread.
     ///
     /// # Errors
     ///
     /// The address cannot be listened on, or the driver is being shut down; nothing is left open.
+    /// [`ErrorKind::Unsupported`] for a name while the driver runs.
     pub fn listen<P: Protocol + Send + 'static>(
         &mut self,
         addr: impl IntoAddress,

@@ -14,7 +14,7 @@ use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::connection::{Connection, RarePool};
 use crate::episode::{Earlier, Episode};
-use crate::error::Result;
+use crate::error::{Op, Result};
 use crate::id::{ConnId, IdSource, ListenerId};
 use crate::limits::{Limits, OutputMax};
 use crate::metrics::Metrics;
@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) places: u64,
     /// Whether shutdown has begun.
     pub(crate) stopping: bool,
+    /// Whether the driver runs. Nothing may block then: it would hold everybody up.
+    pub(crate) running: bool,
     /// Whether a late write is not only dropped, but remembered, for the driver to report.
     pub(crate) strict: bool,
     pub(crate) late_write: Option<String>,
@@ -124,6 +126,7 @@ impl Shared {
             limits: Arc::new(Limits::default()),
             places: u64::MAX,
             stopping: false,
+            running: false,
             strict: false,
             late_write: None,
             blame: Blame::default(),
@@ -200,6 +203,7 @@ impl Shared {
         if self.stopping {
             return Err(stopped(addr));
         }
+        self.refuse_lookup(addr, Op::Listen)?;
         let (id, sockets) = self.binder.listen(addr, &options)?;
         let limits = Arc::new(options.limits);
         self.effects.list.push(Effect::Listen { id, sockets, limits, factory });

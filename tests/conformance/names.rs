@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use lariat::{
-    Address, AddressErrors, By, CloseKind, CloseReason, ConnectFailure, Deadline, DriverLimits,
-    Endpoint, JobLimits, Limits, Resolver,
+    Address, AddressErrors, By, CloseKind, CloseReason, ConnectFailure, Control, Deadline,
+    DriverLimits, Endpoint, Error, ErrorKind, JobLimits, Limits, ListenerId, Resolver,
 };
 
-use crate::kit::{Play, Stage, data, everywhere, everywhere_with, on_sockets, says_all};
+use crate::kit::{
+    Last, Play, Stage, data, echo, everywhere, everywhere_with, on_sockets, says_all,
+};
+use crate::node::Node;
 use crate::silence::{has_silence, silent};
 
 /// What a connection ended with.
@@ -379,5 +382,153 @@ fn the_system_looks_localhost_up() {
         stage.run();
         server.join().unwrap();
         assert_eq!(*peer.lock().unwrap(), Some(addr.into()));
+    });
+}
+
+#[test]
+fn d3_an_echo_goes_on_for_as_long_as_a_resolver_sleeps() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let (resolver, end) = stuck();
+        stage.driver.set_resolver(resolver);
+        // It wakes only when the echo has gone its thousand rounds.
+        let mut end = Some(end);
+        let mut rounds = 0;
+        let pinger = Play::new()
+            .opened(|cx| {
+                cx.write(b"ping");
+                Ok(())
+            })
+            .data(move |cx, input| {
+                if input.len() == 4 {
+                    input.consume_all();
+                    rounds += 1;
+                    if rounds == 1000 {
+                        end.take();
+                        cx.close();
+                    } else {
+                        cx.write(b"ping");
+                    }
+                }
+                Ok(())
+            });
+        let ends = Ends::default();
+        stage.connect("client", "slow.test:7000", ends.noted_by(Play::new()));
+        let addr = stage.serve("server", echo);
+        stage.connect("pinger", addr, pinger);
+        stage.run();
+        let error = ends.only().error().unwrap().to_string();
+        assert_eq!(error, "slow.test:7000: never asked again");
+        let told = stage.trace.of("pinger");
+        assert!(told.iter().any(|line| line.starts_with("data 4000 bytes")), "{told:?}");
+    });
+}
+
+/// What a driver that runs says of a name.
+const REFUSED: &str = "a running driver does not wait for the lookup of a name";
+
+#[test]
+fn a_running_driver_takes_no_name_to_listen_on_where_it_would_have_to_wait() {
+    everywhere(|stage| {
+        let judge = |control: &mut Control<'_>| {
+            let error = control.listen("localhost:0", |_| Some(Play::new())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert_eq!(error.to_string(), format!("cannot listen on localhost:0: {REFUSED}"));
+            assert!(format!("{error:?}").contains("\nhint: give an IP address, or use Handle"));
+            let error = control.bind("localhost:0", Node::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert_eq!(error.to_string(), format!("cannot bind to localhost:0: {REFUSED}"));
+            // What has nothing to look up is as before the run.
+            let listener = control.listen("127.0.0.1:0", |_| Some(Play::new())).unwrap();
+            control.stop_listening(listener);
+            let error = control.listen("nonsense", |_| Some(Play::new())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidAddress);
+        };
+        let addr = stage.serve("server", Play::new);
+        let client = Play::new().opened(move |cx| {
+            judge(&mut cx.driver());
+            cx.close();
+            Ok(())
+        });
+        stage.connect("client", addr, client);
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&done);
+        let closure = move |control: &mut Control<'_>| {
+            judge(control);
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        stage.driver.handle().call(closure.clone()).unwrap();
+        stage.driver.control().set_timer(Duration::from_millis(1), closure);
+        stage.run();
+        assert_eq!(done.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn a_driver_that_does_not_run_yet_or_any_more_looks_a_name_up_at_once() {
+    on_sockets(DriverLimits::default(), |stage| {
+        for _ in 0..2 {
+            let mut control = stage.driver.control();
+            let listener = control.listen("localhost:0", |_| Some(Play::new())).unwrap();
+            assert!(!control.addresses(listener).is_empty());
+            control.stop_listening(listener);
+            let id = control.bind("localhost:0", Node::new()).unwrap();
+            control.peer(id).close();
+            drop(control);
+            stage.run();
+        }
+        assert_eq!(stage.driver.metrics().jobs, 0);
+    });
+}
+
+#[test]
+fn a_handle_listens_on_a_name_that_another_thread_looks_up() {
+    everywhere(|stage| {
+        let handle = stage.driver.handle();
+        let (addrs, told) = (Arc::new(Mutex::new(Vec::new())), stage.trace.clone());
+        let found = Arc::clone(&addrs);
+        let factory = move |incoming: &lariat::Incoming| {
+            Some(Last::new(told.wrap("server", Play::new()), incoming))
+        };
+        handle
+            .listen("localhost:0", factory, move |control, listener| {
+                let listener = listener.unwrap();
+                *found.lock().unwrap() = control.addresses(listener);
+                let addr = control.addresses(listener)[0];
+                control.connect(addr, says_all(b""));
+            })
+            .unwrap();
+        stage.run();
+        let addrs = addrs.lock().unwrap();
+        assert!(addrs.iter().all(|addr| addr.ip().unwrap().is_loopback()) && !addrs.is_empty());
+        stage.expect("server", &["opened", "eof", "closed finished by the peer"]);
+        assert_eq!(stage.driver.metrics().jobs, 1);
+    });
+}
+
+#[test]
+fn d3_a_lookup_to_listen_on_waits_for_its_turn_and_disturbs_nobody() {
+    on_sockets(lookups(1, 1, Duration::from_millis(100)), |stage| {
+        let (resolver, end) = stuck();
+        stage.driver.set_resolver(resolver);
+        let ends = Ends::default();
+        stage.connect("client", "slow.test:7000", ends.noted_by(Play::new()));
+        let handle = stage.driver.handle();
+        let error = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&error);
+        // After the connect, whose lookup has the only thread.
+        stage.driver.control().set_timer(Duration::from_millis(1), move |_| {
+            let done = move |_: &mut Control<'_>, result: Result<ListenerId, Error>| {
+                *told.lock().unwrap() = result.err();
+            };
+            handle.listen("localhost:0", |_| Some(Play::new()), done).unwrap();
+        });
+        let addr = stage.serve("server", Play::new);
+        stage.connect("other", addr, says_all(b"hello"));
+        stage.run();
+        stage.expect("other", &["opened", "eof", "closed finished by the peer"]);
+        let error = error.lock().unwrap().take().expect("nobody looked it up in time");
+        let sentence = error.to_string();
+        assert_eq!(sentence, "cannot listen on localhost:0: the lookup took too long");
+        drop(end);
     });
 }
