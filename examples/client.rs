@@ -12,8 +12,8 @@
 //!
 //! The exit code says what happened: 0 the answer is whole, 3 refused, 4 unreachable, 5 too late,
 //! 6 no such name, 1 anything else, 2 a wrong command line. Names are looked up on another thread,
-//! and several addresses are tried one after the other, 250 ms apart. `--reconnect` tries again, after
-//! delays that grow, until an answer begins.
+//! and several addresses are tried one after the other, 250 ms apart. `--reconnect` tries again,
+//! after delays that grow, until an answer begins.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;

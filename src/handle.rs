@@ -20,8 +20,8 @@ use crate::protocol::{Content, Control, Incoming, Protocol};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub use refused::Refused;
 
-/// Reaches a driver from any thread, its own included. [`metrics`](Handle::metrics) may wait for the
-/// next turn; every other call returns at once.
+/// Reaches a driver from any thread, its own included. [`metrics`](Handle::metrics) may wait for
+/// the next turn; every other call returns at once.
 ///
 /// Requests of one thread to one connection are carried out in order, and so are its closures, as
 /// which [`connect`](Handle::connect), [`listen`](Handle::listen) and

@@ -66,7 +66,7 @@ fn d11_a_client_bound_to_the_address_that_it_connects_to_is_refused() {
 }
 
 /// Shuts a driver down when it is dropped, also by a client that fails.
-struct Stops(Handle);
+pub(crate) struct Stops(pub(crate) Handle);
 
 impl Drop for Stops {
     fn drop(&mut self) {

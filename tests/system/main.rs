@@ -11,6 +11,7 @@ mod logs;
 mod patience;
 #[path = "../shared/plain.rs"]
 mod plain;
+mod reaching;
 mod signals;
 mod stopped;
 mod transfers;

@@ -39,7 +39,7 @@
 //!
 //! # How long it waits
 //!
-//! The delay before an attempt is drawn anew each time, evenly from nothing up to a bound ("full
+//! The delay before each attempt is drawn by chance, evenly from nothing up to a bound ("full
 //! jitter"), so that the clients of a server that has failed do not come back all at once. The
 //! bound is [`Backoff::first`] \[500 ms\] after the first failure, doubles with each further one,
 //! and stays at [`Backoff::cap`] \[30 s\]. A connection that has been open for
@@ -51,9 +51,9 @@
 //!
 //! Every end of the connection is followed by another attempt, also one in order:
 //! [`Reconnect::until`] says which are not. A connect goes the way of any other: the name is looked
-//! up again each time, all its addresses are tried, and [`Limits::connect`](crate::Limits::connect)
-//! \[30 s\] is for each attempt. A protocol that another [replaces](crate::Context::replace) is kept
-//! as well.
+//! up again each time, all its addresses are tried, and
+//! [`Limits::connect`](crate::Limits::connect) \[30 s\] is for each attempt. A protocol that
+//! [replaces](crate::Context::replace) another is kept as well.
 //!
 //! # Shutdown
 //!
