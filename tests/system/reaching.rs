@@ -66,9 +66,9 @@ fn within(connect: Duration) -> ConnectOptions {
 
 /// Connects on a driver of its own, and waits for the end.
 fn connect(driver_name: &str, addr: impl Into<Address>, options: ConnectOptions) -> Told {
-    let told = Told::default();
+    let (told, addr): (_, Address) = (Told::default(), addr.into());
     let mut driver = driver(driver_name, DriverLimits::default());
-    driver.control().connect_with(&addr.into(), options, told.clone()).unwrap();
+    driver.control().connect_with(addr, options, told.clone()).unwrap();
     driver.run().unwrap();
     told
 }
