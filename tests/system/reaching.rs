@@ -12,11 +12,12 @@ use lariat::{
 
 use crate::kit::*;
 
-/// A network with a way into the void: behind it nobody has the addresses to which it leads, so that
-/// what is sent there is lost without a word.
+/// A network with a way into the void: behind it nobody has the addresses to which it leads, so
+/// that what is sent there is lost without a word.
 const VOID: &str = "ip link add void type veth peer name beyond && ip link set beyond up \
-     && ip link set void up && ip address add 203.0.113.1/24 dev void && for n in 2 3 4 5; do \
-     ip neighbour add 203.0.113.$n lladdr 02:00:00:00:00:0$n dev void nud permanent || exit 1; done";
+     && ip link set void up && ip address add 203.0.113.1/24 dev void \
+     && for n in 2 3 4 5; do ip neighbour add 203.0.113.$n lladdr 02:00:00:00:00:0$n dev void \
+     nud permanent || exit 1; done";
 const HOLES: [&str; 4] =
     ["203.0.113.2:7000", "203.0.113.3:7000", "203.0.113.4:7000", "203.0.113.5:7000"];
 
