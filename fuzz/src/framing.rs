@@ -132,7 +132,9 @@ impl Form {
                 fits && first == Some(payload.len())
             }
             Form::Size(size) => payload.len() == *size,
-            Form::Length { width, .. } => fits && (*width == 8 || payload.len() >> (8 * width) == 0),
+            Form::Length { width, .. } => {
+                fits && (*width == 8 || payload.len() >> (8 * width) == 0)
+            }
             Form::Varint => fits,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lariat_fuzz::{connection, headers, http, simulator, tls};
+use lariat_fuzz::{connection, framing, headers, http, simulator, tls};
 
 /// Scripts of each length. `LARIAT_SCRIPTS` asks for more, `LARIAT_SCRIPT` for one of them alone.
 const SCRIPTS: u64 = 300;
@@ -69,4 +69,9 @@ fn what_a_header_says_does_not_depend_on_how_it_arrives() {
 #[test]
 fn a_session_of_tls_hands_over_what_was_written_whatever_is_done_to_its_wire() {
     run_all(tls::run, &[0, 6, 20, 60]);
+}
+
+#[test]
+fn frames_are_those_of_the_simplest_decoder_however_they_arrive() {
+    run_all(framing::run, &[0, 20, 60, 250]);
 }

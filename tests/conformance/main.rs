@@ -10,6 +10,7 @@ mod balancers;
 mod bounds;
 mod callbacks;
 mod clients;
+mod connecting;
 mod context;
 mod counters;
 mod datagram_peers;

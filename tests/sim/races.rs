@@ -6,27 +6,29 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use lariat::sim::{Faults, Sim};
+use lariat::sim::{Call, Fault, Faults, Link, Sim};
 use lariat::{
-    AddressErrors, CloseKind, CloseReason, ConnectFailure, Context, Deadline, Endpoint, Input,
+    AddressErrors, By, CloseKind, CloseReason, ConnectFailure, Context, Deadline, Endpoint, Input,
     Outcome, Protocol,
 };
 
 use crate::kit::{Sink, ms, serve};
 
-/// How a connect went: which peer it has, and when it was opened; or how it ended.
+/// How a connect went: which peer it has, and how long it took; or how it ended.
 #[derive(Clone, Default)]
 struct Told(Rc<RefCell<Facts>>);
 
 #[derive(Default)]
 struct Facts {
     peer: Option<Endpoint>,
+    took: Duration,
     ended: Option<CloseReason>,
 }
 
 impl Protocol for Told {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.0.borrow_mut().peer = Some(cx.peer_addr());
+        self.0.borrow_mut().took = cx.age();
         cx.close();
         Ok(())
     }
@@ -136,4 +138,56 @@ fn the_sockets_of_those_that_lost_are_closed() {
     }
     assert!(opened > 60, "{opened}");
     assert_eq!(sim.metrics().open, 0);
+}
+
+fn link(latency: Duration) -> Link {
+    let mut link = Link::default();
+    link.latency = latency;
+    link
+}
+
+#[test]
+fn d1_behind_a_black_hole_a_connect_takes_250_ms_and_the_round_trip() {
+    for round_trip in [2, 80, 300] {
+        let mut sim = Sim::new(1);
+        let (hole, addr) = (server(&mut sim), server(&mut sim));
+        sim.set_link(link(Duration::from_secs(3600)));
+        let told = Told::default();
+        sim.control().connect_local([hole, addr], told.clone());
+        // The first attempt has begun: what follows goes the short way.
+        sim.run_for(ms(1)).unwrap();
+        sim.set_link(link(ms(round_trip / 2)));
+        sim.run_for(ms(1000)).unwrap();
+        let facts = told.0.borrow();
+        assert_eq!(facts.peer, Some(addr.into()));
+        assert_eq!(facts.took, ms(250 + round_trip));
+    }
+}
+
+#[test]
+fn d1_each_failure_of_a_connect_is_a_plain_reason() {
+    let cases = [
+        (libc::ECONNREFUSED, By::Peer, "connect refused by the peer"),
+        (libc::ENETUNREACH, By::Peer, "connect failed, unreachable by the peer"),
+        (libc::EHOSTUNREACH, By::Peer, "connect failed, unreachable by the peer"),
+        (libc::ETIMEDOUT, By::Runtime, "timed out (connect) by the runtime"),
+        (libc::EADDRNOTAVAIL, By::Runtime, "connect failed, address unavailable by the runtime"),
+        (libc::EMFILE, By::Runtime, "connect failed, no descriptor left by the runtime"),
+    ];
+    for (errno, by, sentence) in cases {
+        let mut sim = Sim::new(1);
+        let addr = server(&mut sim);
+        sim.script(Call::Connect, 0, Fault::Error(errno));
+        let (told, _) = connect(&mut sim, addr);
+        let facts = told.0.borrow();
+        let reason = facts.ended.as_ref().unwrap();
+        assert_eq!((reason.by(), facts.peer), (by, None));
+        assert!(reason.to_string().starts_with(sentence), "{reason}");
+        let error = reason.error().unwrap().downcast_ref::<io::Error>();
+        assert_eq!(error.unwrap().raw_os_error(), Some(errno), "the error of the system is kept");
+    }
+    let mut sim = Sim::new(1);
+    let reason = connect(&mut sim, "nobody.test:1").0.0.borrow().ended.clone().unwrap();
+    let sentence = "connect failed, no address found by the runtime (nobody.test:1: ";
+    assert!(reason.to_string().starts_with(sentence), "{reason}");
 }

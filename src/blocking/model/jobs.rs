@@ -8,15 +8,15 @@ use crate::JobError;
 use crate::jobs::{Lane, Threads};
 use crate::limits::JobLimits;
 
+const DEADLINE: Duration = Duration::from_secs(30);
+
 fn jobs(threads: usize, queue: usize) -> impl Fn(&mut DriverLimits) {
-    move |limits| {
-        limits.jobs = JobLimits { threads, queue, ..JobLimits::default() };
-    }
+    move |limits| limits.jobs = JobLimits { threads, queue, deadline: DEADLINE }
 }
 
 /// Time-outs up to the deadline of a job may fire.
 fn with_deadlines() -> Rules {
-    Rules { longest: Duration::from_secs(30), ..Rules::default() }
+    Rules { longest: DEADLINE, ..Rules::default() }
 }
 
 /// Counts what happens, and what is still there.
@@ -208,10 +208,22 @@ fn model_shutdown_waits_for_no_job_and_leaves_none() {
 fn model_a_pool_without_any_thread_refuses_in_words() {
     check_in(Rules { refused: Some("lariat job"), ..Rules::default() }, || {
         let mut driver = driver_with(jobs(2, 8));
+        driver.keep_running(true);
         let tally = Tally::default();
         tally.offload(&mut driver);
-        tally.offload(&mut driver);
+        let (handle, other) = (driver.handle(), tally.clone());
+        let asking = spawn(move || {
+            dawdle();
+            let asks = handle.call(move |control| {
+                control.offload(other.job(), move |control, result| {
+                    other.note(result);
+                    control.shutdown();
+                });
+            });
+            asks.unwrap();
+        });
         run(&mut driver);
+        join([asking]);
         assert_eq!(tally.counts(), [0, 0, 2]);
         assert_eq!(driver.metrics().failed_jobs, 2);
         drop(driver);

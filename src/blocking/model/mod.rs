@@ -4,13 +4,15 @@
 //! Each seed is a schedule of every lock, wait, atomic and socket call. What is looked for: threads
 //! that nobody wakes (nothing can run, and something has not ended), threads that never sleep,
 //! locks that are taken in two orders, callbacks after `closed` or none at all, and requests that
-//! are neither carried out nor counted. `mailbox` does the same for the loop's mailbox.
+//! are neither carried out nor counted. `mailbox` does the same for the loop's mailbox, and `jobs`
+//! for the threads that jobs run on.
 //! `crate::sync::model` has the rules of time; atomics are sequentially consistent here, whatever
 //! order the code asks for.
 
 mod connections;
 mod datagrams;
 mod ending;
+mod jobs;
 mod listening;
 mod mailbox;
 mod messages;

@@ -146,7 +146,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 pair.ways[side].readable = true;
             }
             let mut result = pair.pump(side, &mut buffer);
-            if result.is_ok() && flags.contains(EventFlags::OUT) && !pair.ways[1 - side].left.is_empty() {
+            if result.is_ok()
+                && flags.contains(EventFlags::OUT)
+                && !pair.ways[1 - side].left.is_empty()
+            {
                 result = pair.pump(1 - side, &mut buffer);
             }
             if result.is_err() || pair.is_over() {
