@@ -320,9 +320,9 @@ impl AddressErrors {
         unanswered: impl IntoIterator<Item = Endpoint>,
         untried: impl IntoIterator<Item = Endpoint>,
     ) {
-        let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
-        self.0.extend(unanswered.into_iter().map(|addr| (addr, late("no answer"))));
-        self.0.extend(untried.into_iter().map(|addr| (addr, late("not tried in time"))));
+        let not_tried = || io::Error::new(io::ErrorKind::TimedOut, "not tried in time");
+        self.0.extend(unanswered.into_iter().map(|addr| (addr, no_answer())));
+        self.0.extend(untried.into_iter().map(|addr| (addr, not_tried())));
     }
 
     /// The one that says most of a connect that failed: a refusal comes from the host itself; a
@@ -357,6 +357,17 @@ impl fmt::Display for AddressErrors {
 }
 
 impl StdError for AddressErrors {}
+
+/// What the deadline of a connect says of an address that has not answered.
+pub(crate) fn no_answer() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer")
+}
+
+/// Whether a connect failed by its own deadline: the system has an error number for what it gives
+/// up itself.
+pub(crate) fn is_late(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none()
+}
 
 /// Who ended a connect that failed with `error`, and how.
 pub(crate) fn failed_connect(error: &io::Error) -> (By, CloseKind) {

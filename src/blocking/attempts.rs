@@ -18,7 +18,7 @@ use super::worker::Worker;
 use crate::connection::Flags;
 use crate::options::Dial;
 use crate::protocol::RaceEvent;
-use crate::reason::{By, Cause, CloseKind, ConnectFailure, Deadline};
+use crate::reason::{By, Cause, CloseKind, ConnectFailure, Deadline, is_late, no_answer};
 
 /// What the connection's own thread does next.
 enum Step {
@@ -95,6 +95,7 @@ pub(super) fn attempt(hub: &Hub, cell: &Cell, dial: &Dial, most: Duration) {
     hub.thread_away();
     let result = system::connect(dial, most);
     hub.thread_back();
+    let result = result.map_err(|error| if is_late(&error) { no_answer() } else { error });
     cell.answer(dial.to, result);
 }
 

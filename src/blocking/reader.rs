@@ -25,7 +25,7 @@ use crate::clock::nanos;
 use crate::connection::{Connection, Flags};
 use crate::options::{Dial, SocketOptions};
 use crate::protocol::Callback;
-use crate::reason::{Cause, failed_connect};
+use crate::reason::{Cause, failed_connect, is_late};
 use crate::socket::retry;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
@@ -95,7 +95,9 @@ impl<'a> Worker<'a> {
             }
             Err(error) => {
                 let (by, kind) = failed_connect(&error);
-                member.conn.end(by, kind, Some(Cause::new(error)));
+                // As on a loop, where nothing fails at the deadline but the connection.
+                let cause = (!is_late(&error)).then(|| Cause::new(error));
+                member.conn.end(by, kind, cause);
             }
         }
     }

@@ -50,7 +50,8 @@ impl Control<'_> {
     /// # Errors
     ///
     /// The address cannot be bound, or the driver is being shut down; nothing is left open.
-    /// [`ErrorKind::Unsupported`] for a name while the driver runs; [`ErrorKind::Limit`] when [`DriverLimits::connections_max`] is reached.
+    /// [`ErrorKind::Unsupported`] for a name while the driver runs; [`ErrorKind::Limit`] when
+    /// [`DriverLimits::connections_max`] is reached.
     ///
     /// [`DriverLimits::connections_max`]: crate::DriverLimits::connections_max
     pub fn bind(

@@ -16,6 +16,7 @@ use crate::endpoint::{Endpoint, UnixName};
 use crate::error::{check_scope, rejected};
 use crate::options::{Dial, Keepalive, ListenOptions, SocketOptions};
 use crate::protocol::{Bound, Sockets};
+use crate::reason::is_late;
 
 /// A listening, nonblocking socket.
 ///
@@ -242,8 +243,7 @@ pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<Socket> {
     }
     if let Err(error) = socket.connect_timeout(&to, timeout) {
         // One that has succeeded while the process was stopped is no less connected.
-        let late = error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
-        if !late || socket.peer_addr().is_err() {
+        if !is_late(&error) || socket.peer_addr().is_err() {
             return Err(error);
         }
     }

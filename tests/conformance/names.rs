@@ -336,6 +336,10 @@ fn d1_of_addresses_that_never_answer_each_is_named_at_the_deadline() {
         stage.run();
         let reason = ends.only();
         assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Connect));
+        let reason = ends.only();
+        let said: &AddressErrors = reason.error().unwrap().downcast_ref().unwrap();
+        let silent = said.iter().filter(|(_, error)| error.to_string() == "no answer").count();
+        assert_eq!(silent, 2, "{said}");
         let mut errors = ends.errors();
         errors.sort();
         let mut expected = [
@@ -345,6 +349,25 @@ fn d1_of_addresses_that_never_answer_each_is_named_at_the_deadline() {
         ];
         expected.sort();
         assert_eq!(errors, expected);
+    });
+}
+
+#[test]
+fn d1_one_address_that_never_answers_is_a_time_out_and_no_error_of_the_system() {
+    if !has_silence() {
+        return;
+    }
+    on_sockets(DriverLimits::default(), |stage| {
+        let hole = silent();
+        let mut limits = Limits::default();
+        limits.connect = Duration::from_millis(100);
+        let ends = Ends::default();
+        stage.connect_with("client", hole.addr, limits, ends.noted_by(Play::new()));
+        stage.run();
+        let reason = ends.only();
+        assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Connect));
+        assert_eq!(reason.by(), By::Runtime);
+        assert!(reason.error().is_none(), "{reason}");
     });
 }
 
