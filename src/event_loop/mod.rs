@@ -259,7 +259,7 @@ impl<S: System> EventLoop<S> {
     /// Nothing runs any more after shutdown: requests are refused, and timers hold nothing.
     fn end(&mut self) {
         self.mailbox.end();
-        drop_each(self.shared.closures.take_all());
+        self.shared.drop_closures();
     }
 
     // ---- step 2 ------------------------------------------------------------------------------

@@ -56,7 +56,12 @@ impl<C> Closures<C> {
 
     /// Takes out all closures: their timers run nothing.
     pub(crate) fn take_all(&mut self) -> Vec<C> {
-        mem::take(&mut self.waiting).into_values().map(|(_, closure)| closure).collect()
+        self.take_timers().map(|(_, closure)| closure).collect()
+    }
+
+    /// Takes out all closures with the keys that cancel their timers.
+    fn take_timers(&mut self) -> impl Iterator<Item = (TimerKey, C)> + use<C> {
+        mem::take(&mut self.waiting).into_values()
     }
 }
 
@@ -84,6 +89,14 @@ impl Shared {
         self.timers.cancel(key);
         drop_guarded(closure);
         true
+    }
+
+    /// Cancels all timers of the driver: it has ended.
+    pub(crate) fn drop_closures(&mut self) {
+        for (key, closure) in self.closures.take_timers() {
+            self.timers.cancel(key);
+            drop_guarded(closure);
+        }
     }
 
     /// The deadline of a timer that is set now.

@@ -80,7 +80,8 @@ impl Framing for Lines {
 impl<'a> Input<'a> {
     /// Consumes the next line of at most `max` bytes, and returns it without its end, `\n` or
     /// `\r\n`. None: it is not whole, and `data` runs again when more has arrived. For protocols
-    /// that are not [`Framed`](super::Framed).
+    /// that are not [`Framed`](super::Framed). Each call looks at the whole of what has come of a
+    /// line, so keep `max` at a few KiB, or use [`Lines`], which looks at each byte once.
     ///
     /// ```
     /// use lariat::{Context, Input, Outcome, Protocol};

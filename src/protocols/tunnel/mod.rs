@@ -18,7 +18,7 @@
 //!   [`DriverLimits::drain`](crate::DriverLimits::drain) \[30 s\] is.
 //!
 //! What the client sends is read before the target is connected, and waits for it within the same
-//! bound. Bytes are not copied on the way, but for those that wait in a queue.
+//! bound. A message costs one read and one write, and one copy into the queue of the other end.
 //!
 //! ```
 //! use lariat::tunnel::Tunnel;
