@@ -135,8 +135,8 @@ pub fn serve<P: Protocol + Send + 'static>(
 /// A failed connect is `Ok` too, with its reason. The protocol is None after a panic, or when
 /// another has [replaced](crate::Context::replace) it. Of the addresses of a name, the first that
 /// answers is used; at most three are tried at a time, so behind three that never answer none is
-/// tried ([`Control::connect`]). The call also waits for the end of everything that the protocol began, such as
-/// other connections.
+/// tried ([`Control::connect`]). The call also waits for the end of everything that the protocol
+/// began, such as other connections.
 ///
 /// ```
 /// use lariat::{CloseKind, Context, Input, Outcome, Protocol};
