@@ -120,7 +120,7 @@ mod timer;
 pub use address::{Address, IntoAddress};
 pub use clock::WallClock;
 pub use datagram::{
-    Datagram, DatagramContext, DatagramOptions, DatagramProtocol, DropPolicy, Interface,
+    Datagram, DatagramContext, DatagramOptions, DatagramProtocol, DropPolicy, Ecn, Interface,
 };
 pub use driver::{Driver, Report};
 pub use endpoint::{Endpoint, UnixName};

@@ -1,6 +1,8 @@
 //! Sockets of the operating system: options, calls that std lacks, and the meaning of errors.
 
 mod datagrams;
+#[cfg(feature = "udp-offload")]
+mod offload;
 mod opening;
 #[cfg(test)]
 pub(crate) mod read_back;

@@ -51,10 +51,10 @@ pub(super) fn receive(hub: &Arc<Hub>, desk: &mut Desk, outlet: &Arc<Outlet>) {
         let now = keeper.desk.shared.clock.exact();
         let read = inside.state.handle_read(&received, &mut keeper.desk.shared.metrics, now);
         if let (Read::Datagram { truncated }, Ok(received)) = (read, received) {
-            let Received { len, from, to } = received;
+            let Received { len, from, to, ecn, .. } = received;
             let bytes = &buffer[..len.min(kept)];
             keeper.call(&mut inside, |called| {
-                called.datagram(&Datagram { bytes, from, to, truncated });
+                called.datagram(&Datagram { bytes, from, to, ecn, truncated });
             });
         }
     }
@@ -106,9 +106,7 @@ impl Keeper<'_> {
         let now = self.desk.shared.clock.exact();
         self.take_requests(inside);
         inside.state.handle_retry(now);
-        if let Some(socket) = &inside.socket {
-            inside.state.flush(&**socket, &mut self.desk.shared.metrics, now);
-        }
+        self.flush(inside, now);
         if inside.state.handle_deadline(now) {
             self.desk.shared.metrics.timers += 1;
         }
@@ -131,7 +129,16 @@ impl Keeper<'_> {
                 self.call(inside, |called| called.timeout(timer));
             }
         }
+        self.flush(inside, now);
+        self.settle(inside);
         self.desk.publish();
+    }
+
+    /// Sends what waits. What was received together is answered together.
+    fn flush(&mut self, inside: &mut Inside, now: u64) {
+        if let Some(socket) = inside.socket.as_ref().filter(|socket| !socket.has_more()) {
+            inside.state.flush(&**socket, &mut self.desk.shared.metrics, now);
+        }
     }
 
     /// Applies what others have asked for.

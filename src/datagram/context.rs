@@ -18,7 +18,19 @@ pub struct Datagram<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) from: Endpoint,
     pub(crate) to: Option<Endpoint>,
+    pub(crate) ecn: Option<Ecn>,
     pub(crate) truncated: bool,
+}
+
+/// What a router may have marked a datagram with: Explicit Congestion Notification, RFC 3168.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ecn {
+    /// Its sender understands such marks.
+    Ect0,
+    /// The same; by RFC 9331 for low latency.
+    Ect1,
+    /// A router on its way is congested.
+    Ce,
 }
 
 impl Datagram<'_> {
@@ -31,11 +43,18 @@ impl Datagram<'_> {
     /// The local address that it was sent to.
     ///
     /// A socket that is bound to one address or name gets what is sent there, and nothing else, so
-    /// this is known. A socket on all addresses (`0.0.0.0` or `[::]`) would have to be told: that
-    /// is so in the simulator. On the other drivers it is None, because std and mio do not read
-    /// what the system has to say of it. It is None for a Unix socket without a name, too.
+    /// this is known. A socket on all addresses (`0.0.0.0` or `[::]`) has to be told: that is so in
+    /// the simulator, and with [`DatagramOptions::offload`](crate::DatagramOptions::offload). Else
+    /// it is None, because std and mio do not read what the system has to say of it. It is None
+    /// for a Unix socket without a name, too.
     pub fn to(&self) -> Option<Endpoint> {
         self.to
+    }
+
+    /// The mark for congestion. None where there is none, and where the system is not asked: it is
+    /// with [`DatagramOptions::offload`](crate::DatagramOptions::offload).
+    pub fn ecn(&self) -> Option<Ecn> {
+        self.ecn
     }
 
     /// Whether it was longer than [`DatagramOptions::datagram_max`](crate::DatagramOptions), so
@@ -58,6 +77,7 @@ impl fmt::Debug for Datagram<'_> {
         f.debug_struct("Datagram")
             .field("from", &self.from)
             .field("to", &self.to)
+            .field("ecn", &self.ecn)
             .field("len", &self.bytes.len())
             .field("truncated", &self.truncated)
             .finish()
@@ -115,7 +135,8 @@ impl DatagramContext<'_> {
     /// `Ok` says that the system has taken it, or that it waits for the system to have room: within
     /// [`DatagramOptions::output_max`](crate::DatagramOptions::output_max) \[256 KiB\], beyond
     /// which datagrams are dropped and counted. Nothing says that it arrives. On blocking threads
-    /// the call itself waits for room.
+    /// the call itself waits for room, unless it is a Unix socket. With
+    /// [`DatagramOptions::offload`](crate::DatagramOptions::offload) it may also wait for others.
     ///
     /// ```
     /// use lariat::{Datagram, DatagramContext, DatagramProtocol, ErrorKind, Outcome};

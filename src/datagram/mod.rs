@@ -14,6 +14,7 @@ mod queue;
 mod sending;
 mod socket;
 mod state;
+mod train;
 
 use crate::endpoint::Endpoint;
 use crate::note::Note;
@@ -23,7 +24,7 @@ use crate::timer::Timer;
 
 pub(crate) use bind::{Bound, Boxed, Opened};
 pub(crate) use call::Called;
-pub use context::{Datagram, DatagramContext};
+pub use context::{Datagram, DatagramContext, Ecn};
 pub use options::{DatagramOptions, DropPolicy, Interface};
 pub(crate) use socket::{DatagramSocket, NoSocket, Received, check_family};
 pub(crate) use state::{Due, Phase, Read, Round, State};

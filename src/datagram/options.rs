@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind, Op, Result};
 /// ```
 ///
 /// The simulator looks at the bounds, at `connect` and at `broadcast` alone: the others have no
-/// meaning there. `mode` is for a Unix socket at a path; `broadcast`, `reuse_port`, `ttl` and those
-/// of multicast are for UDP. Where one is asked for that the kind of socket does not have, binding
+/// meaning there. `mode` is for a Unix socket at a path; `broadcast`, `reuse_port`, `ttl`, `tos`,
+/// `offload` and those of multicast are for UDP. Where one is asked for that the kind of socket does not have, binding
 /// is an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -55,6 +55,20 @@ pub struct DatagramOptions {
     /// Permissions of the file of a Unix socket, as for `chmod` \[what the umask leaves\]. On
     /// Linux the file never has more; elsewhere it has more for a moment.
     pub mode: Option<u32>,
+    /// Many UDP datagrams a call, and several that the system takes apart and joins (GSO and GRO);
+    /// also [`Datagram::ecn`](crate::Datagram::ecn), and [`Datagram::to`](crate::Datagram::to) on
+    /// all addresses. Needs the feature `udp-offload`, by quinn-udp \[off\].
+    ///
+    /// The callbacks are the same. Datagrams that are equally long and go to one receiver leave
+    /// together: the first at once, those behind it when the socket's turn is over or something
+    /// else is sent. What the system then does not take is dropped and counted. No datagram is
+    /// split up on its way: one that is too long for a network is
+    /// [`TooLarge`](crate::ErrorKind::TooLarge), where it otherwise leaves in fragments.
+    ///
+    /// A socket of the reactor has 2 MiB of address space for it; as much of that is resident as
+    /// has been used. On blocking threads it is 64 KiB: there a call receives one datagram, or
+    /// those that the system has joined.
+    pub offload: bool,
     /// SO_BROADCAST: datagrams may be sent to a broadcast address \[off\].
     pub broadcast: bool,
     /// SO_REUSEADDR: on Linux, several sockets that all set it share one port, as receivers of the
@@ -75,6 +89,9 @@ pub struct DatagramOptions {
     pub receive_buffer: Option<usize>,
     /// IP_TTL or IPV6_UNICAST_HOPS: routers that a datagram may pass \[the system's choice\].
     pub ttl: Option<u8>,
+    /// IP_TOS or IPV6_TCLASS: what routers see of the datagrams' importance, and in the lower two
+    /// bits [`Ecn`](crate::Ecn) \[0\].
+    pub tos: Option<u8>,
     /// IP_MULTICAST_TTL or IPV6_MULTICAST_HOPS: the same for datagrams to a group \[the system's
     /// choice: 1\].
     pub multicast_ttl: Option<u8>,
@@ -134,6 +151,7 @@ impl Default for DatagramOptions {
             close_deadline: Duration::from_secs(1),
             connect: None,
             mode: None,
+            offload: false,
             broadcast: false,
             reuse_address: false,
             reuse_port: false,
@@ -141,6 +159,7 @@ impl Default for DatagramOptions {
             send_buffer: None,
             receive_buffer: None,
             ttl: None,
+            tos: None,
             multicast_ttl: None,
             multicast_loop: true,
             multicast_interface: Interface::Any,

@@ -7,8 +7,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::mem;
 
 use super::socket::{is_no_room, is_out_of_buffers, is_refusal};
+use super::train::Train;
 use super::{DatagramOptions, DatagramSocket, Phase, State};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -85,18 +87,113 @@ impl State {
         if bytes.len() > most {
             return Err(addressed(Error::new(ErrorKind::TooLarge, Op::Send), to));
         }
+        let segments_max = socket.segments_max();
+        if self.train.take(bytes, to, segments_max) {
+            return Ok(());
+        }
+        self.send_train(socket, metrics, now);
         let waits = if socket.is_unix() { self.queue.has_for(to) } else { self.is_congested() };
         if !waits {
             match self.try_send(socket, metrics, bytes, to, now) {
+                Ok(Sent::Taken) if segments_max > 1 => {
+                    self.train.begin(bytes.len(), to);
+                    return Ok(());
+                }
                 Ok(Sent::Taken | Sent::Refused) => return Ok(()),
                 Ok(Sent::NoRoom) => {}
                 Err(error) => return Err(addressed(Error::from_io(Op::Send, error), to)),
             }
         }
+        self.wait(metrics, bytes, to);
+        Ok(())
+    }
+
+    /// Lets a datagram wait in the queue.
+    fn wait(&mut self, metrics: &mut Metrics, bytes: &[u8], to: Option<&Endpoint>) {
         let DatagramOptions { output_max, drop_policy, .. } = *self.options;
         let dropped = self.queue.push(bytes, to, output_max, drop_policy);
         self.note_dropped(dropped, metrics);
-        Ok(())
+    }
+
+    /// Sends those that follow another. The call that sent each of them has returned `Ok`: where
+    /// the system does not take them together, each is tried alone, and dropped if it cannot be
+    /// sent.
+    fn send_train(&mut self, socket: &dyn DatagramSocket, metrics: &mut Metrics, now: u64) {
+        if self.train.is_empty() {
+            self.train.clear();
+            return;
+        }
+        let mut train = mem::take(&mut self.train);
+        let mut alone = true;
+        if train.count > 1 {
+            alone = self.send_together(socket, metrics, &train, now);
+        }
+        let to = train.to();
+        for bytes in train.bytes().chunks(train.size()).filter(|_| alone) {
+            if self.queue.is_empty() && self.writable {
+                match self.try_send(socket, metrics, bytes, to, now) {
+                    Ok(Sent::Taken | Sent::Refused) => continue,
+                    Ok(Sent::NoRoom) => {}
+                    Err(error) => {
+                        self.note_lost(&error, metrics);
+                        continue;
+                    }
+                }
+            }
+            self.wait(metrics, bytes, to);
+        }
+        train.clear();
+        self.train = train;
+    }
+
+    /// Sends a train with one call. True: they have to be sent one by one.
+    fn send_together(
+        &mut self,
+        socket: &dyn DatagramSocket,
+        metrics: &mut Metrics,
+        train: &Train,
+        now: u64,
+    ) -> bool {
+        for earlier in 0..TRIES {
+            metrics.writes += 1;
+            match socket.send_many(train.bytes(), train.size(), train.to()) {
+                Ok(()) => {
+                    let count = train.bytes().len() as u64;
+                    metrics.datagrams_out += train.count as u64;
+                    metrics.bytes_out += count;
+                    self.bytes_out += count;
+                    self.active = now;
+                    self.note_refused(earlier, None, metrics);
+                    return false;
+                }
+                Err(error) if is_no_room(&error) => {
+                    self.note_no_room(socket, &error, now);
+                    self.note_refused(earlier, None, metrics);
+                    return true;
+                }
+                Err(error) if self.options.connect.is_some() && is_refusal(&error) => {}
+                Err(error) => {
+                    log::debug!(target: "lariat::datagram", "{}: not together: {error}", self.id());
+                    self.note_refused(earlier, None, metrics);
+                    return true;
+                }
+            }
+        }
+        self.note_refused(TRIES, None, metrics);
+        true
+    }
+
+    fn note_no_room(&mut self, socket: &dyn DatagramSocket, error: &io::Error, now: u64) {
+        self.writable = false;
+        if socket.is_unix() || is_out_of_buffers(error) {
+            self.retry.arm(now);
+        }
+    }
+
+    /// A datagram cannot be sent that waited.
+    fn note_lost(&mut self, error: &io::Error, metrics: &mut Metrics) {
+        log::debug!(target: "lariat::datagram", "{}: not sent: {error}", self.id());
+        self.note_dropped(1, metrics);
     }
 
     /// A report about an earlier datagram is noted, and this datagram is tried again: else it would
@@ -121,10 +218,7 @@ impl State {
                     return Ok(Sent::Taken);
                 }
                 Err(error) if is_no_room(&error) => {
-                    self.writable = false;
-                    if socket.is_unix() || is_out_of_buffers(&error) {
-                        self.retry.arm(now);
-                    }
+                    self.note_no_room(socket, &error, now);
                     self.note_refused(earlier, None, metrics);
                     return Ok(Sent::NoRoom);
                 }
@@ -147,19 +241,15 @@ impl State {
         Ok(Sent::Taken)
     }
 
-    /// Sends what waits, as many as a turn may. Returns the bytes that left.
-    pub(crate) fn flush(
-        &mut self,
-        socket: &dyn DatagramSocket,
-        metrics: &mut Metrics,
-        now: u64,
-    ) -> usize {
+    /// Sends what waits, as many as a turn may.
+    pub(crate) fn flush(&mut self, socket: &dyn DatagramSocket, metrics: &mut Metrics, now: u64) {
+        self.send_train(socket, metrics, now);
         if !self.has_output_to_move() {
-            return 0;
+            return;
         }
         // Where it is time to try again, this is that try.
         self.handle_retry(now);
-        let (mut moved, mut at, mut tries) = (0, 0, self.options.datagrams_max);
+        let (mut at, mut tries) = (0, self.options.datagrams_max);
         // Receivers without room: for each of them one is tried.
         let mut full = BTreeSet::new();
         while tries > 0 {
@@ -170,7 +260,6 @@ impl State {
             }
             let bytes = self.queue.lend(at);
             let sent = self.try_send(socket, metrics, &bytes, to.as_ref(), now);
-            let count = bytes.len();
             self.queue.give_back(at, bytes);
             match sent {
                 Ok(Sent::NoRoom) if socket.is_unix() && to.is_some() => {
@@ -179,16 +268,9 @@ impl State {
                     continue;
                 }
                 Ok(Sent::NoRoom) => break,
-                Ok(Sent::Taken) => {
-                    moved += count;
-                    self.retry.delay = RETRY_FIRST;
-                }
+                Ok(Sent::Taken) => self.retry.delay = RETRY_FIRST,
                 Ok(Sent::Refused) => {}
-                Err(error) => {
-                    // The call that sent it has returned `Ok`.
-                    log::debug!(target: "lariat::datagram", "{}: not sent: {error}", self.id());
-                    self.note_dropped(1, metrics);
-                }
+                Err(error) => self.note_lost(&error, metrics),
             }
             self.queue.remove(at);
             tries -= 1;
@@ -200,7 +282,6 @@ impl State {
             self.writable = true;
             self.drained_due = true;
         }
-        moved
     }
 
     /// Looks whether it is time to try again what waits.

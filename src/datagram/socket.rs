@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::Interface;
+use super::{Ecn, Interface};
 use crate::endpoint::Endpoint;
 
 /// A datagram that a socket has received.
@@ -13,6 +13,9 @@ pub(crate) struct Received {
     pub(crate) from: Endpoint,
     /// The local address that it was sent to, where that is known.
     pub(crate) to: Option<Endpoint>,
+    pub(crate) ecn: Option<Ecn>,
+    /// Calls of the system that were made for it: one may bring many.
+    pub(crate) calls: u64,
 }
 
 /// A socket of datagrams of a driver. EINTR never gets out.
@@ -24,6 +27,18 @@ pub(crate) trait DatagramSocket {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<Received>;
     /// Joins or leaves a multicast group.
     fn set_member(&self, group: IpAddr, interface: Interface, member: bool) -> io::Result<()>;
+    /// How many equal datagrams may leave with one call, beside the first.
+    fn segments_max(&self) -> usize {
+        1
+    }
+    /// Sends several datagrams of this size, of which the last may be shorter.
+    fn send_many(&self, _bytes: &[u8], _size: usize, _to: Option<&Endpoint>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Whether the next call that receives brings what has been received already.
+    fn has_more(&self) -> bool {
+        false
+    }
     /// Whether it is a Unix socket. Its datagrams go straight into the queue of their receiver. So
     /// the call that sends one is told that the receiver is gone, which is a refusal, or has no
     /// room, of which no event tells the end.

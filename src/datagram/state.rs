@@ -12,6 +12,7 @@ use super::DatagramOptions;
 use super::queue::Queue;
 use super::sending::Retry;
 use super::socket::{Received, is_refusal};
+use super::train::Train;
 use crate::clock::nanos;
 use crate::endpoint::Endpoint;
 use crate::guard::drop_each;
@@ -83,6 +84,7 @@ pub(crate) struct State {
     pub(super) phase: Phase,
     end: Option<End>,
     pub(super) queue: Queue,
+    pub(super) train: Train,
     timers: Vec<(Timer, TimerKey)>,
     notes: VecDeque<Note>,
     deadline: Option<TimerKey>,
@@ -122,6 +124,7 @@ impl State {
             phase: Phase::Fresh,
             end: None,
             queue: Queue::default(),
+            train: Train::default(),
             timers: Vec::new(),
             notes: VecDeque::new(),
             deadline: None,
@@ -208,7 +211,7 @@ impl State {
 
     /// Whether datagrams wait that the system may take.
     pub(crate) fn has_output_to_move(&self) -> bool {
-        self.writable && !self.queue.is_empty()
+        !self.train.is_empty() || (self.writable && !self.queue.is_empty())
     }
 
     // ---- what happens ------------------------------------------------------------------------
@@ -245,9 +248,9 @@ impl State {
         metrics: &mut Metrics,
         now: u64,
     ) -> Read {
-        metrics.reads += 1;
         let error = match result {
             Ok(received) => {
+                metrics.reads += received.calls;
                 let kept = received.len.min(self.options.datagram_max);
                 let truncated = kept < received.len;
                 self.failures = 0;
@@ -259,11 +262,13 @@ impl State {
                 return Read::Datagram { truncated };
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                metrics.reads += 1;
                 self.readable = false;
                 return Read::Nothing;
             }
             Err(error) => error,
         };
+        metrics.reads += 1;
         if is_refusal(error) {
             self.note_refused(1, None, metrics);
             return Read::Told;
@@ -327,12 +332,12 @@ impl State {
             self.end = Some(End { by: By::Us, kind: CloseKind::Finished, cause: None });
             self.begin_close(now);
         }
-        if self.phase == Phase::Closing && self.queue.is_empty() {
+        if self.phase == Phase::Closing && self.queue.is_empty() && self.train.is_empty() {
             self.phase = Phase::Ended;
         }
         if self.phase == Phase::Ended {
-            self.lost_bytes += self.queue.bytes() as u64;
-            let lost = self.queue.clear();
+            self.lost_bytes += (self.queue.bytes() + self.train.bytes().len()) as u64;
+            let lost = self.queue.clear() + self.train.clear();
             self.note_dropped(lost, metrics);
             self.retry = Retry::default();
         }

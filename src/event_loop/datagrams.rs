@@ -58,9 +58,10 @@ impl<S: System> Outlet<S> {
         self.state.handle_ready(readable, ready.any(Flags::WRITABLE));
     }
 
-    fn flush(&mut self, shared: &mut Shared) -> usize {
-        let Some(socket) = &self.socket else { return 0 };
-        self.state.flush(socket, &mut shared.metrics, shared.clock.tick())
+    fn flush(&mut self, shared: &mut Shared) {
+        if let Some(socket) = &self.socket {
+            self.state.flush(socket, &mut shared.metrics, shared.clock.tick());
+        }
     }
 }
 
@@ -121,6 +122,10 @@ impl<S: System> EventLoop<S> {
             self.call_datagrams(id, due);
         }
         self.receive_datagrams(id);
+        if let Some(outlet) = self.table.outlets.get_mut(&id) {
+            // What the callbacks have sent, if it is to leave together.
+            outlet.flush(&mut self.shared);
+        }
         let metrics = &self.shared.metrics;
         let sent = (metrics.bytes_out - before.1) as usize;
         let moved = sent + (metrics.bytes_in - before.0) as usize;
@@ -165,12 +170,13 @@ impl<S: System> EventLoop<S> {
             let tick = self.shared.clock.tick();
             let read = outlet.state.handle_read(&result, &mut self.shared.metrics, tick);
             match (read, result) {
-                (Read::Datagram { truncated }, Ok(Received { len, from, to })) => {
+                (Read::Datagram { truncated }, Ok(received)) => {
+                    let Received { len, from, to, ecn, .. } = received;
                     let bytes = &buffer[..len.min(kept)];
                     self.budget.charge_datagram(bytes.len());
                     bytes_in += bytes.len();
                     let called = outlet.called(&mut self.shared);
-                    called.datagram(&Datagram { bytes, from, to, truncated });
+                    called.datagram(&Datagram { bytes, from, to, ecn, truncated });
                 }
                 (Read::Nothing, _) => break,
                 _ => {}

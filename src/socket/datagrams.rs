@@ -27,6 +27,8 @@ pub(crate) struct Udp {
     v6: bool,
     /// Where all that comes was sent to, if that is one address.
     own: Option<Endpoint>,
+    #[cfg(feature = "udp-offload")]
+    offload: Option<Box<super::offload::Offload>>,
 }
 
 impl Datagrams {
@@ -51,13 +53,14 @@ impl Datagrams {
         addr: Endpoint,
         peer: Option<Endpoint>,
         options: &DatagramOptions,
+        nonblocking: bool,
     ) -> io::Result<Datagrams> {
         match addr {
             Endpoint::Ip(addr) => {
                 refuse("mode", options.mode.is_some())?;
                 let socket = Socket::from(socket);
                 set_options(&socket, addr.is_ipv6(), options)?;
-                Udp::of(socket, addr.is_ipv6(), options).map(Datagrams::Udp)
+                Udp::of(socket, addr.is_ipv6(), options, nonblocking).map(Datagrams::Udp)
             }
             Endpoint::Unix(name) => {
                 refuse("mode", options.mode.is_some())?;
@@ -101,6 +104,18 @@ impl DatagramSocket for Datagrams {
         self.as_socket().set_member(group, interface, member)
     }
 
+    fn segments_max(&self) -> usize {
+        self.as_socket().segments_max()
+    }
+
+    fn send_many(&self, bytes: &[u8], size: usize, to: Option<&Endpoint>) -> io::Result<()> {
+        self.as_socket().send_many(bytes, size, to)
+    }
+
+    fn has_more(&self) -> bool {
+        self.as_socket().has_more()
+    }
+
     fn is_unix(&self) -> bool {
         self.as_socket().is_unix()
     }
@@ -132,12 +147,25 @@ impl Udp {
         }
         set_options(&socket, addr.is_ipv6(), options)?;
         socket.bind(&addr.into())?;
-        Udp::of(socket, addr.is_ipv6(), options)
+        Udp::of(socket, addr.is_ipv6(), options, nonblocking)
     }
 
     /// A bound socket with its options, connected where these say so.
-    fn of(socket: Socket, v6: bool, options: &DatagramOptions) -> io::Result<Udp> {
-        let mut udp = Udp { socket: socket.into(), v6, own: None };
+    fn of(
+        socket: Socket,
+        v6: bool,
+        options: &DatagramOptions,
+        nonblocking: bool,
+    ) -> io::Result<Udp> {
+        #[cfg(not(feature = "udp-offload"))]
+        refuse_offload(options, nonblocking)?;
+        let mut udp = Udp {
+            socket: socket.into(),
+            v6,
+            own: None,
+            #[cfg(feature = "udp-offload")]
+            offload: None,
+        };
         if let Some(peer) = options.connect {
             check_family(false, &peer)?;
             let peer = udp.of_family(peer.need_ip()?);
@@ -148,10 +176,19 @@ impl Udp {
         }
         let local = udp.socket.local_addr()?;
         udp.own = (!local.ip().is_unspecified()).then(|| local.into());
+        #[cfg(feature = "udp-offload")]
+        if options.offload {
+            let offload = super::offload::Offload::new(&udp.socket, options, nonblocking);
+            udp.offload = Some(Box::new(offload.map_err(rejected("offload"))?));
+        }
         Ok(udp)
     }
 
     fn wake(&self) {
+        #[cfg(feature = "udp-offload")]
+        if let Some(offload) = &self.offload {
+            offload.note_woken();
+        }
         // Linux says that the socket is not connected, and wakes the thread all the same.
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
         if cfg!(not(target_os = "linux")) {
@@ -186,6 +223,10 @@ fn set_options(socket: &Socket, v6: bool, options: &DatagramOptions) -> io::Resu
         let set = if v6 { socket.set_unicast_hops_v6(ttl) } else { socket.set_ttl_v4(ttl) };
         set.map_err(rejected("ttl"))?;
     }
+    if let Some(tos) = options.tos.map(u32::from) {
+        let set = if v6 { socket.set_tclass_v6(tos) } else { socket.set_tos_v4(tos) };
+        set.map_err(rejected("tos"))?;
+    }
     if let Some(ttl) = options.multicast_ttl.map(u32::from) {
         let set =
             if v6 { socket.set_multicast_hops_v6(ttl) } else { socket.set_multicast_ttl_v4(ttl) };
@@ -219,6 +260,15 @@ pub(super) fn set_buffers(socket: &Socket, options: &DatagramOptions) -> io::Res
     Ok(())
 }
 
+#[cfg(not(feature = "udp-offload"))]
+fn refuse_offload(options: &DatagramOptions, _nonblocking: bool) -> io::Result<()> {
+    if !options.offload {
+        return Ok(());
+    }
+    let sentence = "lariat was built without its feature udp-offload";
+    Err(rejected("offload")(io::Error::new(io::ErrorKind::Unsupported, sentence)))
+}
+
 fn unsupported() -> io::Error {
     let sentence = "an interface cannot be named like this for the address family";
     io::Error::new(io::ErrorKind::Unsupported, sentence)
@@ -242,8 +292,32 @@ impl DatagramSocket for Udp {
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        #[cfg(feature = "udp-offload")]
+        if let Some(offload) = &self.offload {
+            return offload.receive(&self.socket, buffer);
+        }
         let (len, from) = retry(|| self.socket.recv_from(buffer))?;
-        Ok(Received { len, from: from.into(), to: self.own })
+        Ok(Received { len, from: from.into(), to: self.own, ecn: None, calls: 1 })
+    }
+
+    #[cfg(feature = "udp-offload")]
+    fn segments_max(&self) -> usize {
+        self.offload.as_ref().map_or(1, |offload| offload.segments_max())
+    }
+
+    #[cfg(feature = "udp-offload")]
+    fn send_many(&self, bytes: &[u8], size: usize, to: Option<&Endpoint>) -> io::Result<()> {
+        let Some(offload) = &self.offload else { return Err(io::ErrorKind::Unsupported.into()) };
+        let to = match to {
+            Some(to) => self.of_family(to.need_ip()?),
+            None => self.socket.peer_addr()?,
+        };
+        offload.send_many(&self.socket, bytes, size, to)
+    }
+
+    #[cfg(feature = "udp-offload")]
+    fn has_more(&self) -> bool {
+        self.offload.as_ref().is_some_and(|offload| offload.has_more())
     }
 
     fn set_member(&self, group: IpAddr, interface: Interface, member: bool) -> io::Result<()> {

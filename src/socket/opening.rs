@@ -137,7 +137,7 @@ impl Sockets for SystemSockets {
         let addr = socket_addr(&shown, shown.local_addr(), Type::DGRAM)?;
         let peer = shown.peer_addr().ok().map(|peer| Endpoint::from(&peer));
         self.prepare(shown)?;
-        let socket = Datagrams::adopt(socket, addr, peer, options)?;
+        let socket = Datagrams::adopt(socket, addr, peer, options, self.nonblocking)?;
         Ok(Opened { addr, peer, socket: Box::new(socket) })
     }
 

@@ -56,6 +56,8 @@ impl UnixDatagrams {
     ) -> io::Result<UnixDatagrams> {
         refuse("broadcast", options.broadcast)?;
         refuse("ttl", options.ttl.is_some())?;
+        refuse("tos", options.tos.is_some())?;
+        refuse("offload", options.offload)?;
         refuse("multicast_ttl", options.multicast_ttl.is_some())?;
         refuse("multicast_loop", !options.multicast_loop)?;
         refuse("multicast_interface", options.multicast_interface != Interface::Any)?;
@@ -138,7 +140,8 @@ impl DatagramSocket for UnixDatagrams {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let to = (!self.name.is_unnamed()).then_some(Endpoint::Unix(self.name));
-        Ok(Received { len, from: UnixName::from(&from).into(), to })
+        let from = UnixName::from(&from).into();
+        Ok(Received { len, from, to, ecn: None, calls: 1 })
     }
 
     fn set_member(&self, _: IpAddr, _: Interface, _: bool) -> io::Result<()> {

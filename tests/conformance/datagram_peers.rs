@@ -8,7 +8,7 @@ use std::time::Duration;
 use lariat::datagram_peers::{Full, PeerContext, PeerEnd, PeerProtocol, Peers, ToPeer};
 use lariat::{ConnId, Datagram, DatagramContext, Endpoint, Note, Outcome, Timer};
 
-use crate::kit::{Stage, everywhere};
+use crate::kit::{Stage, with_datagrams as everywhere};
 use crate::node::{Log, Node};
 
 const TICK: Timer = Timer::new(1);

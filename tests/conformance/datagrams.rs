@@ -10,16 +10,16 @@ use lariat::{
     Interface, Note, Op, Outcome, Timer,
 };
 
-use crate::kit::{self, Play, everywhere, everywhere_with};
+use crate::kit::{self, Play, everywhere_with, with_datagrams as everywhere};
 use crate::node::{Node, echo};
 
-fn with(change: impl FnOnce(&mut DatagramOptions)) -> DatagramOptions {
+pub(crate) fn with(change: impl FnOnce(&mut DatagramOptions)) -> DatagramOptions {
     let mut options = DatagramOptions::default();
     change(&mut options);
     options
 }
 
-fn close(cx: &mut DatagramContext<'_>) -> Outcome {
+pub(crate) fn close(cx: &mut DatagramContext<'_>) -> Outcome {
     cx.close();
     Ok(())
 }
@@ -33,7 +33,7 @@ fn group() -> Ipv4Addr {
 }
 
 /// An address at which nobody is bound: its port is none that a system gives away.
-const DESERTED: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
+pub(crate) const DESERTED: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
 
 #[test]
 fn d8_an_empty_datagram_is_delivered_both_ways() {
@@ -224,8 +224,7 @@ fn broadcast_has_to_be_allowed() {
     everywhere(|stage| {
         let server = Node::new().datagram(|cx, _| close(cx));
         let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let log = stage.log.clone();
-        let id = stage.driver.control().bind(addr, server.under("server", &log)).unwrap();
+        let id = stage.bind_at("server", addr, with(|_| {}), server);
         let port = stage.driver.bound_addr(id).unwrap().port().unwrap();
         let all = (Ipv4Addr::new(127, 255, 255, 255), port);
         let shy = Node::new().opened(move |cx| {
@@ -281,8 +280,7 @@ fn a_group_is_heard_from_joining_to_leaving() {
                 cx.leave(group, lo)?;
                 Ok(cx.send_to(b"heard", datagram.from())?)
             });
-        let log = stage.log.clone();
-        stage.driver.control().bind(addr, member.under("member", &log)).unwrap();
+        stage.bind_at("member", addr, with(|_| {}), member);
         stage.run();
         stage.expect_node(
             "member",

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lariat::sim::Trace;
 use lariat::{
-    CloseReason, ConnId, Context, DatagramOptions, Driver, DriverLimits, Filter, Input,
-    IntoAddress, Limits, ListenOptions, ListenerId, Note, Outcome, Protocol, Report, Timer,
+    Address, CloseReason, ConnId, Context, DatagramOptions, Driver, DriverLimits, Endpoint, Filter,
+    Input, IntoAddress, Limits, ListenOptions, ListenerId, Note, Outcome, Protocol, Report, Timer,
 };
 
 use crate::drivers::{self, Place};
@@ -26,6 +26,14 @@ pub(crate) fn everywhere(scenario: impl Fn(&mut Stage<'_>)) {
 #[track_caller]
 pub(crate) fn everywhere_with(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)) {
     drivers::everywhere(0..4, limits, |driver, place| play(driver, place, &scenario));
+}
+
+/// Runs a scenario of datagrams on every driver, also where `DatagramOptions::offload` is on.
+#[track_caller]
+pub(crate) fn with_datagrams(scenario: impl Fn(&mut Stage<'_>)) {
+    let limits = DriverLimits::default();
+    everywhere_with(limits.clone(), &scenario);
+    drivers::on_offload(limits, |driver, place| play(driver, place, &scenario));
 }
 
 /// Runs `scenario` on the drivers that have the system's sockets.
@@ -119,6 +127,16 @@ impl Stage<'_> {
         self.place.threads
     }
 
+    /// Whether UDP sockets have `DatagramOptions::offload`.
+    pub(crate) fn has_offload(&self) -> bool {
+        self.place.offload
+    }
+
+    /// Whether a UDP socket on all addresses is told where a datagram was sent to.
+    pub(crate) fn knows_destinations(&self) -> bool {
+        self.has_offload() || !self.is_real()
+    }
+
     /// An address at which nobody listens, and for as long as the stage stands nobody will.
     pub(crate) fn deserted(&mut self) -> SocketAddr {
         if !self.is_real() {
@@ -156,9 +174,7 @@ impl Stage<'_> {
         options: DatagramOptions,
         node: Node,
     ) -> (ConnId, SocketAddr) {
-        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let node = node.under(who, &self.log);
-        let id = self.driver.control().bind_with(addr, options, node).unwrap();
+        let id = self.bind_at(who, ([127, 0, 0, 1], 0), options, node);
         (id, self.driver.bound_addr(id).unwrap().socket_addr().unwrap())
     }
 
@@ -167,9 +183,11 @@ impl Stage<'_> {
         &mut self,
         who: &str,
         addr: impl IntoAddress,
-        options: DatagramOptions,
+        mut options: DatagramOptions,
         node: Node,
     ) -> ConnId {
+        let addr = addr.into_address();
+        options.offload |= self.place.offload && !is_unix(&addr);
         let node = node.under(who, &self.log);
         self.driver.control().bind_with(addr, options, node).unwrap()
     }
@@ -210,6 +228,10 @@ impl Stage<'_> {
     pub(crate) fn check(&self, holds: bool, what: &str) {
         assert!(holds, "{what} on {}\n{:?}", self.place.told, self.trace);
     }
+}
+
+fn is_unix(addr: &Address) -> bool {
+    matches!(addr, Address::Path(_) | Address::Endpoint(Endpoint::Unix(_)))
 }
 
 /// The line of a trace for data that was consumed.

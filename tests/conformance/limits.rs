@@ -1,17 +1,14 @@
 //! Every limit at zero or the least, tiny, and at the most that is valid: what works goes on
 //! working, and whatever the limit cuts off, every connection ends and nothing panics.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::sim::Sim;
-use lariat::{DatagramOptions, DriverLimits, ErrorKind, Limits, Note, Op, Overload, Timer};
+use lariat::{DriverLimits, ErrorKind, Limits, Note, Op, Overload, Timer};
 
-use crate::kit::{Play, Stage, data, echo, everywhere, everywhere_with, says_all};
-use crate::node::Node;
+use crate::kit::{Play, Stage, data, echo, everywhere, everywhere_with};
 
 const TINY: Duration = Duration::from_nanos(1);
 const COUNT: usize = 20_000;
@@ -154,86 +151,6 @@ fn every_limit_of_a_driver_may_be_as_small_and_as_large_as_is_valid() {
 }
 
 #[test]
-fn a_datagram_socket_takes_a_place_and_one_more_than_there_are_is_an_error() {
-    let mut limits = DriverLimits::default();
-    limits.connections_max = 3;
-    everywhere_with(limits, |stage| {
-        let (first, _) = stage.bind("first", Node::new());
-        stage.bind("second", Node::new());
-        let third = Node::new()
-            .opened(move |cx| {
-                let full = cx.driver().bind("127.0.0.1:0", Node::new()).unwrap_err();
-                assert_eq!((full.kind(), full.op()), (ErrorKind::Limit, Op::Bind));
-                cx.peer(first).close();
-                cx.set_timer(Timer::new(1), Duration::from_millis(5));
-                Ok(())
-            })
-            .timeout(move |cx, timer| {
-                // It ends on a thread of its own, in its own time.
-                if cx.driver().bound_addr(first).is_some() {
-                    cx.set_timer(timer, Duration::from_millis(5));
-                    return Ok(());
-                }
-                cx.driver().bind("127.0.0.1:0", Node::new()).unwrap();
-                let full = cx.driver().bind("127.0.0.1:0", Node::new()).unwrap_err();
-                assert_eq!(full.kind(), ErrorKind::Limit);
-                cx.driver().shutdown();
-                Ok(())
-            });
-        stage.bind("third", third);
-        let error = stage.driver.control().bind("127.0.0.1:0", Node::new()).unwrap_err();
-        assert_eq!((error.kind(), error.op()), (ErrorKind::Limit, Op::Bind));
-        assert_eq!(error.to_string(), "cannot bind to 127.0.0.1:0: connections_max is reached");
-        assert!(format!("{error:?}").ends_with("hint: raise DriverLimits::connections_max"));
-        // An address that cannot be bound keeps no place.
-        let addr = stage.deserted();
-        stage.connect("client", addr, Play::new());
-        stage.run();
-        stage.expect("client", &["closed connect failed, too many connections by the runtime"]);
-        stage.expect_node("third", &["opened", "timer 1", "stopping", "closed finished by us"]);
-        assert_eq!(stage.driver.metrics().binds, 4);
-    });
-}
-
-#[test]
-fn a_socket_that_cannot_be_bound_keeps_no_place_and_a_listener_waits_for_one() {
-    let mut limits = DriverLimits::default();
-    limits.connections_max = 2;
-    everywhere_with(limits, |stage| {
-        let ended = Arc::new(AtomicBool::new(false));
-        let (ends, looks) = (Arc::clone(&ended), Arc::clone(&ended));
-        let guard = Node::new()
-            .opened(|cx| {
-                cx.set_timer(Timer::new(1), Duration::from_millis(50));
-                Ok(())
-            })
-            .timeout(move |cx, _| {
-                ends.store(true, Ordering::SeqCst);
-                cx.close();
-                Ok(())
-            });
-        let (_, taken) = stage.bind("guard", guard);
-        for _ in 0..3 {
-            let error = stage.driver.control().bind(taken, Node::new()).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::AddressInUse);
-            let mut options = DatagramOptions::default();
-            options.output_max = 0;
-            stage.driver.control().bind_with(taken, options, Node::new()).unwrap_err();
-        }
-        let addr = stage.serve("server", move || {
-            let looks = Arc::clone(&looks);
-            echo().opened(move |_| {
-                assert!(looks.load(Ordering::SeqCst), "there was no place for it");
-                Ok(())
-            })
-        });
-        stage.connect("client", addr, says_all(b"hello"));
-        stage.run();
-        stage.expect("client", &["opened", &data(b"hello"), "eof", "closed finished by the peer"]);
-    });
-}
-
-#[test]
 fn no_driver_is_made_with_limits_that_cannot_work() {
     let mut limits = DriverLimits::default();
     limits.connections_max = 0;
@@ -246,3 +163,4 @@ fn no_driver_is_made_with_limits_that_cannot_work() {
         assert_eq!((error.kind(), error.op()), (ErrorKind::InvalidLimits, Op::Limits));
     }
 }
+=======

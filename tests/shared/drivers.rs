@@ -24,15 +24,21 @@ pub(crate) struct Place {
     pub(crate) real: bool,
     /// Whether each connection has a thread of its own.
     pub(crate) threads: bool,
+    /// Whether its UDP sockets are to have `DatagramOptions::offload`.
+    pub(crate) offload: bool,
 }
 
 impl Place {
     pub(crate) fn reactor() -> Place {
-        Place { told: "the reactor".to_owned(), real: true, threads: false }
+        Place { told: "the reactor".to_owned(), real: true, threads: false, offload: false }
     }
 
     pub(crate) fn blocking() -> Place {
-        Place { told: "blocking threads".to_owned(), real: true, threads: true }
+        Place { told: "blocking threads".to_owned(), real: true, threads: true, offload: false }
+    }
+
+    fn with_offload(self) -> Place {
+        Place { told: format!("{} with udp-offload", self.told), offload: true, ..self }
     }
 }
 
@@ -49,7 +55,8 @@ pub(crate) fn everywhere(
             let told = format!("the simulator with seed {seed} and {faults:?}");
             let mut sim = Sim::with_limits(seed, limits.clone()).unwrap();
             sim.set_faults(faults);
-            watched(&mut sim, &Place { told, real: false, threads: false }, &mut scenario);
+            let place = Place { told, real: false, threads: false, offload: false };
+            watched(&mut sim, &place, &mut scenario);
         }
     }
     on_sockets(limits, scenario);
@@ -62,6 +69,15 @@ pub(crate) fn on_sockets(limits: DriverLimits, mut scenario: impl FnMut(&mut dyn
     watched(&mut reactor, &Place::reactor(), &mut scenario);
     let mut blocking = Blocking::with_limits(limits).unwrap();
     watched(&mut blocking, &Place::blocking(), &mut scenario);
+}
+
+/// Runs `scenario` on the same drivers, with UDP sockets of quinn-udp.
+#[track_caller]
+pub(crate) fn on_offload(limits: DriverLimits, mut scenario: impl FnMut(&mut dyn Driver, &Place)) {
+    let mut reactor = Reactor::with_limits(limits.clone()).unwrap();
+    watched(&mut reactor, &Place::reactor().with_offload(), &mut scenario);
+    let mut blocking = Blocking::with_limits(limits).unwrap();
+    watched(&mut blocking, &Place::blocking().with_offload(), &mut scenario);
 }
 
 /// Says where an assertion has failed.

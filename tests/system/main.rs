@@ -5,6 +5,7 @@
 
 mod accepting;
 mod connecting;
+mod datagrams;
 mod kit;
 mod logs;
 #[path = "../shared/patience.rs"]

@@ -87,7 +87,8 @@ impl DatagramSocket for Datagrams {
             if let Some((from, bytes)) = state.arrived.pop_front() {
                 let count = bytes.len().min(buffer.len());
                 buffer[..count].copy_from_slice(&bytes[..count]);
-                return Ok(Received { len: count, from, to: Some(self.local.into()) });
+                let to = Some(self.local.into());
+                return Ok(Received { len: count, from, to, ecn: None, calls: 1 });
             }
             if state.woken {
                 return Err(ErrorKind::InvalidInput.into());

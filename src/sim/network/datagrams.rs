@@ -162,7 +162,7 @@ impl Network {
             self.tell_of_room(local);
         }
         let named = to.unix().is_none_or(|name| !name.is_unnamed());
-        Ok(Received { len, from, to: named.then_some(to) })
+        Ok(Received { len, from, to: named.then_some(to), ecn: None, calls: 1 })
     }
 
     /// A Unix socket has read: of those that wait for room, the connected ones hear of it.

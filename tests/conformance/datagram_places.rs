@@ -1,0 +1,90 @@
+//! Datagram sockets count towards `DriverLimits::connections_max`, as connections do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lariat::{DatagramOptions, DriverLimits, ErrorKind, Op, Timer};
+
+use crate::kit::{Play, data, echo, everywhere_with, says_all};
+use crate::node::Node;
+
+#[test]
+fn a_datagram_socket_takes_a_place_and_one_more_than_there_are_is_an_error() {
+    let mut limits = DriverLimits::default();
+    limits.connections_max = 3;
+    everywhere_with(limits, |stage| {
+        let (first, _) = stage.bind("first", Node::new());
+        stage.bind("second", Node::new());
+        let third = Node::new()
+            .opened(move |cx| {
+                let full = cx.driver().bind("127.0.0.1:0", Node::new()).unwrap_err();
+                assert_eq!((full.kind(), full.op()), (ErrorKind::Limit, Op::Bind));
+                cx.peer(first).close();
+                cx.set_timer(Timer::new(1), Duration::from_millis(5));
+                Ok(())
+            })
+            .timeout(move |cx, timer| {
+                // It ends on a thread of its own, in its own time.
+                if cx.driver().bound_addr(first).is_some() {
+                    cx.set_timer(timer, Duration::from_millis(5));
+                    return Ok(());
+                }
+                cx.driver().bind("127.0.0.1:0", Node::new()).unwrap();
+                let full = cx.driver().bind("127.0.0.1:0", Node::new()).unwrap_err();
+                assert_eq!(full.kind(), ErrorKind::Limit);
+                cx.driver().shutdown();
+                Ok(())
+            });
+        stage.bind("third", third);
+        let error = stage.driver.control().bind("127.0.0.1:0", Node::new()).unwrap_err();
+        assert_eq!((error.kind(), error.op()), (ErrorKind::Limit, Op::Bind));
+        assert_eq!(error.to_string(), "cannot bind to 127.0.0.1:0: connections_max is reached");
+        assert!(format!("{error:?}").ends_with("hint: raise DriverLimits::connections_max"));
+        // An address that cannot be bound keeps no place.
+        let addr = stage.deserted();
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("client", &["closed connect failed, too many connections by the runtime"]);
+        stage.expect_node("third", &["opened", "timer 1", "stopping", "closed finished by us"]);
+        assert_eq!(stage.driver.metrics().binds, 4);
+    });
+}
+
+#[test]
+fn a_socket_that_cannot_be_bound_keeps_no_place_and_a_listener_waits_for_one() {
+    let mut limits = DriverLimits::default();
+    limits.connections_max = 2;
+    everywhere_with(limits, |stage| {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (ends, looks) = (Arc::clone(&ended), Arc::clone(&ended));
+        let guard = Node::new()
+            .opened(|cx| {
+                cx.set_timer(Timer::new(1), Duration::from_millis(50));
+                Ok(())
+            })
+            .timeout(move |cx, _| {
+                ends.store(true, Ordering::SeqCst);
+                cx.close();
+                Ok(())
+            });
+        let (_, taken) = stage.bind("guard", guard);
+        for _ in 0..3 {
+            let error = stage.driver.control().bind(taken, Node::new()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddressInUse);
+            let mut options = DatagramOptions::default();
+            options.output_max = 0;
+            stage.driver.control().bind_with(taken, options, Node::new()).unwrap_err();
+        }
+        let addr = stage.serve("server", move || {
+            let looks = Arc::clone(&looks);
+            echo().opened(move |_| {
+                assert!(looks.load(Ordering::SeqCst), "there was no place for it");
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, says_all(b"hello"));
+        stage.run();
+        stage.expect("client", &["opened", &data(b"hello"), "eof", "closed finished by the peer"]);
+    });
+}
