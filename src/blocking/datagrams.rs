@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
 use super::outlet::{Inside, Outlet};
+use super::system::Datagrams;
 use crate::datagram::{
     Called, Datagram, DatagramSocket, Due, NoSocket, Phase, Read, Received, Round, State,
 };
@@ -85,6 +86,11 @@ fn is_over(state: &State) -> bool {
     state.phase() == Phase::Ended
 }
 
+/// The socket, unless more has been received already: what came together is answered together.
+fn answering(inside: &Inside) -> Option<Arc<Datagrams>> {
+    inside.socket.clone().filter(|socket| !socket.has_more())
+}
+
 /// One thread with a socket.
 struct Keeper<'a> {
     hub: &'a Arc<Hub>,
@@ -106,7 +112,9 @@ impl Keeper<'_> {
         let now = self.desk.shared.clock.exact();
         self.take_requests(inside);
         inside.state.handle_retry(now);
-        self.flush(inside, now);
+        if let Some(socket) = answering(inside) {
+            inside.state.flush(&*socket, &mut self.desk.shared.metrics, now);
+        }
         if inside.state.handle_deadline(now) {
             self.desk.shared.metrics.timers += 1;
         }
@@ -129,16 +137,11 @@ impl Keeper<'_> {
                 self.call(inside, |called| called.timeout(timer));
             }
         }
-        self.flush(inside, now);
+        if let Some(socket) = answering(inside) {
+            inside.state.send_train(&*socket, &mut self.desk.shared.metrics, now);
+        }
         self.settle(inside);
         self.desk.publish();
-    }
-
-    /// Sends what waits. What was received together is answered together.
-    fn flush(&mut self, inside: &mut Inside, now: u64) {
-        if let Some(socket) = inside.socket.as_ref().filter(|socket| !socket.has_more()) {
-            inside.state.flush(&**socket, &mut self.desk.shared.metrics, now);
-        }
     }
 
     /// Applies what others have asked for.

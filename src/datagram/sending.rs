@@ -118,7 +118,12 @@ impl State {
     /// Sends those that follow another. The call that sent each of them has returned `Ok`: where
     /// the system does not take them together, each is tried alone, and dropped if it cannot be
     /// sent.
-    fn send_train(&mut self, socket: &dyn DatagramSocket, metrics: &mut Metrics, now: u64) {
+    pub(crate) fn send_train(
+        &mut self,
+        socket: &dyn DatagramSocket,
+        metrics: &mut Metrics,
+        now: u64,
+    ) {
         if self.train.is_empty() {
             self.train.clear();
             return;

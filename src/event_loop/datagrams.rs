@@ -58,6 +58,13 @@ impl<S: System> Outlet<S> {
         self.state.handle_ready(readable, ready.any(Flags::WRITABLE));
     }
 
+    /// Sends what the callbacks have sent, if it is to leave together.
+    fn send_train(&mut self, shared: &mut Shared) {
+        if let Some(socket) = &self.socket {
+            self.state.send_train(socket, &mut shared.metrics, shared.clock.tick());
+        }
+    }
+
     fn flush(&mut self, shared: &mut Shared) {
         if let Some(socket) = &self.socket {
             self.state.flush(socket, &mut shared.metrics, shared.clock.tick());
@@ -123,8 +130,7 @@ impl<S: System> EventLoop<S> {
         }
         self.receive_datagrams(id);
         if let Some(outlet) = self.table.outlets.get_mut(&id) {
-            // What the callbacks have sent, if it is to leave together.
-            outlet.flush(&mut self.shared);
+            outlet.send_train(&mut self.shared);
         }
         let metrics = &self.shared.metrics;
         let sent = (metrics.bytes_out - before.1) as usize;

@@ -214,6 +214,18 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
+    fn the_file_never_has_more_than_its_mode() {
+        let directory = Directory::new("never");
+        let path = directory.0.join("s");
+        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
+        restrict(&socket, Some(0o600)).unwrap();
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        let found = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(found & 0o7777, 0o600);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
     fn an_abstract_name_has_no_file_and_no_mode() {
         let name = format!("lariat-abstract-{}", std::process::id());
         let name = UnixName::from_abstract_name(&name).unwrap();

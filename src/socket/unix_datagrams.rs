@@ -159,3 +159,18 @@ impl AsFd for UnixDatagrams {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_woken_receives_no_datagram() {
+        let options = DatagramOptions::default();
+        let socket = UnixDatagrams::open(UnixName::unnamed(), &options, false).unwrap();
+        socket.wake();
+        // Linux returns an empty datagram without a sender.
+        assert!(socket.receive(&mut [0; 10]).is_err());
+        assert!(socket.receive(&mut [0; 10]).is_err(), "and every one that comes later");
+    }
+}

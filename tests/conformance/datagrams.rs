@@ -26,7 +26,7 @@ pub(crate) fn close(cx: &mut DatagramContext<'_>) -> Outcome {
 
 /// A group of its own: Linux delivers what is sent to a group that any socket of the machine has
 /// joined, to every socket that is bound to the port on all addresses.
-fn group() -> Ipv4Addr {
+pub(crate) fn group() -> Ipv4Addr {
     static COUNT: AtomicU8 = AtomicU8::new(0);
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(239, high, low, COUNT.fetch_add(1, Ordering::Relaxed))
@@ -537,17 +537,17 @@ fn a_socket_that_stays_is_ended_when_the_time_to_drain_is_over() {
 #[test]
 fn a_silent_socket_ends_when_it_may_not_be_idle() {
     everywhere(|stage| {
-        let idle = with(|o| o.idle = Some(Duration::from_millis(200)));
+        let idle = with(|o| o.idle = Some(Duration::from_millis(600)));
         let (_, addr) = stage.bind_with("idle", idle, Node::new());
         let mut left = 4;
         let client = Node::new()
             .opened(|cx| {
-                cx.set_timer(Timer::new(1), Duration::from_millis(60));
+                cx.set_timer(Timer::new(1), Duration::from_millis(150));
                 Ok(())
             })
             .timeout(move |cx, timer| {
                 cx.send_to(b"still here", addr)?;
-                cx.set_timer(timer, Duration::from_millis(60));
+                cx.set_timer(timer, Duration::from_millis(150));
                 left -= 1;
                 if left == 0 { close(cx) } else { Ok(()) }
             });

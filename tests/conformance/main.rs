@@ -13,6 +13,7 @@ mod clients;
 mod connecting;
 mod context;
 mod counters;
+mod datagram_families;
 mod datagram_offload;
 mod datagram_peers;
 mod datagram_places;

@@ -2,14 +2,12 @@
 //! flood beside a stream.
 
 use std::cell::Cell;
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lariat::reactor::Reactor;
-use lariat::{
-    Datagram, DatagramContext, DatagramOptions, DatagramProtocol, Interface, Note, Outcome,
-};
+use lariat::{Datagram, DatagramContext, DatagramOptions, DatagramProtocol, Note, Outcome};
 
 use crate::common::{self, PATIENCE, drive, finish, turns_in};
 use crate::node::{Log, Node, echo};
@@ -115,103 +113,6 @@ fn d9_a_flood_of_datagrams_does_not_keep_a_stream_waiting() {
     assert!(reactor.metrics().datagrams_in > before, "the flood went on");
     assert!(longest < Duration::from_secs(5), "a ping took {longest:?}");
     finish(reactor);
-}
-
-#[test]
-fn a_socket_on_all_addresses_serves_both_families_if_it_is_to() {
-    let mut reactor = Reactor::new().unwrap();
-    let log = Log::default();
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    let node = echo(2).under("both", &log);
-    let id = reactor.bind_with(any, with(|o| o.v6_only = false), node).unwrap();
-    let port = reactor.bound_addr(id).unwrap().port().unwrap();
-    let (v4, mut buffer) = (client(), [0; 10]);
-    let v6 = UdpSocket::bind("[::1]:0").unwrap();
-    v6.set_read_timeout(Some(PATIENCE)).unwrap();
-    v4.send_to(b"four", ("127.0.0.1", port)).unwrap();
-    v6.send_to(b"six", ("::1", port)).unwrap();
-    drive(&mut reactor, Reactor::is_over);
-    let (count, from) = v4.recv_from(&mut buffer).unwrap();
-    assert_eq!((count, from.ip().to_string()), (4, "127.0.0.1".to_owned()));
-    assert_eq!(v6.recv(&mut buffer).unwrap(), 3);
-    // And else it leaves IPv4 to another socket.
-    let six = reactor.bind(any, Node::new()).unwrap();
-    let port = reactor.bound_addr(six).unwrap().port().unwrap();
-    let four = reactor.bind(("0.0.0.0", port), Node::new()).unwrap();
-    assert_ne!(six, four);
-    finish(reactor);
-}
-
-#[test]
-fn an_ipv6_datagram_may_be_20_bytes_longer() {
-    let mut reactor = Reactor::new().unwrap();
-    let log = Log::default();
-    let id = reactor.bind("[::1]:0", echo(1).under("server", &log)).unwrap();
-    let to = reactor.bound_addr(id).unwrap();
-    let node = Node::new()
-        .opened(move |cx| {
-            let error = cx.send_to(&[7; 65_528], to).unwrap_err();
-            assert_eq!(error.kind(), lariat::ErrorKind::TooLarge);
-            Ok(cx.send_to(&[7; 65_527], to)?)
-        })
-        .datagram(|cx, _| {
-            cx.close();
-            Ok(())
-        });
-    reactor.bind("[::1]:0", node.under("client", &log)).unwrap();
-    drive(&mut reactor, Reactor::is_over);
-    assert_eq!(log.of("client")[1], "datagram of 65527 bytes");
-}
-
-#[test]
-fn an_ipv6_group_is_heard_on_the_interface_it_was_joined_on() {
-    // Of this scope nothing leaves the machine. The loopback interface has no groups.
-    let Some(interface) = multicast_index() else { return eprintln!("skipped: no IPv6 network") };
-    let group = Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0, 0x4c41);
-    let (mut reactor, log) = (Reactor::new().unwrap(), Log::default());
-    let member = Node::new()
-        .opened(move |cx| Ok(cx.join(group, Interface::Index(interface))?))
-        .datagram(move |cx, _| {
-            cx.leave(group, interface)?;
-            cx.close();
-            Ok(())
-        });
-    let id = reactor.bind("[::]:0", member.under("member", &log)).unwrap();
-    let port = reactor.bound_addr(id).unwrap().port().unwrap();
-    let speaker = Node::new().opened(move |cx| {
-        let mapped = cx.join(group, std::net::Ipv4Addr::LOCALHOST).unwrap_err();
-        assert_eq!(mapped.kind(), lariat::ErrorKind::Unsupported);
-        cx.send_to(b"all", (group, port))?;
-        cx.close();
-        Ok(())
-    });
-    let options = with(|o| o.multicast_interface = Interface::Index(interface));
-    reactor.bind_with("[::]:0", options, speaker).unwrap();
-    drive(&mut reactor, Reactor::is_over);
-    assert_eq!(log.of("member"), ["opened", "datagram of 3 bytes", "closed finished by us"]);
-}
-
-/// An interface with a link-local IPv6 address, and so with groups.
-fn multicast_index() -> Option<u32> {
-    let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
-    let line = table.lines().find(|line| line.starts_with("fe80"))?;
-    u32::from_str_radix(line.split_whitespace().nth(1)?, 16).ok()
-}
-
-#[test]
-fn several_sockets_share_a_port_if_all_of_them_say_so() {
-    for set in [(|o: &mut DatagramOptions| o.reuse_port = true) as fn(&mut DatagramOptions), |o| {
-        o.reuse_address = true
-    }] {
-        let mut reactor = Reactor::new().unwrap();
-        let first = reactor.bind_with("127.0.0.1:0", with(set), Node::new()).unwrap();
-        let addr = reactor.bound_addr(first).unwrap();
-        let second = reactor.bind_with(addr, with(set), Node::new()).unwrap();
-        assert_eq!(reactor.bound_addr(second).unwrap(), addr);
-        let error = reactor.bind(addr, Node::new()).unwrap_err();
-        assert_eq!(error.kind(), lariat::ErrorKind::AddressInUse);
-        finish(reactor);
-    }
 }
 
 #[test]

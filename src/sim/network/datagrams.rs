@@ -31,6 +31,8 @@ pub(in crate::sim) struct Post {
     pub(in crate::sim) local: Endpoint,
     peer: Option<Endpoint>,
     broadcast: bool,
+    /// Whether another socket that says so as well may have its address.
+    shares: bool,
     groups: BTreeSet<IpAddr>,
     token: Option<ConnId>,
     arrived: VecDeque<Arrived>,
@@ -87,9 +89,10 @@ impl Network {
             local = self.with_port(local);
         }
         let unnamed = local.unix().is_some_and(|name| name.is_unnamed());
-        let taken = |post: &Post| !post.closed && post.local == local;
         let shares = options.reuse_port || options.reuse_address;
-        if !shares && !unnamed && self.posts.all.iter().any(taken) {
+        let shared = |post: &Post| shares && post.shares;
+        let taken = |post: &Post| !post.closed && post.local == local && !shared(post);
+        if !unnamed && self.posts.all.iter().any(taken) {
             return errno(libc::EADDRINUSE);
         }
         if let (Some(_), Some(peer)) = (local.unix(), &options.connect) {
@@ -108,6 +111,7 @@ impl Network {
             local,
             peer: options.connect,
             broadcast: options.broadcast,
+            shares,
             groups: BTreeSet::new(),
             token: None,
             arrived: VecDeque::new(),
