@@ -10,12 +10,10 @@
 //! > 1 work 300 ....        < 22 ....    after 0.3 ms of computing; the dots come back
 //! ```
 
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lariat::{ConnId, Context, Handle, Input, Note, Outcome, Protocol, Timer};
+use lariat::{Context, Input, JobError, Note, Outcome, Protocol, Timer};
 
 /// One connection.
 pub(crate) struct Adding {
@@ -27,14 +25,14 @@ pub(crate) struct Adding {
 }
 
 /// How a server waits where a request says so.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) enum Waiting {
     /// In the callback, as blocking code does. On the reactor this holds all connections.
     Sleep,
     /// With a timer: the callback returns, and `timeout` answers.
     Timer,
-    /// On another thread, which sends a note when it is done.
-    Offload(Offload),
+    /// With [`Context::offload`]: on a thread of the library's, whose result comes as a note.
+    Offload,
 }
 
 /// A line that is longer breaks the rules of the game.
@@ -72,13 +70,13 @@ impl Adding {
     }
 
     fn wait(&mut self, cx: &mut Context<'_>, time: Duration, padding: &str) -> Outcome {
-        match &self.waiting {
+        match self.waiting {
             Waiting::Sleep => {
                 thread::sleep(time);
                 return self.answer(cx, padding);
             }
             Waiting::Timer => cx.set_timer(LATER, time),
-            Waiting::Offload(pool) => pool.sleep(cx.id(), time),
+            Waiting::Offload => cx.offload(move || thread::sleep(time)),
         }
         // Answers stay in order: what else the client sends waits until this one has left.
         cx.pause_reading();
@@ -121,8 +119,17 @@ impl Protocol for Adding {
         self.answer_later(cx)
     }
 
-    fn notified(&mut self, cx: &mut Context<'_>, _: Note) -> Outcome {
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        waited(note)?;
         self.answer_later(cx)
+    }
+}
+
+/// The result of a job that only waits.
+pub(crate) fn waited(note: Note) -> Outcome {
+    match note.downcast::<Result<(), JobError>>() {
+        Ok(result) => Ok(result?),
+        Err(_) => Err("a note of nobody's".into()),
     }
 }
 
@@ -136,37 +143,6 @@ pub(crate) fn work(time: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < time {
         std::hint::spin_loop();
-    }
-}
-
-/// Threads that wait for a reactor, so that its own does not.
-#[derive(Clone)]
-pub(crate) struct Offload {
-    jobs: Sender<(ConnId, Duration)>,
-}
-
-impl Offload {
-    pub(crate) fn start(handle: &Handle, threads: usize) -> Offload {
-        let (jobs, queue) = mpsc::channel::<(ConnId, Duration)>();
-        let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..threads {
-            let (queue, handle) = (Arc::clone(&queue), handle.clone());
-            thread::spawn(move || {
-                loop {
-                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((id, time)) = job else { return };
-                    thread::sleep(time);
-                    // Refused only when the driver has ended; then nobody waits for the answer.
-                    let _ = handle.notify(id, Note::new(()));
-                }
-            });
-        }
-        Offload { jobs }
-    }
-
-    pub(crate) fn sleep(&self, id: ConnId, time: Duration) {
-        // The threads hold the queue for as long as the process lives.
-        let _ = self.jobs.send((id, time));
     }
 }
 
@@ -185,6 +161,25 @@ mod tests {
     #[test]
     fn answers_do_not_depend_on_how_lines_are_cut() {
         every_split(|| Adding::new(Waiting::Timer), b"1\n2 ..\n3 wait 5000\n4 work 1 .\n");
+    }
+
+    #[test]
+    fn with_off_loading_answers_stay_in_order_and_wait_for_the_job() {
+        let mut sim = Sim::new(1);
+        let factory = |_: &_| Some(Adding::new(Waiting::Offload));
+        let listener = sim.listen("127.0.0.1:7000", factory).unwrap();
+        let client = sim.dial(sim.addresses(listener)[0]);
+        client.send(b"1\n2 wait 1 ..\n3\n");
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        assert_eq!(client.take_received(), b"1\n3 ..\n6\n");
+        assert_eq!((sim.metrics().jobs, sim.metrics().failed_jobs), (1, 0));
+    }
+
+    #[test]
+    fn a_job_that_failed_ends_the_game_and_so_does_a_note_of_another_kind() {
+        assert!(waited(Note::new(Ok::<(), JobError>(()))).is_ok());
+        assert!(waited(Note::new(Err::<(), JobError>(JobError::Full))).is_err());
+        assert!(waited(Note::new(())).is_err());
     }
 
     #[test]

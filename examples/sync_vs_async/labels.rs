@@ -335,10 +335,11 @@ labels! {
         base de datos. Los hilos pierden a uno de ellos ese tiempo; un reactor los pierde a todos.";
     OmissionPanel "the same, closed loop (faint) and open loop"
         "lo mismo, lazo cerrado (tenue) y lazo abierto";
-    OffloadText "Off-loading: the callback hands the slow part to a thread of a small pool, pauses \
-        its own connection and returns. The answer comes back as a note."
-        "Delegar: la función entrega la parte lenta a un hilo de un grupo pequeño, pausa su propia \
-        conexión y vuelve. La respuesta regresa como una nota.";
+    OffloadText "Off-loading, which is Context::offload: the callback hands the slow part to a \
+        thread of a small pool, pauses its own connection and returns. The answer comes back as a \
+        note."
+        "Delegar, que es Context::offload: la función entrega la parte lenta a un hilo de un grupo \
+        pequeño, pausa su propia conexión y vuelve. La respuesta regresa como una nota.";
 
     HeatTitle "The slow handler over time" "El manejador lento en el tiempo";
     HeatLead "Each cell counts requests that were due in that moment and took so long; darker is \

@@ -13,11 +13,9 @@ use lariat::{Driver, DriverLimits, Handle, ListenOptions, ListenerId};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
-use crate::game::{Adding, Offload, Waiting};
+use crate::game::{Adding, Waiting};
 use crate::web::Hello;
 
-/// Threads that wait for the reactor of `offload`.
-const OFFLOAD_THREADS: usize = 8;
 /// Clients may all connect before the first of them is accepted.
 const BACKLOG: u32 = 4096;
 /// Samples are kept for a minute at most.
@@ -37,7 +35,7 @@ pub(crate) fn serve(kind: &str, http: bool, sample: Option<Duration>) -> Result<
     let mut driver = driver(kind)?;
     let waiting = match kind {
         "timer" => Waiting::Timer,
-        "offload" => Waiting::Offload(Offload::start(&driver.handle(), OFFLOAD_THREADS)),
+        "offload" => Waiting::Offload,
         _ => Waiting::Sleep,
     };
     let listener = listen(&mut *driver, waiting, http, sample.map(|_| SEND_BUFFER))?;
@@ -89,10 +87,10 @@ fn listen(
     options.backlog = BACKLOG;
     options.send_buffer = send_buffer;
     if http {
-        let factory = move |_: &_| Some(Http::new(Hello::new(waiting.clone())));
+        let factory = move |_: &_| Some(Http::new(Hello::new(waiting)));
         driver.control().listen_with("127.0.0.1:0", options, factory)
     } else {
-        let factory = move |_: &_| Some(Adding::new(waiting.clone()));
+        let factory = move |_: &_| Some(Adding::new(waiting));
         driver.control().listen_with("127.0.0.1:0", options, factory)
     }
 }

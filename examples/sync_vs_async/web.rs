@@ -6,7 +6,7 @@ use std::time::Duration;
 use lariat::http::{Handler, Header, Request, Response, Status};
 use lariat::{Context, Note, Outcome, Timer};
 
-use crate::game::{Waiting, work};
+use crate::game::{Waiting, waited, work};
 
 pub(crate) const HELLO: &[u8] = b"Hello from lariat.\n";
 const LATER: Timer = Timer::new(1);
@@ -40,14 +40,14 @@ impl Handler for Hello {
             return say_hello(cx, response);
         };
         let time = Duration::from_micros(micros.parse::<u64>()?.min(MICROS_MAX));
-        match (verb, &self.waiting) {
+        match (verb, self.waiting) {
             ("wait", Waiting::Sleep) => thread::sleep(time),
             ("wait", Waiting::Timer) => {
                 cx.set_timer(LATER, time);
                 return Ok(());
             }
-            ("wait", Waiting::Offload(pool)) => {
-                pool.sleep(cx.id(), time);
+            ("wait", Waiting::Offload) => {
+                cx.offload(move || thread::sleep(time));
                 return Ok(());
             }
             _ => work(time),
@@ -59,7 +59,8 @@ impl Handler for Hello {
         say_hello(cx, response)
     }
 
-    fn notified(&mut self, cx: &mut Context<'_>, _: Note, response: &mut Response) -> Outcome {
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note, response: &mut Response) -> Outcome {
+        waited(note)?;
         say_hello(cx, response)
     }
 }
