@@ -1,14 +1,11 @@
-//! Bytes that wait: 1 MiB queued for a peer that does not read, drained when it does, and kept
-//! unread until enough is there.
+//! Bytes that wait: 1 MiB queued for a peer that does not read.
 //!
-//! The turns are those of the reactor, run by the simulator, so that no kernel is in the times.
+//! The turn is one of the reactor's, run by the simulator, so that no kernel is in the times. That
+//! the queue is emptied again is not: the made-up network would be most of it.
 //!
-//! - `queue, 64 B copied` and `queue, 16 KiB copied`: writes to another connection, copied twice:
-//!   into the list of effects, then into the queue's chunks.
-//! - `queue, 16 KiB shared`: the same as `Bytes`, which are not copied at all.
-//! - `drain`: the queue leaves, and the made-up network hands it over; most of it is the latter's.
-//! - `unread, 1 KiB pieces`: `need` keeps input back until 256 KiB are there. The made-up network
-//!   is in it as well.
+//! - `64 B copied` and `16 KiB copied`: writes to another connection, copied twice: into the list
+//!   of effects, then into the queue's chunks.
+//! - `16 KiB shared`: the same as `Bytes`, which are not copied at all.
 //!
 //! How to read it: bytes per second of each row. The copied rows should differ by the cost of the
 //! calls alone; the shared row should not depend on the size. `cargo bench --bench buffer`.
@@ -25,24 +22,17 @@ use lariat::{ConnId, Context, Input, ListenOptions, Outcome, Protocol};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Waits until `need` bytes are there, then consumes them.
-struct Waits {
-    need: usize,
-    id: Rc<Cell<Option<ConnId>>>,
-}
+/// Reads all, and answers nothing.
+struct Quiet(Rc<Cell<Option<ConnId>>>);
 
-impl Protocol for Waits {
+impl Protocol for Quiet {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        self.id.set(Some(cx.id()));
+        self.0.set(Some(cx.id()));
         Ok(())
     }
 
     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        if input.len() >= self.need {
-            input.consume_all();
-        } else {
-            input.need(self.need);
-        }
+        input.consume_all();
         Ok(())
     }
 }
@@ -54,7 +44,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(need: usize) -> Bench {
+    fn new() -> Bench {
         let mut sim = Sim::new(1);
         let mut link = Link::default();
         link.latency = Duration::ZERO;
@@ -62,8 +52,8 @@ impl Bench {
         let mut options = ListenOptions::default();
         options.limits.output_max = 16 * MIB;
         let id = Rc::new(Cell::new(None));
-        let told = Rc::clone(&id);
-        let factory = move |_: &_| Some(Waits { need, id: Rc::clone(&told) });
+        let shared = Rc::clone(&id);
+        let factory = move |_: &_| Some(Quiet(Rc::clone(&shared)));
         let listener = sim.listen_with("127.0.0.1:7000", options, factory).unwrap();
         let client = sim.dial(sim.addresses(listener)[0]);
         sim.run_for(Duration::from_millis(1)).unwrap();
@@ -123,7 +113,7 @@ fn queue(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(MIB as u64));
     let rows = [("64 B copied", 64, false), ("16 KiB copied", 16 * KIB, false)];
     for (name, size, shared) in rows.into_iter().chain([("16 KiB shared", 16 * KIB, true)]) {
-        let mut bench = Bench::new(1);
+        let mut bench = Bench::new();
         let piece = Bytes::from(vec![7; size]);
         let queue = |bench: &mut Bench| {
             bench.write(&piece, shared);
@@ -136,42 +126,8 @@ fn queue(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn drain(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("buffer");
-    group.throughput(Throughput::Bytes((MIB + 512 * KIB) as u64));
-    let mut bench = Bench::new(1);
-    let piece = Bytes::from(vec![7; 16 * KIB]);
-    let fill = |bench: &mut Bench| {
-        bench.block();
-        bench.write(&piece, false);
-        bench.turn();
-    };
-    group.bench_function("drain", |bencher| {
-        bencher.iter_custom(|times| bench.time(times, fill, Bench::drain, |_| ()));
-    });
-    group.finish();
-}
-
-fn unread(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("buffer");
-    group.throughput(Throughput::Bytes(256 * KIB as u64));
-    let mut bench = Bench::new(256 * KIB);
-    group.bench_function("unread, 1 KiB pieces", |bencher| {
-        bencher.iter(|| {
-            for _ in 0..256 {
-                bench.client.send(&[7; KIB]);
-                bench.turn();
-            }
-            bench.sim.run_for(Duration::ZERO).unwrap();
-        });
-    });
-    group.finish();
-}
-
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     queue(&mut criterion);
-    drain(&mut criterion);
-    unread(&mut criterion);
     criterion.final_summary();
 }

@@ -5,8 +5,6 @@
 //!   and its consequences; no byte moves.
 //! - `data, unread`: each connection has input left and is shown it once more, consuming 64 bytes.
 //!   The ready list, the callback, what follows, and keeping the rest.
-//! - `data, arriving`: each connection receives 64 bytes and echoes them. This one has the read,
-//!   the write and the made-up network in it; the latter is most of it.
 //!
 //! How to read it: the time is of one turn; elements per second are callbacks. A turn with nothing
 //! to do is `empty turn`: take it off first. `cargo bench --bench dispatch`.
@@ -35,16 +33,6 @@ impl Protocol for OneByOne {
 
     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         input.consume(MESSAGE.min(input.len()));
-        Ok(())
-    }
-}
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        cx.write(input);
-        input.consume_all();
         Ok(())
     }
 }
@@ -125,28 +113,9 @@ fn data_unread(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn data_arriving(criterion: &mut Criterion) {
-    let (mut sim, clients) = connected(ListenOptions::default(), || Echo);
-    let mut group = criterion.benchmark_group("dispatch");
-    group.throughput(Throughput::Elements(CONNECTIONS as u64));
-    group.bench_function("data, arriving", |bencher| {
-        bencher.iter(|| {
-            for client in &clients {
-                client.send(&[7; MESSAGE]);
-            }
-            sim.run_for(Duration::from_millis(1)).unwrap();
-            for client in &clients {
-                assert_eq!(client.take_received().len(), MESSAGE);
-            }
-        });
-    });
-    group.finish();
-}
-
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     notified(&mut criterion);
     data_unread(&mut criterion);
-    data_arriving(&mut criterion);
     criterion.final_summary();
 }

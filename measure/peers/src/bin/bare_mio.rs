@@ -4,7 +4,7 @@
 use mio::net::TcpListener;
 use std::error::Error;
 
-#[path = "../../../../benches/common/bare_mio.rs"]
+#[path = "../bare_mio.rs"]
 mod bare_mio;
 #[path = "../listen.rs"]
 mod listen;

@@ -8,7 +8,7 @@ use std::error::Error;
 
 #[path = "../listen.rs"]
 mod listen;
-#[path = "../../../../benches/common/std_threads.rs"]
+#[path = "../std_threads.rs"]
 mod std_threads;
 
 fn main() -> Result<(), Box<dyn Error>> {
