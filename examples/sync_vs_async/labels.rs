@@ -342,12 +342,12 @@ labels! {
         pequeño, pausa su propia conexión y vuelve. La respuesta regresa como una nota.";
 
     HeatTitle "The slow handler over time" "El manejador lento en el tiempo";
-    HeatLead "Each cell counts requests that were due in that moment and took so long; darker is \
-        more. A slow callback of the reactor is a stripe that falls: whoever came right after it \
-        began waited longest."
-        "Cada celda cuenta peticiones que tocaban en ese momento y tardaron tanto; más intenso es \
-        más. Una función lenta del reactor es una franja que cae: quien llegó justo después de su \
-        inicio esperó más.";
+    HeatLead "Each cell counts requests that were due in that moment and took so long; the \
+        stronger, the more. A slow callback of the reactor is a stripe that falls: a request that \
+        came right after it began waited longest."
+        "Cada celda cuenta peticiones que tocaban en ese momento y tardaron tanto; cuanto más \
+        intenso, más. Una función lenta del reactor es una franja que cae: la petición que llegó \
+        justo después de su inicio esperó más.";
     FromLatency "from" "desde";
     Requests "requests" "peticiones";
 
@@ -461,15 +461,15 @@ labels! {
         servidores de lariat ejecutan el mismo manejador.";
     Method "Every server and every load is a process of its own, on the loopback interface. The \
         load is one thread on epoll; it checks every byte of every answer. A steady load was \
-        measured {rounds} time(s) for {seconds} s each, the servers taking turns; figures are the \
-        middle of the rounds, with their range. CPU time, switches, memory and threads are those \
+        measured in rounds of {seconds} s ({rounds} here), the servers taking turns; figures are \
+        the middle of the rounds, with their range. CPU time, switches, memory and threads are those \
         that /proc tells of the server. | A request without an answer counts with the time it had \
         waited when the load ended. Where a load used a whole core, the load was the limit: the \
         table has the share. | The whole run took {took} s; a process may open {files} files here."
         "Cada servidor y cada carga es un proceso propio, en la interfaz de bucle local. La carga \
         es un hilo sobre epoll; comprueba cada byte de cada respuesta. La carga constante se midió \
-        {rounds} vez (veces) durante {seconds} s, turnándose los servidores; las cifras son el \
-        valor medio de las rondas, con su rango. El tiempo de CPU, los cambios, la memoria y los \
+        en rondas de {seconds} s ({rounds} aquí), turnándose los servidores; las cifras son el \
+        valor central de las rondas, con su rango. El tiempo de CPU, los cambios, la memoria y los \
         hilos son los que /proc dice del servidor. | Una petición sin respuesta cuenta con el \
         tiempo que había esperado al acabar la carga. Donde una carga usó un núcleo entero, la \
         carga era el límite: la tabla dice cuánto. | Todo duró {took} s; aquí un proceso puede \

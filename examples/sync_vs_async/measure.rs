@@ -30,6 +30,8 @@ pub(crate) struct Programs {
     own: PathBuf,
     python: Option<PathBuf>,
     pub(crate) strace: Option<PathBuf>,
+    /// strace can leave calls alone, instead of looking at each and then printing none.
+    pub(crate) strace_leaves: bool,
 }
 
 /// A running server.
@@ -47,7 +49,9 @@ impl Programs {
             let said = Command::new(python).args(["-c", script]).output().ok()?.stdout;
             Some(PathBuf::from(String::from_utf8(said).ok()?.trim())).filter(|path| path.is_file())
         };
-        Ok(Programs { own, python: which("python3").and_then(real), strace: which("strace") })
+        let (python, strace) = (which("python3").and_then(real), which("strace"));
+        let strace_leaves = strace.as_ref().is_some_and(|strace| strace::can_leave(strace));
+        Ok(Programs { own, python, strace, strace_leaves })
     }
 
     /// Starts `server`, under `before` if there is something.
@@ -65,7 +69,8 @@ impl Programs {
                     "threads" => include_str!("python/threads.py"),
                     _ => include_str!("python/tasks.py"),
                 };
-                line.extend([python.into(), "-u".into(), "-c".into(), script.into()]);
+                // Isolated and without `site`: what an installation adds is none of CPython.
+                line.extend([python.into(), "-uIS".into(), "-c".into(), script.into()]);
             }
             _ => {
                 line.extend([self.own.clone().into(), "serve".into(), server.into()]);
@@ -260,6 +265,7 @@ fn run_job(programs: &Programs, job: &Job, options: &Options, run: &mut Run) -> 
         echo: false,
         connections: job.connections - job.idle,
         idle: job.idle,
+        unserved: if scenes::is_concurrent(job.server) { 0 } else { job.connections - 1 },
         flooders: job.flooders,
         slow_readers: job.slow_readers,
         size: plan.size,

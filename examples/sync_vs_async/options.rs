@@ -40,11 +40,11 @@ pub(crate) const PAGE: &str = "sync_vs_async.html";
 pub(crate) const HELP: &str = "\
 sync_vs_async: one protocol on threads and on a reactor, measured and drawn
 
-usage: sync_vs_async [options]                     measures; about 60 s
+usage: sync_vs_async [options]                     measures; about a minute
        sync_vs_async --redraw PAGE                 draws a page again
        sync_vs_async --compare PAGE PAGE           two runs beside each other
 
-      --quick, --thorough  a few seconds; about 10 minutes
+      --quick, --thorough  about 15 s; about 10 minutes
       --http               HTTP/1.1 and a page instead of the adding game
   -c, --connections LIST   numbers of connections [1,100,1000]
       --idle PERCENT       how many of them only wait [0]

@@ -56,14 +56,14 @@ impl Job {
             flooders: 0,
             slow_readers: 0,
             seconds: plan.seconds,
-            warm_ms: (plan.seconds * 150.0) as u64,
+            warm_ms: (plan.seconds * 100.0) as u64,
             heat: false,
         }
     }
 }
 
 /// Whether one client does not have to wait for another to leave.
-fn is_concurrent(server: &str) -> bool {
+pub(crate) fn is_concurrent(server: &str) -> bool {
     server != "serial"
 }
 
@@ -151,7 +151,7 @@ fn slow(plan: &Plan, servers: &[&'static str]) -> Vec<Job> {
         ..Job::new(Scene::Slow, server, SLOW_CONNECTIONS, plan)
     };
     // An open loop needs some hundred requests.
-    let open_seconds = (plan.seconds * 2.4).max(0.4);
+    let open_seconds = (plan.seconds * 1.6).max(0.4);
     let open = |server| job(server, Rate::Open(SLOW_RATE), open_seconds);
     let mut jobs = for_each(plan, servers, takes_part, open);
     let closed = |server| job(server, Rate::Closed, plan.seconds);

@@ -18,6 +18,8 @@ pub(super) struct Crew {
     buffer: Vec<u8>,
     /// The lanes before this one ask; the others are idle.
     asking: usize,
+    /// As in [`Order::unserved`].
+    unserved: usize,
     /// Requests of the run so far, for the special ones among them.
     asked: u64,
 }
@@ -40,6 +42,7 @@ impl Crew {
             poll,
             events: Events::with_capacity(1024),
             asking: order.connections.min(lanes.len()),
+            unserved: order.unserved.min(lanes.len()),
             lanes,
             buffer: vec![0; 256 * 1024],
             asked: 0,
@@ -79,8 +82,10 @@ impl Crew {
         Ok(())
     }
 
+    /// Whether an answer is still to come.
     fn under_way(&self) -> bool {
-        self.lanes.iter().any(|lane| !lane.pending.is_empty())
+        let waiting = self.lanes.iter().filter(|lane| !lane.pending.is_empty());
+        waiting.take(self.unserved + 1).count() > self.unserved
     }
 
     /// Waits until all is answered, or no answer has come for `patience`.

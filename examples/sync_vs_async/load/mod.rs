@@ -33,6 +33,10 @@ pub(crate) struct Order {
     /// Connections that ask, and others that are only there.
     pub(crate) connections: usize,
     pub(crate) idle: usize,
+    /// How many of them get no answer while the others stay: all but one, where a server serves one
+    /// client at a time. Nothing waits for their answers.
+    #[serde(default)]
+    pub(crate) unserved: usize,
     /// Clients beside those that are measured.
     pub(crate) flooders: usize,
     pub(crate) slow_readers: usize,

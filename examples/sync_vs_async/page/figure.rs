@@ -86,12 +86,15 @@ impl Figure {
             let _ = write!(out, "<ul class=\"notes\">{}</ul>", about.concat());
         }
         if !self.command.is_empty() {
+            let line = format!("cargo run --release --example sync_vs_async -- {}", self.command);
+            // A line breaks between words, not within one.
+            let word = |word| format!("<span>{}</span>", escape(word));
+            let words: Vec<_> = line.split(' ').map(word).collect();
             let _ = write!(
                 out,
-                "<p class=\"try\">{} <code>cargo run --release --example sync_vs_async -- {}</code>\
-                 </p>",
+                "<p class=\"try\">{} <code>{}</code></p>",
                 escape(draw.text(self.loser.unwrap_or(Label::TryIt))),
-                escape(self.command)
+                words.join(" "),
             );
         }
         self.twin.html(&mut out, draw.text(Label::AsTable));
