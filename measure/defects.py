@@ -175,6 +175,10 @@ def steps(copy, args, file):
     def http():
         return listed("HTTP test", ["--test", "http"])
 
+    if file.startswith("examples/sync_vs_async/"):
+        # Nothing else is built from it.
+        yield lambda: listed("test of the example", ["--example", "sync_vs_async"])
+        return
     if file.startswith("src/protocols/http/"):
         yield http
     if file.startswith(("src/protocols/tls/", "src/protocols/capture/")):

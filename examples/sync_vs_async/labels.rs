@@ -536,6 +536,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_alike_in_both_languages_is_a_name_or_a_unit() {
+        let alike: Vec<_> = ALL
+            .iter()
+            .map(|l| (l.text(Lang::En), l.text(Lang::Es)))
+            .filter(|(a, b)| a == b)
+            .collect();
+        let alike: Vec<_> = alike.into_iter().map(|(text, _)| text).collect();
+        assert_eq!(alike, ["reactor", "Py asyncio", "kB/con", "Jain", "ms"]);
+    }
+
+    #[test]
     fn a_text_is_filled_by_name() {
         let filled = fill("{a} of {b}, {a}", &[("a", "1".to_owned()), ("b", "2".to_owned())]);
         assert_eq!(filled, "1 of 2, 1");

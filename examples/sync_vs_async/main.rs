@@ -41,7 +41,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use labels::{Label, fill};
+use labels::{Label, Lang, fill};
 use options::{Options, Task};
 use run::{Run, Sample};
 
@@ -136,13 +136,15 @@ fn run(options: &Options) -> Result<(), Failure> {
             finish(&run, options, Some(named.unwrap_or(file)))
         }
         Task::Compare(first, second) => {
-            let names = [first, second].map(|file| file.display().to_string());
-            let (first, second) = (read(first)?, read(second)?);
-            let names = [names[0].as_str(), names[1].as_str()];
-            let text = compare::compare(&first, &second, names, options.lang);
+            let text = compared(first, second, options.lang)?;
             Ok(io::stdout().lock().write_all(text.as_bytes())?)
         }
     }
+}
+
+fn compared(first: &Path, second: &Path, lang: Lang) -> Result<String, Failure> {
+    let [a, b] = [first, second].map(|file| file.display().to_string());
+    Ok(compare::compare(&read(first)?, &read(second)?, [&a, &b], lang))
 }
 
 /// The run in a page, or in a file of `--json`.
@@ -193,4 +195,33 @@ fn put(file: &Path, text: &str) -> Result<(), Failure> {
     }
     std::fs::write(file, text)
         .map_err(|error| Failure::Sentence(format!("{}: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{FORM, Point, Scene};
+
+    #[test]
+    fn the_first_file_is_the_first_column() {
+        let mut files = Vec::new();
+        for (name, per_s) in [("first", 100.0), ("second", 300.0)] {
+            let sample = Sample { per_s, ..Sample::default() };
+            let (scene, server) = (Scene::Steady, "reactor".to_owned());
+            let point = Point { scene, server, connections: 1, rate: None, rounds: vec![sample] };
+            let run = Run { form: FORM, points: vec![point], ..Run::default() };
+            let id = std::process::id();
+            let file = std::env::temp_dir().join(format!("sync_vs_async.{id}.{name}"));
+            put(&file, &page::page(&run, Lang::En).unwrap()).unwrap();
+            files.push(file);
+        }
+        let text = compared(&files[0], &files[1], Lang::En);
+        files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        let text = text.unwrap();
+        let row = text.lines().find(|line| line.contains("req/s")).unwrap();
+        let cells: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(cells, ["reactor", "req/s", "100", "300", "3.00*"]);
+        let names = text.lines().next().unwrap();
+        assert!(names.contains("first (first)") && names.contains("second (second)"), "{names}");
+    }
 }

@@ -230,6 +230,55 @@ mod tests {
         assert_eq!(jobs.len(), 27);
     }
 
+    /// Server, connections, idle, rate, flooders and slow readers of each job of a scene.
+    fn loads(scene: Scene) -> Vec<(&'static str, usize, usize, Rate, usize, usize)> {
+        let plan = Plan { idle_percent: 0, ..plan() };
+        let jobs = jobs(&plan, &SERVERS).into_iter().filter(|job| job.scene == scene);
+        jobs.map(|j| (j.server, j.connections, j.idle, j.rate, j.flooders, j.slow_readers))
+            .collect()
+    }
+
+    #[test]
+    fn each_scene_has_the_servers_and_the_load_that_its_title_says() {
+        let four = ["threads", "reactor", "py-threads", "py-asyncio"];
+        let each = |load: (usize, usize, Rate, usize, usize)| {
+            let (connections, idle, rate, flooders, readers) = load;
+            four.map(|server| (server, connections, idle, rate, flooders, readers))
+        };
+        let share = Rate::ShareOfSlowest(0.6);
+        assert_eq!(loads(Scene::Loops), each((100, 0, share, 0, 0)));
+        assert_eq!(loads(Scene::Readers), each((20, 0, Rate::Open(1000.0), 0, 4)));
+        assert_eq!(loads(Scene::Idle), each((1000, 990, Rate::Closed, 0, 0)));
+        assert_eq!(loads(Scene::Beside), each((1, 0, Rate::Open(400.0), 16, 0)));
+        let slow = |server, rate| (server, 10, 0, rate, 0, 0);
+        let five = ["threads", "reactor", "offload", "py-threads", "py-asyncio"];
+        let mut expected = five.map(|server| slow(server, Rate::Open(500.0))).to_vec();
+        expected.extend(["threads", "reactor"].map(|server| slow(server, Rate::Closed)));
+        assert_eq!(loads(Scene::Slow), expected);
+        let steady: Vec<_> = loads(Scene::Steady).iter().map(|load| (load.0, load.1)).collect();
+        for server in ["serial", "threads", "reactor", "py-threads", "py-asyncio"] {
+            for connections in [1, 100, 1000] {
+                let rounds = steady.iter().filter(|load| **load == (server, connections));
+                assert_eq!(rounds.count(), 3, "{server}, {connections}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_slow_handler_is_50_ms_in_one_of_100_and_the_waits_are_5_ms_each() {
+        let jobs = jobs(&plan(), &SERVERS);
+        for job in jobs {
+            let special = job.special.map(|s| (s.verb, s.micros, s.one_in));
+            let wait = |micros, one_in| Some(("wait".to_owned(), micros, one_in));
+            match job.scene {
+                Scene::Slow => assert_eq!(special, wait(50_000, 100)),
+                Scene::Waiting => assert_eq!(special, wait(5_000, 1)),
+                scene => assert_eq!(special, None, "{scene:?}"),
+            }
+            assert_eq!(job.heat, job.scene == Scene::Slow);
+        }
+    }
+
     #[test]
     fn one_connection_at_least_is_not_idle() {
         let jobs = steady(&plan(), &["reactor"]);

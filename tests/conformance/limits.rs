@@ -163,4 +163,3 @@ fn no_driver_is_made_with_limits_that_cannot_work() {
         assert_eq!((error.kind(), error.op()), (ErrorKind::InvalidLimits, Op::Limits));
     }
 }
-=======

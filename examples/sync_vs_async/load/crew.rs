@@ -159,13 +159,13 @@ impl Crew {
         tally: &mut Tally,
     ) -> Result<(), Failure> {
         match order.rate {
-            Some(rate) => self.open_loop(talk, order, rate, time, tally),
+            Some(rate) => self.open_loop(talk, order, rate, Instant::now(), time, tally),
             None => self.closed_loop(talk, order, time, tally),
         }
     }
 
     /// Whether the next request is a special one. They come evenly, at every `one_in`th place.
-    fn next_is_special(asked: &mut u64, order: &Order) -> bool {
+    pub(super) fn next_is_special(asked: &mut u64, order: &Order) -> bool {
         *asked += 1;
         order.special.as_ref().is_some_and(|s| *asked % s.one_in == s.one_in / 2)
     }
@@ -205,16 +205,17 @@ impl Crew {
         Ok(())
     }
 
-    /// Requests leave when they are due, whether or not earlier ones are answered.
-    fn open_loop(
+    /// Requests leave when they are due, whether or not earlier ones are answered. The first one is
+    /// due at `begun`.
+    pub(super) fn open_loop(
         &mut self,
         talk: &Talk,
         order: &Order,
         rate: f64,
+        begun: Instant,
         time: Duration,
         tally: &mut Tally,
     ) -> Result<(), Failure> {
-        let begun = Instant::now();
         let mut count = 0u64;
         let due = |count: u64| begun + Duration::from_secs_f64(count as f64 / rate);
         loop {

@@ -4,6 +4,8 @@
 mod crew;
 mod lane;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -118,7 +120,7 @@ pub(crate) fn load(order: &Order) -> Result<Sample, Failure> {
         other.join().map_err(|_| Failure::Sentence("the load has panicked".to_owned()))??;
     }
 
-    let mut sample = tally.sample(&crew, seconds);
+    let mut sample = tally.sample(crew.shares(), seconds);
     let done = tally.answers().max(1) as f64;
     let count = (order.connections + order.idle).max(1) as f64;
     let per_connection = |now: u64, then: u64| now.saturating_sub(then) as f64 / count / 1024.0;

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::Order;
-use super::crew::Crew;
 use crate::run::{HEAT_ROWS_US, Heat, Sample, jain};
 
 /// Columns of a heat map, over the whole run.
@@ -83,9 +82,9 @@ impl Tally {
         self.latency.len() - self.unanswered
     }
 
-    pub(super) fn sample(&self, crew: &Crew, seconds: f64) -> Sample {
+    /// What there is to say; `counts` are the answers of each connection that asks.
+    pub(super) fn sample(&self, counts: Vec<u64>, seconds: f64) -> Sample {
         let micros = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
-        let counts = crew.shares();
         Sample {
             seconds,
             answered: self.in_time,
@@ -134,7 +133,86 @@ fn shares(mut counts: Vec<u64>) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::order;
     use super::*;
+
+    fn near(value: f64, expected: f64) -> bool {
+        (value - expected).abs() <= expected * 0.002
+    }
+
+    /// A thousand answers of 1 to 1,000 us, all within the time.
+    fn thousand() -> Tally {
+        let mut tally = Tally::new(&order());
+        let since = tally.begun;
+        for micros in 1..=1000 {
+            tally.answer(since, since + Duration::from_micros(micros));
+        }
+        tally
+    }
+
+    #[test]
+    fn percentiles_are_microseconds_and_each_is_its_own() {
+        let sample = thousand().sample(vec![1000], 0.5);
+        let figures = [sample.p50, sample.p90, sample.p99, sample.p999, sample.max];
+        for (figure, expected) in figures.into_iter().zip([500.0, 900.0, 990.0, 999.0, 1000.0]) {
+            assert!(near(figure, expected), "{figures:?}");
+        }
+        assert_eq!((sample.answered, sample.unanswered), (1000, 0));
+        assert_eq!((sample.per_s, sample.seconds), (2000.0, 0.5));
+    }
+
+    #[test]
+    fn a_curve_begins_with_the_fastest_and_ends_with_one_in_all() {
+        let curve = thousand().sample(vec![1000], 0.5).curve;
+        assert!(near(curve[0].1, 1.0), "{curve:?}");
+        let half = curve.iter().find(|(share, _)| *share >= 0.5).unwrap();
+        assert!(near(half.1, half.0 * 1000.0), "{half:?}");
+        let last = curve.last().unwrap();
+        assert!(near(last.0, 0.999) && near(last.1, 999.0), "{last:?}");
+        assert!(curve.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn what_comes_after_the_time_is_a_latency_and_no_throughput() {
+        let mut tally = Tally::new(&order());
+        let (since, run) = (tally.begun, tally.run);
+        tally.answer(since, since + run);
+        tally.answer(since, since + run + Duration::from_millis(1));
+        tally.no_answer(since, since + run * 4);
+        let sample = tally.sample(vec![1, 1], 1.0);
+        assert_eq!((sample.answered, sample.unanswered, sample.per_s), (1, 1, 1.0));
+        assert_eq!(tally.answers(), 2);
+        assert!(near(sample.max, run.as_secs_f64() * 4e6), "{}", sample.max);
+    }
+
+    #[test]
+    fn fairness_and_who_was_served_come_from_the_counts_of_the_connections() {
+        let sample = thousand().sample(vec![4, 0, 4, 0], 0.5);
+        assert_eq!((sample.served, sample.asking, sample.jain), (2, 4, 0.5));
+        assert_eq!(sample.shares, [4, 4, 0, 0]);
+    }
+
+    #[test]
+    fn a_request_is_in_the_column_in_which_it_was_due_and_in_the_row_of_its_latency() {
+        let mut tally = Tally::new(&Order { heat: true, ..order() });
+        let (begun, run) = (tally.begun, tally.run);
+        let since = begun + run / 2;
+        tally.answer(since, since + Duration::from_micros(1500));
+        let heat = tally.sample(vec![1], 1.0).heat.unwrap();
+        let row = HEAT_ROWS_US.iter().position(|&low| low == 1000.0).unwrap();
+        let at = heat.cells.iter().position(|&count| count == 1).unwrap();
+        assert_eq!((at / heat.columns, at % heat.columns), (row, heat.columns / 2));
+        assert!(near(heat.column_ms * heat.columns as f64, run.as_secs_f64() * 1e3));
+    }
+
+    #[test]
+    fn how_late_the_load_was_is_told_apart_from_latency() {
+        let mut tally = thousand();
+        (0..100).for_each(|_| tally.left_late(Duration::from_millis(7)));
+        let sample = tally.sample(vec![1000], 0.5);
+        assert!(near(sample.load_late, 7000.0), "{}", sample.load_late);
+        assert!(near(sample.p99, 990.0));
+    }
 
     #[test]
     fn shares_keep_the_busiest_and_the_least_busy_connection() {
