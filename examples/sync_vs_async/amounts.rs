@@ -4,6 +4,8 @@ use crate::labels::Lang;
 
 /// A number with three digits that count: `0.25`, `12.3`, `123`, `12,300`.
 pub(crate) fn number(value: f64, lang: Lang) -> String {
+    // There is no -0 for people.
+    let value = if value.abs() < 0.005 { 0.0 } else { value };
     let digits = match value.abs() {
         size if size == 0.0 || size >= 99.95 => 0,
         size if size >= 9.995 => 1,
@@ -31,6 +33,14 @@ pub(crate) fn number(value: f64, lang: Lang) -> String {
     }
     let fraction = fraction.trim_end_matches('0');
     if fraction.is_empty() { out } else { format!("{out}{point}{fraction}") }
+}
+
+/// A number that was written with a point, as `lang` writes it. Names such as `p99.9` stay.
+pub(crate) fn local(text: String, lang: Lang) -> String {
+    match lang {
+        Lang::Es if text.starts_with(|c: char| c.is_ascii_digit()) => text.replace('.', ","),
+        _ => text,
+    }
 }
 
 /// Microseconds, in the unit that fits.
@@ -62,6 +72,13 @@ mod tests {
         assert_eq!(en, ["0", "0.25", "3", "12.3", "100", "123", "1,230", "87,000", "1,230,000"]);
         assert_eq!(number(12.34, Lang::Es), "12,3");
         assert_eq!(number(-1234.0, Lang::En), "-1,230");
+        assert_eq!([-0.0, -0.004, 0.004].map(|value| number(value, Lang::En)), ["0"; 3]);
+        let texts = ["12.3k", "p99.9", "-", "0.25 µs"];
+        assert_eq!(
+            texts.map(|text| local(text.to_owned(), Lang::Es)),
+            ["12,3k", "p99.9", "-", "0,25 µs"]
+        );
+        assert_eq!(local("12.3k".to_owned(), Lang::En), "12.3k");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::amounts::local;
 use crate::labels::{Label, Lang, fill, server};
 use crate::run::{Run, Sample, Scene, Spread};
 use crate::table::{connections_title, scene_title, short, short_time};
@@ -51,9 +52,9 @@ pub(crate) fn compare(first: &Run, second: &Run, names: [&str; 2], lang: Lang) -
             let _ = writeln!(
                 out,
                 "{name:<16}{head:<8}{:>10}{:>10}{:>10}",
-                write(a.middle),
-                write(b.middle),
-                ratio(&a, &b)
+                local(write(a.middle), lang),
+                local(write(b.middle), lang),
+                local(ratio(&a, &b), lang)
             );
         }
     }

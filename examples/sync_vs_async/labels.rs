@@ -94,8 +94,8 @@ labels! {
     SceneSlow "slow handler: 1 request in 100 takes 50 ms; open loop, {rate}/s"
         "manejador lento: 1 petición de 100 tarda 50 ms; lazo abierto, {rate}/s";
     SceneSlowClosed "slow handler, closed loop" "manejador lento, lazo cerrado";
-    SceneWaiting "every request waits 5 ms, {n} connections"
-        "cada petición espera 5 ms, {n} conexiones";
+    SceneWaiting "every request waits 5 ms; connections: {n}"
+        "cada petición espera 5 ms; conexiones: {n}";
     SceneReaders "4 clients that hardly read; latency of 20 others"
         "4 clientes que apenas leen; latencia de otros 20";
     SceneIdle "{n} connections, all but 10 idle" "{n} conexiones, inactivas menos 10";
@@ -173,10 +173,10 @@ labels! {
         {b} from a reactor that sleeps in its callback, and {c} from one that sets a timer."
         "Cuando cada petición espera 5 ms, {n} obtienen {a} peticiones/s de los hilos, \
         {b} de un reactor que duerme en su función, y {c} de uno que pone un temporizador.";
-    NoteQueue "Of a client that hardly reads, {server} keeps at most {bytes} unsent (the high mark \
-        is {mark}), and then stops to read from it."
-        "De un cliente que apenas lee, {server} guarda como mucho {bytes} sin enviar (la marca \
-        alta es {mark}), y entonces deja de leer de él.";
+    NoteQueue "{server}: of a client that hardly reads, the server keeps at most {bytes} unsent \
+        (the high mark is {mark}), and then stops to read from it."
+        "{server}: de un cliente que apenas lee, el servidor guarda como mucho {bytes} sin enviar \
+        (la marca alta es {mark}), y entonces deja de leer de él.";
     NoteIdle "Of {n}, all but 10 idle: the active ones see a median of {a} on threads \
         and {b} on the reactor. Idle threads cost memory, not time."
         "De {n}, inactivas todas menos 10: las activas ven una mediana de {a} con hilos \
@@ -241,7 +241,7 @@ labels! {
         a thread, and the number at its end is how much of the time it works. Recorded under \
         strace, which stretches every call, and the quietest 20 ms of the recording: the shape \
         counts, not the length."
-        "Doce clientes piden entre todos 2.000 veces por segundo 0,3 ms de cálculo. Un carril es \
+        "Doce clientes piden entre todos 2000 veces por segundo 0,3 ms de cálculo. Un carril es \
         un hilo, y el número a su derecha es qué parte del tiempo trabaja. Grabado con strace, que \
         alarga cada llamada, y los 20 ms más tranquilos de la grabación: cuenta la forma, no la \
         longitud.";
@@ -313,6 +313,14 @@ labels! {
     StateWhere "where the sum is" "dónde está la suma";
     StateRust "lariat: a field of the value" "lariat: un campo del valor";
     StatePython "CPython: a local variable" "CPython: una variable local";
+    CodeBetween "here, between two calls" "aquí, entre dos llamadas";
+    CodeWhole "a whole line is there: number" "hay una línea entera: number";
+    CodeBack "and back to the driver" "y de vuelta al driver";
+    CodeThread "a thread" "un hilo";
+    CodeOnStack "here, on its stack" "aquí, en su pila";
+    CodeBlocks "blocks" "bloquea";
+    CodeTask "a task" "una tarea";
+    CodeInFrame "in its frame" "en su marco";
     StateThreads "A field of the connection's Protocol value, on the heap. Beside it stands a \
         thread with a stack, most of it reserved and never touched."
         "Un campo del valor Protocol de la conexión, en el montículo. Junto a él hay un hilo con \
@@ -367,12 +375,12 @@ labels! {
         temporizadores \
         lo menor de n/(w+c) y 1/c. Aquí w es 5 ms, hay {cores} núcleos, y c es lo medido: {a} con \
         hilos, {b} con temporizadores.";
-    ModelParts "They part at {n} connections: {server} reached {share} % of the model, which knows \
-        nothing of the load beside it, of the scheduler, of caches, or that a timer fires up to \
-        1 ms late."
-        "Se separan con {n} conexiones: {server} alcanzó el {share} % del modelo, que no sabe nada \
-        de la carga a su lado, del planificador, de las cachés, ni de que un temporizador salta \
-        hasta 1 ms tarde.";
+    ModelParts "{server}: measurement and model part at {n} connections, where {share} % of the \
+        model was reached. It knows nothing of the load beside it, of the scheduler, of caches, or \
+        that a timer fires up to 1 ms late."
+        "{server}: la medida y el modelo se separan con {n} conexiones, donde se alcanzó el \
+        {share} % del modelo, que no sabe nada de la carga a su lado, del planificador, de las \
+        cachés, ni de que un temporizador salta hasta 1 ms tarde.";
     ModelHolds "Everywhere here the measurement reaches at least 70 % of the model."
         "En todas partes la medida alcanza aquí al menos el 70 % del modelo.";
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::amounts::local;
 use crate::labels::{Label, Lang, fill, number, server};
 use crate::notes::{left_out, notes};
 use crate::run::{Point, Run, Sample, Scene, Spread};
@@ -100,7 +101,7 @@ fn steady(out: &mut String, run: &Run, connections: usize, lang: Lang, paint: &P
         Label::HeadCalls.text(lang),
         Label::HeadCpu.text(lang),
     ];
-    row(out, &heads.map(str::to_owned));
+    row(out, &heads.map(str::to_owned), lang);
     for point in points {
         let calls = run.calls(&point.server, connections).map(|calls| calls.per_request());
         let of = |field: fn(&Sample) -> f64| point.spread(field);
@@ -133,21 +134,23 @@ fn steady(out: &mut String, run: &Run, connections: usize, lang: Lang, paint: &P
                 calls.map_or("-".to_owned(), short),
                 short_time(cpu.middle),
             ],
+            lang,
         );
         if point.rounds.len() > 1 {
             let mut cells = vec![String::new()];
             cells.extend(spreads.iter().map(range));
             cells.extend([String::new(), range(&cpu)]);
             let mut line = String::new();
-            row(&mut line, &cells);
+            row(&mut line, &cells, lang);
             let _ = writeln!(out, "{}", paint.faint(line.trim_end()));
         }
     }
     out.push('\n');
 }
 
-fn row(out: &mut String, cells: &[String]) {
+fn row(out: &mut String, cells: &[String], lang: Lang) {
     for (at, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+        let cell = local(cell.clone(), lang);
         let _ = if at == 0 { write!(out, "{cell:<width$}") } else { write!(out, "{cell:>width$}") };
     }
     let end = out.trim_end_matches(' ').len();
@@ -209,7 +212,7 @@ fn scenes(out: &mut String, run: &Run, lang: Lang, paint: &Paint) {
             );
             title = now;
         }
-        let of = |field: fn(&Sample) -> f64| short_time(point.spread(field).middle);
+        let of = |field: fn(&Sample) -> f64| local(short_time(point.spread(field).middle), lang);
         let lost = match point.unanswered() {
             0 => String::new(),
             count => count.to_string(),
@@ -217,7 +220,7 @@ fn scenes(out: &mut String, run: &Run, lang: Lang, paint: &Paint) {
         let line = format!(
             "{:<13}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{lost:>8}",
             server(&point.server, lang),
-            short(point.spread(|sample| sample.per_s).middle),
+            local(short(point.spread(|sample| sample.per_s).middle), lang),
             of(|s| s.p50),
             of(|s| s.p90),
             of(|s| s.p99),

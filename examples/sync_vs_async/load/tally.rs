@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_comes_after_the_time_is_a_latency_and_no_throughput() {
-        let mut tally = Tally::new(&order());
+        let mut tally = Tally::new(&Order { run_ms: 50, ..order() });
         let (since, run) = (tally.begun, tally.run);
         tally.answer(since, since + run);
         tally.answer(since, since + run + Duration::from_millis(1));

@@ -154,32 +154,46 @@ pub(super) fn switches(draw: &Draw<'_>) -> Option<Figure> {
 /// The game without its frills, in both worlds.
 const CODE_RUST: &str = "\
 struct Adding {
-    sum: i64,       // here, between two calls
+    sum: i64,       // CodeBetween
 }
 
 impl Protocol for Adding {
     fn data(&mut self, cx, input) -> Outcome {
-        // a whole line is there: number
+        // CodeWhole
         self.sum += number;
         writeln!(cx, \"{}\", self.sum)?;
-        Ok(())      // and back to the driver
+        Ok(())      // CodeBack
     }
 }";
 const CODE_PYTHON: &str = "\
-def handle(self):            # a thread
-    total = 0                # here, on its stack
-    for line in self.rfile:  # blocks
+def handle(self):            # CodeThread
+    total = 0                # CodeOnStack
+    for line in self.rfile:  # CodeBlocks
         total += int(line)
         self.wfile.write(b\"%d\\n\" % total)
 
-async def adding(reader, writer):  # a task
-    total = 0                      # in its frame
+async def adding(reader, writer):  # CodeTask
+    total = 0                      # CodeInFrame
     while line := await reader.readline():
         total += int(line)
         writer.write(b\"%d\\n\" % total)";
+/// The comments in the code above.
+const COMMENTS: [(&str, Label); 8] = [
+    ("CodeBetween", Label::CodeBetween),
+    ("CodeWhole", Label::CodeWhole),
+    ("CodeBack", Label::CodeBack),
+    ("CodeThread", Label::CodeThread),
+    ("CodeOnStack", Label::CodeOnStack),
+    ("CodeBlocks", Label::CodeBlocks),
+    ("CodeTask", Label::CodeTask),
+    ("CodeInFrame", Label::CodeInFrame),
+];
 
 fn code(draw: &Draw<'_>, title: Label, code: &str) -> Panel {
-    let svg = format!("<pre><code>{}</code></pre>", escape(code));
+    let comment =
+        |code: String, &(name, label): &(&str, Label)| code.replace(name, draw.text(label));
+    let code = COMMENTS.iter().fold(code.to_owned(), comment);
+    let svg = format!("<pre><code>{}</code></pre>", escape(&code));
     Panel { title: draw.text(title).to_owned(), svg }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::figure::{Draw, Figure, Panel, Twin};
 use super::svg::{Axes, FRAME, HEIGHT, Scale, axes, mark, open, path, times};
+use crate::amounts::local;
 use crate::labels::{Label, number, time};
 use crate::notes::Topic;
 use crate::run::{Point, Scene};
@@ -47,7 +48,9 @@ fn chart(draw: &Draw<'_>, what: &str, curves: &[Curve<'_>]) -> String {
             y,
             x_title: draw.text(Label::AxisPercentile),
             y_title: draw.text(Label::AxisLatency),
-            x_ticks: x_ticks.map(|(at, name)| (*at, (*name).to_owned())).collect(),
+            x_ticks: x_ticks
+                .map(|(at, name)| (*at, local((*name).to_owned(), draw.lang)))
+                .collect(),
             y_ticks: y.ticks(6).into_iter().map(|us| (us, times(us))).collect(),
         },
     );

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::figure::{Draw, Figure, Panel, Twin};
 use super::svg::{Axes, FRAME, HEIGHT, Scale, axes, line, mark, open, path, thousands};
+use crate::amounts::local;
 use crate::labels::{Label, number, time};
 use crate::notes::Topic;
 use crate::run::{Point, Sample, Scene, Spread};
@@ -56,7 +57,8 @@ pub(super) fn chart(
     let highest = points.iter().map(|point| point.spread(&of).high).fold(0.0, f64::max);
     let (x, y) = (connections_scale(&points), y(highest));
     let mut out = open(HEIGHT, what);
-    let y_ticks = y.ticks(5).into_iter().map(|value| (value, thousands(value))).collect();
+    let y_ticks =
+        y.ticks(5).into_iter().map(|value| (value, local(thousands(value), draw.lang))).collect();
     axes(
         &mut out,
         FRAME,
@@ -195,7 +197,8 @@ pub(super) fn waiting(draw: &Draw<'_>) -> Option<Figure> {
     let x = connections_scale(&points);
     let y = Scale::log(low.max(1.0) * 0.6, high * 3.0, FRAME.bottom, FRAME.top);
     let mut out = open(HEIGHT, draw.text(Label::WaitTitle));
-    let y_ticks = y.ticks(5).into_iter().map(|value| (value, thousands(value))).collect();
+    let y_ticks =
+        y.ticks(5).into_iter().map(|value| (value, local(thousands(value), draw.lang))).collect();
     axes(
         &mut out,
         FRAME,
