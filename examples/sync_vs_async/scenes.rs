@@ -189,7 +189,7 @@ fn readers(plan: &Plan, servers: &[&'static str]) -> Vec<Job> {
 }
 
 fn idle(plan: &Plan, servers: &[&'static str]) -> Vec<Job> {
-    let most = plan.connections.last().copied().unwrap_or(1).max(ACTIVE);
+    let most = plan.connections.last().copied().unwrap_or(1).max(2 * ACTIVE);
     let takes_part = |server: &str| is_concurrent(server) && is_plain(server);
     for_each(plan, servers, takes_part, |server| Job {
         idle: most - ACTIVE,
@@ -262,6 +262,12 @@ mod tests {
                 assert_eq!(rounds.count(), 3, "{server}, {connections}");
             }
         }
+    }
+
+    #[test]
+    fn where_few_connections_are_asked_for_some_are_idle_all_the_same() {
+        let few = idle(&Plan { connections: vec![1], ..plan() }, &["reactor"]);
+        assert_eq!((few[0].connections, few[0].idle), (20, 10));
     }
 
     #[test]
