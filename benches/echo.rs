@@ -50,8 +50,9 @@ impl Server {
             limits.connections_max = 2 * CONNECTIONS[CONNECTIONS.len() - 1];
             let mut driver = make(limits).unwrap();
             let options = ListenOptions::default();
-            let mut control = driver.control();
-            let listener = control.listen_with("127.0.0.1:0", options, |_| Some(Echo)).unwrap();
+            // The request takes effect when the `Control` is dropped: it must not outlive the line.
+            let listener = driver.control().listen_with("127.0.0.1:0", options, |_| Some(Echo));
+            let listener = listener.unwrap();
             let addr = driver.addresses(listener)[0].socket_addr().unwrap();
             started.send((addr, driver.handle())).unwrap();
             driver.run().unwrap();
