@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::figure::{Draw, Figure, Panel, Twin};
-use super::svg::{Axes, FRAME, HEIGHT, Scale, axes, mark, open, path, times};
+use super::svg::{Axes, FRAME, HEIGHT, Scale, WIDTH, axes, mark, open, path, times};
 use crate::amounts::local;
 use crate::labels::{Label, number, time};
 use crate::notes::Topic;
@@ -39,7 +39,9 @@ fn chart(draw: &Draw<'_>, what: &str, curves: &[Curve<'_>]) -> String {
     let x = Scale::linear(0.0, last, FRAME.left, FRAME.right);
     let y = Scale::log(low * 0.7, high * 1.4, FRAME.bottom, FRAME.top);
     let mut out = open(HEIGHT, what);
-    let x_ticks = NINES.iter().filter(|(at, _)| *at <= last + 0.01);
+    // A digit is about 6.6 wide. What would leave the panel is left out.
+    let fits = |at: f64, name: &str| x.at(at) + name.chars().count() as f64 * 3.3 <= WIDTH;
+    let x_ticks = NINES.iter().filter(|(at, name)| *at <= last + 0.01 && fits(*at, name));
     axes(
         &mut out,
         FRAME,
