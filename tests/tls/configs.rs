@@ -86,6 +86,20 @@ fn a_certificate_is_replaced_while_the_server_runs() {
 }
 
 #[test]
+fn a_pair_that_does_not_fit_leaves_the_old_certificate_in_place_and_is_said() {
+    let authority = Authority::new();
+    let server = ServerConfig::new(authority.issue("localhost"));
+    let client = ClientConfig::new(&authority.roots());
+    let (chain, _) = authority.issue_pem("localhost", |_| {});
+    let (_, other) = authority.issue_pem("localhost", |_| {});
+    let read = Identity::from_pem(chain.as_bytes(), other.as_bytes());
+    let replaced = read.and_then(|identity| server.replace_identity(identity));
+    assert_eq!(sentence(replaced), "the key is not the key of the certificate");
+    let (_, heard) = session_on(&mut Sim::new(1), &server, &client, "localhost", b"x");
+    assert_eq!(heard.bytes(), b"x", "{}", heard.reason());
+}
+
+#[test]
 fn a_name_that_is_none_is_an_error() {
     let client = ClientConfig::new(&Authority::new().roots());
     let error = sentence(Tls::client(&client, "not a name", ()));

@@ -10,6 +10,7 @@ mod cuts;
 mod dates;
 #[path = "../shared/drivers.rs"]
 mod drivers;
+mod ends;
 mod https;
 mod keys;
 mod kit;

@@ -55,6 +55,7 @@ fn nothing_goes_over_the_wire_in_clear() {
         End { told: Told::default(), says: b"secret".to_vec(), echoes: false, listener: None };
     let id = sim.connect("10.0.0.1:443", Tls::client(&client, "localhost", end).unwrap());
     sim.control().peer(id).write(b"secret by id");
+    sim.handle().write(id, &b", by a handle"[..]).unwrap();
     sim.run_for(Duration::from_millis(10)).unwrap();
     let socket = acceptor.accept().unwrap();
     // The other end of the session, by hand.
@@ -75,7 +76,7 @@ fn nothing_goes_over_the_wire_in_clear() {
         }
         socket.send(&out);
     }
-    assert_eq!(clear, b"secret by idsecret");
+    assert_eq!(clear, b"secret by id, by a handlesecret");
     assert!(!wire.windows(6).any(|window| window == b"secret"));
     drop(server);
 }
