@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 /// A result whose error is [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The operation that failed with an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The remote of a driver: requests from other threads.
 
 mod mailbox;
-mod refused;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,9 +15,9 @@ use crate::metrics::Metrics;
 use crate::note::Note;
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::protocol::{Content, Control, Incoming, Protocol};
+use crate::refused::Refused;
 
 pub(crate) use mailbox::{Mail, Mailbox};
-pub use refused::Refused;
 
 /// Reaches a driver from any thread, its own included. [`metrics`](Handle::metrics) may wait for
 /// the next turn; every other call returns at once.

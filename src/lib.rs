@@ -82,6 +82,8 @@ mod client;
 mod clock;
 pub mod coming_from;
 mod connection;
+#[cfg(feature = "peer-credentials")]
+mod credentials;
 mod datagram;
 #[cfg(feature = "http")]
 mod date;
@@ -107,6 +109,7 @@ mod protocols;
 mod random;
 pub mod reactor;
 mod reason;
+mod refused;
 mod resolver;
 mod sending;
 #[cfg(feature = "signals")]
@@ -119,6 +122,8 @@ mod timer;
 
 pub use address::{Address, IntoAddress};
 pub use clock::WallClock;
+#[cfg(feature = "peer-credentials")]
+pub use credentials::PeerCredentials;
 pub use datagram::{
     Datagram, DatagramContext, DatagramOptions, DatagramProtocol, DropPolicy, Ecn, Interface,
 };
@@ -126,7 +131,7 @@ pub use driver::{Driver, Report};
 pub use endpoint::{Endpoint, UnixName};
 pub use error::{Error, ErrorKind, Op, Result};
 pub use filter::{Filter, FilterResult, Progress};
-pub use handle::{Handle, Refused};
+pub use handle::Handle;
 pub use id::{ConnId, ListenerId};
 pub use jobs::JobError;
 pub use limits::{DriverLimits, JobLimits, Limits, Overload};
@@ -152,6 +157,7 @@ pub use protocols::tunnel;
 pub use reason::{
     AddressErrors, By, CloseKind, CloseReason, ConnectFailure, Deadline, FilterFailure,
 };
+pub use refused::Refused;
 pub use resolver::Resolver;
 pub use tap::{Tap, Tapped};
 pub use timer::Timer;

@@ -19,8 +19,8 @@ use crate::limits::Limits;
 /// ```
 ///
 /// The simulator uses `limits`, `backlog` and `v6_only` only: the others have no meaning there. For
-/// a Unix socket `v6_only` and `nodelay` have no meaning, and `reuse_port`, `keepalive`, `ttl`
-/// and `tos` are errors; for an IP address `mode` is.
+/// a Unix socket `v6_only` and `nodelay` have no meaning, and `reuse_port`, `keepalive`,
+/// `device`, `ttl` and `tos` are errors; for an IP address `mode` is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenOptions {
@@ -47,6 +47,11 @@ pub struct ListenOptions {
     /// SO_RCVBUF, in bytes: how much input the kernel keeps \[the system's choice\]. The system
     /// adjusts it as it does `send_buffer`.
     pub receive_buffer: Option<usize>,
+    /// SO_BINDTODEVICE: the network interface, such as `eth0`, by which packets come and go, whatever
+    /// the routes say \[any\]. Linux and Android only; an error elsewhere, for a name that no
+    /// interface has, and for a Unix socket. Linux before 5.7 wants the capability CAP_NET_RAW
+    /// for it.
+    pub device: Option<String>,
     /// IP_TTL or IPV6_UNICAST_HOPS: routers that a packet may pass, at least 1 \[the system's
     /// choice\]. An error for a Unix socket.
     pub ttl: Option<u8>,
@@ -68,6 +73,7 @@ impl Default for ListenOptions {
             keepalive: None,
             send_buffer: None,
             receive_buffer: None,
+            device: None,
             ttl: None,
             tos: None,
         }
@@ -89,6 +95,7 @@ impl ListenOptions {
             keepalive: self.keepalive,
             send_buffer: self.send_buffer,
             receive_buffer: self.receive_buffer,
+            device: self.device.as_deref().map(Device::named),
             ttl: self.ttl,
             tos: self.tos,
         }
@@ -128,6 +135,9 @@ pub struct ConnectOptions {
     pub send_buffer: Option<usize>,
     /// SO_RCVBUF, in bytes \[the system's choice\]; see [`ListenOptions::receive_buffer`].
     pub receive_buffer: Option<usize>,
+    /// SO_BINDTODEVICE: the network interface to connect by \[any\]; see
+    /// [`ListenOptions::device`].
+    pub device: Option<String>,
     /// IP_TTL or IPV6_UNICAST_HOPS \[the system's choice\]; see [`ListenOptions::ttl`].
     pub ttl: Option<u8>,
     /// IP_TOS or IPV6_TCLASS \[0\]; see [`ListenOptions::tos`].
@@ -143,6 +153,7 @@ impl Default for ConnectOptions {
             keepalive: None,
             send_buffer: None,
             receive_buffer: None,
+            device: None,
             ttl: None,
             tos: None,
         }
@@ -164,6 +175,7 @@ impl ConnectOptions {
             keepalive: self.keepalive,
             send_buffer: self.send_buffer,
             receive_buffer: self.receive_buffer,
+            device: self.device.as_deref().map(Device::named),
             ttl: self.ttl,
             tos: self.tos,
         }
@@ -212,6 +224,7 @@ pub(crate) struct SocketOptions {
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) send_buffer: Option<usize>,
     pub(crate) receive_buffer: Option<usize>,
+    pub(crate) device: Option<Device>,
     pub(crate) ttl: Option<u8>,
     pub(crate) tos: Option<u8>,
 }
@@ -245,10 +258,42 @@ impl SocketOptions {
         if !fits(self.receive_buffer) {
             return fault("receive_buffer must be at least 1 byte and less than 2 GiB");
         }
+        if self.device.is_some_and(|device| !device.is_name()) {
+            return fault("device must be the name of an interface, of 1 to 15 bytes");
+        }
         if self.ttl == Some(0) {
             return fault("ttl must be at least 1");
         }
         Ok(())
+    }
+}
+
+/// The name of a network interface, in place, so that options can be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// Of the name as it was given.
+    len: usize,
+    bytes: [u8; Device::MAX],
+}
+
+impl Device {
+    /// The longest name that a system has (IFNAMSIZ, with a zero byte).
+    const MAX: usize = 15;
+
+    fn named(name: &str) -> Device {
+        let mut bytes = [0; Device::MAX];
+        let fits = name.len().min(Device::MAX);
+        bytes[..fits].copy_from_slice(&name.as_bytes()[..fits]);
+        Device { len: name.len(), bytes }
+    }
+
+    /// Whether an interface can have this name.
+    fn is_name(&self) -> bool {
+        (1..=Device::MAX).contains(&self.len) && !self.bytes().contains(&0)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len.min(Device::MAX)]
     }
 }
 
@@ -267,11 +312,16 @@ mod tests {
     fn judged(change: impl Fn(&mut SocketOptions)) -> [Option<String>; 2] {
         let mut socket = SocketOptions::default();
         change(&mut socket);
-        let SocketOptions { keepalive, send_buffer, receive_buffer, ttl, .. } = socket;
-        let default = ConnectOptions::default();
-        let connect = ConnectOptions { keepalive, send_buffer, receive_buffer, ttl, ..default };
-        let default = ListenOptions::default();
-        let listen = ListenOptions { keepalive, send_buffer, receive_buffer, ttl, ..default };
+        let SocketOptions { keepalive, send_buffer, receive_buffer, ttl, device, .. } = socket;
+        let device = device.map(|device| {
+            let name = String::from_utf8_lossy(device.bytes());
+            format!("{name:x<width$}", width = device.len)
+        });
+        let mut connect = ConnectOptions { keepalive, send_buffer, ..ConnectOptions::default() };
+        (connect.receive_buffer, connect.ttl, connect.device) = (receive_buffer, ttl, device);
+        let mut listen = ListenOptions { keepalive, send_buffer, ..ListenOptions::default() };
+        (listen.receive_buffer, listen.ttl) = (receive_buffer, ttl);
+        listen.device.clone_from(&connect.device);
         [connect.validate(), listen.validate()].map(|result| {
             let error = result.err()?;
             assert_eq!(error.kind(), ErrorKind::InvalidLimits);
@@ -288,7 +338,10 @@ mod tests {
     fn a_value_that_no_system_takes_is_an_error_that_names_the_option() {
         let most = i32::MAX as usize;
         type Change = Box<dyn Fn(&mut SocketOptions)>;
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 11] = [
+            (Box::new(|s| s.device = Some(Device::named(""))), "device"),
+            (Box::new(|s| s.device = Some(Device::named("sixteen_bytes_xx"))), "device"),
+            (Box::new(|s| s.device = Some(Device::named("zero\0byte"))), "device"),
             (Box::new(|s| s.ttl = Some(0)), "ttl"),
             (Box::new(|s| s.keepalive = Some(keepalive(999, 1000, 1))), "keepalive.idle"),
             (Box::new(|s| s.keepalive = Some(keepalive(1000, 999, 1))), "keepalive.interval"),
@@ -306,6 +359,8 @@ mod tests {
         }
         assert_eq!(judged(|s| s.keepalive = Some(keepalive(1000, 1000, 1))), [None, None]);
         assert_eq!(judged(|s| s.ttl = Some(1)), [None, None]);
+        let longest = Some(Device::named("fifteen_bytes_x"));
+        assert_eq!(judged(|s| s.device = longest), [None, None]);
         assert_eq!(judged(|s| s.send_buffer = Some(1)), [None, None]);
         assert_eq!(judged(|s| s.receive_buffer = Some(most)), [None, None]);
     }

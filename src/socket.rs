@@ -1,6 +1,9 @@
 //! Sockets of the operating system: options, calls that std lacks, and the meaning of errors.
 
+#[cfg(feature = "peer-credentials")]
+mod credentials;
 mod datagrams;
+mod device;
 #[cfg(feature = "udp-offload")]
 mod offload;
 mod opening;
@@ -11,7 +14,7 @@ mod unix_datagrams;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket};
@@ -31,9 +34,13 @@ impl SocketInfo for Socket {
         Socket::local_addr(self).map(|addr| Endpoint::from(&addr))
     }
 
-    #[cfg(test)]
-    fn socket(&self) -> Option<&Socket> {
-        Some(self)
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
+
+    #[cfg(feature = "peer-credentials")]
+    fn peer_credentials(&self) -> Option<crate::credentials::PeerCredentials> {
+        credentials::of_peer(self)
     }
 }
 

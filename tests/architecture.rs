@@ -24,7 +24,7 @@ struct Layer {
 const LAYERS: [Layer; 9] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
         modules: &["id", "error", "limits", "buffer", "timer", "filter", "tap", "reason", "clock",
-            "metrics", "note", "random", "date", "guard", "grammar",
+            "metrics", "note", "random", "date", "guard", "grammar", "refused", "credentials",
             "address", "endpoint", "options", "sync", "admission", "episode", "jobs", "resolver"] },
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
         modules: &["connection"] },

@@ -31,6 +31,12 @@ fn an_option_that_the_system_rejects_is_named() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_socket_is_bound_to_its_device() {
+    read_back::a_socket_is_bound_to_its_device(Blocking::new);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_connect_leaves_from_the_address_it_is_bound_to() {
     read_back::a_connect_leaves_from_the_address_it_is_bound_to(Blocking::new);
 }

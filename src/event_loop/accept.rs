@@ -24,6 +24,7 @@ use crate::options::ListenOptions;
 use crate::protocol::{
     Bound, BoxedFactory, Incoming, Protocol, TimerOwner, adopts_no_more, stopped,
 };
+use crate::refused::Refused;
 
 /// Makes protocols for accepted connections.
 pub(crate) type Factory = Box<dyn FnMut(&Incoming) -> Option<Box<dyn Protocol>>>;
@@ -75,13 +76,23 @@ impl<S: System> EventLoop<S> {
         socket: OwnedFd,
         options: ListenOptions,
         factory: Factory,
-    ) -> Result<ListenerId> {
+    ) -> Result<ListenerId, Refused<OwnedFd>> {
         if self.draining {
-            return Err(adopts_no_more());
+            return Err(Refused { error: adopts_no_more(), payload: socket });
         }
+        // Given back where the system cannot watch the socket.
+        let kept = match socket.try_clone() {
+            Ok(kept) => kept,
+            Err(error) => {
+                let error = Error::from_io(Op::Adopt, error);
+                return Err(Refused { error, payload: socket });
+            }
+        };
         let (id, sockets) = self.shared.binder.adopt_listener(socket, &options)?;
-        self.adopt(id, sockets, Arc::new(options.limits), factory)?;
-        Ok(id)
+        match self.adopt(id, sockets, Arc::new(options.limits), factory) {
+            Ok(()) => Ok(id),
+            Err(error) => Err(Refused { error, payload: kept }),
+        }
     }
 
     /// Accepts from the sockets of the listener `id` from now on.

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Op, Result, is_rejected};
 use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::options::{ConnectOptions, ListenOptions};
+use crate::refused::Refused;
 
 /// A connected stream that a driver is to take over.
 pub(crate) struct Adopted<P> {
@@ -46,11 +47,17 @@ impl Binder {
         &mut self,
         socket: OwnedFd,
         options: &ListenOptions,
-    ) -> Result<(ListenerId, Vec<Bound>)> {
-        options.validate()?;
-        let adopted = self.sockets.adopt_listener(socket, options);
-        let mut bound = vec![adopted.map_err(not_adopted)?];
-        Ok((self.enter(&mut bound), bound))
+    ) -> Result<(ListenerId, Vec<Bound>), Refused<OwnedFd>> {
+        if let Err(error) = options.validate() {
+            return Err(Refused { error, payload: socket });
+        }
+        match self.sockets.adopt_listener(socket, options) {
+            Ok(bound) => {
+                let mut bound = vec![bound];
+                Ok((self.enter(&mut bound), bound))
+            }
+            Err((error, payload)) => Err(Refused { error: not_adopted(error), payload }),
+        }
     }
 }
 
@@ -77,11 +84,15 @@ impl Shared {
         socket: OwnedFd,
         options: ConnectOptions,
         protocol: Boxed,
-    ) -> Result<ConnId> {
-        if self.stopping {
-            return Err(adopts_no_more());
-        }
-        let peer = self.binder.adopt_stream(&socket, &options)?;
+    ) -> Result<ConnId, Refused<OwnedFd>> {
+        let adopted = match self.stopping {
+            true => Err(adopts_no_more()),
+            false => self.binder.adopt_stream(&socket, &options),
+        };
+        let peer = match adopted {
+            Ok(peer) => peer,
+            Err(error) => return Err(Refused { error, payload: socket }),
+        };
         // What is written to it before it exists is bounded by these.
         self.outputs.note(&options.limits);
         let (id, limits) = (self.ids.reserve(), Arc::new(options.limits));
@@ -96,9 +107,9 @@ impl Shared {
         socket: OwnedFd,
         options: ListenOptions,
         factory: BoxedFactory,
-    ) -> Result<ListenerId> {
+    ) -> Result<ListenerId, Refused<OwnedFd>> {
         if self.stopping {
-            return Err(adopts_no_more());
+            return Err(Refused { error: adopts_no_more(), payload: socket });
         }
         let (id, sockets) = self.binder.adopt_listener(socket, &options)?;
         let limits = Arc::new(options.limits);

@@ -1,12 +1,15 @@
 //! The running callback's own connection, and the ways from it to everything else.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Callback, Control, Effect, Peer, Protocol, Shared, SocketInfo, TimerId, TimerOwner};
 use crate::address::IntoAddress;
 use crate::connection::{Connection, Flags};
+#[cfg(feature = "peer-credentials")]
+use crate::credentials::PeerCredentials;
 use crate::endpoint::Endpoint;
 use crate::error::Result;
 use crate::id::{ConnId, ListenerId};
@@ -50,6 +53,38 @@ impl Context<'_> {
     /// The local address, asked from the system; None once the socket is closed.
     pub fn local_addr(&self) -> Option<Endpoint> {
         self.socket.local_addr().ok()
+    }
+
+    /// The process at the other end of a Unix stream. None for any other stream, once the socket is
+    /// closed, and where the system does not tell: it does on Linux, unless the process is in a pid
+    /// namespace that this one cannot see. Feature `peer-credentials`.
+    #[cfg(feature = "peer-credentials")]
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.conn.peer().unix()?;
+        self.socket.peer_credentials()
+    }
+
+    /// The descriptor of the connection's socket, for what lariat has no call for: options of the
+    /// system, or what the socket tells of itself. None once it is closed, and in the simulator.
+    /// What is read from it or written to it here is missing in the connection.
+    ///
+    /// ```
+    /// use lariat::{Context, Input, Outcome, Protocol};
+    ///
+    /// struct Marked;
+    ///
+    /// impl Protocol for Marked {
+    ///     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+    ///         if let Some(socket) = cx.descriptor() {
+    ///             socket2::SockRef::from(&socket).set_tcp_quickack(true)?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
+    /// }
+    /// ```
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.descriptor()
     }
 
     /// Shows the clear bytes of this connection to `tap` from now on, for capture. It replaces an

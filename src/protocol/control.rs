@@ -18,6 +18,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::jobs::{JobError, Lane};
 use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
+use crate::refused::Refused;
 
 /// The driver: connects, listeners, timers of its own, counters and shutdown.
 ///
@@ -256,8 +257,9 @@ impl<'a> Control<'a> {
     }
 
     /// Takes over a stream that other code or another process has connected: a `TcpStream`, a
-    /// `UnixStream`, one of a socketpair, or the `OwnedFd` of any of them. From then on it is like
-    /// an accepted one. `opened` runs after the callback has returned; bytes that arrived before
+    /// `UnixStream`, one of a socketpair, or the `OwnedFd` of any stream socket. A family without a
+    /// variant of its own, such as vsock, has [`Endpoint::Other`] as its addresses. From then on it
+    /// is like an accepted one. `opened` runs after the callback has returned; bytes that arrived before
     /// are read.
     ///
     /// [`bind`](ConnectOptions::bind) is ignored, the other options are set. The stream need not be
@@ -294,16 +296,17 @@ impl<'a> Control<'a> {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidSocket`](crate::ErrorKind::InvalidSocket) for a stream that is not
-    /// connected, or has been reset; [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits)
-    /// for options that cannot work; [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the
-    /// driver is being shut down; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the
-    /// simulator. The stream is closed, and `protocol` is dropped.
+    /// connected, or has been reset, and for what is no stream;
+    /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits) for options that cannot work;
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the driver is being shut down;
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator.
+    /// [`Refused::into_payload`] gives the stream back; `protocol` is dropped.
     pub fn adopt_stream(
         &mut self,
         stream: impl Into<OwnedFd>,
         options: ConnectOptions,
         protocol: impl Protocol + Send + 'static,
-    ) -> Result<ConnId> {
+    ) -> Result<ConnId, Refused<OwnedFd>> {
         self.shared.adopt_stream(stream.into(), options, Boxed::Anywhere(Box::new(protocol)))
     }
 
@@ -318,7 +321,7 @@ impl<'a> Control<'a> {
         stream: impl Into<OwnedFd>,
         options: ConnectOptions,
         protocol: impl Protocol + 'static,
-    ) -> Result<ConnId> {
+    ) -> Result<ConnId, Refused<OwnedFd>> {
         self.shared.adopt_stream(stream.into(), options, Boxed::Here(Box::new(protocol)))
     }
 
@@ -388,18 +391,18 @@ impl<'a> Control<'a> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidSocket`](crate::ErrorKind::InvalidSocket) for a socket that does not
-    /// listen, where the system can tell (Linux and FreeBSD);
+    /// [`ErrorKind::InvalidSocket`](crate::ErrorKind::InvalidSocket) for a socket that is neither
+    /// TCP nor Unix, or does not listen, where the system can tell (Linux and FreeBSD);
     /// [`ErrorKind::InvalidLimits`](crate::ErrorKind::InvalidLimits) for options that cannot work;
     /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the driver is being shut down;
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator. The socket is
-    /// closed.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) in the simulator.
+    /// [`Refused::into_payload`] gives the socket back.
     pub fn adopt_listener<P: Protocol + Send + 'static>(
         &mut self,
         listener: impl Into<OwnedFd>,
         options: ListenOptions,
         factory: impl Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
-    ) -> Result<ListenerId> {
+    ) -> Result<ListenerId, Refused<OwnedFd>> {
         self.shared.adopt_listener(listener.into(), options, boxed(factory))
     }
 

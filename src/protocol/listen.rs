@@ -45,8 +45,8 @@ pub(crate) trait Sockets {
     fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound>;
 
     /// Prepares a listening socket of the system.
-    fn adopt_listener(&self, _: OwnedFd, _: &ListenOptions) -> io::Result<Bound> {
-        Err(no_sockets())
+    fn adopt_listener(&self, socket: OwnedFd, _: &ListenOptions) -> AdoptedListener {
+        Err((no_sockets(), socket))
     }
 
     /// Opens a socket of datagrams.
@@ -64,6 +64,9 @@ pub(crate) trait Sockets {
         Err(no_sockets())
     }
 }
+
+/// A socket that a driver is to adopt, or the error with the socket.
+pub(crate) type AdoptedListener = Result<Bound, (io::Error, OwnedFd)>;
 
 fn no_sockets() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this driver has no sockets of the system")

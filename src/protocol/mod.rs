@@ -24,6 +24,8 @@ mod shared;
 mod socket_info;
 mod writer;
 
+#[cfg(feature = "peer-credentials")]
+use crate::credentials::PeerCredentials;
 use crate::endpoint::Endpoint;
 use crate::filter::Filter;
 use crate::id::ListenerId;
@@ -41,7 +43,7 @@ pub(crate) use effects::{Boxed, Content, Effect, Effects, Outgoing, RaceEvent, S
 pub use forward::Callbacks;
 pub use input::Input;
 pub(crate) use listen::BoxedFactory;
-pub(crate) use listen::{Binder, Bound, Close, Listeners, Sockets, stopped};
+pub(crate) use listen::{AdoptedListener, Binder, Bound, Close, Listeners, Sockets, stopped};
 pub(crate) use offload::{Home, Workplace};
 pub(crate) use output::{Output, Part};
 pub(crate) use peer::Backlogs;
@@ -223,6 +225,8 @@ pub struct Incoming {
     local: Option<Endpoint>,
     listener: ListenerId,
     via: Option<Endpoint>,
+    #[cfg(feature = "peer-credentials")]
+    credentials: Option<PeerCredentials>,
 }
 
 impl Incoming {
@@ -236,7 +240,14 @@ impl Incoming {
     ) -> Incoming {
         let any = bound.ip().is_some_and(|ip| ip.is_unspecified());
         let local = if any { socket.local_addr().ok() } else { Some(bound) };
-        Incoming { peer, local, listener, via: None }
+        Incoming {
+            peer,
+            local,
+            listener,
+            via: None,
+            #[cfg(feature = "peer-credentials")]
+            credentials: peer.unix().and_then(|_| socket.peer_credentials()),
+        }
     }
 
     /// The same connection, of a client that its peer has announced.
@@ -262,6 +273,14 @@ impl Incoming {
     /// which the client connected.
     pub fn via(&self) -> Option<Endpoint> {
         self.via
+    }
+
+    /// The process that has connected to a Unix socket; see
+    /// [`Context::peer_credentials`](crate::Context::peer_credentials). Behind a balancer, it is
+    /// the balancer.
+    #[cfg(feature = "peer-credentials")]
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.credentials
     }
 
     /// The listener that accepted the connection.

@@ -1,16 +1,24 @@
 //! What a callback may ask about the socket of its connection.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
+#[cfg(feature = "peer-credentials")]
+use crate::credentials::PeerCredentials;
 use crate::endpoint::Endpoint;
 
 /// Facts about a socket, on any driver.
 pub(crate) trait SocketInfo {
     fn local_addr(&self) -> io::Result<Endpoint>;
 
-    /// The socket itself, if it is the system's.
-    #[cfg(test)]
-    fn socket(&self) -> Option<&socket2::Socket> {
+    /// The descriptor, if the system has one.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The credentials of the peer of a Unix stream. Others are not asked.
+    #[cfg(feature = "peer-credentials")]
+    fn peer_credentials(&self) -> Option<PeerCredentials> {
         None
     }
 }

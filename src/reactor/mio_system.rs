@@ -26,7 +26,7 @@ use crate::endpoint::{Endpoint, UnixName};
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
 use crate::options::{Dial, ListenOptions, SocketOptions};
-use crate::protocol::{Bound, Close, SocketInfo, Sockets};
+use crate::protocol::{AdoptedListener, Bound, Close, SocketInfo, Sockets};
 use crate::socket::{self, Listens, NO_SIGNAL, Reserve, SocketFile, SystemSockets, retry};
 
 /// The upper half of a token is a connection's generation, which is never 0. If it is 0, the lower
@@ -205,7 +205,7 @@ impl Sockets for MioSockets {
         self.0.adopt_datagrams(socket, options)
     }
 
-    fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
+    fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> AdoptedListener {
         self.0.adopt_listener(socket, options).map(closable)
     }
 

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::protocol::{Control, Incoming, Protocol, Watched, Workplace};
 use crate::reason::CloseReason;
+use crate::refused::Refused;
 use crate::resolver::Resolver;
 
 use mio_system::MioSystem;
@@ -240,7 +241,7 @@ impl Reactor {
         listener: impl Into<OwnedFd>,
         options: ListenOptions,
         factory: impl FnMut(&Incoming) -> Option<P> + 'static,
-    ) -> Result<ListenerId> {
+    ) -> Result<ListenerId, Refused<OwnedFd>> {
         self.inner.adopt_listener(listener.into(), options, boxed(factory))
     }
 
@@ -417,6 +418,30 @@ impl Driver for Reactor {
     }
 }
 
+/// The descriptor that is readable while [`turn`](Reactor::turn) has events to handle, for a loop
+/// that drives the reactor beside its own work. Such a loop waits for it, at most until
+/// [`next_deadline`](Reactor::next_deadline), and then calls `turn`:
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use lariat::reactor::Reactor;
+/// use rustix::event::{PollFd, PollFlags, Timespec, poll};
+///
+/// let mut reactor = Reactor::new()?;
+/// reactor.control().set_timer(Duration::from_millis(5), |control| control.shutdown());
+/// while !reactor.is_over() {
+///     let wait = reactor.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+///     let wait = wait.map(|wait| Timespec::try_from(wait).unwrap());
+///     // Descriptors of the program's own stand beside it.
+///     let mut watched = [PollFd::new(&reactor, PollFlags::IN)];
+///     poll(&mut watched, wait.as_ref()).unwrap();
+///     reactor.turn(Some(Duration::ZERO))?;
+/// }
+/// # Ok::<(), lariat::Error>(())
+/// ```
+///
+/// A loop that is told of changes only (edge-triggered `epoll`) calls `turn` until
+/// `next_deadline` is in the future.
 impl AsFd for Reactor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.system.as_fd()
@@ -466,6 +491,12 @@ mod tests {
     #[test]
     fn an_option_that_the_system_rejects_is_named() {
         read_back::what_the_system_rejects_is_named(|| Reactor::new().unwrap());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_is_bound_to_its_device() {
+        read_back::a_socket_is_bound_to_its_device(|| Reactor::new().unwrap());
     }
 
     #[cfg(target_os = "linux")]

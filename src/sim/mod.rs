@@ -186,6 +186,32 @@ impl Sim {
         self.network.borrow_mut().descriptors_max = most;
     }
 
+    /// What Unix streams made from now on announce as their process, at both ends \[pid 1000, uid
+    /// 1000, gid 1000\]. A client of another user is one that is dialled after this.
+    ///
+    /// ```
+    /// # use lariat::{Context, Input, Outcome, Protocol};
+    /// use lariat::{PeerCredentials, sim::Sim};
+    /// # struct Echo;
+    /// # impl Protocol for Echo {
+    /// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
+    /// # }
+    ///
+    /// let mut sim = Sim::new(1);
+    /// sim.listen("unix:@private", |client| {
+    ///     (client.peer_credentials()?.uid() == 1000).then_some(Echo)
+    /// })?;
+    /// sim.set_credentials(PeerCredentials::new(7, 1001, 1001));
+    /// let stranger = sim.dial("unix:@private");
+    /// sim.run_for(std::time::Duration::from_secs(1))?;
+    /// assert!(stranger.is_finished());
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    #[cfg(feature = "peer-credentials")]
+    pub fn set_credentials(&mut self, credentials: crate::credentials::PeerCredentials) {
+        self.network.borrow_mut().credentials = credentials;
+    }
+
     /// Connects an end of the test's own to `addr`.
     ///
     /// # Panics

@@ -208,6 +208,11 @@ impl SocketInfo for SimStream {
     fn local_addr(&self) -> io::Result<Endpoint> {
         Ok(self.local)
     }
+
+    #[cfg(feature = "peer-credentials")]
+    fn peer_credentials(&self) -> Option<crate::credentials::PeerCredentials> {
+        self.network.borrow().peer_credentials(self.end)
+    }
 }
 
 impl Stream for SimStream {

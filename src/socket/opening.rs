@@ -10,12 +10,12 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::unix::{self, SocketFile};
-use super::{Datagrams, reset_on_close, retry};
+use super::{Datagrams, device, reset_on_close, retry};
 use crate::datagram::{DatagramOptions, DatagramSocket, Opened};
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::{check_scope, rejected};
 use crate::options::{Dial, Keepalive, ListenOptions, SocketOptions};
-use crate::protocol::{Bound, Sockets};
+use crate::protocol::{AdoptedListener, Bound, Sockets};
 use crate::reason::is_late;
 
 /// A listening, nonblocking socket.
@@ -135,21 +135,20 @@ impl Sockets for SystemSockets {
     fn adopt_datagrams(&self, socket: OwnedFd, options: &DatagramOptions) -> io::Result<Opened> {
         let shown = SockRef::from(&socket);
         let addr = socket_addr(&shown, shown.local_addr(), Type::DGRAM)?;
+        if addr == Endpoint::Other {
+            return invalid("it is neither a UDP nor a Unix socket");
+        }
         let peer = shown.peer_addr().ok().map(|peer| Endpoint::from(&peer));
         self.prepare(shown)?;
         let socket = Datagrams::adopt(socket, addr, peer, options, self.nonblocking)?;
         Ok(Opened { addr, peer, socket: Box::new(socket) })
     }
 
-    fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> io::Result<Bound> {
-        let shown = SockRef::from(&socket);
-        let addr = socket_addr(&shown, shown.local_addr(), Type::STREAM)?;
-        if !listens(&shown)? {
-            let sentence = "the socket does not listen";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
-        }
-        set_options(SockRef::from(&socket), addr, &options.socket())?;
-        self.prepare(shown)?;
+    fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> AdoptedListener {
+        let addr = match self.prepare_listener(&socket, options) {
+            Ok(addr) => addr,
+            Err(error) => return Err((error, socket)),
+        };
         let gives = Some(options.socket());
         let socket = match addr {
             Endpoint::Unix(_) => Listens::Unix(socket.into()),
@@ -167,31 +166,49 @@ impl Sockets for SystemSockets {
     }
 }
 
-/// The address of a socket that is to be adopted, if it is of the kind, and of a family that the
-/// driver can serve.
+/// The address of a socket that is to be adopted, if it is of the kind.
 fn socket_addr(
     socket: &SockRef<'_>,
     addr: io::Result<SockAddr>,
     kind: Type,
 ) -> io::Result<Endpoint> {
-    let streams = kind == Type::STREAM;
-    let invalid = |sentence| Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
-    match addr {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-            Err(io::Error::new(error.kind(), "the stream is not connected"))
+    match socket.r#type() {
+        Ok(found) if found == kind => {}
+        Ok(_) if kind == Type::STREAM => return invalid("it is no stream"),
+        Ok(_) => return invalid("it is no datagram socket"),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
+            return invalid("it is no socket");
         }
-        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => invalid("it is no socket"),
-        Err(error) => Err(error),
-        Ok(addr) if socket.r#type()? == kind => match Endpoint::from(&addr) {
-            Endpoint::Other if streams => invalid("it is neither a TCP nor a Unix socket"),
-            Endpoint::Other => invalid("it is neither a UDP nor a Unix socket"),
-            known => Ok(known),
+        Err(error) => return Err(error),
+    }
+    match addr {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => match listens(socket) {
+            Ok(true) if TELLS_LISTENERS => invalid("it listens; adopt_listener takes it"),
+            _ => Err(io::Error::new(error.kind(), "the stream is not connected")),
         },
-        Ok(_) => invalid(if streams { "it is no stream" } else { "it is no datagram socket" }),
+        addr => Ok(Endpoint::from(&addr?)),
     }
 }
 
+fn invalid<T>(sentence: &'static str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidInput, sentence))
+}
+
 impl SystemSockets {
+    fn prepare_listener(&self, socket: &OwnedFd, options: &ListenOptions) -> io::Result<Endpoint> {
+        let shown = SockRef::from(socket);
+        let addr = socket_addr(&shown, shown.local_addr(), Type::STREAM)?;
+        if addr == Endpoint::Other {
+            return invalid("it is neither a TCP nor a Unix socket");
+        }
+        if !listens(&shown)? {
+            return invalid("the socket does not listen");
+        }
+        set_options(SockRef::from(socket), addr, &options.socket())?;
+        self.prepare(shown)?;
+        Ok(addr)
+    }
+
     /// Makes a socket sleep as this driver expects it, whatever it was set to before.
     fn prepare(&self, socket: SockRef<'_>) -> io::Result<()> {
         socket.set_nonblocking(self.nonblocking)?;
@@ -202,6 +219,10 @@ impl SystemSockets {
         Ok(())
     }
 }
+
+/// Whether the system tells which sockets listen.
+const TELLS_LISTENERS: bool =
+    cfg!(any(target_os = "linux", target_os = "android", target_os = "freebsd"));
 
 /// Whether a socket listens, as far as the system tells.
 fn listens(socket: &SockRef<'_>) -> io::Result<bool> {
@@ -328,14 +349,18 @@ pub(super) fn open(addr: Endpoint) -> io::Result<Socket> {
 
 /// Sets the options of a stream, or those that the streams of a listener inherit. The error names
 /// the option. Of the options of TCP a Unix socket never delays a write, and has no `keepalive`,
-/// no `ttl` and no `tos`.
+/// no `device`, no `ttl` and no `tos`.
 fn set_options(socket: SockRef<'_>, addr: Endpoint, options: &SocketOptions) -> io::Result<()> {
     if let Endpoint::Ip(_) = addr {
         socket.set_tcp_nodelay(options.nodelay).map_err(rejected("nodelay"))?;
     } else {
         refuse("keepalive", options.keepalive.is_some())?;
+        refuse("device", options.device.is_some())?;
         refuse("ttl", options.ttl.is_some())?;
         refuse("tos", options.tos.is_some())?;
+    }
+    if let Some(device) = options.device {
+        device::bind(&socket, device).map_err(rejected("device"))?;
     }
     set_packet_options(&socket, addr, options)?;
     if let Some(Keepalive { idle, interval, count }) = options.keepalive {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use crate::driver::Driver;
 use crate::endpoint::Endpoint;
@@ -48,6 +48,36 @@ pub(crate) fn every_option_is_read_back<D: Driver>(make: impl Fn() -> D) {
     assert_eq!(accepted.buffers, (20_000 * FACTOR, 30_000 * FACTOR));
     assert_eq!(outgoing.buffers, (40_000 * FACTOR, 50_000 * FACTOR));
     packets_are_marked(&make);
+}
+
+/// The interface that sockets are bound to: inherited by what is accepted.
+#[cfg(target_os = "linux")]
+pub(crate) fn a_socket_is_bound_to_its_device<D: Driver>(make: impl Fn() -> D) {
+    let (listen, connect) = (ListenOptions::default(), ConnectOptions::default());
+    let (accepted, outgoing) = ends(&mut make(), listen.clone(), connect.clone());
+    assert_eq!((accepted.device, outgoing.device), (None, None), "any by default");
+    let lo = Some("lo".to_owned());
+    let bound = ListenOptions { device: lo.clone(), ..listen.clone() };
+    let (accepted, outgoing) = ends(&mut make(), bound, connect.clone());
+    assert_eq!((accepted.device, outgoing.device), (lo.clone(), None));
+    let bound = ConnectOptions { device: lo.clone(), ..connect.clone() };
+    let (accepted, outgoing) = ends(&mut make(), listen.clone(), bound);
+    assert_eq!((accepted.device, outgoing.device), (None, lo));
+
+    let none = Some("lariat-none".to_owned());
+    let sentence = "the system rejects the option device: there is no network interface \
+                    lariat-none";
+    let mut driver = make();
+    let options = ListenOptions { device: none.clone(), ..listen };
+    let error = driver.control().listen_with(any(), options, |_| None::<Ending>).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidLimits);
+    assert_eq!(error.to_string(), format!("cannot listen on 127.0.0.1:0: {sentence}"));
+    let (told, hears) = channel();
+    let options = ConnectOptions { device: none, ..connect };
+    driver.control().connect_with(([127, 0, 0, 1], 9), options, Ending(told)).unwrap();
+    driver.run().unwrap();
+    let options = CloseKind::Connect(ConnectFailure::Options);
+    assert_eq!(hears.recv().unwrap(), (options, sentence.to_owned()));
 }
 
 /// What routers see, in both families, and of peers of IPv4 on a listener of IPv6.
@@ -194,6 +224,9 @@ struct Told {
     buffers: (usize, usize),
     /// TTL or hop limit, TOS or traffic class.
     packets: (u32, u32),
+    /// The interface that it is bound to.
+    #[cfg(target_os = "linux")]
+    device: Option<String>,
     local: Endpoint,
     peer: Endpoint,
 }
@@ -211,6 +244,8 @@ impl Told {
             false => (socket.ttl_v4().unwrap(), socket.tos_v4().unwrap()),
         };
         Told {
+            #[cfg(target_os = "linux")]
+            device: socket.device().unwrap().map(|name| String::from_utf8(name).unwrap()),
             packets,
             nodelay: socket.tcp_nodelay().unwrap(),
             keepalive,
@@ -258,7 +293,7 @@ struct Telling {
 impl Protocol for Telling {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         // Nobody may want to know.
-        let _ = self.told.send(Told::of(cx.socket.socket().unwrap()));
+        let _ = self.told.send(Told::of(&SockRef::from(&cx.descriptor().unwrap())));
         match cx.listener() {
             Some(listener) if self.stops => cx.driver().stop_listening(listener),
             Some(_) => {}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lariat::sim::Sim;
 use lariat::{
     CloseKind, ConnectFailure, ConnectOptions, Driver, DriverLimits, ErrorKind, Input,
-    ListenOptions, Op, Outcome, Protocol,
+    ListenOptions, Op, Outcome, Protocol, Refused,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -195,7 +195,8 @@ fn a_driver_that_stops_adopts_nothing() {
                 let stream = cx.driver().adopt_stream(stream, ConnectOptions::default(), Silent);
                 let options = ListenOptions::default();
                 let listener = cx.driver().adopt_listener(listener, options, |_| Some(Silent));
-                *told.lock().unwrap() = vec![stream.unwrap_err(), listener.unwrap_err()];
+                let errors = [stream.unwrap_err(), listener.unwrap_err()];
+                *told.lock().unwrap() = Vec::from(errors.map(lariat::Error::from));
                 cx.abort();
                 Ok(())
             });
@@ -326,7 +327,7 @@ fn a_socket_of_the_wrong_kind_is_refused_and_closed() {
         let listening = TcpListener::bind("127.0.0.1:0").unwrap();
         let streams: [(OwnedFd, &str); 4] = [
             (unconnected().into(), "the stream is not connected"),
-            (listening.into(), "the stream is not connected"),
+            (listening.into(), LISTENS),
             (datagrams.into(), "it is no stream"),
             (file.into(), "it is no socket"),
         ];
@@ -334,7 +335,7 @@ fn a_socket_of_the_wrong_kind_is_refused_and_closed() {
             let options = ConnectOptions::default();
             refused(stage.driver.control().adopt_stream(stream, options, Silent), sentence);
         }
-        assert!(other.send(b"x").is_err(), "it is closed");
+        assert!(other.send(b"x").is_err(), "it was dropped with the error");
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut listeners: Vec<(OwnedFd, &str)> = vec![(datagrams.into(), "it is no stream")];
         if cfg!(target_os = "linux") {
@@ -347,9 +348,51 @@ fn a_socket_of_the_wrong_kind_is_refused_and_closed() {
     });
 }
 
+/// What is said of a listener that is given as a stream.
+const LISTENS: &str = match cfg!(target_os = "linux") {
+    true => "it listens; adopt_listener takes it",
+    false => "the stream is not connected",
+};
+
+#[test]
+fn a_socket_that_is_refused_comes_back_as_it_was() {
+    on_sockets(DriverLimits::default(), |stage| {
+        stage.run();
+        let (mut client, stream) = pair();
+        client.write_all(b"kept").unwrap();
+        let mut options = ConnectOptions::default();
+        options.send_buffer = Some(0);
+        let refused = stage.driver.control().adopt_stream(stream, options, Silent).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidLimits);
+        let mut stream = TcpStream::from(refused.into_payload());
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"kept");
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut options = ListenOptions::default();
+        options.send_buffer = Some(0);
+        let factory = |_: &_| None::<Silent>;
+        let refused = stage.driver.control().adopt_listener(listener, options, factory);
+        let listener = TcpListener::from(refused.unwrap_err().into_payload());
+        let client = TcpStream::connect(addr).unwrap();
+        assert_eq!(listener.accept().unwrap().1, client.local_addr().unwrap());
+
+        // What one call refuses another takes.
+        let options = ConnectOptions::default();
+        let refused = stage.driver.control().adopt_stream(listener, options, Silent).unwrap_err();
+        let (options, factory) = (ListenOptions::default(), |_: &_| None::<Silent>);
+        let listener = refused.into_payload();
+        let listener = stage.driver.control().adopt_listener(listener, options, factory).unwrap();
+        stage.driver.control().stop_listening(listener);
+        stage.run();
+    });
+}
+
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: lariat::Result<T>, sentence: &str) {
-    let error = result.unwrap_err();
+fn refused<T: std::fmt::Debug>(result: Result<T, Refused<OwnedFd>>, sentence: &str) {
+    let error = lariat::Error::from(result.unwrap_err());
     assert_eq!((error.kind(), error.op()), (ErrorKind::InvalidSocket, Op::Adopt));
     assert_eq!(error.to_string(), format!("cannot adopt the socket: {sentence}"));
     let error: std::io::Error = error.into();

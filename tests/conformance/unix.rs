@@ -188,6 +188,67 @@ fn an_abstract_name_is_served_and_leaves_nothing() {
     });
 }
 
+/// What both ends of a connection at a path know of each other; on sockets this process is both.
+#[cfg(target_os = "linux")]
+#[test]
+fn each_end_knows_the_process_of_the_other() {
+    everywhere(|stage| {
+        let (place, told) = (Place::new(), Told::default());
+        let expected = match stage.is_real() {
+            true => lariat::PeerCredentials::new(
+                std::process::id(),
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
+            false => lariat::PeerCredentials::new(1000, 1000, 1000),
+        };
+        let (trace, tells) = (stage.trace.clone(), told.clone());
+        let factory = move |incoming: &Incoming| {
+            let (tells, known) = (tells.clone(), incoming.peer_credentials());
+            let play = echo().opened(move |cx| {
+                let same = [known, cx.peer_credentials()] == [Some(expected); 2];
+                tells.tell(format!("server: {same}"));
+                Ok(())
+            });
+            let play = play.closed(|cx, _| assert_eq!(cx.peer_credentials(), None));
+            Some(Last::new(trace.wrap("server", play), incoming))
+        };
+        stage.driver.control().listen(&place.0, factory).unwrap();
+        let tells = told.clone();
+        let client = says_all(b"who am I").closed(move |_, _| tells.tell("closed".to_owned()));
+        let tells = told.clone();
+        let client = client.data(move |cx, input| {
+            if input.len() == 8 {
+                tells.tell(format!("client: {}", cx.peer_credentials() == Some(expected)));
+                input.consume_all();
+            }
+            Ok(())
+        });
+        stage.connect("client", place.0.as_path(), client);
+        stage.run();
+        told.expect(stage, &["server: true", "client: true", "closed"]);
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stream_of_tcp_has_no_process_at_its_other_end() {
+    everywhere(|stage| {
+        let told = Told::default();
+        let tells = told.clone();
+        let addr = stage.serve("server", move || {
+            let tells = tells.clone();
+            echo().opened(move |cx| {
+                tells.tell(format!("{:?}", cx.peer_credentials()));
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, says_all(b"who am I"));
+        stage.run();
+        told.expect(stage, &["None"]);
+    });
+}
+
 #[test]
 fn options_that_a_kind_of_socket_does_not_have_are_errors() {
     on_sockets(DriverLimits::default(), |stage| {
@@ -199,6 +260,9 @@ fn options_that_a_kind_of_socket_does_not_have_are_errors() {
         let mut options = ListenOptions::default();
         options.keepalive = Some(Keepalive::default());
         wrong.push((Address::from(&place.0), options, "keepalive"));
+        let mut options = ListenOptions::default();
+        options.device = Some("lo".to_owned());
+        wrong.push((Address::from(&place.0), options, "device"));
         let mut options = ListenOptions::default();
         options.ttl = Some(9);
         wrong.push((Address::from(&place.0), options, "ttl"));

@@ -184,6 +184,44 @@ fn another_loop_can_wait_for_the_reactor() {
 }
 
 #[test]
+fn a_loop_around_poll_drives_the_reactor_with_sockets_and_timers_of_its_own() {
+    let mut reactor = Reactor::new().unwrap();
+    let addr = listen(&mut reactor, || Slow(Duration::ZERO));
+    let (client, handle) = (TcpStream::connect(addr).unwrap(), reactor.handle());
+    let fired = Rc::new(Cell::new(false));
+    let fires = Rc::clone(&fired);
+    let begun = Instant::now();
+    let delay = Duration::from_millis(30);
+    let timer = move |_: &mut lariat::Control<'_>| fires.set(true);
+    reactor.control().set_timer_local(delay, timer).unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut client = client;
+        (0..20).for_each(|_| ping(&mut client));
+        drop(client);
+        handle.shutdown();
+    });
+    let mut turns = 0;
+    while !reactor.is_over() || !fired.get() {
+        assert!(begun.elapsed() < PATIENCE);
+        let wait = reactor.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let mut watched = [rustix::event::PollFd::new(&reactor, rustix::event::PollFlags::IN)];
+        let wait = wait.map(|wait| rustix::event::Timespec::try_from(wait).unwrap());
+        let ready = rustix::event::poll(&mut watched, wait.as_ref()).unwrap();
+        // Nothing to do is a sleep: neither an event nor a deadline is left over.
+        let due = reactor.next_deadline().is_some_and(|at| at <= Instant::now());
+        assert!(ready == 1 || due, "woken without a reason");
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        turns += 1;
+        if fired.get() && reactor.is_over() {
+            break;
+        }
+    }
+    thread.join().unwrap();
+    assert!(begun.elapsed() >= delay && turns < 200, "{turns} turns");
+    assert_eq!(reactor.metrics().bytes_in, 20);
+}
+
+#[test]
 fn a_handle_wakes_an_idle_loop_whatever_it_asks() {
     let mut reactor = Reactor::new().unwrap();
     let ids = Rc::new(RefCell::new(Vec::new()));

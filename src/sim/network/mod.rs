@@ -21,6 +21,8 @@ use super::faults::{Call, Fault, Faults, Link, Scripted};
 use super::log::{Log, What};
 use crate::clock::nanos;
 use crate::connection::Flags;
+#[cfg(feature = "peer-credentials")]
+use crate::credentials::PeerCredentials;
 use crate::endpoint::Endpoint;
 use crate::id::ConnId;
 use crate::timer::Timers;
@@ -71,6 +73,9 @@ enum Progress {
 pub(super) struct End {
     pub(super) local: Endpoint,
     pub(super) remote: Endpoint,
+    /// What the process of this end is to the other one.
+    #[cfg(feature = "peer-credentials")]
+    credentials: PeerCredentials,
     other: Option<usize>,
     token: Option<ConnId>,
     progress: Progress,
@@ -139,6 +144,9 @@ pub(super) struct Network {
     next_port: u16,
     pub(super) descriptors_max: usize,
     descriptors: usize,
+    /// What ends made from now on announce of their process.
+    #[cfg(feature = "peer-credentials")]
+    pub(super) credentials: PeerCredentials,
 }
 
 /// An event that waits for the driver's poll.
@@ -174,6 +182,8 @@ impl Network {
             next_port: 49152,
             descriptors_max: usize::MAX,
             descriptors: 0,
+            #[cfg(feature = "peer-credentials")]
+            credentials: PeerCredentials::new(1000, 1000, 1000),
         }
     }
 
@@ -262,6 +272,8 @@ impl Network {
         self.endpoints.push(End {
             local,
             remote,
+            #[cfg(feature = "peer-credentials")]
+            credentials: self.credentials,
             other: None,
             token: None,
             progress,
@@ -327,6 +339,12 @@ impl Network {
                 }
             }
         }
+    }
+
+    /// What the process at the other end announces.
+    #[cfg(feature = "peer-credentials")]
+    pub(super) fn peer_credentials(&self, end: usize) -> Option<PeerCredentials> {
+        Some(self.endpoints[self.endpoints[end].other?].credentials)
     }
 
     // ---- time --------------------------------------------------------------------------------

@@ -44,8 +44,8 @@ use crate::error::Error;
 /// refused.into_payload()(&mut elsewhere.control());
 /// ```
 pub struct Refused<T> {
-    pub(super) error: Error,
-    pub(super) payload: T,
+    pub(crate) error: Error,
+    pub(crate) payload: T,
 }
 
 impl<T> Refused<T> {
