@@ -155,6 +155,16 @@ impl SendQueue {
     }
 
     /// Drops everything and returns its length.
+    /// Takes all bytes out, in order.
+    pub(crate) fn take_all(&mut self, pool: &mut ChunkPool) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        while !self.is_empty() {
+            bytes.extend_from_slice(self.front());
+            self.advance(self.front().len(), pool);
+        }
+        bytes
+    }
+
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) -> usize {
         let dropped = self.len;
         self.advance(dropped, pool);

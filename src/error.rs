@@ -21,6 +21,8 @@ pub enum Op {
     Connect,
     /// Taking over a socket that other code has opened.
     Adopt,
+    /// Taking a socket out of its driver.
+    Detach,
     /// Waiting for events.
     Poll,
     /// Checking limits or options.
@@ -213,6 +215,7 @@ impl fmt::Display for Error {
             Op::Listen => "cannot listen",
             Op::Connect => "cannot connect",
             Op::Adopt => "cannot adopt the socket",
+            Op::Detach => "cannot detach the socket",
             Op::Poll => "cannot wait for events",
             Op::Limits => "these limits cannot work",
             Op::Signals => "cannot take over signals",

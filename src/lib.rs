@@ -46,6 +46,8 @@
 //! | datagrams with a value per peer | [`datagram_peers`] |
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //! | TLS | `lariat::tls`, with the feature `tls` |
+//! | sockets taken over, and given away | [`Control::adopt_stream`], [`Context::detach`] |
+//! | who is at the other end of a Unix stream | `PeerCredentials`, with the feature `peer-credentials` |
 //! | a token instead of certificates | `lariat::auth`, with the feature `auth` |
 //! | tokio, mio, asyncio, Twisted | [`coming_from`] |
 //!
@@ -87,6 +89,7 @@ mod credentials;
 mod datagram;
 #[cfg(feature = "http")]
 mod date;
+mod detached;
 mod dispatch;
 mod driver;
 mod endpoint;
@@ -127,6 +130,7 @@ pub use credentials::PeerCredentials;
 pub use datagram::{
     Datagram, DatagramContext, DatagramOptions, DatagramProtocol, DropPolicy, Ecn, Interface,
 };
+pub use detached::Detached;
 pub use driver::{Driver, Report};
 pub use endpoint::{Endpoint, UnixName};
 pub use error::{Error, ErrorKind, Op, Result};

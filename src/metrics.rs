@@ -258,6 +258,8 @@ pub struct Closes {
     pub unsupported: u64,
     /// [`CloseKind::SystemError`].
     pub system_error: u64,
+    /// [`CloseKind::Detached`].
+    pub detached: u64,
 }
 
 impl Closes {
@@ -267,7 +269,7 @@ impl Closes {
     }
 
     /// Each counter under its name.
-    fn by_kind(&self) -> [(&'static str, u64); 14] {
+    fn by_kind(&self) -> [(&'static str, u64); 15] {
         let Closes {
             finished,
             reset,
@@ -283,6 +285,7 @@ impl Closes {
             shutdown,
             unsupported,
             system_error,
+            detached,
         } = *self;
         [
             ("finished", finished),
@@ -299,13 +302,14 @@ impl Closes {
             ("shut down", shutdown),
             ("unsupported", unsupported),
             ("failed in the system", system_error),
+            ("detached", detached),
         ]
     }
 
     fn add(&mut self, other: &Closes) {
         sum!(Closes, self, other, rest:, each:
             finished reset aborted timed_out input_full output_full connect filter protocol
-            refused panicked shutdown unsupported system_error);
+            refused panicked shutdown unsupported system_error detached);
     }
 
     pub(crate) fn count(&mut self, kind: CloseKind) {
@@ -324,6 +328,7 @@ impl Closes {
             CloseKind::Shutdown => &mut self.shutdown,
             CloseKind::Unsupported => &mut self.unsupported,
             CloseKind::SystemError => &mut self.system_error,
+            CloseKind::Detached => &mut self.detached,
         } += 1;
     }
 }

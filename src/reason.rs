@@ -121,6 +121,9 @@ pub enum CloseKind {
     /// The local system could not go on with the connection, for instance for lack of memory or
     /// permission: see [`CloseReason::error`]. The peer gets a reset.
     SystemError,
+    /// [`Context::detach`](crate::Context::detach) has taken the socket out of the driver. The
+    /// stream goes on elsewhere.
+    Detached,
 }
 
 /// An error behind an end. It may be the user's type, so every drop of it is guarded.
@@ -282,6 +285,7 @@ impl fmt::Display for CloseKind {
             CloseKind::Shutdown => "shut down",
             CloseKind::Unsupported => "unsupported",
             CloseKind::SystemError => "system error",
+            CloseKind::Detached => "detached",
         })
     }
 }

@@ -14,7 +14,7 @@ mod unix_datagrams;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket};
@@ -38,6 +38,10 @@ impl SocketInfo for Socket {
         Some(self.as_fd())
     }
 
+    fn second(&self) -> io::Result<OwnedFd> {
+        self.try_clone().map(OwnedFd::from)
+    }
+
     #[cfg(feature = "peer-credentials")]
     fn peer_credentials(&self) -> Option<crate::credentials::PeerCredentials> {
         credentials::of_peer(self)
@@ -59,6 +63,18 @@ pub(crate) const NO_SIGNAL: i32 = 0;
 pub(crate) fn reset_on_close(socket: &impl AsFd) {
     if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
         log::debug!(target: "lariat::socket", "cannot make a close a reset: {error}");
+    }
+}
+
+/// Makes a socket that leaves a driver sleep as one of std does.
+pub(crate) fn prepare_detached(socket: &impl AsFd) {
+    let socket = SockRef::from(socket);
+    let set = socket
+        .set_nonblocking(false)
+        .and_then(|()| socket.set_read_timeout(None))
+        .and_then(|()| socket.set_write_timeout(None));
+    if let Err(error) = set {
+        log::debug!(target: "lariat::socket", "cannot prepare a detached socket: {error}");
     }
 }
 

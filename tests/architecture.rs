@@ -25,6 +25,7 @@ const LAYERS: [Layer; 9] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
         modules: &["id", "error", "limits", "buffer", "timer", "filter", "tap", "reason", "clock",
             "metrics", "note", "random", "date", "guard", "grammar", "refused", "credentials",
+            "detached",
             "address", "endpoint", "options", "sync", "admission", "episode", "jobs", "resolver"] },
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
         modules: &["connection"] },

@@ -68,7 +68,8 @@ impl Hub {
                     after.cut = self.linger(cell.id);
                 }
                 Step::Close => end(cell, member),
-                Step::Settled => break,
+                // The connection's own thread does that: it alone knows that it is in no call.
+                Step::Detach | Step::Settled => break,
             }
         }
         if member.conn.flags().any(Flags::BROKEN) {
@@ -143,6 +144,9 @@ fn send_fin(cell: &Cell, member: &mut Member, shared: &mut Shared, now: u64) {
 /// owes the peer must not come behind a FIN. A write that sleeps needs more, and then the FIN waits
 /// behind what the peer does not take.
 fn end(cell: &Cell, member: &Member) {
+    if member.conn.has_detached() {
+        return;
+    }
     if let (Some(socket), true) = (cell.socket.get(), member.conn.flags().any(Flags::RESET)) {
         system::reset_on_close(socket);
     }

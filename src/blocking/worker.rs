@@ -32,6 +32,7 @@ use crate::protocol::{
 };
 use crate::reason::{By, CloseKind};
 use crate::sending;
+use crate::socket::prepare_detached;
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, thread};
 use crate::timer::{Timer, TimerKey};
@@ -226,6 +227,9 @@ impl<'a> Worker<'a> {
         let stuck = member.conn.is_stuck() && !member.writing;
         let until = member.conn.poll_deadline_beside(member.writing).max(now + MILLISECOND);
         let timer = member.timers.next().unwrap_or(u64::MAX);
+        if member.conn.is_detaching() {
+            return self.detach_or_wait(member, until);
+        }
         let reads_later = member.conn.reads_behind_output();
         if self.role == Role::Companion {
             // Beyond the next timer another companion would have to be started for it.
@@ -249,6 +253,18 @@ impl<'a> Worker<'a> {
             return Some(Next::Wait { until });
         }
         self.cell.reader.go_away().then_some(Next::Read { until, most })
+    }
+
+    /// Lets the socket leave, if this is the connection's own thread and no other is in a write.
+    fn detach_or_wait(&mut self, member: &mut Member, until: u64) -> Option<Next> {
+        if self.role == Role::Companion || member.writing {
+            return Some(Next::Wait { until });
+        }
+        if let Some(socket) = member.conn.leaving() {
+            prepare_detached(&socket);
+        }
+        member.conn.handle_detached(&mut self.desk.shared.chunks);
+        None
     }
 
     // ---- sleeping for room ---------------------------------------------------------------------

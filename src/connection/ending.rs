@@ -1,9 +1,11 @@
 //! The end, the same for every way to it, and its reason.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::{Connection, Flags};
 use crate::buffer::ChunkPool;
+use crate::detached::Detached;
 use crate::guard::drop_guarded;
 use crate::reason::{By, Cause, CloseKind, CloseReason, Deadline};
 
@@ -29,6 +31,9 @@ pub(crate) struct End {
     pub(super) unsent: u64,
     pub(super) unread: u64,
     pub(super) refused: u64,
+    /// The socket on its way out of the driver, and where it has left.
+    pub(super) leaving: Option<OwnedFd>,
+    pub(super) detached: Option<Detached>,
 }
 
 impl Ending {
@@ -90,6 +95,10 @@ impl Connection {
         self.stop_callbacks();
         self.lose_unread();
         self.flags.set(Flags::ENDED);
+        if self.flags.any(Flags::DETACHING) {
+            // Another end came first: the peer must not wait for a second descriptor.
+            self.end_mut().leaving = None;
+        }
     }
 
     pub(super) fn stop_callbacks(&mut self) {

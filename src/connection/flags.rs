@@ -116,12 +116,19 @@ impl Flags {
     pub(crate) const COUNTED_HELD: Flags = Flags(1 << 47);
     /// The metrics know of its handshake.
     pub(crate) const COUNTED_HANDSHAKE: Flags = Flags(1 << 48);
+    /// The socket is to leave the driver: no callback but `closed` runs.
+    pub(crate) const DETACHING: Flags = Flags(1 << 41);
     /// `data` left input while output was congested: it is shown again after `drained`.
     pub(crate) const LEFT: Flags = Flags(1 << 44);
 
     /// States in which no callback but `closed` runs.
-    pub(crate) const UNCALLABLE: Flags =
-        Flags(Self::CLOSING.0 | Self::ENDED.0 | Self::CONNECTING.0 | Self::HANDSHAKING.0);
+    pub(crate) const UNCALLABLE: Flags = Flags(
+        Self::CLOSING.0
+            | Self::ENDED.0
+            | Self::CONNECTING.0
+            | Self::HANDSHAKING.0
+            | Self::DETACHING.0,
+    );
 
     /// Reading goes on when `READABLE` is the only one of these that is set.
     pub(crate) const READ_GATE: Flags = Flags(

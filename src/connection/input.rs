@@ -235,7 +235,7 @@ impl Connection {
     }
 
     pub(crate) fn want_resume(&mut self) {
-        if self.flags.any(Flags::PAUSED) {
+        if self.flags.any(Flags::PAUSED) && self.flags.none(Flags::DETACHING) {
             self.flags.clear(Flags::PAUSED);
             self.show_again();
         }

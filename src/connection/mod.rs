@@ -10,6 +10,7 @@
 mod breaking;
 mod closing;
 mod deadlines;
+mod detaching;
 mod ending;
 mod filtering;
 mod flags;

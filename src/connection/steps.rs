@@ -49,6 +49,8 @@ pub(crate) enum Step {
     Fin,
     /// The connection waits for nothing but the peer's FIN: it no longer counts as open.
     Linger,
+    /// No thread may use the socket any more: then call [`Connection::handle_detached`].
+    Detach,
     /// The end is decided: close the socket, with a reset if `RESET` is set.
     Close,
     /// Nothing, until something else happens.
@@ -188,6 +190,9 @@ impl Connection {
             } else if !self.poll_finished() {
                 break;
             }
+        }
+        if self.is_detaching() {
+            return Step::Detach;
         }
         if self.is_lingering() && self.flags.none(Flags::LINGERING) {
             self.flags.set(Flags::LINGERING);

@@ -17,7 +17,7 @@ impl Connection {
     /// Whether a callback other than `opened` and `closed` may run.
     pub(crate) fn may_call(&self) -> bool {
         self.flags.any(Flags::OPENED)
-            && self.flags.none(Flags::CLOSING | Flags::ENDED | Flags::OPENED_DUE)
+            && self.flags.none(Flags::CLOSING | Flags::ENDED | Flags::OPENED_DUE | Flags::DETACHING)
     }
 
     /// Whether a turn has something to do for this connection. A driver keeps exactly these

@@ -10,6 +10,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::ConnId;
 use crate::protocol::{Binder, Effect, Shared, adopts_no_more, not_adopted};
+use crate::refused::Refused;
 
 /// A socket of datagrams that no driver receives from yet.
 pub(crate) struct Opened {
@@ -89,15 +90,27 @@ impl Shared {
         socket: OwnedFd,
         options: DatagramOptions,
         protocol: Boxed,
-    ) -> Result<ConnId> {
-        if self.stopping {
-            return Err(adopts_no_more());
+    ) -> Result<ConnId, Refused<OwnedFd>> {
+        // Given back where the driver does not take the socket.
+        let kept = match socket.try_clone() {
+            Ok(kept) => kept,
+            Err(error) => {
+                return Err(Refused { error: Error::from_io(Op::Adopt, error), payload: socket });
+            }
+        };
+        let ready = match self.stopping {
+            true => Err(adopts_no_more()),
+            false => options.validate(),
+        };
+        let opened = ready.and_then(|()| {
+            self.in_place(Op::Adopt, |binder| {
+                binder.sockets.adopt_datagrams(socket, &options).map_err(not_adopted)
+            })
+        });
+        match opened {
+            Ok(opened) => Ok(self.take_over(opened, options, protocol)),
+            Err(error) => Err(Refused { error, payload: kept }),
         }
-        options.validate()?;
-        let opened = self.in_place(Op::Adopt, |binder| {
-            binder.sockets.adopt_datagrams(socket, &options).map_err(not_adopted)
-        })?;
-        Ok(self.take_over(opened, options, protocol))
     }
 
     fn take_over(

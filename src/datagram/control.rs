@@ -8,6 +8,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::ConnId;
 use crate::protocol::Control;
+use crate::refused::Refused;
 
 /// Datagram sockets.
 impl Control<'_> {
@@ -131,13 +132,13 @@ impl Control<'_> {
     /// [`ErrorKind::InvalidLimits`] for options that cannot work, or that the system rejects;
     /// [`ErrorKind::Limit`] when there are too many connections and sockets;
     /// [`ErrorKind::Stopped`] once the driver is being shut down; [`ErrorKind::Unsupported`] in the
-    /// simulator. The socket is closed, and `protocol` is dropped.
+    /// simulator. [`Refused::into_payload`] gives the socket back; `protocol` is dropped.
     pub fn adopt_datagrams(
         &mut self,
         socket: impl Into<OwnedFd>,
         options: DatagramOptions,
         protocol: impl DatagramProtocol + Send + 'static,
-    ) -> Result<ConnId> {
+    ) -> Result<ConnId, Refused<OwnedFd>> {
         let protocol = Boxed::Anywhere(Box::new(protocol));
         self.shared_mut().adopt_datagrams(socket.into(), options, protocol)
     }

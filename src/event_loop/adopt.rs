@@ -1,12 +1,14 @@
-//! Streams that other code has connected.
+//! Streams that other code has connected, and those that it gets.
 
 use super::EventLoop;
 use super::system::System;
 use super::table::Entry;
 use crate::admission::Place;
 use crate::connection::Connection;
+use crate::id::ConnId;
 use crate::protocol::{Adopted, Protocol};
 use crate::reason::{By, Cause, CloseKind, ConnectFailure};
+use crate::socket::prepare_detached;
 
 impl<S: System> EventLoop<S> {
     /// Takes a stream over. A failure becomes a `closed`, in a later turn.
@@ -38,5 +40,19 @@ impl<S: System> EventLoop<S> {
             self.ask_for_filter(id, false);
         }
         self.finish(id);
+    }
+
+    /// The socket leaves: from here on the loop hears nothing of it.
+    pub(super) fn detach(&mut self, id: ConnId) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        if let Some(stream) = &mut entry.stream {
+            if let Err(error) = self.system.deregister_stream(stream) {
+                log::warn!(target: "lariat::reactor", "cannot stop watching {id}: {error}");
+            }
+        }
+        if let Some(socket) = entry.conn.leaving() {
+            prepare_detached(&socket);
+        }
+        entry.conn.handle_detached(&mut self.shared.chunks);
     }
 }

@@ -28,6 +28,7 @@ impl<S: System> EventLoop<S> {
                 Step::Flush => flush(entry, &mut self.shared, &mut self.budget),
                 Step::Fin => send_fin(entry, &mut self.shared),
                 Step::Linger => self.begin_lingering(id),
+                Step::Detach => self.detach(id),
                 Step::Close => self.close_socket(id),
                 Step::Settled => break,
             }

@@ -64,6 +64,9 @@ pub(crate) trait System {
     /// Registers both directions, once.
     fn register_stream(&mut self, stream: &mut Self::Stream, id: ConnId) -> io::Result<()>;
 
+    /// Reports nothing of a stream any more, which stays open elsewhere.
+    fn deregister_stream(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+
     /// Accepts with the descriptor that is kept in reserve.
     fn accept_with_reserve(
         &mut self,

@@ -6,7 +6,7 @@ use super::{Closes, Metrics};
 use crate::reason::{CloseKind, ConnectFailure, Deadline, FilterFailure};
 
 /// Every counter that is a number.
-fn counters(metrics: &mut Metrics) -> [&mut u64; 51] {
+fn counters(metrics: &mut Metrics) -> [&mut u64; 52] {
     [
         &mut metrics.turns,
         &mut metrics.events,
@@ -59,6 +59,7 @@ fn counters(metrics: &mut Metrics) -> [&mut u64; 51] {
         &mut metrics.closes.shutdown,
         &mut metrics.closes.unsupported,
         &mut metrics.closes.system_error,
+        &mut metrics.closes.detached,
     ]
 }
 
@@ -112,8 +113,8 @@ fn every_counter_is_shown_once() {
 
 #[test]
 fn each_kind_is_counted_once_in_its_place() {
-    let mut expected = [0; 14];
-    let kinds: [(CloseKind, usize, &str); 16] = [
+    let mut expected = [0; 15];
+    let kinds: [(CloseKind, usize, &str); 17] = [
         (CloseKind::Finished, 0, "finished"),
         (CloseKind::Reset, 1, "reset"),
         (CloseKind::Aborted, 2, "aborted"),
@@ -130,6 +131,7 @@ fn each_kind_is_counted_once_in_its_place() {
         (CloseKind::Shutdown, 11, "shut down"),
         (CloseKind::Unsupported, 12, "unsupported"),
         (CloseKind::SystemError, 13, "failed in the system"),
+        (CloseKind::Detached, 14, "detached"),
     ];
     let mut metrics = Metrics::default();
     for (before, (kind, place, name)) in (0..).zip(kinds) {

@@ -10,8 +10,9 @@ use crate::address::IntoAddress;
 use crate::connection::{Connection, Flags};
 #[cfg(feature = "peer-credentials")]
 use crate::credentials::PeerCredentials;
+use crate::detached::Detached;
 use crate::endpoint::Endpoint;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::{ConnId, ListenerId};
 use crate::jobs::{JobError, Lane};
 use crate::limits::Limits;
@@ -55,8 +56,8 @@ impl Context<'_> {
         self.socket.local_addr().ok()
     }
 
-    /// The process at the other end of a Unix stream. None for any other stream, once the socket is
-    /// closed, and where the system does not tell: it does on Linux, unless the process is in a pid
+    /// The process at the other end of a Unix stream. None for any other stream, for a socket that
+    /// is closed, and where the system does not tell: it does on Linux, unless the process is in a pid
     /// namespace that this one cannot see. Feature `peer-credentials`.
     #[cfg(feature = "peer-credentials")]
     pub fn peer_credentials(&self) -> Option<PeerCredentials> {
@@ -147,6 +148,78 @@ impl Context<'_> {
     /// Finishes sending: FIN follows the queued output. Input goes on. A second call does nothing.
     pub fn shutdown_write(&mut self) {
         self.conn.want_fin();
+    }
+
+    /// Takes the socket out of the driver, alive. The driver first tries to send what this callback
+    /// has written; then [`closed`](Protocol::closed) runs with
+    /// [`CloseKind::Detached`](crate::CloseKind::Detached), and
+    /// [`take_detached`](Context::take_detached) gives the socket there, with the bytes that are
+    /// neither consumed nor sent. No other callback runs before that. A
+    /// [`close`](Context::close), an [`abort`](Context::abort), an `Err` or a failure of the
+    /// connection comes first, and the socket is closed then.
+    ///
+    /// On the reactor that is in the next turn. On blocking threads the socket leaves when none of
+    /// its threads is in a call on it: at once from `opened`, `data` and `eof`; from the other
+    /// callbacks, which another thread may run, not before the connection's own thread comes back
+    /// from its `read`, with bytes, with the end or at a deadline. A byte that waits for room goes
+    /// first.
+    ///
+    /// What is detached is a second descriptor of the socket; the first is closed.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::net::TcpStream;
+    /// use lariat::{CloseReason, Context, Input, Outcome, Protocol};
+    ///
+    /// /// Reads a line, and leaves the rest of the conversation to a thread.
+    /// struct Greeted;
+    ///
+    /// impl Protocol for Greeted {
+    ///     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+    ///         if let Some(end) = input.iter().position(|byte| *byte == b'\n') {
+    ///             input.consume(end + 1);
+    ///             cx.write(b"welcome\n");
+    ///             cx.detach()?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///     fn closed(&mut self, cx: &mut Context<'_>, _: &CloseReason) {
+    ///         let Some(detached) = cx.take_detached() else { return };
+    ///         std::thread::spawn(move || {
+    ///             let mut stream = TcpStream::from(detached.socket);
+    ///             stream.write_all(&detached.unsent)?;
+    ///             stream.write_all(&detached.unread)
+    ///         });
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidSocket`] for a connection that is ending or has a
+    /// [`Filter`](crate::Filter), whose state would be lost; [`ErrorKind::Unsupported`] in the
+    /// simulator; [`ErrorKind::Exhausted`] when no descriptor is left. The connection goes on.
+    pub fn detach(&mut self) -> Result<()> {
+        if self.conn.is_detaching() {
+            return Ok(());
+        }
+        if let Some(why) = self.conn.stays() {
+            return Err(Error::new(ErrorKind::InvalidSocket, Op::Detach).with_detail(why));
+        }
+        match self.socket.second() {
+            Ok(socket) => self.conn.want_detach(socket),
+            Err(error) => {
+                let sentence = error.to_string();
+                return Err(Error::from_io(Op::Detach, error).with_detail(sentence));
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket that [`detach`](Context::detach) has taken out of the driver: in
+    /// [`closed`](Protocol::closed), once. If nobody takes it, it is closed.
+    pub fn take_detached(&mut self) -> Option<Detached> {
+        self.conn.take_detached()
     }
 
     /// Whether the peer's FIN has arrived, also while unread input still precedes it.

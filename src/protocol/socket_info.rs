@@ -1,7 +1,7 @@
 //! What a callback may ask about the socket of its connection.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 #[cfg(feature = "peer-credentials")]
 use crate::credentials::PeerCredentials;
@@ -14,6 +14,11 @@ pub(crate) trait SocketInfo {
     /// The descriptor, if the system has one.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    /// A second descriptor of the socket, for a program to which it goes.
+    fn second(&self) -> io::Result<OwnedFd> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this driver has no sockets of the system"))
     }
 
     /// The credentials of the peer of a Unix stream. Others are not asked.

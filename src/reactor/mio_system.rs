@@ -321,6 +321,10 @@ impl System for MioSystem {
         self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, both)
     }
 
+    fn deregister_stream(&mut self, stream: &mut Socket) -> io::Result<()> {
+        self.poll.registry().deregister(&mut SourceFd(&stream.as_raw_fd()))
+    }
+
     fn accept_with_reserve(&mut self, listener: &mut Listening) -> io::Result<(Socket, Endpoint)> {
         self.reserve.free();
         Listener::accept(listener)

@@ -37,6 +37,7 @@ fn every_kind_has_its_words() {
         (CloseKind::Unsupported, "unsupported"),
         (CloseKind::Refused(431), "refused with 431"),
         (CloseKind::SystemError, "system error"),
+        (CloseKind::Detached, "detached"),
     ];
     for (kind, words) in cases {
         assert_eq!(kind.to_string(), words);

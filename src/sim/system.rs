@@ -132,6 +132,10 @@ impl System for SimSystem {
         Ok(())
     }
 
+    fn deregister_stream(&mut self, _: &mut SimStream) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn accept_with_reserve(
         &mut self,
         listener: &mut SimListener,

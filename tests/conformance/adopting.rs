@@ -433,7 +433,8 @@ fn the_simulator_has_no_sockets_of_the_system() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let factory = |_: &_| Some(Silent);
     let listener = driver.control().adopt_listener(socket, ListenOptions::default(), factory);
-    for error in [stream.unwrap_err(), listener.unwrap_err()] {
+    for refused in [stream.unwrap_err(), listener.unwrap_err()] {
+        let error = refused.error();
         assert_eq!((error.kind(), error.op()), (ErrorKind::Unsupported, Op::Adopt));
         let sentence = "cannot adopt the socket: this driver has no sockets of the system";
         assert_eq!(error.to_string(), sentence);

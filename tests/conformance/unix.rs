@@ -210,7 +210,6 @@ fn each_end_knows_the_process_of_the_other() {
                 tells.tell(format!("server: {same}"));
                 Ok(())
             });
-            let play = play.closed(|cx, _| assert_eq!(cx.peer_credentials(), None));
             Some(Last::new(trace.wrap("server", play), incoming))
         };
         stage.driver.control().listen(&place.0, factory).unwrap();

@@ -679,31 +679,36 @@ fn what_is_no_datagram_socket_is_not_adopted_and_one_above_the_limit_neither() {
             [(stream.into(), "it is no datagram socket"), (file.into(), "it is no socket")];
         let mut control = stage.driver.control();
         for (socket, sentence) in wrong {
-            let error = control.adopt_datagrams(socket, with(|_| {}), Node::new()).unwrap_err();
+            let refused = control.adopt_datagrams(socket, with(|_| {}), Node::new());
+            let error = lariat::Error::from(refused.unwrap_err());
             assert_eq!((error.kind(), error.op()), (ErrorKind::InvalidSocket, Op::Adopt));
             assert_eq!(error.to_string(), format!("cannot adopt the socket: {sentence}"));
         }
         let udp = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let mode = with(|o| o.mode = Some(0o600));
-        let error = control.adopt_datagrams(udp(), mode, Node::new()).unwrap_err();
+        let refused = control.adopt_datagrams(udp(), mode, Node::new());
+        let error = lariat::Error::from(refused.unwrap_err());
         assert_eq!((error.kind(), error.op()), (ErrorKind::InvalidLimits, Op::Adopt));
         let node = Node::new().opened(|cx| {
             cx.driver().shutdown();
             Ok(())
         });
         control.adopt_datagrams(udp(), with(|_| {}), node).unwrap();
-        let error = control.adopt_datagrams(udp(), with(|_| {}), Node::new()).unwrap_err();
+        let refused = control.adopt_datagrams(udp(), with(|_| {}), Node::new());
+        let error = lariat::Error::from(refused.unwrap_err());
         assert_eq!((error.kind(), error.op()), (ErrorKind::Limit, Op::Adopt));
         drop(control);
         stage.run();
         let mut control = stage.driver.control();
-        let error = control.adopt_datagrams(udp(), with(|_| {}), Node::new()).unwrap_err();
+        let refused = control.adopt_datagrams(udp(), with(|_| {}), Node::new());
+        let error = lariat::Error::from(refused.unwrap_err());
         assert_eq!((error.kind(), error.op()), (ErrorKind::Stopped, Op::Adopt));
     });
     let mut sim = Sim::new(1);
     let driver: &mut dyn Driver = &mut sim;
     let (one, _other) = UnixDatagram::pair().unwrap();
-    let error = driver.control().adopt_datagrams(one, with(|_| {}), Node::new()).unwrap_err();
+    let refused = driver.control().adopt_datagrams(one, with(|_| {}), Node::new());
+    let error = lariat::Error::from(refused.unwrap_err());
     assert_eq!((error.kind(), error.op()), (ErrorKind::Unsupported, Op::Adopt));
 }
 

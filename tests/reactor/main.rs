@@ -9,6 +9,7 @@ mod callbacks;
 mod common;
 mod connecting;
 mod datagrams;
+mod detaching;
 mod ends;
 mod found;
 mod late;

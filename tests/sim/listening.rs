@@ -1,9 +1,11 @@
 //! Which socket of the made-up network a connection is for, as Linux decides it.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use lariat::sim::Sim;
-use lariat::{ErrorKind, Incoming, ListenOptions, ListenerId};
+use lariat::{ErrorKind, Incoming, ListenOptions, ListenerId, PeerCredentials};
 
 use crate::kit::{Echo, ms};
 
@@ -74,4 +76,26 @@ fn addresses_that_overlap_are_in_use() {
         let expected = if free { Ok(()) } else { Err(ErrorKind::AddressInUse) };
         assert_eq!(found, expected, "{first} {first_only}, then {second} {second_only}");
     }
+}
+
+/// What each end of a Unix stream is told, for a client of another user.
+#[test]
+fn each_end_of_a_unix_stream_is_told_what_the_process_of_the_other_announces() {
+    let (client, server) = (PeerCredentials::new(7, 1001, 1002), PeerCredentials::new(8, 0, 3));
+    let mut sim = Sim::new(1);
+    let told = Rc::new(Cell::new(None));
+    let tells = Rc::clone(&told);
+    let listen = move |incoming: &Incoming| {
+        tells.set(incoming.peer_credentials());
+        Some(Echo)
+    };
+    sim.listen("unix:@server", listen).unwrap();
+    sim.set_credentials(client);
+    let socket = sim.dial("unix:@server");
+    // That of the accepted end is made when the handshake arrives.
+    sim.set_credentials(server);
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(told.get(), Some(client));
+    socket.finish();
+    sim.run_for(ms(10)).unwrap();
 }

@@ -1,5 +1,5 @@
 //! The scenarios of lariat's conformance list, unchanged, over a simulated system. Those of
-//! `unix.rs` and `clients.rs` are left out; `README.md` says why.
+//! `unix.rs`, `clients.rs` and `detaching.rs` are left out; `README.md` says why.
 
 #[path = "../shared/drivers.rs"]
 mod drivers;

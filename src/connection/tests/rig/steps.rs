@@ -230,6 +230,7 @@ impl Rig {
                 Step::Flush => self.flush(),
                 Step::Fin => self.send_fin(),
                 Step::Linger => {}
+                Step::Detach => unreachable!("the rig has no descriptors"),
                 Step::Close => self.kernel.closed = true,
                 Step::Settled => break,
             }
