@@ -5,7 +5,7 @@
 //! for a connection that has ended never reaches another one.
 
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::{Arc, PoisonError};
 
 use crate::sync::Mutex;
@@ -63,17 +63,20 @@ impl fmt::Debug for ConnId {
 
 /// Names one call of `listen`, also when it opened several sockets. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ListenerId(u32);
+pub struct ListenerId(
+    /// The number and one more: then an id that may be missing takes no more than one that is not.
+    NonZeroU32,
+);
 
 impl ListenerId {
     pub(crate) fn new(number: u32) -> ListenerId {
-        ListenerId(number)
+        ListenerId(NonZeroU32::MIN.saturating_add(number))
     }
 }
 
 impl fmt::Display for ListenerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "l{}", self.0)
+        write!(f, "l{}", self.0.get() - 1)
     }
 }
 

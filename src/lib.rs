@@ -47,7 +47,8 @@
 //! | HTTP/1.1 | `lariat::http`, with the feature `http` |
 //! | TLS | `lariat::tls`, with the feature `tls` |
 //! | sockets taken over, and given away | [`Control::adopt_stream`], [`Context::detach`] |
-//! | who is at the other end of a Unix stream | `PeerCredentials`, with the feature `peer-credentials` |
+//! | pipes, terminals, a child's stdio | `Descriptors`, with the feature `fd` |
+//! | who is behind a Unix stream | `PeerCredentials`, with the feature `peer-credentials` |
 //! | a token instead of certificates | `lariat::auth`, with the feature `auth` |
 //! | tokio, mio, asyncio, Twisted | [`coming_from`] |
 //!
@@ -89,6 +90,8 @@ mod credentials;
 mod datagram;
 #[cfg(feature = "http")]
 mod date;
+#[cfg(feature = "fd")]
+mod descriptors;
 mod detached;
 mod dispatch;
 mod driver;
@@ -130,6 +133,8 @@ pub use credentials::PeerCredentials;
 pub use datagram::{
     Datagram, DatagramContext, DatagramOptions, DatagramProtocol, DropPolicy, Ecn, Interface,
 };
+#[cfg(feature = "fd")]
+pub use descriptors::Descriptors;
 pub use detached::Detached;
 pub use driver::{Driver, Report};
 pub use endpoint::{Endpoint, UnixName};

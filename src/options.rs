@@ -47,9 +47,9 @@ pub struct ListenOptions {
     /// SO_RCVBUF, in bytes: how much input the kernel keeps \[the system's choice\]. The system
     /// adjusts it as it does `send_buffer`.
     pub receive_buffer: Option<usize>,
-    /// SO_BINDTODEVICE: the network interface, such as `eth0`, by which packets come and go, whatever
-    /// the routes say \[any\]. Linux and Android only; an error elsewhere, for a name that no
-    /// interface has, and for a Unix socket. Linux before 5.7 wants the capability CAP_NET_RAW
+    /// SO_BINDTODEVICE: the network interface, such as `eth0`, by which packets come and go,
+    /// whatever the routes say \[any\]. Linux and Android only; an error elsewhere, for a name that
+    /// no interface has, and for a Unix socket. Linux before 5.7 wants the capability CAP_NET_RAW
     /// for it.
     pub device: Option<String>,
     /// IP_TTL or IPV6_UNICAST_HOPS: routers that a packet may pass, at least 1 \[the system's

@@ -3,6 +3,8 @@
 #[cfg(feature = "peer-credentials")]
 mod credentials;
 mod datagrams;
+#[cfg(feature = "fd")]
+mod descriptors;
 mod device;
 #[cfg(feature = "udp-offload")]
 mod offload;
@@ -23,6 +25,8 @@ use crate::endpoint::Endpoint;
 use crate::protocol::SocketInfo;
 
 pub(crate) use datagrams::Datagrams;
+#[cfg(feature = "fd")]
+pub(crate) use descriptors::{Half, Pair};
 pub(crate) use opening::{Listener, Listens, SystemSockets, check_connected, give, start_connect};
 #[cfg(not(all(test, lariat_model)))]
 pub(crate) use opening::{connect, touch};

@@ -1,6 +1,7 @@
 //! Timers: the key a protocol names them by, and the heap that keeps them in order.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use slab::Slab;
 
@@ -43,8 +44,19 @@ impl fmt::Debug for Timer {
 /// number is enough for that, because no key is kept beyond the turn in which its timer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerKey {
-    node: u32,
+    /// Its number and one more: a key that may be missing takes no more than one that is not.
+    node: NonZeroU32,
     seq: u32,
+}
+
+impl TimerKey {
+    fn new(node: u32, seq: u64) -> TimerKey {
+        TimerKey { node: NonZeroU32::MIN.saturating_add(node), seq: seq as u32 }
+    }
+
+    fn node(self) -> usize {
+        (self.node.get() - 1) as usize
+    }
 }
 
 /// One place in the heap. The deadline and the sequence number are here, not in the node, so that
@@ -108,7 +120,7 @@ impl<T: Copy> Timers<T> {
         let node = self.nodes.insert(Node { place: at as u32, owner }) as u32;
         self.heap.push(Place { deadline, seq, node });
         self.rise(at);
-        TimerKey { node, seq: seq as u32 }
+        TimerKey::new(node, seq)
     }
 
     /// Keeps the timer of a deadline in step with it, where `u64::MAX` is none. Returns the timer
@@ -158,7 +170,7 @@ impl<T: Copy> Timers<T> {
             return None;
         }
         let owner = self.remove_at(0);
-        Some((owner, TimerKey { node: first.node, seq: first.seq as u32 }))
+        Some((owner, TimerKey::new(first.node, first.seq)))
     }
 
     /// How many timers are armed.
@@ -168,7 +180,7 @@ impl<T: Copy> Timers<T> {
     }
 
     fn place_of(&self, key: TimerKey) -> Option<usize> {
-        let at = self.nodes.get(key.node as usize)?.place as usize;
+        let at = self.nodes.get(key.node())?.place as usize;
         (self.heap[at].seq as u32 == key.seq).then_some(at)
     }
 

@@ -25,7 +25,7 @@ const LAYERS: [Layer; 9] = [
     /* 0 */ Layer { what: "plain data", sees: &[0],
         modules: &["id", "error", "limits", "buffer", "timer", "filter", "tap", "reason", "clock",
             "metrics", "note", "random", "date", "guard", "grammar", "refused", "credentials",
-            "detached",
+            "detached", "descriptors",
             "address", "endpoint", "options", "sync", "admission", "episode", "jobs", "resolver"] },
     /* 1 */ Layer { what: "the sans-IO machine", sees: &[0, 1],
         modules: &["connection"] },
@@ -149,9 +149,11 @@ fn no_driver_names_another() {
 
 /// The files of the blocking driver, each of which may import those above it.
 const BLOCKING: &[&str] = &[
+    "calls",
+    "bell",
+    "stream",
     "system",
     "timeouts",
-    "bell",
     "counters",
     "alarms",
     "race",

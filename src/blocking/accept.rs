@@ -10,7 +10,7 @@ use super::cell::Cell;
 use super::hub::{Desk, Hub, State};
 use super::listening::{Listening, Socket};
 use super::pool::Job;
-use super::system::Stream;
+use super::system::{self, Stream};
 use crate::admission::{AcceptError, Pace, Place};
 use crate::connection::Connection;
 use crate::endpoint::Endpoint;
@@ -74,7 +74,7 @@ impl Acceptor {
     }
 
     fn accept(&self) -> io::Result<(Stream, Endpoint)> {
-        retry(|| self.socket.listener.accept())
+        retry(|| system::accept(&self.socket.listener))
     }
 
     /// A resource is lacking, which the system reports also when no connection waits. The next

@@ -375,8 +375,16 @@ fn adopt(author: &mut Author<'_>, later: &mut Later, adopted: Adopted<Boxed>, lo
         return;
     };
     let hub = author.hub;
-    let conn = Connection::accepted(id, None, peer, limits, hub.clock.exact());
-    let cell = Cell::new(id, conn, protocol, Some(system::adopted(socket)));
+    let mut conn = Connection::accepted(id, None, peer, limits, hub.clock.exact());
+    let stream = system::adopted(socket);
+    #[cfg(all(feature = "fd", not(all(test, lariat_model))))]
+    if stream.as_ref().is_some_and(|stream| !stream.is_socket()) {
+        conn.handle_no_socket();
+    }
+    if stream.is_none() {
+        conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Unsupported), None);
+    }
+    let cell = Cell::new(id, conn, protocol, stream);
     let end = |kind| lock(&cell.member).conn.end(By::Runtime, kind, None);
     match hub.enter_asked(&cell, true) {
         Entered::Welcome => {}

@@ -33,6 +33,8 @@ mod alarms;
 mod attempts;
 mod bell;
 mod bind;
+#[cfg(not(all(test, lariat_model)))]
+mod calls;
 mod cell;
 mod companion;
 mod counters;
@@ -49,6 +51,8 @@ mod reader;
 mod remote;
 mod roster;
 mod runner;
+#[cfg(all(feature = "fd", not(all(test, lariat_model))))]
+mod stream;
 mod system;
 mod threads;
 mod timeouts;

@@ -3,32 +3,53 @@
 
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::net::{
-    Listener, TcpStream as Stream, adopted, connect, has_input, now, reset_on_close, send,
+    Listener, TcpStream as Stream, accept, adopted, connect, has_input, now, reset_on_close, send,
     send_vectored, sockets, threads_max, wake_accept, write,
 };
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::udp::Datagrams;
 #[cfg(not(all(test, lariat_model)))]
 pub(super) use real::{
-    Datagrams, Listener, Stream, adopted, connect, has_input, now, reset_on_close, send,
+    Datagrams, Listener, Stream, accept, adopted, connect, has_input, now, reset_on_close, send,
     send_vectored, sockets, threads_max, wake_accept, write,
 };
 
 #[cfg(not(all(test, lariat_model)))]
 mod real {
-    use std::io::{self, ErrorKind, IoSlice};
-    use std::mem::MaybeUninit;
+    use std::any::Any;
+    use std::io;
+    #[cfg(feature = "fd")]
+    use std::io::IoSlice;
     use std::net::Shutdown;
     use std::os::fd::OwnedFd;
     use std::time::{Duration, Instant};
 
-    use socket2::SockRef;
+    use socket2::{SockRef, Socket};
 
+    use crate::endpoint::Endpoint;
+    use crate::options::Dial;
     use crate::protocol::Sockets;
-    use crate::socket::{NO_SIGNAL, SystemSockets, touch};
+    use crate::socket::{SystemSockets, touch};
 
-    pub(crate) use crate::socket::{Datagrams, Listener, connect, reset_on_close};
+    #[cfg(not(feature = "fd"))]
+    pub(crate) use super::super::calls::{has_input, send, send_vectored, write};
+    #[cfg(feature = "fd")]
+    pub(crate) use super::super::stream::Stream;
+    #[cfg(not(feature = "fd"))]
+    pub(crate) use crate::socket::reset_on_close;
+    pub(crate) use crate::socket::{Datagrams, Listener};
+    #[cfg(not(feature = "fd"))]
     pub(crate) use socket2::Socket as Stream;
+
+    #[cfg(feature = "fd")]
+    fn stream_of(socket: Socket) -> Stream {
+        Stream::Socket(socket)
+    }
+
+    #[cfg(not(feature = "fd"))]
+    fn stream_of(socket: Socket) -> Stream {
+        socket
+    }
 
     #[inline(always)]
     pub(crate) fn now() -> Instant {
@@ -40,9 +61,28 @@ mod real {
         Box::new(SystemSockets { nonblocking: false })
     }
 
-    /// A stream that was connected elsewhere, and has been prepared.
-    pub(crate) fn adopted(stream: OwnedFd) -> Stream {
-        stream.into()
+    /// A stream that was opened elsewhere, and has been prepared.
+    pub(crate) fn adopted(stream: Box<dyn Any + Send>) -> Option<Stream> {
+        match stream.downcast::<OwnedFd>() {
+            Ok(socket) => Some(stream_of(Socket::from(*socket))),
+            #[cfg(feature = "fd")]
+            Err(other) => {
+                let other = super::super::stream::Other::new(*other.downcast().ok()?)?;
+                Some(Stream::Other(Box::new(other)))
+            }
+            #[cfg(not(feature = "fd"))]
+            Err(_) => None,
+        }
+    }
+
+    /// Connects, and sleeps until that has succeeded or failed.
+    pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<Stream> {
+        crate::socket::connect(dial, timeout).map(stream_of)
+    }
+
+    /// Accepts, and sleeps until there is a connection.
+    pub(crate) fn accept(listener: &Listener) -> io::Result<(Stream, Endpoint)> {
+        listener.accept().map(|(stream, peer)| (stream_of(stream), peer))
     }
 
     /// Wakes a thread out of `accept`: by a shutdown of the socket where that helps, by a
@@ -62,31 +102,32 @@ mod real {
         false
     }
 
-    /// Sends, and sleeps until there is room.
-    pub(crate) fn write(socket: &Stream, bytes: &[u8]) -> io::Result<usize> {
-        socket.send_with_flags(bytes, NO_SIGNAL)
+    // A stream that may be no socket knows its ways itself.
+
+    #[cfg(feature = "fd")]
+    pub(crate) fn write(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+        stream.write(bytes)
     }
 
-    /// Sends without sleeping.
+    #[cfg(feature = "fd")]
     #[inline(always)]
-    pub(crate) fn send(socket: &Stream, bytes: &[u8]) -> io::Result<usize> {
-        socket.send_with_flags(bytes, NO_SIGNAL | libc::MSG_DONTWAIT)
+    pub(crate) fn send(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+        stream.send(bytes)
     }
 
-    /// Sends several slices without sleeping.
-    pub(crate) fn send_vectored(socket: &Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        socket.send_vectored_with_flags(slices, NO_SIGNAL | libc::MSG_DONTWAIT)
+    #[cfg(feature = "fd")]
+    pub(crate) fn send_vectored(stream: &Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        stream.send_vectored(slices)
     }
 
-    /// Whether a read would find bytes or the end. An error of the connection is returned: the
-    /// system tells it once, and the next read would find the end of the stream in its place.
-    pub(crate) fn has_input(socket: &Stream) -> io::Result<bool> {
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        match crate::socket::retry(|| socket.recv_with_flags(&mut [MaybeUninit::uninit()], flags)) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
+    #[cfg(feature = "fd")]
+    pub(crate) fn has_input(stream: &Stream) -> io::Result<bool> {
+        stream.has_input()
+    }
+
+    #[cfg(feature = "fd")]
+    pub(crate) fn reset_on_close(stream: &Stream) {
+        stream.reset_on_close();
     }
 
     /// How many threads the system bears: each takes four of a process's maps. A quarter of them is

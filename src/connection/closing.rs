@@ -94,7 +94,9 @@ impl Connection {
 
     /// Whether the connection is over because both directions have ended.
     pub(super) fn poll_finished(&mut self) -> bool {
-        let both = self.flags.any(Flags::FIN_SENT) && self.flags.any(Flags::PEER_FIN);
+        let alone = self.flags.any(Flags::NO_SOCKET) && self.flags.any(Flags::CLOSING);
+        let heard = alone || self.flags.any(Flags::PEER_FIN);
+        let both = self.flags.any(Flags::FIN_SENT) && heard;
         if !both || self.flags.any(Flags::ENDED) {
             return false;
         }
@@ -107,6 +109,16 @@ impl Connection {
         // The end that closing began with stays.
         self.conclude();
         true
+    }
+
+    /// The stream is no socket.
+    pub(crate) fn handle_no_socket(&mut self) {
+        self.flags.set(Flags::NO_SOCKET);
+    }
+
+    /// What waits may be tried: its failure is found by that alone.
+    pub(crate) fn handle_tried(&mut self) {
+        self.flags.set(Flags::WRITABLE);
     }
 
     /// Whether the connection is closing and waits for nothing but the peer's FIN.

@@ -118,6 +118,8 @@ impl Flags {
     pub(crate) const COUNTED_HANDSHAKE: Flags = Flags(1 << 48);
     /// The socket is to leave the driver: no callback but `closed` runs.
     pub(crate) const DETACHING: Flags = Flags(1 << 41);
+    /// The stream is no socket: its close has no FIN of the peer to wait for.
+    pub(crate) const NO_SOCKET: Flags = Flags(1 << 49);
     /// `data` left input while output was congested: it is shown again after `drained`.
     pub(crate) const LEFT: Flags = Flags(1 << 44);
 

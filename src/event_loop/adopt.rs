@@ -1,7 +1,7 @@
 //! Streams that other code has connected, and those that it gets.
 
 use super::EventLoop;
-use super::system::System;
+use super::system::{Stream, System};
 use super::table::Entry;
 use crate::admission::Place;
 use crate::connection::Connection;
@@ -26,7 +26,12 @@ impl<S: System> EventLoop<S> {
             conn.end(By::Runtime, CloseKind::Connect(ConnectFailure::Limit), None);
         } else {
             match self.system.adopt_stream(socket, id) {
-                Ok(adopted) => stream = Some(adopted),
+                Ok(adopted) => {
+                    if !adopted.is_socket() {
+                        conn.handle_no_socket();
+                    }
+                    stream = Some(adopted);
+                }
                 Err(error) => {
                     log::warn!(target: "lariat::accept", "cannot watch {peer}: {error}");
                     let kind = CloseKind::Connect(ConnectFailure::of(&error));

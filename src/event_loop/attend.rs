@@ -77,7 +77,12 @@ impl<S: System> EventLoop<S> {
         let Some(entry) = self.table.get_mut(id) else { return };
         entry.conn.handle_fault_seen();
         let Some(stream) = entry.stream.as_mut() else { return };
-        let unread = Flags::PAUSED | Flags::HELD | Flags::PEER_FIN;
+        let mut unread = Flags::PAUSED | Flags::HELD | Flags::PEER_FIN;
+        if !stream.is_socket() {
+            // Nobody reads what is written. What is to be read may go on.
+            unread = Flags::PEER_FIN;
+            entry.conn.handle_tried();
+        }
         if entry.conn.flags().any(unread) {
             if let Ok(Some(error)) = stream.take_error() {
                 entry.conn.handle_write_failed(error, &mut self.shared.chunks);

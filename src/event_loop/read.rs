@@ -21,7 +21,10 @@ impl<S: System> EventLoop<S> {
         if !entry.conn.is_straight() {
             return self.serve_unusual(id, buffer);
         }
-        let Entry { conn, stream: Some(stream), protocol } = entry else { return false };
+        let Entry { conn, stream, protocol } = entry;
+        let Some(stream) = stream.as_mut().and_then(Stream::straight) else {
+            return self.serve_unusual(id, buffer);
+        };
         let room = conn.limits().read_budget.min(buffer.len());
         self.shared.metrics.reads += 1;
         let count = match stream.read(&mut buffer[..room]) {

@@ -6,7 +6,6 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::connection::Flags;
@@ -51,7 +50,8 @@ pub(crate) trait System {
     fn adopt(&mut self, socket: Box<dyn Any>) -> Option<Self::Listener>;
 
     /// Takes a connected stream over that [`Sockets::adopt_stream`] has prepared, and registers it.
-    fn adopt_stream(&mut self, stream: OwnedFd, id: ConnId) -> io::Result<Self::Stream>;
+    fn adopt_stream(&mut self, stream: Box<dyn Any + Send>, id: ConnId)
+    -> io::Result<Self::Stream>;
 
     /// Takes a socket of datagrams over, which [`Sockets::bind`] has opened, and registers it.
     fn adopt_datagrams(&mut self, socket: Box<dyn Any>, id: ConnId) -> io::Result<Self::Datagrams>;
@@ -82,6 +82,17 @@ pub(crate) trait System {
 
 /// A nonblocking stream socket. Its calls never return EINTR.
 pub(crate) trait Stream: SocketInfo {
+    /// What the straight path of a message reads and writes.
+    type Straight: Stream;
+
+    /// None for a stream that is always served beside that path.
+    fn straight(&mut self) -> Option<&mut Self::Straight>;
+
+    /// Whether the stream is a socket: its error is one of both directions.
+    fn is_socket(&self) -> bool {
+        true
+    }
+
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;

@@ -57,8 +57,8 @@ impl Context<'_> {
     }
 
     /// The process at the other end of a Unix stream. None for any other stream, for a socket that
-    /// is closed, and where the system does not tell: it does on Linux, unless the process is in a pid
-    /// namespace that this one cannot see. Feature `peer-credentials`.
+    /// is closed, and where the system does not tell: it does on Linux, unless the process is in a
+    /// pid namespace that this one cannot see. Feature `peer-credentials`.
     #[cfg(feature = "peer-credentials")]
     pub fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.conn.peer().unix()?;

@@ -259,8 +259,8 @@ impl<'a> Control<'a> {
     /// Takes over a stream that other code or another process has connected: a `TcpStream`, a
     /// `UnixStream`, one of a socketpair, or the `OwnedFd` of any stream socket. A family without a
     /// variant of its own, such as vsock, has [`Endpoint::Other`] as its addresses. From then on it
-    /// is like an accepted one. `opened` runs after the callback has returned; bytes that arrived before
-    /// are read.
+    /// is like an accepted one. `opened` runs after the callback has returned; bytes that arrived
+    /// before are read.
     ///
     /// [`bind`](ConnectOptions::bind) is ignored, the other options are set. The stream need not be
     /// nonblocking.

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{Incoming, Protocol};
 use crate::address::Address;
 use crate::datagram::{DatagramOptions, Opened};
+#[cfg(feature = "fd")]
+use crate::descriptors::Descriptors;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::id::{ConnId, ListenerId};
@@ -49,6 +51,12 @@ pub(crate) trait Sockets {
         Err((no_sockets(), socket))
     }
 
+    /// Prepares descriptors that are no socket.
+    #[cfg(feature = "fd")]
+    fn adopt_descriptors(&self, from: Descriptors) -> AdoptedDescriptors {
+        Err((no_sockets(), from))
+    }
+
     /// Opens a socket of datagrams.
     fn bind(&self, _: Endpoint, _: &DatagramOptions) -> io::Result<Opened> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this driver has no sockets of datagrams"))
@@ -67,6 +75,10 @@ pub(crate) trait Sockets {
 
 /// A socket that a driver is to adopt, or the error with the socket.
 pub(crate) type AdoptedListener = Result<Bound, (io::Error, OwnedFd)>;
+
+/// Descriptors that are prepared, or the error with the descriptors.
+#[cfg(feature = "fd")]
+pub(crate) type AdoptedDescriptors = Result<Box<dyn Any + Send>, (io::Error, Descriptors)>;
 
 fn no_sockets() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this driver has no sockets of the system")

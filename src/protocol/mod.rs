@@ -42,6 +42,8 @@ pub use control::Control;
 pub(crate) use effects::{Boxed, Content, Effect, Effects, Outgoing, RaceEvent, Successor};
 pub use forward::Callbacks;
 pub use input::Input;
+#[cfg(feature = "fd")]
+pub(crate) use listen::AdoptedDescriptors;
 pub(crate) use listen::BoxedFactory;
 pub(crate) use listen::{AdoptedListener, Binder, Bound, Close, Listeners, Sockets, stopped};
 pub(crate) use offload::{Home, Workplace};

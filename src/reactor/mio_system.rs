@@ -17,17 +17,29 @@ use mio::event::Event;
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token as MioToken, Waker};
+use mio::{Events, Interest, Poll, Registry, Token as MioToken, Waker};
 use socket2::Socket;
 
 use crate::connection::Flags;
 use crate::datagram::{DatagramOptions, Opened};
+#[cfg(feature = "fd")]
+use crate::descriptors::Descriptors;
 use crate::endpoint::{Endpoint, UnixName};
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
 use crate::options::{Dial, ListenOptions, SocketOptions};
+#[cfg(feature = "fd")]
+use crate::protocol::AdoptedDescriptors;
 use crate::protocol::{AdoptedListener, Bound, Close, SocketInfo, Sockets};
+#[cfg(feature = "fd")]
+use crate::socket::Pair;
 use crate::socket::{self, Listens, NO_SIGNAL, Reserve, SocketFile, SystemSockets, retry};
+
+#[cfg(feature = "fd")]
+use super::stream::{MioStream, Other};
+/// With the feature `fd` a stream may be something else.
+#[cfg(not(feature = "fd"))]
+use socket2::Socket as MioStream;
 
 /// The upper half of a token is a connection's generation, which is never 0. If it is 0, the lower
 /// half is one of these, or a listener's number.
@@ -45,6 +57,9 @@ pub(super) struct MioSystem {
     events: Events,
     reserve: Reserve,
     spin: Option<Duration>,
+    /// For streams that are no sockets, which stop being watched by themselves.
+    #[cfg(feature = "fd")]
+    registry: Option<Rc<Registry>>,
     #[cfg(feature = "signals")]
     signals: Option<WatchedSignals>,
 }
@@ -99,6 +114,8 @@ impl MioSystem {
             events: Events::with_capacity(events_max),
             reserve: Reserve::new(),
             spin,
+            #[cfg(feature = "fd")]
+            registry: None,
             #[cfg(feature = "signals")]
             signals: None,
         })
@@ -123,6 +140,14 @@ impl MioSystem {
         if self.signals.as_ref().is_some_and(|watched| watched.handle.is_ended()) {
             self.signals = None;
         }
+    }
+
+    #[cfg(feature = "fd")]
+    fn shared_registry(&mut self) -> io::Result<Rc<Registry>> {
+        if self.registry.is_none() {
+            self.registry = Some(Rc::new(self.poll.registry().try_clone()?));
+        }
+        self.registry.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     #[inline(always)]
@@ -212,6 +237,11 @@ impl Sockets for MioSockets {
     fn adopt_stream(&self, socket: &OwnedFd, options: &SocketOptions) -> io::Result<Endpoint> {
         self.0.adopt_stream(socket, options)
     }
+
+    #[cfg(feature = "fd")]
+    fn adopt_descriptors(&self, from: Descriptors) -> AdoptedDescriptors {
+        self.0.adopt_descriptors(from)
+    }
 }
 
 /// A listening socket of the system on its way to the loop.
@@ -234,7 +264,7 @@ fn closable(bound: Bound) -> Bound {
 }
 
 impl System for MioSystem {
-    type Stream = Socket;
+    type Stream = MioStream;
     type Listener = Listening;
     type Datagrams = socket::Datagrams;
 
@@ -284,8 +314,18 @@ impl System for MioSystem {
         socket.downcast().ok().map(|listener| *listener)
     }
 
-    fn adopt_stream(&mut self, stream: OwnedFd, id: ConnId) -> io::Result<Socket> {
-        let mut stream = Socket::from(stream);
+    fn adopt_stream(&mut self, stream: Box<dyn Any + Send>, id: ConnId) -> io::Result<MioStream> {
+        let mut stream = match stream.downcast::<OwnedFd>() {
+            Ok(socket) => stream_of(Socket::from(*socket)),
+            #[cfg(feature = "fd")]
+            Err(other) => {
+                let pair = other.downcast::<Pair>();
+                let pair = *pair.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+                MioStream::Other(Box::new(Other::new(pair, self.shared_registry()?)))
+            }
+            #[cfg(not(feature = "fd"))]
+            Err(_) => return Err(io::ErrorKind::Unsupported.into()),
+        };
         self.register_stream(&mut stream, id)?;
         Ok(stream)
     }
@@ -304,8 +344,8 @@ impl System for MioSystem {
         Ok(socket)
     }
 
-    fn connect(&mut self, dial: &Dial) -> io::Result<Socket> {
-        socket::start_connect(dial)
+    fn connect(&mut self, dial: &Dial) -> io::Result<MioStream> {
+        socket::start_connect(dial).map(stream_of)
     }
 
     fn register_listener(&mut self, listener: &mut Listening, token: u32) -> io::Result<()> {
@@ -315,17 +355,25 @@ impl System for MioSystem {
         })
     }
 
-    fn register_stream(&mut self, stream: &mut Socket, id: ConnId) -> io::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
+    fn register_stream(&mut self, stream: &mut MioStream, id: ConnId) -> io::Result<()> {
         let token = MioToken(id.bits() as usize);
-        self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, both)
+        #[cfg(feature = "fd")]
+        return stream.register(self.poll.registry(), token);
+        #[cfg(not(feature = "fd"))]
+        register(stream, self.poll.registry(), token)
     }
 
-    fn deregister_stream(&mut self, stream: &mut Socket) -> io::Result<()> {
+    fn deregister_stream(&mut self, stream: &mut MioStream) -> io::Result<()> {
+        #[cfg(feature = "fd")]
+        return stream.deregister(self.poll.registry());
+        #[cfg(not(feature = "fd"))]
         self.poll.registry().deregister(&mut SourceFd(&stream.as_raw_fd()))
     }
 
-    fn accept_with_reserve(&mut self, listener: &mut Listening) -> io::Result<(Socket, Endpoint)> {
+    fn accept_with_reserve(
+        &mut self,
+        listener: &mut Listening,
+    ) -> io::Result<(MioStream, Endpoint)> {
         self.reserve.free();
         Listener::accept(listener)
     }
@@ -335,7 +383,32 @@ impl System for MioSystem {
     }
 }
 
+#[cfg(feature = "fd")]
+#[inline(always)]
+fn stream_of(socket: Socket) -> MioStream {
+    MioStream::Socket(socket)
+}
+
+#[cfg(not(feature = "fd"))]
+#[inline(always)]
+fn stream_of(socket: Socket) -> MioStream {
+    socket
+}
+
+/// Registers both directions.
+pub(super) fn register(socket: &Socket, registry: &Registry, token: MioToken) -> io::Result<()> {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    registry.register(&mut SourceFd(&socket.as_raw_fd()), token, both)
+}
+
 impl Stream for Socket {
+    type Straight = Socket;
+
+    #[inline(always)]
+    fn straight(&mut self) -> Option<&mut Socket> {
+        Some(self)
+    }
+
     #[inline(always)]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| Read::read(self, buffer))
@@ -376,14 +449,14 @@ impl Stream for Socket {
 }
 
 impl Listener for Listening {
-    type Stream = Socket;
+    type Stream = MioStream;
 
-    fn accept(&mut self) -> io::Result<(Socket, Endpoint)> {
+    fn accept(&mut self) -> io::Result<(MioStream, Endpoint)> {
         let closed = Err(io::ErrorKind::WouldBlock.into());
         self.with(closed, |listener| {
             let (stream, peer) = retry(|| listener.socket.accept())?;
             socket::give(&stream, peer, listener.gives.as_ref());
-            Ok((stream, peer))
+            Ok((stream_of(stream), peer))
         })
     }
 }

@@ -3,6 +3,8 @@
 //! [`serve`] is a whole server in one call; [`Reactor`] is for programs that need more.
 
 mod mio_system;
+#[cfg(feature = "fd")]
+mod stream;
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

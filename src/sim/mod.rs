@@ -37,6 +37,7 @@ mod faults;
 mod log;
 mod names;
 mod network;
+mod outside;
 mod probe;
 mod quiet;
 mod real;
@@ -184,59 +185,6 @@ impl Sim {
     /// The most descriptors for the driver's connections \[unlimited\]; one more fails with EMFILE.
     pub fn set_descriptors_max(&mut self, most: usize) {
         self.network.borrow_mut().descriptors_max = most;
-    }
-
-    /// What Unix streams made from now on announce as their process, at both ends \[pid 1000, uid
-    /// 1000, gid 1000\]. A client of another user is one that is dialled after this.
-    ///
-    /// ```
-    /// # use lariat::{Context, Input, Outcome, Protocol};
-    /// use lariat::{PeerCredentials, sim::Sim};
-    /// # struct Echo;
-    /// # impl Protocol for Echo {
-    /// #     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome { Ok(()) }
-    /// # }
-    ///
-    /// let mut sim = Sim::new(1);
-    /// sim.listen("unix:@private", |client| {
-    ///     (client.peer_credentials()?.uid() == 1000).then_some(Echo)
-    /// })?;
-    /// sim.set_credentials(PeerCredentials::new(7, 1001, 1001));
-    /// let stranger = sim.dial("unix:@private");
-    /// sim.run_for(std::time::Duration::from_secs(1))?;
-    /// assert!(stranger.is_finished());
-    /// # Ok::<(), lariat::Error>(())
-    /// ```
-    #[cfg(feature = "peer-credentials")]
-    pub fn set_credentials(&mut self, credentials: crate::credentials::PeerCredentials) {
-        self.network.borrow_mut().credentials = credentials;
-    }
-
-    /// Connects an end of the test's own to `addr`.
-    ///
-    /// # Panics
-    ///
-    /// `addr` is a name to look up, an invalid path, or an empty list.
-    pub fn dial(&self, addr: impl IntoAddress) -> Socket {
-        match address(addr) {
-            Ok(addr) => Socket::dial(&self.network, addr),
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    /// Listens with a socket of the test's own, for protocols that connect.
-    ///
-    /// # Errors
-    ///
-    /// The address is in use, is a name to look up, an invalid path, or an empty list.
-    pub fn acceptor(&self, addr: impl IntoAddress) -> Result<Acceptor> {
-        let addr = address(addr)?;
-        let addr = self
-            .network
-            .borrow_mut()
-            .listen(addr, 1024, true, true)
-            .map_err(|error| Error::from_io(Op::Listen, error).with_addr(addr))?;
-        Ok(Acceptor { network: Rc::clone(&self.network), addr })
     }
 
     /// Makes late writes fail the test \[off\]. A late write, one to a connection that the protocol

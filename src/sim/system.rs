@@ -4,7 +4,6 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +40,9 @@ pub(super) struct SimStream {
     end: usize,
     local: Endpoint,
 }
+
+/// The driver's end of a stream that is no socket, on its way to the loop.
+pub(super) struct PipeEnd(pub(super) usize);
 
 #[derive(Clone)]
 pub(super) struct SimListener {
@@ -100,8 +102,14 @@ impl System for SimSystem {
         socket.downcast().ok().map(|listener| *listener)
     }
 
-    fn adopt_stream(&mut self, _: OwnedFd, _: ConnId) -> io::Result<SimStream> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn adopt_stream(&mut self, stream: Box<dyn Any + Send>, id: ConnId) -> io::Result<SimStream> {
+        let end = stream.downcast::<PipeEnd>();
+        let PipeEnd(end) = *end.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+        self.network.borrow_mut().count(end);
+        let network = Rc::clone(&self.network);
+        let mut stream = SimStream { network, end, local: Endpoint::Other };
+        self.register_stream(&mut stream, id)?;
+        Ok(stream)
     }
 
     fn adopt_datagrams(&mut self, socket: Box<dyn Any>, id: ConnId) -> io::Result<SimDatagrams> {
@@ -220,6 +228,16 @@ impl SocketInfo for SimStream {
 }
 
 impl Stream for SimStream {
+    type Straight = SimStream;
+
+    fn straight(&mut self) -> Option<&mut SimStream> {
+        Some(self)
+    }
+
+    fn is_socket(&self) -> bool {
+        !self.network.borrow().endpoints[self.end].no_socket
+    }
+
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         retry(|| self.network.borrow_mut().read(self.end, buffer))
     }

@@ -9,12 +9,18 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+#[cfg(feature = "fd")]
+use super::Pair;
 use super::unix::{self, SocketFile};
 use super::{Datagrams, device, reset_on_close, retry};
 use crate::datagram::{DatagramOptions, DatagramSocket, Opened};
+#[cfg(feature = "fd")]
+use crate::descriptors::Descriptors;
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::{check_scope, rejected};
 use crate::options::{Dial, Keepalive, ListenOptions, SocketOptions};
+#[cfg(feature = "fd")]
+use crate::protocol::AdoptedDescriptors;
 use crate::protocol::{AdoptedListener, Bound, Sockets};
 use crate::reason::is_late;
 
@@ -163,6 +169,11 @@ impl Sockets for SystemSockets {
         set_options(SockRef::from(socket), peer, options)?;
         self.prepare(shown)?;
         Ok(peer)
+    }
+
+    #[cfg(feature = "fd")]
+    fn adopt_descriptors(&self, from: Descriptors) -> AdoptedDescriptors {
+        Ok(Box::new(Pair::new(from, !self.nonblocking)?))
     }
 }
 

@@ -43,9 +43,37 @@ pub(crate) fn on_sockets(limits: DriverLimits, scenario: impl Fn(&mut Stage<'_>)
 }
 
 pub(crate) fn play(driver: &mut dyn Driver, place: &Place, scenario: &dyn Fn(&mut Stage<'_>)) {
+    play_by(None, driver, place, scenario);
+}
+
+/// A protocol as either kind of wire takes it.
+pub(crate) type Boxed = Box<dyn Protocol + Send>;
+
+/// What connects the ends of a scenario in place of sockets: see `tests/pipes`.
+pub(crate) trait Wires {
+    /// The address at which `make` makes protocols.
+    fn serve(&mut self, limits: Limits, make: Box<dyn Fn() -> Boxed>) -> SocketAddr;
+
+    /// Connects to an address; the protocol comes back if nothing is served there.
+    fn connect(
+        &mut self,
+        driver: &mut dyn Driver,
+        addr: &str,
+        limits: &Limits,
+        protocol: Boxed,
+    ) -> Result<ConnId, Boxed>;
+}
+
+/// Plays with other wires than sockets.
+pub(crate) fn play_by(
+    wires: Option<Box<dyn Wires>>,
+    driver: &mut dyn Driver,
+    place: &Place,
+    scenario: &dyn Fn(&mut Stage<'_>),
+) {
     let deserted = Vec::new();
     let (trace, log, place) = (Trace::new(), Log::default(), place.clone());
-    let mut stage = Stage { driver, trace, log, ran: false, panics: false, place, deserted };
+    let mut stage = Stage { driver, trace, log, ran: false, panics: false, place, deserted, wires };
     scenario(&mut stage);
     assert!(stage.ran, "a scenario runs its driver");
     let metrics = stage.driver.metrics();
@@ -68,6 +96,7 @@ pub(crate) struct Stage<'a> {
     place: Place,
     /// Kept, so that nobody else is given their addresses.
     deserted: Vec<Deserted>,
+    wires: Option<Box<dyn Wires>>,
 }
 
 impl Stage<'_> {
@@ -104,6 +133,13 @@ impl Stage<'_> {
     ) -> SocketAddr {
         let trace = self.trace.clone();
         let made = AtomicUsize::new(0);
+        if let Some(wires) = &mut self.wires {
+            let make = move || {
+                let (who, play) = make(made.fetch_add(1, Ordering::Relaxed));
+                Box::new(trace.wrap(&who, play)) as Boxed
+            };
+            return wires.serve(limits, Box::new(make));
+        }
         let mut options = ListenOptions::default();
         options.limits = limits;
         let factory = move |incoming: &lariat::Incoming| {
@@ -159,7 +195,14 @@ impl Stage<'_> {
         limits: Limits,
         play: Play,
     ) -> ConnId {
-        let protocol = self.trace.wrap(who, play);
+        let (addr, mut protocol): (_, Boxed) =
+            (addr.into_address(), Box::new(self.trace.wrap(who, play)));
+        if let Some(wires) = &mut self.wires {
+            match wires.connect(self.driver, &addr.to_string(), &limits, protocol) {
+                Ok(id) => return id,
+                Err(back) => protocol = back,
+            }
+        }
         self.driver.control().connect_with(addr, limits.into(), protocol).unwrap()
     }
 

@@ -18,6 +18,7 @@ mod datagram_offload;
 mod datagram_peers;
 mod datagram_places;
 mod datagrams;
+mod descriptors;
 mod detaching;
 mod discards;
 mod driver_timers;

@@ -113,8 +113,12 @@ pub(crate) fn sockets() -> Box<dyn Sockets> {
     Box::new(MadeUp)
 }
 
-pub(crate) fn adopted(_: std::os::fd::OwnedFd) -> TcpStream {
+pub(crate) fn adopted(_: Box<dyn std::any::Any + Send>) -> Option<TcpStream> {
     unreachable!("no socket of the system can be adopted here");
+}
+
+pub(crate) fn accept(listener: &Listener) -> io::Result<(TcpStream, Endpoint)> {
+    listener.accept()
 }
 
 /// Wakes a thread out of `accept`.

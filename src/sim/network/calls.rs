@@ -97,7 +97,9 @@ impl Network {
             endpoint.reset_seen = true;
             return Err(io::Error::from_raw_os_error(errno));
         }
-        if endpoint.fin_sent || endpoint.reset_seen || endpoint.progress != Progress::Open {
+        let ended = endpoint.fin_sent || endpoint.reset_seen;
+        let open = endpoint.progress == Progress::Open;
+        if ended || !open || self.is_deserted(end) {
             return Err(io::Error::from_raw_os_error(libc::EPIPE));
         }
         let wanted: usize = bytes.iter().map(|slice| slice.len()).sum();
@@ -136,10 +138,19 @@ impl Network {
     }
 
     pub(in crate::sim) fn take_error(&mut self, end: usize) -> Option<io::Error> {
+        if self.is_deserted(end) {
+            return Some(io::Error::from_raw_os_error(libc::EPIPE));
+        }
         let endpoint = &mut self.endpoints[end];
         let errno = endpoint.error.take()?;
         endpoint.reset_seen = true;
         Some(io::Error::from_raw_os_error(errno))
+    }
+
+    /// Whether nobody reads any more what this end of a pipe writes.
+    fn is_deserted(&self, end: usize) -> bool {
+        let other = self.endpoints[end].other.map(|other| &self.endpoints[other]);
+        other.is_some_and(|other| other.no_socket && other.closed)
     }
 
     pub(in crate::sim) fn check_connected(&self, end: usize) -> io::Result<()> {
@@ -167,10 +178,11 @@ impl Network {
         if endpoint.progress != Progress::Open || broken {
             return;
         }
-        let unread = !endpoint.arrived.is_empty();
+        let no_socket = endpoint.no_socket;
+        let unread = !endpoint.arrived.is_empty() && !no_socket;
         endpoint.arrived.clear();
         // A Unix socket has no reset but for what was never read.
-        let resets = endpoint.reset_on_close && endpoint.local.unix().is_none();
+        let resets = endpoint.reset_on_close && endpoint.local.unix().is_none() && !no_socket;
         if resets || unread {
             self.transmit(end, Segment::Reset);
         } else if let Some(raw) = &mut endpoint.raw {
@@ -179,6 +191,9 @@ impl Network {
             self.send_raw(end);
         } else {
             self.shutdown_write(end);
+        }
+        if let (true, Some(other)) = (no_socket, self.endpoints[end].other) {
+            self.tell(other, Flags::FAULTY);
         }
     }
 }

@@ -98,6 +98,8 @@ pub(super) struct End {
     counted: bool,
     /// The host is gone: nothing arrives, nothing leaves.
     vanished: bool,
+    /// It is no socket: nothing resets it, and a close of the other end is heard by writing.
+    pub(super) no_socket: bool,
     /// The source of its faults.
     source: Source,
     pub(super) raw: Option<Raw>,
@@ -250,7 +252,23 @@ impl Network {
         end
     }
 
-    fn count(&mut self, end: usize) {
+    /// Two ends of a stream that is no socket: the driver's and the test's.
+    #[cfg(feature = "fd")]
+    pub(super) fn open_pipe(&mut self) -> (usize, usize) {
+        let key = self.tape.borrow_mut().connect_key(&mut self.source);
+        let (here, there) = (Owner::Accepted(key), Owner::Connecting(key));
+        let raw = Some(Raw::default());
+        let other = Endpoint::Other;
+        let here = self.add(other, other, Progress::Open, None, Source::new(here));
+        let there = self.add(other, other, Progress::Open, raw, Source::new(there));
+        for (end, other) in [(here, there), (there, here)] {
+            self.endpoints[end].other = Some(other);
+            self.endpoints[end].no_socket = true;
+        }
+        (here, there)
+    }
+
+    pub(super) fn count(&mut self, end: usize) {
         self.endpoints[end].counted = true;
         self.descriptors += 1;
     }
@@ -291,6 +309,7 @@ impl Network {
             closed: false,
             counted: false,
             vanished: false,
+            no_socket: false,
             source,
             raw,
         });

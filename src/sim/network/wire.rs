@@ -27,7 +27,7 @@ impl Network {
             rest = tail;
         }
         self.transmit(end, Segment::Bytes(rest));
-        if self.roll(Some(end), Kind::Resets, 1).is_some() {
+        if !self.endpoints[end].no_socket && self.roll(Some(end), Kind::Resets, 1).is_some() {
             self.transmit(end, Segment::Reset);
             // The end that was reset by the network learns of it as well.
             self.break_end(end, libc::ECONNRESET);
@@ -73,6 +73,9 @@ impl Network {
         match segment {
             Segment::Bytes(bytes) => {
                 endpoint.under_way_bytes -= bytes.len();
+                if endpoint.closed && endpoint.no_socket {
+                    return;
+                }
                 if endpoint.closed {
                     return self.answer_with_reset(to);
                 }
