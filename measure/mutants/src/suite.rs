@@ -14,8 +14,18 @@ use crate::Result;
 use crate::copy::Binary;
 
 /// The test binaries beside the library's own tests.
-pub const BINARIES: &[&str] =
-    &["conformance", "sim", "probe", "http", "reactor", "blocking", "memory", "tls", "auth", "system"];
+pub const BINARIES: &[&str] = &[
+    "conformance",
+    "sim",
+    "probe",
+    "http",
+    "reactor",
+    "blocking",
+    "memory",
+    "tls",
+    "auth",
+    "system",
+];
 
 /// The model check: of its binary the tests with such names.
 pub const MODEL: &str = "model";
