@@ -237,7 +237,7 @@ fn one_more_than_there_are_places_ends_the_one_that_was_silent_for_longest() {
 #[test]
 fn a_silent_peer_ends_and_is_told() {
     everywhere(|stage| {
-        let made = players(&stage.log).idle(Some(Duration::from_millis(40)));
+        let made = players(&stage.log).idle(Some(Duration::from_millis(400)));
         let counters = made.counters();
         let log = play(stage, made, &[&["ann", "wait", "ann"]]);
         assert_eq!(
