@@ -8,7 +8,8 @@
 //! hello
 //! ```
 //!
-//! Ctrl-C stops it, and it prints its counters.
+//! An address such as `unix:echo.sock` is that of a Unix socket. Ctrl-C stops it, and it prints its
+//! counters.
 
 use lariat::reactor::Reactor;
 use lariat::{Datagram, DatagramContext, DatagramProtocol, Outcome};

@@ -85,6 +85,7 @@ fn say(line: fmt::Arguments<'_>) -> Result {
 /// The one line of standard output: it tells people and scripts where to connect to.
 fn ready(addr: lariat::Endpoint, options: &Options) -> Result {
     let kind = match addr.unix() {
+        Some(_) if options.udp => "unix datagrams",
         Some(_) => "unix",
         None if options.udp => "udp",
         None if options.tls.are_given() => "tls",
