@@ -19,8 +19,8 @@ use crate::error::{Error, ErrorKind, Op, Result};
 ///
 /// The simulator looks at the bounds, at `connect` and at `broadcast` alone: the others have no
 /// meaning there. `mode` is for a Unix socket at a path; `broadcast`, `reuse_port`, `ttl`, `tos`,
-/// `offload` and those of multicast are for UDP. Where one is asked for that the kind of socket does not have, binding
-/// is an error.
+/// `offload` and those of multicast are for UDP. Where one is asked for that the kind of socket
+/// does not have, binding is an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DatagramOptions {

@@ -1,5 +1,5 @@
-//! What `DatagramOptions::offload` adds, and what it must not change: each of these runs with it and
-//! without.
+//! What `DatagramOptions::offload` adds, and what it must not change: each of these runs with it
+//! and without.
 
 use std::net::IpAddr;
 use std::time::Duration;
