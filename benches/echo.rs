@@ -25,6 +25,9 @@ const MESSAGE: [u8; 64] = [7; 64];
 /// Descriptors beside those of connections.
 const FILES_BESIDE: usize = 64;
 
+/// Makes a driver.
+type Make = fn(DriverLimits) -> lariat::Result<Box<dyn Driver>>;
+
 struct Echo;
 
 impl Protocol for Echo {
@@ -43,7 +46,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(make: fn(DriverLimits) -> lariat::Result<Box<dyn Driver>>) -> Server {
+    fn start(make: Make) -> Server {
         let (started, addr) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut limits = DriverLimits::default();
@@ -119,7 +122,7 @@ fn echo(criterion: &mut Criterion) {
             continue;
         }
         group.throughput(Throughput::Elements(count as u64));
-        let drivers: [(_, fn(_) -> lariat::Result<Box<dyn Driver>>); 2] = [
+        let drivers: [(_, Make); 2] = [
             ("reactor", |limits| Ok(Box::new(Reactor::with_limits(limits)?))),
             ("blocking", |limits| Ok(Box::new(Blocking::with_limits(limits)?))),
         ];
