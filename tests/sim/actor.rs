@@ -311,7 +311,9 @@ impl Actor {
         let mut world = self.world.borrow_mut();
         let end = &world.ends[self.end];
         let mut faults = Vec::new();
-        if end.last_turn == Some(turn) {
+        // One that had ended before it was aborted hears of that in this turn.
+        let aborted = reason.kind() == CloseKind::Aborted && end.aborted_turn == Some(turn);
+        if aborted || end.last_turn == Some(turn) {
             faults.push("closed in the turn of its end".to_owned());
         }
         if let Some((began, most)) = end.closing {
@@ -402,10 +404,7 @@ impl Actor {
             15 => self.push_to(cx, (them.1, them.0), &bytes),
             16 => {
                 let turn = cx.driver().metrics().turns;
-                // One that has ended already hears of that in this turn.
-                if cx.peer(them.1).is_open() {
-                    self.world.borrow_mut().ends[them.0].last_turn = Some(turn);
-                }
+                self.world.borrow_mut().ends[them.0].aborted_turn = Some(turn);
                 cx.peer(them.1).abort();
             }
             _ => {

@@ -44,8 +44,10 @@ pub(crate) struct End {
     pub(crate) says_fin: bool,
     /// So many bytes of its input has `data` been shown, consumed or not.
     pub(crate) shown: usize,
-    /// The turn of its last callback, or of one of another connection that has aborted it.
+    /// The turn of its last callback.
     pub(crate) last_turn: Option<u64>,
+    /// The turn in which another connection has aborted it last.
+    pub(crate) aborted_turn: Option<u64>,
     /// The turn in which it last received notes, and how many.
     pub(crate) noted: (u64, usize),
     /// When its protocol asked for its close, and how long that may take.
