@@ -3,6 +3,7 @@
 
 #[path = "../shared/drivers.rs"]
 mod drivers;
+#[allow(dead_code, reason = "the scenarios of offload are left out")]
 #[path = "../../../tests/conformance/kit.rs"]
 mod kit;
 #[path = "../shared/lacks.rs"]
@@ -13,6 +14,8 @@ mod leaks;
 mod node;
 #[path = "../../../tests/shared/patience.rs"]
 mod patience;
+#[path = "../../../tests/shared/silence.rs"]
+mod silence;
 #[path = "../../../tests/shared/sockets.rs"]
 mod sockets;
 #[path = "../../../tests/shared/toy.rs"]

@@ -56,6 +56,7 @@ pub(crate) fn on_sockets(limits: DriverLimits, mut scenario: impl FnMut(&mut dyn
 }
 
 /// The simulated system does not receive many datagrams a call.
+#[allow(dead_code, reason = "HTTP has no datagrams")]
 pub(crate) fn on_offload(_: DriverLimits, _: impl FnMut(&mut dyn Driver, &Place)) {}
 
 fn with_seed(place: Place, seed: u64) -> Place {
