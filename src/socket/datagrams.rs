@@ -27,6 +27,8 @@ pub(crate) struct Udp {
     v6: bool,
     /// Where all that comes was sent to, if that is one address.
     own: Option<Endpoint>,
+    /// Whether a call that receives sleeps.
+    sleeps: bool,
     #[cfg(feature = "udp-offload")]
     offload: Option<Box<super::offload::Offload>>,
 }
@@ -163,6 +165,7 @@ impl Udp {
             socket: socket.into(),
             v6,
             own: None,
+            sleeps: !nonblocking,
             #[cfg(feature = "udp-offload")]
             offload: None,
         };
@@ -182,6 +185,16 @@ impl Udp {
             udp.offload = Some(Box::new(offload.map_err(rejected("offload"))?));
         }
         Ok(udp)
+    }
+
+    /// Sleeps in a call of its own. Where the thread is woken, Linux returns a datagram without a
+    /// sender, and `recv_from` of std then looks at an address that nobody has written: it may
+    /// panic.
+    fn receive_asleep(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let from = retry(|| SockRef::from(&self.socket).peek_sender())?;
+        let from = from.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+        let len = retry(|| self.socket.recv(buffer))?;
+        Ok(Received { len, from: from.into(), to: self.own, ecn: None, calls: 2 })
     }
 
     fn wake(&self) {
@@ -295,6 +308,9 @@ impl DatagramSocket for Udp {
         #[cfg(feature = "udp-offload")]
         if let Some(offload) = &self.offload {
             return offload.receive(&self.socket, buffer);
+        }
+        if self.sleeps {
+            return self.receive_asleep(buffer);
         }
         let (len, from) = retry(|| self.socket.recv_from(buffer))?;
         Ok(Received { len, from: from.into(), to: self.own, ecn: None, calls: 1 })
@@ -435,6 +451,19 @@ mod tests {
         let peer = SocketAddr::from((Ipv6Addr::LOCALHOST, 7));
         let error = open(false, |o| o.connect = Some(peer.into())).unwrap_err();
         assert!(error.to_string().starts_with("cannot connect to [::1]:7: "), "{error}");
+    }
+
+    #[test]
+    fn a_thread_that_is_woken_receives_no_datagram_and_does_not_panic() {
+        for addr in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()] {
+            let socket = Udp::open(addr, &DatagramOptions::default(), false).unwrap();
+            socket.wake();
+            for rest in [0_u8, 2, 10] {
+                // What the stack holds from before must not matter.
+                let before = std::hint::black_box([rest; 4096]);
+                assert!(socket.receive(&mut [0; 10]).is_err(), "{}", before[0]);
+            }
+        }
     }
 
     #[test]
