@@ -1,13 +1,13 @@
 //! The two drivers beside each other, from 1 to 1,000 connections: the same echo over real sockets
 //! on loopback, on the reactor and on threads.
 //!
-//! One iteration is a round: a client sends 64 bytes on each connection and then reads them all back.
-//! The report (`target/criterion/report/index.html`) draws both drivers as lines over the number of
-//! connections; elements per second are messages.
+//! One iteration is a round: a client sends 64 bytes on each connection and then reads them all
+//! back. The report (`target/criterion/report/index.html`) draws both drivers as lines over the
+//! number of connections; elements per second are messages.
 //!
 //! How to read it: the lines of one run compare, for the client is the same for both. Its two calls
-//! for each message are in the times, and it has a core of its own where there are two; what a driver
-//! itself costs is better seen in the counts of measure/RESULTS.md. `cargo bench --bench echo`.
+//! for each message are in the times, and it has a core of its own where there are two; what a
+//! driver itself costs is better seen in the counts of measure/RESULTS.md. `cargo bench --bench echo`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -44,8 +44,8 @@ const PYTHON_CONNECTIONS_MAX: usize = 100;
 const REQUESTS_EACH: u64 = 2;
 const REQUESTS: std::ops::RangeInclusive<u64> = 300..=2000;
 
-/// What a thread does once, when it starts. Where calls per request are counted, and not the life of
-/// a thread drawn, these pass by strace: a thousand threads start three times as fast.
+/// What a thread does once, when it starts. Where calls per request are counted, and not the life
+/// of a thread drawn, these pass by strace: a thousand threads start three times as fast.
 const LEAVING: [&str; 3] = [
     "--seccomp-bpf",
     "-e",

@@ -504,9 +504,19 @@ fn a_driver_that_stops_gives_descriptors_back() {
         let told = Told::default();
         let tells = told.clone();
         let mut descriptors = Some(Descriptors::new(read, write));
-        let addr = stage.serve("server", Play::new);
+        // It stays until the other has asked.
+        let server = || {
+            Play::new()
+                .opened(|cx| {
+                    cx.write(b"x");
+                    Ok(())
+                })
+                .stopping(|_| Ok(()))
+        };
+        let addr = stage.serve("server", server);
         let asks = Play::new()
-            .opened(|cx| {
+            .data(|cx, input| {
+                input.consume_all();
                 cx.driver().shutdown();
                 Ok(())
             })
