@@ -7,7 +7,7 @@
 //!
 //! How to read it: the lines of one run compare, for the client is the same for both. Its two calls
 //! for each message are in the times, and it has a core of its own where there are two; what a
-//! driver itself costs is better seen in the counts of measure/RESULTS.md. `cargo bench --bench echo`.
+//! driver itself costs is better seen in the counts of measure/RESULTS.md.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
