@@ -76,6 +76,9 @@ fn a_thread_whose_connection_has_ended_serves_another() {
     for number in 1..=20 {
         echo_once(&mut client(addr), b"there");
         trail.wait_for(number, |step| matches!(step, Step::Closed(_)));
+        // Its thread has time to wait for work, or to end where none is kept: one that is still on
+        // its way would serve the next connection in either case.
+        thread::sleep(Duration::from_millis(20));
     }
     running.finish();
     let mut threads = served.lock().unwrap().clone();
@@ -83,7 +86,8 @@ fn a_thread_whose_connection_has_ended_serves_another() {
     threads.sort_by_key(|thread| format!("{thread:?}"));
     threads.dedup();
     // One may not have come back to wait when the next connection needs one.
-    assert!(threads.len() < 20, "each of 20 connections had a thread of its own");
+    let count = threads.len();
+    assert!(count <= 15, "20 connections had {count} threads");
 }
 
 /// The bytes of the mapping that this thread's stack is in.
