@@ -72,7 +72,8 @@ impl Sim {
     /// let terminal = sim.pipe(Limits::default(), Echo)?;
     /// terminal.send(b"hello");
     /// terminal.finish();
-    /// sim.run()?;
+    /// // Not `run`, which would return when the stream has ended: the answer is on its way then.
+    /// sim.run_for(std::time::Duration::from_secs(1))?;
     /// assert_eq!(terminal.take_received(), b"hello");
     /// # Ok::<(), lariat::Error>(())
     /// ```

@@ -482,3 +482,19 @@ fn a_client_that_connects_anew_in_closed_does_not_keep_a_driver_from_stopping() 
     assert!(sim.is_over());
     assert_eq!(sim.metrics().open, 0);
 }
+
+#[test]
+fn a_pipe_under_faults_loses_nothing_and_ends_with_its_last_byte() {
+    for seed in 0..50 {
+        let mut sim = Sim::new(seed);
+        sim.set_faults(Faults::rough());
+        let pipe = sim.pipe(Limits::default(), Echo).unwrap();
+        pipe.send(&stream(0, 200_000));
+        pipe.finish();
+        sim.run_for(Duration::from_secs(30)).unwrap();
+        assert_eq!(pipe.take_received(), stream(0, 200_000), "seed {seed}");
+        assert!(pipe.is_finished() && !pipe.is_reset(), "seed {seed}");
+        assert_eq!(sim.metrics().closes.finished, 1, "seed {seed}");
+        assert_eq!(sim.metrics().lingering, 0);
+    }
+}
