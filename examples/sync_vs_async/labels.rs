@@ -473,7 +473,8 @@ labels! {
         the middle of the rounds, with their range. CPU time, switches, memory and threads are \
         those that /proc tells of the server. | A request without an answer counts with the time \
         it had waited when the load ended. Where a load used a whole core, the load was the limit: \
-        the table has the share. | The whole run took {took} s; a process may open {files} files here."
+        the table has the share. | The whole run took {took} s; a process may open {files} files \
+        here."
         "Cada servidor y cada carga es un proceso propio, en la interfaz de bucle local. La carga \
         es un hilo sobre epoll; comprueba cada byte de cada respuesta. La carga constante se midió \
         en rondas de {seconds} s ({rounds} aquí), turnándose los servidores; las cifras son el \
