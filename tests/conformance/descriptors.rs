@@ -327,6 +327,31 @@ fn a_reader_that_is_gone_is_noticed_by_a_write_behind_what_had_come() {
 }
 
 #[test]
+fn a_reader_that_leaves_a_full_pipe_ends_what_waits_for_room() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let begun = Instant::now();
+        let (tells, told) = channel();
+        let play = Play::new().opened(move |cx| {
+            cx.write_bytes(pattern(MEGABYTE));
+            tells.send(()).unwrap();
+            Ok(())
+        });
+        let (reads, writes) = pipes(stage, "server", play);
+        let peer = thread::spawn(move || {
+            told.recv().unwrap();
+            // Long enough for the pipe to be full.
+            thread::sleep(Duration::from_millis(30));
+            drop(reads);
+        });
+        stage.run();
+        peer.join().unwrap();
+        stage.expect("server", &["opened", "closed reset by the peer"]);
+        assert!(begun.elapsed() < Duration::from_secs(20), "not at the deadline, which tries too");
+        drop(writes);
+    });
+}
+
+#[test]
 fn what_comes_from_a_child_that_reads_nothing_is_shown() {
     on_sockets(DriverLimits::default(), |stage| {
         // It closes its input first, and speaks a while later.
