@@ -48,6 +48,7 @@
 //! | TLS | `lariat::tls`, with the feature `tls` |
 //! | sockets taken over, and given away | [`Control::adopt_stream`], [`Context::detach`] |
 //! | pipes, terminals, a child's stdio | `Descriptors`, with the feature `fd` |
+//! | sockets for another process | `lariat::hand_over`, with the feature `hand-over` |
 //! | who is behind a Unix stream | `PeerCredentials`, with the feature `peer-credentials` |
 //! | a token instead of certificates | `lariat::auth`, with the feature `auth` |
 //! | tokio, mio, asyncio, Twisted | [`coming_from`] |
@@ -103,6 +104,8 @@ mod filter;
 mod grammar;
 mod guard;
 pub mod guide;
+#[cfg(feature = "hand-over")]
+pub mod hand_over;
 mod handle;
 mod id;
 mod jobs;

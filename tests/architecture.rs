@@ -34,7 +34,7 @@ const LAYERS: [Layer; 9] = [
     /* 3 */ Layer { what: "what every driver offers", sees: &[0, 1, 2, 3],
         modules: &["driver", "handle", "client"] },
     /* 4 */ Layer { what: "what touches the system", sees: &[0, 1, 2, 3, 4],
-        modules: &["socket", "signals"] },
+        modules: &["socket", "signals", "hand_over"] },
     /* 5 */ Layer { what: "one turn over many connections", sees: &[0, 1, 2, 3, 4, 5],
         modules: &["event_loop"] },
     // Ready protocols see what a user's protocol sees: neither the system nor the turn.

@@ -6,6 +6,7 @@
 mod accepting;
 mod connecting;
 mod datagrams;
+mod hand_over;
 mod kit;
 mod logs;
 #[path = "../shared/patience.rs"]
