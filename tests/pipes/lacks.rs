@@ -42,6 +42,7 @@ const LACKS: &[(&str, &[&str])] = &[
             "filters::a_handshake_that_never_comes_times_out",
             "output::a_peer_that_does_not_read_ends_with_the_write_deadline",
             "output::output_above_output_max_ends_with_output_full",
+            "reasons::b9_a_reset_while_flow_control_holds_is_not_taken_for_an_eof",
             "reasons::b9_a_reset_while_reading_is_paused_ends_at_once_and_counts_what_was_unread",
             "reasons::b9_all_that_came_before_a_reset_is_delivered_and_counted",
             "stuck::a_note_arrives_while_output_is_stuck_and_nothing_comes",

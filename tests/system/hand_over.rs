@@ -22,9 +22,9 @@ fn limit_for(room: usize) -> u64 {
 }
 
 #[test]
-fn descriptors_above_the_limit_of_the_process_are_an_error_and_none_stays_open() {
+fn descriptors_above_the_limit_are_an_error_and_none_stays_open() {
     if part().is_none() {
-        let name = "hand_over::descriptors_above_the_limit_of_the_process_are_an_error_and_none_stays_open";
+        let name = "hand_over::descriptors_above_the_limit_are_an_error_and_none_stays_open";
         again(&[], name, "receive");
         return;
     }
