@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use lariat::sim::Sim;
 use lariat::{
-    CloseKind, ConnectFailure, ConnectOptions, Driver, DriverLimits, ErrorKind, Input,
-    ListenOptions, Op, Outcome, Protocol, Refused,
+    CloseKind, ConnectFailure, ConnectOptions, Control, Driver, DriverLimits, ErrorKind, Input,
+    ListenOptions, ListenerId, Op, Outcome, Protocol, Refused,
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::kit::{Play, data, echo, on_sockets, says};
+use crate::kit::{Play, Stage, data, echo, on_sockets, says};
 use crate::toy::Toy;
 
 /// The two ends of a connection.
@@ -285,9 +285,9 @@ fn a_socket_that_another_has_as_well_goes_on_listening_when_the_driver_stops() {
 }
 
 /// A connection to the socket, which is what wakes a thread out of `accept`, is taken by the other
-/// that waits for longer.
-#[test]
-fn a_socket_that_another_accepts_from_as_well_delays_no_end() {
+/// that waits for longer. `stop` has the driver stop the listener.
+#[track_caller]
+fn ends_beside_a_greedy_one(stop: impl Fn(&mut Stage<'_>, ListenerId)) {
     let mut limits = DriverLimits::default();
     limits.drain = Duration::from_secs(600);
     on_sockets(limits, |stage| {
@@ -304,8 +304,7 @@ fn a_socket_that_another_accepts_from_as_well_delays_no_end() {
         let options = ListenOptions::default();
         let factory = |_: &_| Some(Silent);
         let listener = stage.driver.control().adopt_listener(socket, options, factory).unwrap();
-        let delay = Duration::from_millis(50);
-        stage.driver.control().set_timer(delay, move |control| control.stop_listening(listener));
+        stop(stage, listener);
         stage.run();
         // On the reactor the socket does not block any more: only a wait that had begun goes on.
         while !accepted.is_finished() {
@@ -313,6 +312,33 @@ fn a_socket_that_another_accepts_from_as_well_delays_no_end() {
             let _ = TcpStream::connect(addr).and_then(|mut it| it.write_all(b"x"));
         }
         accepted.join().unwrap();
+    });
+}
+
+/// Until all threads sleep.
+const LATER: Duration = Duration::from_millis(50);
+
+#[test]
+fn a_socket_that_another_accepts_from_as_well_delays_no_end() {
+    ends_beside_a_greedy_one(|stage, listener| {
+        stage.driver.control().set_timer(LATER, move |control| control.stop_listening(listener));
+    });
+}
+
+#[test]
+fn a_socket_that_another_accepts_from_as_well_is_stopped_by_a_callback() {
+    ends_beside_a_greedy_one(|stage, listener| {
+        let addr = stage.serve("server", move || {
+            Play::new().opened(move |cx| {
+                cx.driver().stop_listening(listener);
+                cx.close();
+                Ok(())
+            })
+        });
+        let connect = move |control: &mut Control<'_>| {
+            control.connect(addr, Play::new());
+        };
+        stage.driver.control().set_timer(LATER, connect);
     });
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use lariat::sim::{Sim, Socket};
 use lariat::tls::{ClientConfig, ServerConfig, Tls, rustls};
-use lariat::{CloseKind, Context, Incoming, Input, Limits, ListenOptions, Outcome, Protocol};
+use lariat::{
+    CloseKind, Context, Endpoint, Incoming, Input, Limits, ListenOptions, Outcome, Protocol,
+};
 
 use crate::certs::Authority;
 use crate::kit::{End, Told};
@@ -19,6 +21,17 @@ impl Protocol for Ending {
         cx.write(b"last words");
         (self.0)(cx)
     }
+}
+
+/// An echo under TLS; `told` hears of its connections.
+fn serve_echo(sim: &mut Sim, config: &ServerConfig, told: &Told) -> Endpoint {
+    let (config, told) = (config.clone(), told.clone());
+    let factory = move |_: &Incoming| {
+        let end = End { told: told.clone(), says: vec![], echoes: true, listener: None };
+        Some(Tls::server(&config, end))
+    };
+    let listener = sim.listen("127.0.0.1:1", factory).unwrap();
+    sim.addresses(listener)[0]
 }
 
 /// A client by hand.
@@ -115,13 +128,7 @@ fn a_client_of_ours_says_so_too() {
     let server = ServerConfig::new(authority.issue("localhost"));
     let mut sim = Sim::new(1);
     let served = Told::default();
-    let told = served.clone();
-    let factory = move |_: &Incoming| {
-        let end = End { told: told.clone(), says: vec![], echoes: true, listener: None };
-        Some(Tls::server(&server, end))
-    };
-    let listener = sim.listen("127.0.0.1:1", factory).unwrap();
-    let addr = sim.addresses(listener)[0];
+    let addr = serve_echo(&mut sim, &server, &served);
     struct Leaving;
     impl Protocol for Leaving {
         fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
@@ -143,13 +150,7 @@ fn t2_what_is_sent_in_clear_and_closed_at_once_is_never_shown() {
     let authority = Authority::new();
     let config = ServerConfig::new(authority.issue("localhost"));
     let (mut sim, served) = (Sim::new(1), Told::default());
-    let told = served.clone();
-    let factory = move |_: &Incoming| {
-        let end = End { told: told.clone(), says: vec![], echoes: true, listener: None };
-        Some(Tls::server(&config, end))
-    };
-    let listener = sim.listen("127.0.0.1:1", factory).unwrap();
-    let addr = sim.addresses(listener)[0];
+    let addr = serve_echo(&mut sim, &config, &served);
     let hello = {
         let mut out = Vec::new();
         authority.session_by_hand("localhost").write_tls(&mut out).unwrap();
@@ -181,13 +182,7 @@ fn t3_silent_and_slow_handshakes_are_cut_at_the_deadline_and_hold_no_place() {
     let authority = Authority::new();
     let config = ServerConfig::new(authority.issue("localhost"));
     let (mut sim, served) = (Sim::new(1), Told::default());
-    let told = served.clone();
-    let factory = move |_: &Incoming| {
-        let end = End { told: told.clone(), says: vec![], echoes: true, listener: None };
-        Some(Tls::server(&config, end))
-    };
-    let listener = sim.listen("127.0.0.1:1", factory).unwrap();
-    let addr = sim.addresses(listener)[0];
+    let addr = serve_echo(&mut sim, &config, &served);
     let silent: Vec<_> = (0..50).map(|_| sim.dial(addr)).collect();
     let slow = sim.dial(addr);
     let mut hello = Vec::new();
@@ -226,13 +221,7 @@ fn t12_writes_before_the_handshake_wait_for_it_up_to_the_limit_of_output() {
     let most = 100_000;
     for (count, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
         let (mut sim, served, heard) = (Sim::new(1), Told::default(), Told::default());
-        let (config, told) = (server.clone(), served.clone());
-        let factory = move |_: &Incoming| {
-            let end = End { told: told.clone(), says: vec![], echoes: true, listener: None };
-            Some(Tls::server(&config, end))
-        };
-        let listener = sim.listen("127.0.0.1:1", factory).unwrap();
-        let addr = sim.addresses(listener)[0];
+        let addr = serve_echo(&mut sim, &server, &served);
         let mut limits = Limits::default();
         limits.output_max = most;
         let end = End { told: heard.clone(), says: vec![], echoes: false, listener: None };
@@ -258,12 +247,8 @@ fn t6_a_peer_that_sends_and_never_reads_is_held_at_the_high_mark() {
     let authority = Authority::new();
     let config = ServerConfig::new(authority.issue("localhost"));
     let mut sim = Sim::new(1);
-    let factory = move |_: &Incoming| {
-        let end = End { told: Told::default(), says: vec![], echoes: true, listener: None };
-        Some(Tls::server(&config, end))
-    };
-    let listener = sim.listen("127.0.0.1:1", factory).unwrap();
-    let mut client = Client::new(&authority, sim.dial(sim.addresses(listener)[0]));
+    let addr = serve_echo(&mut sim, &config, &Told::default());
+    let mut client = Client::new(&authority, sim.dial(addr));
     client.shake_hands(&mut sim);
     client.session.set_buffer_limit(None);
     client.socket.stop_reading();
