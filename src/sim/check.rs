@@ -31,8 +31,9 @@ const COLUMNS: usize = 88;
 /// ```
 ///
 /// Environment variables: `LARIAT_SEED` replaces the range by one seed, which is not reduced.
-/// `LARIAT_SEEDS` replaces it by that number of seeds from 0. `LARIAT_REDUCE` is the time for
-/// reducing \[5 seconds\].
+/// `LARIAT_SEEDS` replaces it by that number of seeds from 0, or by a range such as `1000..2000`,
+/// so that a long check can go on where it stopped. `LARIAT_REDUCE` is the time for reducing
+/// \[5 seconds\].
 ///
 /// # Panics
 ///
@@ -148,23 +149,29 @@ fn folded(words: &str) -> String {
     text
 }
 
-/// The seeds to run: `default`, unless the environment variable `LARIAT_SEED` names one or
-/// `LARIAT_SEEDS` a number of them.
+/// The seeds to run: `default`, unless the environment variable `LARIAT_SEED` names one, or
+/// `LARIAT_SEEDS` a number of them from 0 or a range, `1000..2000` for instance.
 ///
 /// # Panics
 ///
-/// When the variable is no number.
+/// When the variable is none of that.
 pub fn seeds_from_env(default: Range<u64>) -> Range<u64> {
-    match (number_from_env("LARIAT_SEED"), number_from_env("LARIAT_SEEDS")) {
-        (Some(seed), _) => seed..seed.saturating_add(1),
-        (None, Some(count)) => 0..count,
-        (None, None) => default,
+    if let Some(seed) = number_from_env("LARIAT_SEED") {
+        return seed..seed.saturating_add(1);
+    }
+    match std::env::var("LARIAT_SEEDS") {
+        Ok(text) => match text.split_once("..") {
+            Some((start, end)) => number("LARIAT_SEEDS", start)..number("LARIAT_SEEDS", end),
+            None => 0..number("LARIAT_SEEDS", &text),
+        },
+        Err(_) => default,
     }
 }
 
 fn number_from_env(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| match text.parse() {
-        Ok(number) => number,
-        Err(_) => panic!("{name} is not a number: {text}"),
-    })
+    std::env::var(name).ok().map(|text| number(name, &text))
+}
+
+fn number(name: &str, text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}"))
 }

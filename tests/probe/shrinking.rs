@@ -222,9 +222,28 @@ fn the_same_seed_draws_the_same_and_another_something_else() {
 }
 
 #[test]
+#[ignore = "runs for another test"]
+fn planned_range_of_seeds() {
+    if is_planned() {
+        panic!("the seeds {:?}", seeds_from_env(3..9));
+    }
+}
+
+#[test]
 fn the_range_of_seeds_is_the_given_one_unless_the_environment_has_another() {
-    let free = ["LARIAT_SEED", "LARIAT_SEEDS"].iter().all(|name| std::env::var_os(name).is_none());
-    if free {
-        assert_eq!(seeds_from_env(3..9), 3..9);
+    let name = "shrinking::planned_range_of_seeds";
+    for (variables, expected) in [
+        (&[][..], "the seeds 3..9"),
+        (&[("LARIAT_SEED", "7")], "the seeds 7..8"),
+        (&[("LARIAT_SEEDS", "20")], "the seeds 0..20"),
+        (&[("LARIAT_SEEDS", "20..30")], "the seeds 20..30"),
+        // One seed is named to be looked at alone.
+        (&[("LARIAT_SEED", "7"), ("LARIAT_SEEDS", "20")], "the seeds 7..8"),
+        (&[("LARIAT_SEED", "seven")], "LARIAT_SEED is not a number: seven"),
+        (&[("LARIAT_SEEDS", "20..")], "LARIAT_SEEDS is not a number: "),
+        (&[("LARIAT_SEEDS", "many")], "LARIAT_SEEDS is not a number: many"),
+    ] {
+        let text = failure_of(name, variables);
+        assert!(text.contains(expected), "{variables:?}: {text}");
     }
 }
