@@ -47,9 +47,14 @@ pub(crate) fn send_own(
     }
     let mut given = 0;
     let mut sent = 0;
-    if let (Some(bytes), true) = (shared.output.slice(shown), conn.filters_directly()) {
-        given = conn.filter_output(bytes, &mut shared.chunks, now);
-        sent = flush(conn, shared, now, most, sends);
+    // The filter takes as much as the wire may hold, and more once the socket has taken that.
+    while given < whole && conn.filters_directly() {
+        let Some(bytes) = shared.output.slice(shown) else { break };
+        given += conn.filter_output(&bytes[given..], &mut shared.chunks, now);
+        sent += flush(conn, shared, now, most - sent, sends);
+        if conn.unsent() > 0 {
+            break;
+        }
     }
     if given < whole {
         queue_output(conn, shared, shown, given, now);

@@ -216,18 +216,57 @@ fn what_a_filter_answers_by_itself_counts_towards_output_max() {
         link.window = 1_000_000;
         sim.set_link(link);
         let mut limits = Limits::default();
-        // One read makes the answers of 100,000 bytes.
-        limits.output_max = 1_000_000;
+        // One read makes the answers of 40,000 bytes.
+        limits.output_max = 400_000;
         let echo = Echo { filter: Some(Plain { answers }), ..Echo::default() };
         let reasons = Rc::clone(&echo.reasons);
         let addr = serve(&mut sim, limits, Echo { size: usize::MAX / 2, ..echo });
         let client = sim.dial(addr);
         client.stop_reading();
-        client.send(&vec![7; 100_000]);
+        client.send(&vec![7; 40_000]);
         sim.run_for(Duration::from_secs(1)).unwrap();
         let ended = reasons.get() == Some(CloseKind::OutputFull);
         assert_eq!(ended, full, "{answers} for each byte: {:?}", reasons.get());
     }
+}
+
+/// Answers each byte with 250,000.
+#[derive(Clone, Copy)]
+struct Lavish(Option<Plain>);
+
+impl Protocol for Lavish {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        cx.write(&[7; 250_000][..]);
+        input.consume_all();
+        Ok(())
+    }
+
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        Some(Box::new(self.0?))
+    }
+}
+
+#[test]
+fn a_large_answer_passes_a_filter_without_a_copy_in_the_queue() {
+    let _alone = alone();
+    let allocated = |filter| {
+        let mut sim = Sim::new(1);
+        let mut link = Link::default();
+        link.window = 1_000_000;
+        sim.set_link(link);
+        let listener = sim.listen("127.0.0.1:0", move |_| Some(Lavish(filter))).unwrap();
+        let client = sim.dial(sim.addresses(listener)[0]);
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        let region = Region::new(GLOBAL);
+        client.send(b"?");
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        assert_eq!(client.take_received().len(), 250_000);
+        let change = region.change();
+        change.bytes_allocated as isize + change.bytes_reallocated
+    };
+    let (plain, filtered) = (allocated(None), allocated(Some(Plain::default())));
+    // What the wire holds at a time, as it grows. The queue would hold 186,000 bytes more.
+    assert!(filtered <= plain + 320_000, "{filtered} bytes allocated, and {plain} without");
 }
 
 // ---- writers to others --------------------------------------------------------------------------

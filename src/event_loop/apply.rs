@@ -29,8 +29,17 @@ impl<S: System> EventLoop<S> {
 
     /// Applies the effects of the callback of `by`, which saw the input `shown`. Returns the
     /// protocol that is to take over.
-    #[inline(never)]
+    #[inline]
     pub(super) fn apply_effects(&mut self, by: Option<ConnId>, shown: &[u8]) -> Option<Successor> {
+        // Most callbacks have none.
+        if self.shared.effects.is_empty() {
+            return None;
+        }
+        self.apply_each(by, shown)
+    }
+
+    #[inline(never)]
+    fn apply_each(&mut self, by: Option<ConnId>, shown: &[u8]) -> Option<Successor> {
         let (mut list, bytes) = self.shared.effects.take();
         let mut successor = None;
         for effect in list.drain(..) {

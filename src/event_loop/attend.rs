@@ -36,11 +36,15 @@ impl<S: System> EventLoop<S> {
             }
         }
         let mut round = Round::default();
+        let mut settled = false;
         while let Some(entry) = self.table.get_mut(id) {
             let Some(due) = entry.conn.poll_due(&mut round) else { break };
             self.call(id, due);
+            settled = true;
         }
-        self.finish(id);
+        if !settled {
+            self.finish(id);
+        }
     }
 
     /// Runs one callback and what follows from it.
@@ -139,10 +143,8 @@ impl<S: System> EventLoop<S> {
             // Before the effects: one of them may finish this connection for another reason.
             self.finish_as(id, true);
         }
-        if !self.shared.effects.is_empty() {
-            let successor = self.apply_effects(Some(id), &[]);
-            self.succeed(id, successor);
-        }
+        let successor = self.apply_effects(Some(id), &[]);
+        self.succeed(id, successor);
         self.finish(id);
     }
 }

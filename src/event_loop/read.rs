@@ -90,7 +90,7 @@ impl<S: System> EventLoop<S> {
             return true;
         }
         let Entry { conn, stream: Some(stream), protocol } = entry else { return true };
-        let room = conn.limits().read_budget.min(buffer.len());
+        let room = conn.room_to_read(buffer.len());
         self.shared.metrics.reads += 1;
         let count = match stream.read(&mut buffer[..room]) {
             Ok(count) if count > 0 => count,
@@ -134,10 +134,8 @@ impl<S: System> EventLoop<S> {
             }
             entry.conn.handle_left(shown, consumed, &mut self.shared.chunks);
         }
-        if !self.shared.effects.is_empty() {
-            let successor = self.apply_effects(Some(id), shown);
-            self.succeed(id, successor);
-        }
+        let successor = self.apply_effects(Some(id), shown);
+        self.succeed(id, successor);
         // A large echo that the socket took at once: delaying `drained` to the next turn would cost
         // it a poll. The writes of `drained` itself do wait.
         match self.table.get_mut(id) {

@@ -2,12 +2,15 @@
 //! interactive ones come first.
 
 use std::cell::Cell;
+use std::mem;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lariat::sim::{Link, Sim, Socket};
-use lariat::{CloseReason, Context, Input, Outcome, Protocol};
+use lariat::{
+    CloseReason, Context, Filter, FilterResult, Input, ListenOptions, Outcome, Progress, Protocol,
+};
 
 use crate::kit::{Echo, ms, serve, serve_with};
 
@@ -358,4 +361,61 @@ fn callbacks_count_towards_the_turns_budget() {
     assert!(beside_none > TURN_BYTES / 2, "{beside_none} bytes");
     // 2,400 callbacks are a turn: what is left is the few that are served in any case.
     assert!(0 < beside_many && beside_many <= 8 * 2 * LITTLE, "{beside_many} bytes");
+}
+
+/// Notes how many bytes of the wire it is given at a time.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<Vec<usize>>>);
+
+impl Filter for Ledger {
+    fn receive(&mut self, bytes: &mut [u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        self.0.lock().unwrap().push(bytes.len());
+        clear.extend_from_slice(bytes);
+        Ok(Progress::Open)
+    }
+
+    fn send(&mut self, clear: &[u8], wire: &mut Vec<u8>) -> FilterResult {
+        wire.extend_from_slice(clear);
+        Ok(Progress::Open)
+    }
+}
+
+struct Filtered(Ledger);
+
+impl Protocol for Filtered {
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        Some(Box::new(self.0.clone()))
+    }
+}
+
+#[test]
+fn a_filter_is_given_at_most_48_kib_of_the_wire_at_a_time() {
+    const MOST: usize = 48 * 1024;
+    for (read_budget, sent, given) in [
+        (1 << 20, MOST - 1, &[MOST - 1][..]),
+        (1 << 20, MOST, &[MOST]),
+        (1 << 20, MOST + 1, &[MOST, 1]),
+        (1 << 20, 3 * MOST, &[MOST, MOST, MOST]),
+        // The connection's own budget counts as well.
+        (MOST - 1, MOST, &[MOST - 1, 1]),
+    ] {
+        let mut sim = sim();
+        let ledger = Ledger::default();
+        let mut options = ListenOptions::default();
+        options.limits.read_budget = read_budget;
+        let filter = ledger.clone();
+        let listener = sim
+            .listen_with("127.0.0.1:0", options, move |_| Some(Filtered(filter.clone())))
+            .unwrap();
+        let client = sim.dial(sim.addresses(listener)[0]);
+        sim.run_for(ms(10)).unwrap();
+        client.send(&vec![7; sent]);
+        sim.run_for(ms(10)).unwrap();
+        assert_eq!(mem::take(&mut *ledger.0.lock().unwrap()), given, "of {sent}, {read_budget}");
+    }
 }
