@@ -8,8 +8,8 @@ use crate::reason::{By, CloseKind};
 /// A connection that reads or sends this many bytes at a time is served after the others.
 pub(crate) const BULK: usize = 16 * 1024;
 
-/// Wire bytes given to a filter at a time. TLS copies and decrypts what it reads several times: this
-/// much stays in the processor's nearest cache, and its clear bytes fit into a chunk.
+/// Wire bytes given to a filter at a time. TLS copies what it reads several times: this much stays
+/// in the processor's nearest caches, and its clear bytes fit into a chunk.
 const FILTERED_READ: usize = 48 * 1024;
 
 /// What a `data` or `eof` left behind.
