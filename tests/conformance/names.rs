@@ -530,21 +530,24 @@ fn a_handle_listens_on_a_name_that_another_thread_looks_up() {
 
 #[test]
 fn d3_a_lookup_to_listen_on_waits_for_its_turn_and_disturbs_nobody() {
-    on_sockets(lookups(1, 1, Duration::from_millis(100)), |stage| {
-        let (resolver, end) = stuck();
-        stage.driver.set_resolver(resolver);
-        let ends = Ends::default();
-        stage.connect("client", "slow.test:7000", ends.noted_by(Play::new()));
+    on_sockets(lookups(1, 1, Duration::from_secs(1)), |stage| {
+        let (end, ended) = mpsc::channel::<()>();
+        let ended = Mutex::new(ended);
         let handle = stage.driver.handle();
         let error = Arc::new(Mutex::new(None));
         let told = Arc::clone(&error);
-        // After the connect, whose lookup has the only thread.
-        stage.driver.control().set_timer(Duration::from_millis(1), move |_| {
+        // The lookup of the connect has the only thread: the driver is asked to listen from there.
+        stage.driver.set_resolver(Box::new(move |_: &str, _: u16| {
+            let told = Arc::clone(&told);
             let done = move |_: &mut Control<'_>, result: Result<ListenerId, Error>| {
                 *told.lock().unwrap() = result.err();
             };
             handle.listen("localhost:0", |_| Some(Play::new()), done).unwrap();
-        });
+            let _ = ended.lock().unwrap().recv();
+            Err(io::Error::other("never asked again"))
+        }));
+        let ends = Ends::default();
+        stage.connect("client", "slow.test:7000", ends.noted_by(Play::new()));
         let addr = stage.serve("server", Play::new);
         stage.connect("other", addr, says_all(b"hello"));
         stage.run();
