@@ -7,8 +7,8 @@ use lariat::sim::Sim;
 use lariat::tls::{ClientConfig, Identity, Roots, ServerConfig, TlsVersion, rustls};
 use lariat::{By, CloseKind, FilterFailure};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
-    NameConstraints, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, NameConstraints, date_time_ymd,
 };
 
 use crate::certs::Authority;
@@ -134,7 +134,7 @@ fn t8_a_name_without_an_entry_for_it_is_refused() {
     let authority = Authority::new();
     let other = "the peer's certificate is for another name";
     let common_name = authority.issue_with("elsewhere", |params| {
-        params.distinguished_name.push(rcgen::DnType::CommonName, "localhost");
+        params.distinguished_name.push(DnType::CommonName, "localhost");
     });
     assert_eq!(refused(common_name, &authority.roots()), other);
     // A star stands for one label, and not for the whole of a name.
@@ -164,6 +164,23 @@ fn t10_a_long_chain_is_refused_soon() {
         last = last.authority(|_| {});
     }
     let said = refused(last.issue("localhost"), &root.roots());
+    assert!(said.starts_with("the peer's certificate is not"), "{said}");
+}
+
+#[test]
+fn t10_authorities_that_may_all_have_issued_each_other_are_refused_soon() {
+    fn one_of_many(params: &mut CertificateParams) {
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "one of many");
+    }
+    let above = Authority::new().authority(one_of_many);
+    // Each of them names the 60 as its issuer: 60 to the sixth power paths, and none is trusted.
+    let many: Vec<_> = (0..60).map(|_| above.authority(one_of_many)).collect();
+    let (chain, key) = many[0].issue_pem("localhost", |_| {});
+    let leaf = chain.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
+    let all: String = many.iter().map(Authority::pem).collect();
+    let identity = Identity::from_pem(format!("{leaf}{all}").as_bytes(), key.as_bytes()).unwrap();
+    let said = refused(identity, &Authority::new().roots());
     assert!(said.starts_with("the peer's certificate is not"), "{said}");
 }
 
