@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use lariat::http::{self, Handler, Http, Request, Response, Status};
 use lariat::reactor::Reactor;
-use lariat::{Context, DriverLimits, ListenOptions, Outcome, Protocol};
+use lariat::{Context, DriverLimits, Incoming, ListenOptions, Outcome, Protocol};
 
 use crate::common::*;
 
-/// Every deadline.
+/// Every deadline, where everybody can connect in half of it.
 const TIME: Duration = Duration::from_secs(2);
 const MANY: usize = 4_000;
 
@@ -45,9 +45,14 @@ impl Handler for Page {
     }
 }
 
-/// Connects everybody, who says `first`, and is answered with what ends with `answer`. None when
-/// that took so long that deadlines may have passed.
-fn enter(reactor: &mut Reactor, addr: SocketAddr, first: &[u8]) -> Option<Vec<TcpStream>> {
+/// Connects everybody, who says `first`. None when that took so long that deadlines of `time` may
+/// have passed.
+fn enter(
+    reactor: &mut Reactor,
+    addr: SocketAddr,
+    first: &[u8],
+    time: Duration,
+) -> Option<Vec<TcpStream>> {
     let (count, began) = (many(), Instant::now());
     let mut clients = Vec::new();
     while clients.len() < count {
@@ -65,7 +70,7 @@ fn enter(reactor: &mut Reactor, addr: SocketAddr, first: &[u8]) -> Option<Vec<Tc
             metrics.accepted == all && metrics.bytes_in == bytes
         });
     }
-    (began.elapsed() < TIME / 2).then_some(clients)
+    (began.elapsed() < time / 2).then_some(clients)
 }
 
 /// Plays it: `first`, then `rest` from the last to the first while the loop does nothing, until all
@@ -73,29 +78,31 @@ fn enter(reactor: &mut Reactor, addr: SocketAddr, first: &[u8]) -> Option<Vec<Tc
 ///
 /// One at a time: together they would need more files than a process may open.
 #[track_caller]
-fn play<P: Protocol + 'static>(first: &[u8], rest: &[u8], last: &[u8], make: fn() -> P) {
+fn play<P: Protocol + 'static>(first: &[u8], rest: &[u8], last: &[u8], make: fn(Duration) -> P) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut attempts = 0;
+    let mut time = TIME;
     let (mut reactor, mut clients) = loop {
         let mut limits = DriverLimits::default();
         limits.connections_max = 2 * MANY;
         let mut reactor = Reactor::with_limits(limits).unwrap();
         let mut options = ListenOptions::default();
-        options.limits.idle = Some(TIME);
-        let listener = reactor.listen_with("127.0.0.1:0", options, move |_| Some(make())).unwrap();
+        options.limits.idle = Some(time);
+        let made = move |_: &Incoming| Some(make(time));
+        let listener = reactor.listen_with("127.0.0.1:0", options, made).unwrap();
         let addr = reactor.addresses(listener)[0].socket_addr().unwrap();
-        if let Some(clients) = enter(&mut reactor, addr, first) {
+        if let Some(clients) = enter(&mut reactor, addr, first, time) {
             break (reactor, clients);
         }
-        attempts += 1;
-        assert!(attempts < 20, "this machine never lets {MANY} clients in within {TIME:?}");
+        // A machine that does other work needs longer.
+        time *= 2;
+        assert!(time < 60 * TIME, "this machine does not let {MANY} clients in within {time:?}");
     };
     let before = reactor.metrics();
     for stream in clients.iter_mut().rev() {
         stream.write_all(rest).unwrap();
     }
-    std::thread::sleep(TIME + TIME / 8);
+    std::thread::sleep(time + time / 8);
     let all = before.bytes_in + (clients.len() * rest.len()) as u64;
     drive(&mut reactor, |reactor| {
         let metrics = reactor.metrics();
@@ -113,15 +120,15 @@ fn play<P: Protocol + 'static>(first: &[u8], rest: &[u8], last: &[u8], make: fn(
     finish(reactor);
 }
 
-fn site() -> Http<Page> {
+fn site(time: Duration) -> Http<Page> {
     let mut limits = http::Limits::default();
-    (limits.head, limits.keep_alive) = (TIME, TIME);
+    (limits.head, limits.keep_alive) = (time, time);
     Http::with_limits(Page, &limits.validate().unwrap())
 }
 
 #[test]
 fn c17_none_of_4000_idle_connections_whose_bytes_came_in_time_is_cut() {
-    play(b"x", b"y", b"y", || Echo);
+    play(b"x", b"y", b"y", |_| Echo);
 }
 
 #[test]
