@@ -381,3 +381,42 @@ fn a_frame_that_pauses_closes_or_replaces_is_the_last_that_is_shown() {
     }
     assert_eq!(probe(b"raw\ntwo\nth").sent(), b"two\nth");
 }
+
+/// Finds a frame of no bytes, as a decoder with a mistake in it does.
+#[derive(Clone)]
+struct Nothing;
+
+impl Framing for Nothing {
+    fn find(&mut self, _: &[u8]) -> Result<Found, FrameError> {
+        Ok(Found::Frame { payload: 0..0, len: 0 })
+    }
+}
+
+#[test]
+fn a_framing_that_finds_frames_of_no_bytes_ends_its_connection_and_hangs_nobody() {
+    let mut sim = Sim::new(1);
+    let listener = sim.listen("127.0.0.1:1", |_| Some(echo(Nothing))).unwrap();
+    let client = sim.dial(sim.addresses(listener)[0]);
+    client.send(b"x");
+    sim.run_for(Duration::from_secs(1)).unwrap();
+    let metrics = sim.metrics();
+    assert_eq!((metrics.open, metrics.panics), (0, 1));
+}
+
+/// Asks for fewer bytes than there are.
+#[derive(Clone)]
+struct Modest;
+
+impl Framing for Modest {
+    fn find(&mut self, bytes: &[u8]) -> Result<Found, FrameError> {
+        match bytes.len() {
+            4.. => Ok(Found::Frame { payload: 0..4, len: 4 }),
+            _ => Ok(Found::More(1)),
+        }
+    }
+}
+
+#[test]
+fn a_framing_that_asks_for_less_than_there_is_is_asked_again_when_more_has_come() {
+    echoes(Modest, b"onetwo12345", b"onetwo12");
+}

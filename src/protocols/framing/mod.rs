@@ -118,7 +118,8 @@ pub enum Found {
     Frame {
         /// Where in the bytes its payload lies.
         payload: Range<usize>,
-        /// Bytes of the whole frame, from the first one on: at least as many as the payload's end.
+        /// Bytes of the whole frame, from the first one on: at least as many as the payload's end,
+        /// and at least one. [`Framed`] panics for a frame of none.
         len: usize,
     },
     /// A frame is not whole yet: at least this many bytes, counted from its first one, are needed.
@@ -292,6 +293,8 @@ impl<F: Framing, H: FrameHandler> Framed<F, H> {
             let bytes = input.shown();
             match self.framing.find(bytes)? {
                 Found::Frame { payload, len } => {
+                    // It would be found again and again, and nothing else would run any more.
+                    assert!(len > 0, "a Framing has found a frame of no bytes");
                     input.consume(len);
                     self.handler.frame(cx, &bytes[payload])?;
                 }
