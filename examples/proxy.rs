@@ -14,7 +14,7 @@
 use std::process::ExitCode;
 
 use lariat::blocking::Blocking;
-use lariat::proxy_protocol::{AcceptProxy, Version};
+use lariat::proxy_protocol::{AcceptProxy, Header, Version};
 use lariat::reactor::Reactor;
 use lariat::tunnel::Tunnel;
 use lariat::{Control, Driver, DriverLimits, Incoming, ListenerId};
@@ -133,10 +133,11 @@ fn run(options: &Options) -> lariat::Result<()> {
 fn listen(control: &mut Control<'_>, options: &Options) -> lariat::Result<ListenerId> {
     let [addr, target] = options.addrs.clone();
     let (announce, quiet) = (options.announce, options.quiet);
-    let factory = move |_: &Incoming| {
+    let factory = move |incoming: &Incoming| {
         let mut tunnel = Tunnel::to(&target);
         if let Some(version) = announce {
-            tunnel = tunnel.announce(version);
+            // What a balancer in front has said is passed on.
+            tunnel = tunnel.announce_as(Header::of(incoming), version);
         }
         if !quiet {
             tunnel = tunnel.on_end(|_, summary| eprintln!("{summary}"));

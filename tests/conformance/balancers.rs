@@ -251,3 +251,35 @@ impl Protocol for Local {
         Ok(())
     }
 }
+
+/// Three hops: the balancer in front announces a client, and the tunnel between passes that on, to
+/// a target that sees the tunnel's own host nowhere in it.
+#[test]
+fn what_a_balancer_has_announced_is_passed_on_with_both_addresses() {
+    let client: Endpoint = SocketAddr::from(([203, 0, 113, 9], 40_312)).into();
+    let server: Endpoint = "[2001:db8::1]:443".parse::<SocketAddr>().unwrap().into();
+    for version in VERSIONS {
+        everywhere(|stage| {
+            let (target, seen) = target(stage, loopback());
+            let trace = stage.trace.clone();
+            let factory = loopback().factory(move |incoming: &Incoming| {
+                let header = Header::of(incoming);
+                let tunnel = Tunnel::to(target).announce_as(header, version);
+                Some(last(trace.wrap("near", tunnel), incoming))
+            });
+            let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+            let listener = stage.driver.control().listen(addr, factory).unwrap();
+            let proxy = stage.driver.addresses(listener)[0];
+            let play = stage.trace.wrap("client", says_all(b"hello"));
+            let header = Header::proxied(client, server);
+            stage.driver.control().connect(proxy, SendProxy::new(&header, Version::V2, play));
+            stage.run();
+            let echoed = data(b"hello");
+            stage.expect("client", &["opened", &echoed, "eof", "closed finished by the peer"]);
+            let (incoming, peer) = seen.0.lock().unwrap()[0];
+            assert_eq!((incoming.peer(), peer), (client, client));
+            assert_eq!(incoming.local_addr(), Some(server));
+            assert!(incoming.via().unwrap().ip().unwrap().is_loopback());
+        });
+    }
+}

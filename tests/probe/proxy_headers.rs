@@ -513,3 +513,54 @@ fn networks_are_written_as_everywhere() {
     assert!(several.contains(ip("10.0.0.1:1")) && several.contains(ip("[::1]:1")));
     assert!(!Networks::default().contains(ip("10.0.0.1:1")));
 }
+
+#[test]
+fn a_header_that_is_cut_at_any_byte_is_incomplete_and_one_byte_more_reaches_the_protocol() {
+    let make = receiving(accept());
+    let with_fields = binary(0x21, 0x11, &[V4, &[1, 0, 2, b'h', b'2', 0xEE, 0, 0]].concat());
+    let headers = [
+        v4().encode(Version::V1),
+        v4().encode(Version::V2),
+        v4().encode(Version::V2Checked),
+        with_fields,
+        Header::unknown().encode(Version::V1),
+        Header::unknown().encode(Version::V2),
+        Header::local().encode(Version::V2Checked),
+    ];
+    for header in headers {
+        for cut in 0..header.len() {
+            assert_eq!(fails(&make, &header[..cut], true), HeaderError::Incomplete, "at {cut}");
+        }
+        for behind in [&b""[..], b"\n", b"PROXY UNKNOWN\r\n"] {
+            let mut probe = Probe::new(make());
+            probe.receive(&[&header, behind].concat());
+            let sent = probe.sent();
+            let at = sent.iter().position(|byte| *byte == b'>').expect("it has opened");
+            assert_eq!(&sent[at + 1..], behind);
+        }
+    }
+}
+
+#[test]
+fn the_header_of_an_incoming_client_is_the_one_that_was_announced() {
+    let seen: Rc<Cell<Option<Incoming>>> = Rc::default();
+    let make = |seen: Rc<Cell<Option<Incoming>>>| {
+        move |incoming: &Incoming| {
+            seen.set(Some(*incoming));
+            Some(Inner(*incoming))
+        }
+    };
+    let mut sim = Sim::new(1);
+    let factory = accept().factory_local(make(Rc::clone(&seen)));
+    let listener = sim.listen("127.0.0.1:80", factory).unwrap();
+    let balancer = sim.dial(sim.addresses(listener)[0]);
+    balancer.send(&v4().encode(Version::V2));
+    sim.run_for(Duration::from_secs(1)).unwrap();
+    assert_eq!(Header::of(&seen.get().unwrap()), v4());
+    let balancer = sim.dial(sim.addresses(listener)[0]);
+    balancer.send(&Header::local().encode(Version::V2));
+    sim.run_for(Duration::from_secs(1)).unwrap();
+    let own = seen.get().unwrap();
+    let both = Header::proxied(own.peer(), ip("127.0.0.1:80"));
+    assert_eq!((Header::of(&own), own.via()), (both, None));
+}

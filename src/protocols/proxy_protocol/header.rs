@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{binary, text};
 use crate::endpoint::Endpoint;
+use crate::protocol::Incoming;
 
 /// What the balancer says of a connection.
 ///
@@ -29,6 +30,15 @@ impl Header {
     /// connected to `destination`.
     pub fn proxied(source: Endpoint, destination: Endpoint) -> Header {
         Header { local: false, addresses: Some([source, destination]) }
+    }
+
+    /// A header for a client that is passed on: behind another balancer, with the addresses that
+    /// that one has announced. Without a local address it is [`unknown`](Header::unknown).
+    pub fn of(incoming: &Incoming) -> Header {
+        match incoming.local_addr() {
+            Some(local) => Header::proxied(incoming.peer(), local),
+            None => Header::unknown(),
+        }
     }
 
     /// A header for a connection that is passed on, without addresses: UNKNOWN of version 1, UNSPEC
@@ -75,7 +85,8 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// `bytes` is not the beginning of a valid header, as soon as that is certain.
+    /// `bytes` is not the beginning of a valid header. In version 2 that is said as soon as it is
+    /// certain. A line of version 1 is judged when it is whole, or longer than it may be.
     pub fn parse(bytes: &[u8], max: usize) -> Result<Parsed, HeaderError> {
         match begins(bytes) {
             Beginning::V1 => text::parse(bytes, max),

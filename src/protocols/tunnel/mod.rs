@@ -74,7 +74,7 @@ type OnEnd = Box<dyn FnOnce(&mut Control<'_>, &Summary) + Send>;
 pub struct Tunnel {
     target: Address,
     options: ConnectOptions,
-    announces: Option<Version>,
+    announces: Option<(Version, Option<Header>)>,
     on_end: Option<OnEnd>,
     /// This end, once the connection has opened.
     relay: Option<Relay>,
@@ -110,14 +110,36 @@ impl Tunnel {
     }
 
     /// Announces the client to the target by the [PROXY protocol](crate::proxy_protocol): with the
-    /// client's address and the one that it has connected to. The header is not counted as relayed.
+    /// client's address and the local one of its connection. The header is not counted as relayed.
     ///
     /// ```
     /// use lariat::{proxy_protocol::Version, tunnel::Tunnel};
     /// let tunnel = Tunnel::to("127.0.0.1:8080").announce(Version::V2);
     /// ```
+    ///
+    /// Behind another balancer use [`announce_as`](Tunnel::announce_as).
     pub fn announce(mut self, version: Version) -> Tunnel {
-        self.announces = Some(version);
+        self.announces = Some((version, None));
+        self
+    }
+
+    /// Sends this header to the target. Behind another balancer, [`Header::of`] passes on what that
+    /// one has announced, also the address to which the client had connected there.
+    ///
+    /// ```
+    /// use lariat::proxy_protocol::{AcceptProxy, Header, Networks, Version};
+    /// use lariat::{Incoming, sim::Sim, tunnel::Tunnel};
+    ///
+    /// let accept = AcceptProxy::from(Networks::new(["10.0.0.0/8"])?);
+    /// let factory = accept.factory(|incoming: &Incoming| {
+    ///     let header = Header::of(incoming);
+    ///     Some(Tunnel::to("127.0.0.1:8080").announce_as(header, Version::V2))
+    /// });
+    /// Sim::new(1).listen("10.0.0.1:80", factory)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn announce_as(mut self, header: Header, version: Version) -> Tunnel {
+        self.announces = Some((version, Some(header)));
         self
     }
 
@@ -155,7 +177,10 @@ impl Protocol for Tunnel {
         if cx.limits().notes_max == 0 {
             return Err("a tunnel needs a notes_max of at least 1".into());
         }
-        let header = self.announces.map(|version| header(cx).encode(version)).unwrap_or_default();
+        let header = match self.announces {
+            Some((version, of)) => of.unwrap_or_else(|| header(cx)).encode(version),
+            None => Vec::new(),
+        };
         let (near, far) = Relay::pair(cx, self.target.clone(), header.len());
         let other = cx.driver().connect_with(&self.target, self.options.clone(), far)?;
         cx.peer(other).write(&header);
