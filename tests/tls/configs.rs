@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use lariat::sim::Sim;
+use lariat::tls::rustls::pki_types::PrivateKeyDer;
+use lariat::tls::rustls::pki_types::pem::PemObject;
 use lariat::tls::{ClientConfig, Identity, Roots, ServerConfig, Tls};
 
 use crate::certs::Authority;
@@ -26,7 +28,7 @@ fn what_is_wrong_with_a_certificate_or_its_key_is_said() {
     assert_eq!(sentence(pem(&key, &chain)), swapped);
     let swapped = "the key has no private key in it: it is a certificate; are the two swapped?";
     assert_eq!(sentence(pem(&chain, &chain)), swapped);
-    assert_eq!(sentence(pem("", &key)), "the certificate has no certificate in it");
+    assert_eq!(sentence(pem("", &key)), "the certificate has no certificate in it: it is empty");
     let locked =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let sentence = sentence(pem(&chain, locked));
@@ -105,4 +107,61 @@ fn a_name_that_is_none_is_an_error() {
     let error = sentence(Tls::client(&client, "not a name", ()));
     assert_eq!(error, "\"not a name\" is neither a host name nor an IP address");
     assert!(Tls::client(&client, "127.0.0.1", ()).is_ok());
+}
+
+/// A key of a kind that neither library knows: Ed448.
+const ODD: &str = "-----BEGIN PRIVATE KEY-----
+MEcCAQAwBQYDK2VxBDsEOV0fTQXPo/532539u0OOoOVtLZpz1DeenBhCXlmN25bD
+2BJVmnGYinT13JgzcChvZcWuWJswxs7RvQ==
+-----END PRIVATE KEY-----
+";
+
+#[test]
+fn the_one_of_two_that_cannot_be_used_is_named_and_no_other() {
+    let (chain, key) = Authority::new().issue_pem("localhost", |_| {});
+    let pem = |chain: &[u8], key: &[u8]| sentence(Identity::from_pem(chain, key));
+    let odd = pem(chain.as_bytes(), ODD.as_bytes());
+    assert!(odd.starts_with("the key in the key cannot be used: "), "{odd}");
+    let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let bad = pem(bad.as_bytes(), key.as_bytes());
+    assert!(bad.starts_with("the first certificate in the certificate is not valid"), "{bad}");
+    let garbled = pem(b"-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n", b"");
+    assert!(garbled.starts_with("the certificate is not PEM: "), "{garbled}");
+    // What has no text in it, and nothing at all.
+    let der = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let binary = der.secret_der();
+    let hint = "it seems to be DER, which openssl turns into PEM (-inform der)";
+    let said = pem(chain.as_bytes(), binary);
+    assert_eq!(said, format!("the key has no private key in it: {hint}"));
+    let said = pem(binary, key.as_bytes());
+    assert_eq!(said, format!("the certificate has no certificate in it: {hint}"));
+    let said = pem(chain.as_bytes(), b"");
+    assert_eq!(said, "the key has no private key in it: it is empty");
+    assert_eq!(pem(b"words\n", key.as_bytes()), "the certificate has no certificate in it");
+    // The old way to put a passphrase on a key.
+    let locked = b"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+                   DEK-Info: AES-128-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    let said = pem(chain.as_bytes(), locked);
+    assert!(said.contains("it needs a passphrase"), "{said}");
+}
+
+#[test]
+fn a_directory_and_a_file_without_a_line_are_said_too() {
+    let directory = std::env::temp_dir().join(format!("lariat-odd-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let (chain, key) = Authority::new().issue_pem("localhost", |_| {});
+    let path = |name: &str| directory.join(name);
+    fs::write(path("chain.pem"), chain).unwrap();
+    fs::write(path("key.pem"), key).unwrap();
+    fs::write(path("empty.pem"), "").unwrap();
+    let said = sentence(Identity::from_files(&directory, path("key.pem")));
+    let shown = directory.display();
+    assert!(said.starts_with(&format!("cannot read {shown}: ")), "{said}");
+    assert!(sentence(Roots::from_file(&directory)).starts_with(&format!("cannot read {shown}: ")));
+    let said = sentence(Roots::from_file(path("empty.pem")));
+    assert_eq!(said, format!("{shown}/empty.pem has no certificate in it: it is empty"));
+    // `main` may return it: its other form is the same sentence.
+    let error = Roots::from_file(path("empty.pem")).unwrap_err();
+    assert_eq!(format!("{error:?}"), error.to_string());
+    fs::remove_dir_all(&directory).unwrap();
 }

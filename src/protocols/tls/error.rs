@@ -8,7 +8,7 @@ use rustls::{CertificateError, InvalidMessage};
 /// Why a configuration cannot be made, or a session failed.
 ///
 /// [`source`](Error::source) is the error of rustls or of the system, if there is one.
-#[derive(Debug)]
+/// Its `Debug` form is the sentence too, so that `main` may return it.
 pub struct TlsError {
     sentence: String,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -47,7 +47,8 @@ impl TlsError {
     }
 }
 
-fn of_certificate(problem: &CertificateError) -> String {
+/// What is wrong with a certificate, behind its name.
+pub(super) fn of_certificate(problem: &CertificateError) -> String {
     match problem {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "has expired".to_owned()
@@ -68,6 +69,12 @@ fn of_certificate(problem: &CertificateError) -> String {
 }
 
 impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+impl fmt::Debug for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence)
     }

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -13,8 +12,9 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
 
-use super::error::TlsError;
+use super::error::{TlsError, of_certificate};
 
 /// The cryptography that is used: ring's, or that of aws-lc-rs where its feature is on.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -35,8 +35,8 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// There is no certificate or no key, the key needs a passphrase, or they do not belong
-    /// together.
+    /// There is no certificate or no key, the key needs a passphrase or is of a kind that is not
+    /// known, or they do not belong together.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Identity, TlsError> {
         Identity::parse(chain, "the certificate", key, "the key")
     }
@@ -63,16 +63,25 @@ impl Identity {
     ) -> Result<Identity, TlsError> {
         let certificates = certificates(chain, chain_name)?;
         let key = private_key(key, key_name)?;
-        let made = CertifiedKey::from_der(certificates, key, &provider());
-        made.map(|made| Identity(Arc::new(made))).map_err(|error| {
-            let sentence = match &error {
-                rustls::Error::InconsistentKeys(_) => {
-                    format!("{key_name} is not the key of {chain_name}")
-                }
-                other => format!("{chain_name} and {key_name} cannot be used: {other}"),
-            };
-            TlsError::new(sentence, error)
-        })
+        let key = provider().key_provider.load_private_key(key).map_err(|error| {
+            TlsError::new(format!("the key in {key_name} cannot be used: {error}"), error)
+        })?;
+        let made = CertifiedKey::new(certificates, key);
+        match made.keys_match() {
+            // Unknown: a key that does not tell its public half is trusted to be the right one.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
+                Ok(Identity(Arc::new(made)))
+            }
+            Err(error) => {
+                let sentence = match &error {
+                    rustls::Error::InvalidCertificate(problem) => {
+                        format!("the first certificate in {chain_name} {}", of_certificate(problem))
+                    }
+                    _ => format!("{key_name} is not the key of {chain_name}"),
+                };
+                Err(TlsError::new(sentence, error))
+            }
+        }
     }
 }
 
@@ -102,11 +111,21 @@ fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, 
     if found.is_empty() {
         let hint = match PrivateKeyDer::from_pem_slice(pem) {
             Ok(_) => ": it is a private key; are the two swapped?",
-            Err(_) => "",
+            Err(_) => no_text(pem),
         };
         return Err(TlsError::plain(format!("{name} has no certificate in it{hint}")));
     }
     Ok(found)
+}
+
+/// Why there is nothing in a file that should be PEM, as far as its first byte tells.
+fn no_text(pem: &[u8]) -> &'static str {
+    match pem.first() {
+        None => ": it is empty",
+        // The beginning of whatever is in binary form.
+        Some(0x30) => ": it seems to be DER, which openssl turns into PEM (-inform der)",
+        Some(_) => "",
+    }
 }
 
 fn private_key(pem: &[u8], name: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
@@ -117,7 +136,7 @@ fn private_key(pem: &[u8], name: &str) -> Result<PrivateKeyDer<'static>, TlsErro
         } else if has("BEGIN CERTIFICATE") {
             ": it is a certificate; are the two swapped?"
         } else {
-            ""
+            no_text(pem)
         };
         TlsError::new(format!("{name} has no private key in it{hint}"), error)
     })
