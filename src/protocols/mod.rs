@@ -10,6 +10,8 @@ pub mod http;
 pub mod proxy_protocol;
 pub mod reconnect;
 pub mod sniff;
+#[cfg(any(feature = "auth", feature = "tls"))]
+mod stacked;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod tunnel;

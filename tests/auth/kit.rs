@@ -131,6 +131,53 @@ impl Protocol for End {
     }
 }
 
+/// A protocol around the whole of an end, the exchange included: it keeps why that ended, and stops
+/// the listener then.
+pub(crate) struct Watched<P> {
+    pub(crate) inner: P,
+    pub(crate) heard: Heard,
+    pub(crate) listener: Option<ListenerId>,
+}
+
+impl<P: Protocol> Protocol for Watched<P> {
+    lariat::forward_protocol! {
+        self => self.inner;
+        pass: opened data eof drained timeout notified stopping name filter;
+        own: closed;
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        self.inner.closed(cx, reason);
+        self.heard.with(|seen| seen.reason = Some(reason.clone()));
+        if let Some(listener) = self.listener.take() {
+            cx.driver().stop_listening(listener);
+        }
+    }
+}
+
+/// A peer that is not ours: writes `says` in clear, keeps what comes, and leaves the end to others.
+pub(crate) struct Raw {
+    pub(crate) heard: Heard,
+    pub(crate) says: Vec<u8>,
+}
+
+impl Protocol for Raw {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.write(&self.says);
+        Ok(())
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        self.heard.with(|seen| seen.bytes.extend_from_slice(input));
+        input.consume_all();
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_>, reason: &CloseReason) {
+        self.heard.with(|seen| seen.reason = Some(reason.clone()));
+    }
+}
+
 /// Runs `scenario` on every driver, in the simulator also over a rough network.
 pub(crate) fn everywhere(scenario: impl Fn(&mut dyn Driver)) {
     for faults in [Faults::none(), Faults::rough()] {

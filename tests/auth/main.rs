@@ -5,4 +5,7 @@ mod attacks;
 mod challenges;
 mod datagrams;
 mod kit;
+mod peers;
 mod sessions;
+mod stacked;
+mod tokens;

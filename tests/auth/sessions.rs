@@ -310,7 +310,7 @@ fn the_format_on_the_wire_is_the_one_that_is_described() {
     assert_eq!(hex(&back), expected);
     let mut datagram = Vec::new();
     token(1).datagrams(Role::Client, b"1").0.seal(b"hello", &mut datagram).unwrap();
-    let expected = "000000000000000068656c6c6f84f727d3b07699baf07c487c4ad7c812561aae99188b849b99e3\
-                    c1c239e7e01c";
+    let expected = "000000000000000068656c6c6f32b831ec0b918efbe71fafc88dfd3f0e6e4e4f726769213aa0b8\
+                    d954f2540408";
     assert_eq!(hex(&datagram), expected);
 }

@@ -18,7 +18,7 @@ impl Token {
     /// The two ends of the datagrams that `role` sends and receives, without an exchange. Both ends
     /// have to give the same `session`, and no two sessions of a token the same one: datagrams of
     /// an earlier session with these bytes would pass again. 16 random bytes that one end has made
-    /// and the other knows are enough; they need not be secret.
+    /// and the other knows are enough; they need not be secret. It may have any length.
     ///
     /// Where there is a connection as well,
     /// [`AuthSession::datagrams`](super::AuthSession::datagrams) sees to that.
@@ -36,8 +36,9 @@ impl Token {
     /// # Ok::<(), lariat::auth::AuthError>(())
     /// ```
     pub fn datagrams(&self, role: Role, session: &[u8]) -> (DatagramSealer, DatagramOpener) {
-        // Apart from all keys of connections, whose salt is two nonces and nothing else.
-        Keys::new(self, &[b"datagrams without an exchange, ", session]).datagrams(role)
+        // Apart from all keys of connections, whose salt is two nonces and nothing else. The last
+        // byte is not zero: HMAC takes a key for the same as one with zeros behind it.
+        Keys::new(self, &[b"datagrams without an exchange, ", session, b"."]).datagrams(role)
     }
 }
 
@@ -193,6 +194,20 @@ mod tests {
         assert_eq!(window.accept(u64::MAX), Err(AuthError::Exhausted));
         assert_eq!(window.accept(u64::MAX - 1), Ok(()));
         assert_eq!(window.accept(u64::MAX - 1), Err(AuthError::Repeated(u64::MAX - 1)));
+    }
+
+    #[test]
+    fn a_sealer_gives_every_number_once_and_never_the_last_one() {
+        let key = || hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
+        let mut sealer = DatagramSealer { key: key(), next: u64::MAX - 1 };
+        let mut opener = DatagramOpener::new(key());
+        let mut datagram = Vec::new();
+        sealer.seal(b"last", &mut datagram).unwrap();
+        assert_eq!(opener.open(&datagram), Ok(&b"last"[..]));
+        for _ in 0..2 {
+            assert_eq!(sealer.seal(b"more", &mut datagram), Err(AuthError::Exhausted));
+        }
+        assert_eq!(opener.open(&datagram), Err(AuthError::Repeated(u64::MAX - 1)));
     }
 
     #[test]

@@ -251,7 +251,18 @@ mod tests {
     #[test]
     fn numbers_are_never_used_twice() {
         let (mut sealer, _) = pair();
-        sealer.next = u64::MAX;
-        assert_eq!(sealer.seal(b"x", &mut Vec::new()), Err(AuthError::Exhausted));
+        let (_, mut opener) = pair();
+        (sealer.next, opener.next) = (u64::MAX - 1, u64::MAX - 1);
+        let (mut wire, mut clear) = (Vec::new(), Vec::new());
+        sealer.seal(b"last", &mut wire).unwrap();
+        opener.open(&wire, &mut clear).unwrap();
+        assert_eq!(clear, b"last");
+        for _ in 0..2 {
+            assert_eq!(sealer.seal(b"x", &mut Vec::new()), Err(AuthError::Exhausted));
+            assert_eq!(sealer.end(&mut Vec::new()), Err(AuthError::Exhausted));
+        }
+        // The number after it is not the first one again.
+        let found = opener.open(&sealed(&[b"first"])[0], &mut clear);
+        assert_eq!(found, Err(AuthError::WrongOrder { expected: u64::MAX, found: 0 }));
     }
 }

@@ -9,6 +9,7 @@ use super::session::{AuthSession, Use};
 use super::token::{ClientToken, ServerTokens};
 use crate::filter::{Filter, FilterResult, Progress};
 use crate::protocol::Protocol;
+use crate::protocols::stacked::alone;
 
 /// A protocol whose connection begins with the exchange of this module, and whose bytes then travel
 /// in frames that carry a number and an HMAC.
@@ -18,10 +19,16 @@ use crate::protocol::Protocol;
 /// connections and handles write to the connection is sealed as well. The session is in
 /// [`Context::session::<AuthSession>()`](crate::Context::session).
 ///
+/// The protocol must not have a filter of its own, and this one not be under or over TLS: a
+/// connection has one filter, and fails before it opens where two are asked for. Over TLS, use
+/// [`Challenge`](super::Challenge).
+///
 /// A peer that does not pass, and a frame that was changed, repeated, left out or sent back, ends
 /// the connection with [`FilterFailure::Failed`](crate::FilterFailure::Failed), and
 /// [`CloseReason::error`](crate::CloseReason::error) is the [`AuthError`]. A stream that ends
-/// without its last frame is [`FilterFailure::Truncated`](crate::FilterFailure::Truncated).
+/// without its last frame is [`FilterFailure::Truncated`](crate::FilterFailure::Truncated). That is
+/// also all that a client with a wrong token hears: the server ends without a word, so that one who
+/// guesses learns nothing.
 ///
 /// ```
 /// use lariat::auth::{AuthSession, ClientToken, Sealed, ServerTokens, Token};
@@ -83,10 +90,8 @@ impl<P: Protocol> Protocol for Sealed<P> {
     }
 
     fn filter(&mut self) -> Option<Box<dyn Filter>> {
-        Some(Box::new(SealFilter {
-            exchange: Some(Exchange::new(self.side.clone(), Form::Sealed)),
-            open: None,
-        }))
+        let exchange = Some(Exchange::new(self.side.clone(), Form::Sealed));
+        Some(alone(SealFilter { exchange, open: None }, &mut self.inner))
     }
 }
 

@@ -71,6 +71,7 @@ use rustls::pki_types::ServerName;
 
 use crate::filter::Filter;
 use crate::protocol::Protocol;
+use crate::protocols::stacked::alone;
 
 pub use config::{ClientConfig, ServerConfig};
 pub use error::TlsError;
@@ -81,6 +82,9 @@ pub use time::DriverTime;
 use filter::TlsFilter;
 
 /// A protocol over TLS.
+///
+/// The protocol must not have a filter of its own, as [`Tls`] itself has: a connection has one. Such
+/// a connection fails before it opens.
 ///
 /// The peer's certificate, the protocol agreed on and the like are in
 /// [`Context::session::<TlsSession>()`](crate::Context::session) from `opened` on.
@@ -143,6 +147,6 @@ impl<P: Protocol> Protocol for Tls<P> {
     }
 
     fn filter(&mut self) -> Option<Box<dyn Filter>> {
-        Some(Box::new(TlsFilter::new(self.side.clone())))
+        Some(alone(TlsFilter::new(self.side.clone()), &mut self.inner))
     }
 }
