@@ -30,6 +30,7 @@
 //! ```
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -40,7 +41,7 @@ use lariat::tls::rustls::{self, CertificateError};
 use lariat::tls::{ClientConfig, Roots, Tls, TlsError};
 use lariat::{
     AddressErrors, CloseKind, CloseReason, ConnectFailure, ConnectOptions, Context, Driver,
-    FilterFailure, Input, Outcome, Protocol, blocking, reactor,
+    ErrorKind, FilterFailure, Input, Outcome, Protocol, blocking, reactor,
 };
 
 const HELP: &str = "\
@@ -55,7 +56,10 @@ Without a WORD it sends standard input.
   -d, --driver NAME   reactor or blocking [reactor]
   -t, --timeout S     seconds for the connect, and for silence [10]
   -r, --reconnect     try again until an answer begins, after growing delays
-  -h, --help          print this";
+  -h, --help          print this
+  -V, --version       print the version
+
+client localhost:7000 hello";
 
 /// Sends `request`, finishes, and prints what comes.
 struct Client {
@@ -177,7 +181,20 @@ fn persist<P: Protocol + Send + 'static>(
     Ok(last.expect("without signals, only an end ends it"))
 }
 
-fn run() -> Result<ExitCode, Box<dyn Error>> {
+/// What was asked for.
+struct Options {
+    addr: String,
+    /// None: what standard input says.
+    words: Option<String>,
+    timeout: Duration,
+    threads: bool,
+    persists: bool,
+    tls: bool,
+    authorities: Option<OsString>,
+}
+
+/// Reads the command line; None when there is nothing to do but what has been printed.
+fn options() -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
     let (mut words, mut timeout) = (Vec::new(), Duration::from_secs(10));
     let (mut threads, mut persists) = (false, false);
@@ -200,10 +217,14 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
             Short('r') | Long("reconnect") => persists = true,
             Short('h') | Long("help") => {
                 println!("{HELP}");
-                return Ok(ExitCode::SUCCESS);
+                return Ok(None);
+            }
+            Short('V') | Long("version") => {
+                println!("client (lariat {})", env!("CARGO_PKG_VERSION"));
+                return Ok(None);
             }
             Value(word) => words.push(word.string()?),
-            other => return Err(other.unexpected().into()),
+            other => return Err(other.unexpected()),
         }
     }
     if authorities.is_some() && !tls {
@@ -213,11 +234,16 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
         return Err("where to? HOST:PORT or unix:PATH is missing".into());
     }
     let addr = words.remove(0);
+    let words = (!words.is_empty()).then(|| words.join(" "));
+    Ok(Some(Options { addr, words, timeout, threads, persists, tls, authorities }))
+}
+
+fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+    let Options { addr, words, timeout, threads, persists, tls, authorities } = options;
     let mut request = Vec::new();
-    if words.is_empty() {
-        std::io::stdin().read_to_end(&mut request)?;
-    } else {
-        request = (words.join(" ") + "\n").into_bytes();
+    match words {
+        Some(words) => request = (words + "\n").into_bytes(),
+        None => drop(std::io::stdin().read_to_end(&mut request)?),
     }
     let mut options = ConnectOptions::default();
     (options.limits.connect, options.limits.idle) = (timeout, Some(timeout));
@@ -239,8 +265,17 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|error| {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("client: {error} (try --help)");
+            return ExitCode::from(2);
+        }
+    };
+    run(options).unwrap_or_else(|error| {
         eprintln!("client: {error}");
-        ExitCode::from(2)
+        let kind = error.downcast_ref::<lariat::Error>().map(lariat::Error::kind);
+        ExitCode::from(if kind == Some(ErrorKind::InvalidAddress) { 2 } else { 1 })
     })
 }

@@ -13,7 +13,9 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use lariat::DriverLimits;
 use lariat::reactor::Reactor;
 use lariat::sniff::{self, Choice, Seen, Sniff};
 use lariat::tunnel::Tunnel;
@@ -40,6 +42,8 @@ fn route(routes: &Routes) -> Sniff {
     })
 }
 
+const USAGE: &str = "usage: sni_router LISTEN NAME=TARGET ..; the name * is for all others";
+
 /// `LISTEN NAME=TARGET ..`
 fn arguments() -> Option<(String, Routes)> {
     let mut arguments = std::env::args().skip(1);
@@ -54,8 +58,12 @@ fn arguments() -> Option<(String, Routes)> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "-h" || argument == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let Some((listen, routes)) = arguments() else {
-        eprintln!("usage: sni_router LISTEN NAME=TARGET ..; the name * is for all others");
+        eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
     env_logger::init();
@@ -69,7 +77,10 @@ fn main() -> ExitCode {
 }
 
 fn run(listen: &str, routes: Routes) -> lariat::Result<()> {
-    let mut reactor = Reactor::new()?;
+    // Ctrl-C lets connections finish for 5 s.
+    let mut limits = DriverLimits::default();
+    limits.drain = Duration::from_secs(5);
+    let mut reactor = Reactor::with_limits(limits)?;
     reactor.stop_on_signals()?;
     let listener = reactor.listen(listen, move |_| Some(route(&routes)))?;
     for addr in reactor.addresses(listener) {
