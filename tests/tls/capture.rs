@@ -332,3 +332,48 @@ fn a_file_is_written_while_a_reactor_runs() {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     assert!(now.abs_diff(captured.packets[0].time) < 3_600_000_000_000);
 }
+
+#[test]
+fn a_file_that_cannot_be_written_to_its_end_is_named() {
+    if !std::path::Path::new("/dev/full").exists() {
+        return;
+    }
+    let capture = Capture::create("/dev/full").unwrap();
+    session_on(&mut Sim::new(1), &capture, &[7; 100_000]);
+    let error = capture.finish().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert!(error.to_string().starts_with("cannot write /dev/full: "), "{error}");
+}
+
+#[test]
+fn a_queue_takes_as_many_bytes_as_its_bound_and_not_one_more() {
+    // SYN and its answer have 44 bytes each, the segment behind them 40.
+    for (queue_max, packets) in [(43, 0), (44, 1), (88, 2), (127, 2), (128, 3)] {
+        let (gate, key, _) = Gate::new();
+        let mut options = CaptureOptions::default();
+        options.queue_max = queue_max;
+        let capture = Capture::to_writer(gate, options).unwrap();
+        session_on(&mut Sim::new(1), &capture, &[7; 100]);
+        drop(key);
+        let report = capture.finish().unwrap();
+        // A packet of 40 bytes may take the place that one of 44 had no room in.
+        let expected = if queue_max == 43 { 1 } else { packets };
+        assert_eq!(report.packets, expected, "{queue_max} bytes");
+    }
+}
+
+#[test]
+fn a_file_has_as_many_bytes_as_its_bound_without_its_end_and_not_one_more() {
+    let size_of = |bytes_max: u64| {
+        let mut options = CaptureOptions::default();
+        options.bytes_max = bytes_max;
+        let capture = Capture::in_memory(options);
+        session_on(&mut Sim::new(1), &capture, b"some words");
+        (capture.bytes().len() as u64, capture.dropped())
+    };
+    let (whole, none) = size_of(u64::MAX);
+    let end = 12 + 12 + 2 * 12 + 4;
+    assert_eq!((none, size_of(whole - end)), (0, (whole, 0)));
+    let (short, dropped) = size_of(whole - end - 1);
+    assert!(short < whole && dropped == 1, "{short} of {whole}, {dropped} dropped");
+}

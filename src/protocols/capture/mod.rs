@@ -51,7 +51,7 @@ mod tapping;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::tap::Tap;
@@ -101,12 +101,9 @@ impl Capture {
     /// As [`create`](Capture::create).
     pub fn create_with(path: impl AsRef<Path>, options: CaptureOptions) -> io::Result<Capture> {
         let path = path.as_ref();
-        let named = |error: io::Error| {
-            let sentence = format!("cannot write {}: {error}", path.display());
-            io::Error::new(error.kind(), sentence)
-        };
-        let file = File::create(path).map_err(named)?;
-        Capture::to_writer(BufWriter::new(file), options).map_err(named)
+        let file = File::create(path).map_err(|error| named(path, &error))?;
+        let file = Named { out: BufWriter::new(file), path: path.to_owned() };
+        Capture::to_writer(file, options)
     }
 
     /// Writes to `out`, from a thread of its own.
@@ -154,7 +151,8 @@ impl Capture {
     ///
     /// # Errors
     ///
-    /// A write has failed, and what came after it is missing; or it was called before.
+    /// A write has failed, and what came after it is missing; the error names the file. Or it was
+    /// called before.
     pub fn finish(&self) -> io::Result<CaptureReport> {
         self.0.finish()
     }
@@ -166,6 +164,26 @@ impl fmt::Debug for Capture {
             .field("options", &self.0.options)
             .field("dropped", &self.dropped())
             .finish_non_exhaustive()
+    }
+}
+
+/// A file whose errors have its name in them.
+struct Named {
+    out: BufWriter<File>,
+    path: PathBuf,
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
+}
+
+impl Write for Named {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes).map_err(|error| named(&self.path, &error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush().map_err(|error| named(&self.path, &error))
     }
 }
 
