@@ -155,10 +155,18 @@ impl<P: Protocol> Protocol for Watched<P> {
     }
 }
 
-/// A peer that is not ours: writes `says` in clear, keeps what comes, and leaves the end to others.
+/// A peer that is not ours: writes `says` in clear, keeps what comes, and leaves the end to others,
+/// unless it has heard all that it waits for.
 pub(crate) struct Raw {
     pub(crate) heard: Heard,
     pub(crate) says: Vec<u8>,
+    pub(crate) until: usize,
+}
+
+impl Raw {
+    pub(crate) fn new(heard: &Heard, says: &[u8]) -> Raw {
+        Raw { heard: heard.clone(), says: says.to_vec(), until: usize::MAX }
+    }
 }
 
 impl Protocol for Raw {
@@ -167,9 +175,12 @@ impl Protocol for Raw {
         Ok(())
     }
 
-    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
         self.heard.with(|seen| seen.bytes.extend_from_slice(input));
         input.consume_all();
+        if self.heard.bytes().len() >= self.until {
+            cx.close();
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use lariat::auth::{AuthError, AuthSession, Challenge, ClientToken, Nonces, Sealed, ServerTokens};
+use lariat::proxy_protocol::AcceptProxy;
 use lariat::sim::Probe;
 use lariat::{
     By, CloseKind, Deadline, Driver, Endpoint, FilterFailure, Incoming, ListenOptions, Protocol,
@@ -62,19 +63,21 @@ fn a_peer_that_says_nothing_or_too_little_is_cut_at_the_deadline_on_every_driver
             let addr = serve(driver, soon, &watched, || {
                 Sealed::server(&ServerTokens::new(), End::server(&Heard::default(), None))
             });
-            driver.control().connect(addr, Raw { heard: peer.clone(), says: says.to_vec() });
+            driver.control().connect(addr, Raw::new(&peer, says));
             driver.run().unwrap();
             let reason = watched.reason();
             assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Handshake), "{reason}");
             assert!(reason.age() >= soon, "{reason}");
             assert_eq!(peer.bytes().len(), 43, "a hello, and nothing else");
+            let metrics = driver.metrics();
+            assert_eq!((metrics.handshakes, metrics.failed_handshakes), (0, 1));
         });
         everywhere(|driver| {
             let (watched, peer) = (Heard::default(), Heard::default());
             let addr = serve(driver, soon, &watched, || {
                 challenge_server(&ServerTokens::new(), &Heard::default())
             });
-            driver.control().connect(addr, Raw { heard: peer.clone(), says: says.to_vec() });
+            driver.control().connect(addr, Raw::new(&peer, says));
             driver.run().unwrap();
             let reason = watched.reason();
             assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Handshake), "{reason}");
@@ -91,7 +94,9 @@ fn a_peer_that_sends_a_byte_a_second_has_no_more_time() {
     let (out, _) = recorded(b"");
     let mut sealed = Between::new(b"").server;
     let (tokens, _) = pair();
-    let mut challenge = Probe::new(challenge_server(&tokens, &Heard::default()));
+    let challenge = challenge_server(&tokens, &Heard::default());
+    assert_eq!(challenge.name(), "the challenge of a token");
+    let mut challenge = Probe::new(challenge);
     let (mut one, mut other) = (0, 0);
     for byte in &out[..40] {
         one += u32::from(sealed.closed().is_none());
@@ -118,7 +123,7 @@ fn what_comes_in_one_piece_with_the_proof_is_taken_on_every_driver() {
             let (tokens, _) = pair();
             Sealed::server(&tokens, End::server(&served, None))
         });
-        driver.control().connect(addr, Raw { heard: peer.clone(), says: out.clone() });
+        driver.control().connect(addr, Raw::new(&peer, &out));
         driver.run().unwrap();
         assert_eq!(watched.reason().kind(), CloseKind::Finished, "{}", watched.reason());
         assert_eq!(inner.name().as_deref(), Some(NAME));
@@ -127,6 +132,35 @@ fn what_comes_in_one_piece_with_the_proof_is_taken_on_every_driver() {
         let answer = peer.bytes();
         assert_eq!(answer[..43 + PROOF], back[..43 + PROOF]);
         assert!(answer.len() >= back.len());
+    });
+}
+
+/// Behind a balancer: its header, the hello, the proof and a frame in one piece.
+#[test]
+fn a_header_of_a_balancer_may_come_in_one_piece_with_the_exchange() {
+    let (out, back) = recorded(b"some words");
+    let without_the_last = &out[..out.len() - 43];
+    let header = b"PROXY TCP4 203.0.113.9 192.0.2.1 40312 443\r\n";
+    let says = [&header[..], without_the_last].concat();
+    everywhere(|driver| {
+        let (watched, inner, peer) = (Heard::default(), Heard::default(), Heard::default());
+        let (served, ends) = (inner.clone(), watched.clone());
+        let factory = AcceptProxy::trusting(|_| true).factory(move |incoming: &Incoming| {
+            assert_eq!(incoming.peer().to_string(), "203.0.113.9:40312");
+            let (tokens, _) = pair();
+            let inner = Sealed::server(&tokens, End::server(&served, None));
+            let (heard, listener) = (ends.clone(), Some(incoming.listener()));
+            Some(Watched { inner, heard, listener })
+        });
+        let listener = driver.control().listen("127.0.0.1:0", factory).unwrap();
+        let addr = driver.addresses(listener)[0];
+        // It leaves when it has the echo, without a last frame.
+        driver.control().connect(addr, Raw { until: back.len() - 43, ..Raw::new(&peer, &says) });
+        driver.run().unwrap();
+        let kind = watched.reason().kind();
+        assert_eq!(kind, CloseKind::Filter(FilterFailure::Truncated), "{}", watched.reason());
+        assert_eq!((inner.name().as_deref(), inner.bytes()), (Some(NAME), b"some words".to_vec()));
+        assert!(!inner.has_finished());
     });
 }
 

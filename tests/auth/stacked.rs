@@ -46,7 +46,7 @@ fn refused<P: Protocol + Send + 'static>(
     };
     let listener = driver.control().listen("127.0.0.1:0", factory).unwrap();
     let addr = driver.addresses(listener)[0];
-    driver.control().connect(addr, Raw { heard: peer.clone(), says: b"in clear".to_vec() });
+    driver.control().connect(addr, Raw::new(&peer, b"in clear"));
     driver.run().unwrap();
     let reason = whole.reason();
     assert_eq!(reason.kind(), CloseKind::Filter(FilterFailure::Failed), "{reason}");
@@ -78,7 +78,7 @@ fn a_clients_filter_inside_another_is_refused_too() {
         let kept = Heard::default();
         let (peer, last) = (kept.clone(), Heard::default());
         let factory = move |incoming: &Incoming| {
-            let inner = Raw { heard: peer.clone(), says: Vec::new() };
+            let inner = Raw::new(&peer, b"");
             let (heard, listener) = (last.clone(), Some(incoming.listener()));
             Some(Watched { inner, heard, listener })
         };

@@ -23,7 +23,7 @@ const DEADLINE: Timer = Timer::reserved(1);
 /// The exchange has [`Limits::handshake`](crate::Limits::handshake) \[10 s\]; after that the
 /// connection ends with [`TimedOut(Handshake)`](crate::Deadline::Handshake). Whatever else goes
 /// wrong ends it with [`CloseKind::Protocol`](crate::CloseKind::Protocol) and an [`AuthError`].
-/// Nothing that precedes the proof reaches the next protocol. Until the exchange is over nothing
+/// Nothing that precedes the proof reaches the next protocol, which is not made before. Until the exchange is over nothing
 /// else may write to the connection: those bytes would get among those of the exchange, which then
 /// fails.
 ///
@@ -103,6 +103,10 @@ where
     fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
         cx.refuse_late(AuthError::Late);
         Ok(())
+    }
+
+    fn name(&self) -> &str {
+        "the challenge of a token"
     }
 }
 
