@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 
+use lariat::framing::{FrameHandler, Framed, Lines};
 use lariat::tls::{ClientConfig, ServerConfig, Tls, rustls};
 use lariat::{
     By, CloseKind, Context, Driver, FilterFailure, Incoming, Input, ListenerId, Outcome, Protocol,
@@ -243,6 +244,106 @@ fn a_server_refuses_what_came_before_its_handshake_or_takes_it_for_the_hello() {
             assert_eq!(reason.kind(), CloseKind::Filter(FilterFailure::UnreadInput), "{reason}");
             assert_eq!(reason.by(), By::Us);
             assert!(!served.has_opened() && served.bytes().is_empty());
+        });
+    }
+}
+
+/// As a mail server is written: lines, and TLS when one of them asks for it.
+struct Mail {
+    config: ServerConfig,
+    told: Told,
+    listener: Option<ListenerId>,
+}
+
+impl FrameHandler for Mail {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.write(b"220 mail.example\r\n");
+        Ok(())
+    }
+
+    fn frame(&mut self, cx: &mut Context<'_>, line: &[u8]) -> Outcome {
+        match line {
+            b"STARTTLS" => {
+                cx.write(b"220 go ahead\r\n");
+                let (told, listener) = (self.told.clone(), self.listener.take());
+                let end = End { told, says: Vec::new(), echoes: true, listener };
+                cx.replace(Tls::server(&self.config, end));
+            }
+            _ => cx.write(b"250 STARTTLS\r\n"),
+        }
+        Ok(())
+    }
+}
+
+/// A client of rustls' own that speaks to it, with `behind` in one piece with its question.
+struct Sender {
+    session: rustls::ClientConnection,
+    told: Told,
+    behind: &'static [u8],
+    lines: Vec<u8>,
+}
+
+impl Protocol for Sender {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        self.lines.extend_from_slice(input);
+        let mut bytes = &input.split_all()[..];
+        if self.lines == b"220 mail.example\r\n" {
+            cx.write(&[b"EHLO x\r\nSTARTTLS\r\n", self.behind].concat());
+            return Ok(());
+        }
+        let agreed = b"220 mail.example\r\n250 STARTTLS\r\n220 go ahead\r\n";
+        if self.lines.len() < agreed.len() {
+            return Ok(());
+        }
+        if self.lines == agreed {
+            self.session.writer().write_all(b"secret")?;
+            bytes = &[];
+        }
+        while !bytes.is_empty() {
+            self.session.read_tls(&mut bytes)?;
+            self.session.process_new_packets()?;
+        }
+        let mut heard = Vec::new();
+        let _ = self.session.reader().read_to_end(&mut heard);
+        if !heard.is_empty() {
+            self.told.with(|seen| seen.bytes.extend_from_slice(&heard));
+            self.session.send_close_notify();
+        }
+        let mut out = Vec::new();
+        while self.session.wants_write() {
+            self.session.write_tls(&mut out)?;
+        }
+        cx.write(&out);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_handler_of_lines_goes_over_to_tls_and_takes_no_line_from_before() {
+    let authority = Authority::new();
+    for behind in [&b""[..], b"RCPT TO:<evil>\r\n", b"R"] {
+        everywhere(|driver| {
+            let (served, heard) = (Told::default(), Told::default());
+            let (config, told) = (ServerConfig::new(authority.issue("localhost")), served.clone());
+            let addr = serve(driver, move |listener| {
+                let (config, told) = (config.clone(), told.clone());
+                Framed::new(Lines::new(), Mail { config, told, listener: Some(listener) })
+            });
+            let session = authority.session_by_hand("localhost");
+            let told = heard.clone();
+            driver.control().connect(addr, Sender { session, told, behind, lines: Vec::new() });
+            driver.run().unwrap();
+            let reason = served.reason();
+            if behind.is_empty() {
+                assert_eq!((served.bytes(), heard.bytes()), (b"secret".into(), b"secret".into()));
+                assert_eq!(reason.kind(), CloseKind::Finished, "{reason}");
+                return;
+            }
+            assert!(!served.has_opened() && served.bytes().is_empty() && heard.bytes().is_empty());
+            let kind = reason.kind();
+            // A rough network may bring what is behind later, as the beginning of a handshake.
+            let early = CloseKind::Filter(FilterFailure::UnreadInput);
+            assert!(kind == early || kind == CloseKind::Filter(FilterFailure::Failed), "{reason}");
         });
     }
 }
