@@ -6,9 +6,9 @@ use std::fmt;
 use crate::filter::{Filter, FilterResult};
 use crate::protocol::Protocol;
 
-/// The filter `own` of a protocol around `inner`, unless `inner` wants one as well. A connection has
-/// room for one, and the outer one would quietly take the place of the other: a session that nobody
-/// has authenticated, or bytes in clear. The connection fails instead, before it opens.
+/// The filter `own` of a protocol around `inner`, unless `inner` wants one as well. A connection
+/// has room for one, and the outer one would quietly take the place of the other: a session that
+/// nobody has authenticated, or bytes in clear. The connection fails instead, before it opens.
 pub(super) fn alone(own: impl Filter + 'static, inner: &mut impl Protocol) -> Box<dyn Filter> {
     match inner.filter() {
         None => Box::new(own),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lariat::proxy_protocol::{
     AcceptProxy, Header, HeaderError, Networks, Others, SendProxy, Version,
@@ -10,7 +11,7 @@ use lariat::proxy_protocol::{
 use lariat::tunnel::Tunnel;
 use lariat::{Endpoint, Incoming, Protocol};
 
-use crate::kit::{Last, Play, Stage, data, everywhere, says_all};
+use crate::kit::{Last, Play, Stage, data, everywhere, says, says_all};
 
 const VERSIONS: [Version; 3] = [Version::V1, Version::V2, Version::V2Checked];
 
@@ -280,6 +281,29 @@ fn what_a_balancer_has_announced_is_passed_on_with_both_addresses() {
             assert_eq!((incoming.peer(), peer), (client, client));
             assert_eq!(incoming.local_addr(), Some(server));
             assert!(incoming.via().unwrap().ip().unwrap().is_loopback());
+        });
+    }
+}
+
+#[test]
+fn a_balancer_whose_header_is_never_whole_is_closed_at_the_deadline() {
+    for words in [&b""[..], b"PROXY TCP4 1", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0C"] {
+        everywhere(|stage| {
+            let accept = loopback().deadline(Duration::from_millis(50));
+            let factory = accept.factory(|_: &Incoming| Some(Play::new()));
+            let trace = stage.trace.clone();
+            let factory = move |incoming: &Incoming| {
+                Some(last(trace.wrap("target", factory(incoming)?), incoming))
+            };
+            let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+            let listener = stage.driver.control().listen(addr, factory).unwrap();
+            let addr = stage.driver.addresses(listener)[0];
+            stage.connect("client", addr, says(words));
+            stage.run();
+            stage.expect("client", &["opened", "eof", "closed finished by the peer"]);
+            let ended = stage.trace.of("target");
+            let late = Some("closed timed out (handshake) by the runtime");
+            stage.check(ended.last().map(String::as_str) == late, "why it ended");
         });
     }
 }

@@ -24,10 +24,10 @@
 //! A client is refused in the same words, and after the same work, whether its name is unknown or
 //! its token is wrong.
 //!
-//! **What is not shown** is the way between the two. One who sits there can pass everything on: both
-//! ends have then proved themselves to each other, through them. Under [`Sealed`] that is all that
-//! they can do but for reading and cutting. Under [`Challenge`] in clear they can go on in the
-//! place of either end. Over TLS the client has to verify the server's certificate, as
+//! **What is not shown** is the way between the two. One who sits there can pass everything on:
+//! both ends have then proved themselves to each other, through them. Under [`Sealed`] that is all
+//! that they can do but for reading and cutting. Under [`Challenge`] in clear they can go on in
+//! the place of either end. Over TLS the client has to verify the server's certificate, as
 //! `lariat::tls::ClientConfig` always does: the exchange is not bound to the session of TLS. A
 //! client needs a token of its own for each server, because a server can be every client whose
 //! token it has.
@@ -35,8 +35,8 @@
 //! **Guessing.** Nothing here counts attempts. A token has at least 16 bytes because it is to be
 //! random: nobody guesses 128 bits, and passwords are not for this. Failed exchanges are in
 //! [`Metrics::failed_handshakes`](crate::Metrics::failed_handshakes) for [`Sealed`], and among the
-//! connections that end with [`CloseKind::Protocol`](crate::CloseKind::Protocol) for [`Challenge`],
-//! whose next protocol is not made before and hears nothing of them; the log of
+//! connections that end with [`CloseKind::Protocol`](crate::CloseKind::Protocol) for
+//! [`Challenge`], whose next protocol is not made before and hears nothing of them; the log of
 //! `lariat::dispatch` has them at the level debug.
 //!
 //! **Datagrams.** [`AuthSession::datagrams`] and [`Token::datagrams`] give a [`DatagramSealer`] and
@@ -44,8 +44,8 @@
 //! datagram. They tell whether a datagram was changed and whether it has come before, but not
 //! whether one was lost or held back, and nothing of the address that it came from.
 //!
-//! **On the wire**, for an end in another language. `|` joins bytes, numbers are big-endian, HMAC is
-//! HMAC-SHA256, and every nonce, key and code has 32 bytes:
+//! **On the wire**, for an end in another language. `|` joins bytes, numbers are big-endian, HMAC
+//! is HMAC-SHA256 of a key and a text, and every nonce, key and code has 32 bytes:
 //!
 //! ```text
 //! hello     = "LARIAT\0\x01" | role "C" or "S" | form "s" sealed or "c" in clear
