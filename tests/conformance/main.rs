@@ -24,6 +24,7 @@ mod discards;
 mod driver_timers;
 #[path = "../shared/drivers.rs"]
 mod drivers;
+mod early_notes;
 mod ends;
 mod filters;
 mod handles;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lariat::sim::{Probe, every_split};
 use lariat::sniff::{self, Choice, ClientHello, Seen, Sniff, SniffError};
-use lariat::{CloseKind, Context, Deadline, Input, Outcome, Protocol};
+use lariat::{CloseKind, Context, Deadline, Input, Note, Outcome, Protocol};
 
 // ---- recognisers ----------------------------------------------------------------------------
 
@@ -379,4 +379,43 @@ fn a_silent_client_gets_the_protocol_whose_server_speaks_first() {
     stuck.receive(b"G");
     stuck.advance(Duration::from_secs(10));
     assert_eq!(error(&stuck), SniffError::TimedOut);
+}
+
+/// Says how many notes it has got.
+struct Counting(usize);
+
+impl Protocol for Counting {
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, _: Note) -> Outcome {
+        self.0 += 1;
+        write!(cx, "{} ", self.0)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn as_many_notes_wait_for_the_choice_as_for_a_connection() {
+    for count in [0, 1, 63, 64, 65] {
+        let choose = |bytes: &[u8]| match bytes {
+            b"go" => Choice::take(Counting(0)),
+            _ => Choice::More(2),
+        };
+        let mut probe = Probe::new(Sniff::new(choose));
+        probe.receive(b"g");
+        (0..count).for_each(|_| probe.notify(Note::new(())));
+        probe.receive(b"o");
+        let expected: String = (1..=count.min(64)).map(|number| format!("{number} ")).collect();
+        assert_eq!(probe.sent(), expected.as_bytes(), "{count} notes");
+        assert!(probe.closed().is_none());
+    }
+    // Also for the protocol that a silent client gets.
+    let sniff = Sniff::new(|_| Choice::refuse("it was to wait"));
+    let mut probe = Probe::new(sniff.when_silent(Duration::from_secs(1), || Counting(0)));
+    probe.notify(Note::new(()));
+    probe.advance(Duration::from_secs(1));
+    assert_eq!(probe.sent(), b"1 ");
 }

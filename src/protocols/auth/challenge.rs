@@ -6,7 +6,9 @@ use super::error::AuthError;
 use super::exchange::{Exchange, Form, Side};
 use super::session::AuthSession;
 use super::token::{ClientToken, ServerTokens};
+use crate::note::Note;
 use crate::protocol::{Context, Input, Outcome, Protocol};
+use crate::protocols::early_notes::EarlyNotes;
 use crate::timer::Timer;
 
 /// The deadline of the exchange.
@@ -23,7 +25,8 @@ const DEADLINE: Timer = Timer::reserved(1);
 /// The exchange has [`Limits::handshake`](crate::Limits::handshake) \[10 s\]; after that the
 /// connection ends with [`TimedOut(Handshake)`](crate::Deadline::Handshake). Whatever else goes
 /// wrong ends it with [`CloseKind::Protocol`](crate::CloseKind::Protocol) and an [`AuthError`].
-/// Nothing that precedes the proof reaches the next protocol, which is not made before. Until the
+/// Nothing that precedes the proof reaches the next protocol, which is not made before. Notes wait
+/// for it, at most [`Limits::notes_max`](crate::Limits::notes_max) \[64\]. Until the
 /// exchange is over nothing else may write to the connection: those bytes would get among those of
 /// the exchange, which then fails.
 ///
@@ -47,6 +50,7 @@ const DEADLINE: Timer = Timer::reserved(1);
 pub struct Challenge<F> {
     exchange: Exchange,
     next: Option<F>,
+    notes: EarlyNotes,
 }
 
 impl<F> Challenge<F> {
@@ -67,7 +71,11 @@ impl<F> Challenge<F> {
     }
 
     fn new(side: Side, next: F) -> Challenge<F> {
-        Challenge { exchange: Exchange::new(side, Form::Clear), next: Some(next) }
+        Challenge {
+            exchange: Exchange::new(side, Form::Clear),
+            next: Some(next),
+            notes: EarlyNotes::default(),
+        }
     }
 }
 
@@ -92,7 +100,13 @@ where
         if let Some(session) = passed {
             let next = self.next.take().ok_or("an exchange passes once")?;
             cx.replace(next(session));
+            self.notes.pass_on(cx);
         }
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        self.notes.keep(cx, note);
         Ok(())
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::{Header, HeaderError, Networks, Parsed};
 use crate::endpoint::Endpoint;
+use crate::note::Note;
 use crate::protocol::{Context, Incoming, Input, Outcome, Protocol};
+use crate::protocols::early_notes::EarlyNotes;
 use crate::timer::Timer;
 
 const DEADLINE: Timer = Timer::reserved(0);
@@ -85,7 +87,8 @@ impl AcceptProxy {
     /// makes take over. `factory` sees the announced client. Where it refuses that one, the
     /// connection closes with [`HeaderError::Refused`].
     ///
-    /// The protocol may be under TLS: the header comes in clear, before the handshake.
+    /// The protocol may be under TLS: the header comes in clear, before the handshake. Notes wait
+    /// for it, at most [`Limits::notes_max`](crate::Limits::notes_max) \[64\].
     pub fn factory<P, F>(
         self,
         factory: F,
@@ -121,7 +124,8 @@ impl AcceptProxy {
                 (false, Others::Serve) => Some((how.factory)(incoming)?),
                 (false, Others::Refuse) => return None,
             };
-            Some(Receiving { incoming: *incoming, direct, how: Arc::clone(&how) })
+            let notes = EarlyNotes::default();
+            Some(Receiving { incoming: *incoming, direct, notes, how: Arc::clone(&how) })
         }
     }
 }
@@ -148,6 +152,7 @@ pub struct Receiving<P, F> {
     incoming: Incoming,
     /// The protocol of a peer from which no header is expected.
     direct: Option<P>,
+    notes: EarlyNotes,
     how: Arc<How<P, F>>,
 }
 
@@ -178,8 +183,14 @@ impl<P: Protocol, F: Fn(&Incoming) -> Option<P>> Protocol for Receiving<P, F> {
                 }
                 let next = (self.how.factory)(&incoming).ok_or(HeaderError::Refused)?;
                 (self.how.hand_over)(cx, next);
+                self.notes.pass_on(cx);
             }
         }
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        self.notes.keep(cx, note);
         Ok(())
     }
 

@@ -2,8 +2,9 @@
 //!
 //! [`Sniff`] shows what has come to a closure, which asks for more, names the protocol, or refuses.
 //! It consumes nothing: the protocol that takes over sees every byte from the first one on, and may
-//! be under TLS. There are recognisers for [TLS](tls), with the server's name that the client asks
-//! for, [HTTP/1](http), the [PROXY protocol](proxy) and [SSH](ssh).
+//! be under TLS. Notes wait for it, at most [`Limits::notes_max`](crate::Limits::notes_max) \[64\].
+//! There are recognisers for [TLS](tls), with the server's name that the client asks for,
+//! [HTTP/1](http), the [PROXY protocol](proxy) and [SSH](ssh).
 //!
 //! ```
 //! use lariat::sniff::{self, Choice, Seen, Sniff};
@@ -37,7 +38,9 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::note::Note;
 use crate::protocol::{Context, Input, Outcome, Protocol};
+use crate::protocols::early_notes::EarlyNotes;
 use crate::timer::Timer;
 
 pub use first::{http, proxy, ssh};
@@ -99,6 +102,7 @@ pub struct Sniff {
     max: usize,
     deadline: Duration,
     silent: Option<(Duration, Make)>,
+    notes: EarlyNotes,
 }
 
 impl Sniff {
@@ -113,6 +117,7 @@ impl Sniff {
             max: 16 * 1024,
             deadline: Duration::from_secs(10),
             silent: None,
+            notes: EarlyNotes::default(),
         }
     }
 
@@ -189,7 +194,10 @@ impl Protocol for Sniff {
                 input.need(count);
             }
             // It sees the client's own first bytes, and no attacker's between.
-            Choice::Take(next) => cx.replace(next).feed_unread(),
+            Choice::Take(next) => {
+                cx.replace(next).feed_unread();
+                self.notes.pass_on(cx);
+            }
             Choice::Refuse(why) => return Err(SniffError::Refused(why).into()),
         }
         Ok(())
@@ -201,9 +209,17 @@ impl Protocol for Sniff {
 
     fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
         match self.silent.take() {
-            Some((_, make)) if timer == SILENCE => cx.replace(make()).feed_unread(),
+            Some((_, make)) if timer == SILENCE => {
+                cx.replace(make()).feed_unread();
+                self.notes.pass_on(cx);
+            }
             _ => cx.refuse_late(SniffError::TimedOut),
         }
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+        self.notes.keep(cx, note);
         Ok(())
     }
 
