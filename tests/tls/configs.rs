@@ -165,3 +165,46 @@ fn a_directory_and_a_file_without_a_line_are_said_too() {
     assert_eq!(format!("{error:?}"), error.to_string());
     fs::remove_dir_all(&directory).unwrap();
 }
+
+#[test]
+fn a_certificate_for_a_wildcard_is_for_one_word_and_gives_way_to_the_name_itself() {
+    let authority = Authority::new();
+    let server = ServerConfig::new(authority.issue("localhost"));
+    server.add_name("*.Example.org", authority.issue("*.example.org")).unwrap();
+    server.add_name("b.example.org", authority.issue("b.example.org")).unwrap();
+    let shown = |name: &str| {
+        // A client of its own: one that resumes a session is shown no certificate.
+        let client = ClientConfig::new(&authority.roots());
+        let (_, heard) = session_on(&mut Sim::new(1), &server, &client, name, b"x");
+        match heard.has_opened() {
+            true => heard.session().peer_certificates()[0].to_vec(),
+            false => Vec::new(),
+        }
+    };
+    let (wild, own) = (shown("a.example.org"), shown("b.example.org"));
+    assert!(!wild.is_empty() && !own.is_empty() && wild != own);
+    assert_eq!(shown("C.example.org"), wild);
+    // These get the certificate that is for all others, which is for another name.
+    for name in ["a.b.example.org", "example.org"] {
+        assert!(shown(name).is_empty(), "{name}");
+    }
+    let identity = || authority.issue("localhost");
+    for name in ["", "*", "*.", "a.*.org", "not a name", "127.0.0.1", "**.example.org"] {
+        let said = sentence(server.add_name(name, identity()));
+        assert_eq!(said, format!("{name:?} is not a host name"));
+    }
+    // A later one for the same name takes its place.
+    server.add_name("B.EXAMPLE.ORG", authority.issue("b.example.org")).unwrap();
+    assert_ne!(shown("b.example.org"), own);
+}
+
+#[test]
+fn a_certificate_and_its_key_may_be_in_one_file() {
+    let path = std::env::temp_dir().join(format!("lariat-both-{}.pem", std::process::id()));
+    let (chain, key) = Authority::new().issue_pem("localhost", |_| {});
+    for both in [format!("{chain}{key}"), format!("words\n{key}more\r\n{chain}")] {
+        fs::write(&path, both.replace('\n', "\r\n")).unwrap();
+        assert!(Identity::from_files(&path, &path).is_ok());
+    }
+    fs::remove_file(&path).unwrap();
+}

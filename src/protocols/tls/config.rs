@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rustls::pki_types::DnsName;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
@@ -71,13 +72,20 @@ impl ServerConfig {
         self
     }
 
-    /// Another certificate, for clients that ask for this host name (SNI).
+    /// Another certificate, for clients that ask for this host name (SNI), in the place of an
+    /// earlier one for it. `*.example.org` is for all names with one word before that, unless there
+    /// is one for the name itself.
     ///
     /// # Errors
     ///
-    /// This is a configuration of rustls' own making.
+    /// `name` is no host name. This is a configuration of rustls' own making.
     pub fn add_name(&self, name: &str, identity: Identity) -> Result<(), TlsError> {
-        let mut all = self.certificates()?.all.write().unwrap_or_else(PoisonError::into_inner);
+        let certificates = self.certificates()?;
+        // A client that asks for an address asks for no name.
+        if DnsName::try_from(name.strip_prefix("*.").unwrap_or(name)).is_err() {
+            return Err(TlsError::plain(format!("{name:?} is not a host name")));
+        }
+        let mut all = certificates.all.write().unwrap_or_else(PoisonError::into_inner);
         all.named.insert(name.to_ascii_lowercase(), identity.0);
         Ok(())
     }
@@ -121,10 +129,18 @@ struct All {
     named: HashMap<String, Arc<CertifiedKey>>,
 }
 
+impl All {
+    /// The certificate for a name in small letters.
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let wild = || self.named.get(&format!("*{}", &name[name.find('.')?..]));
+        self.named.get(name).or_else(wild)
+    }
+}
+
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        let named = hello.server_name().and_then(|name| all.named.get(&name.to_ascii_lowercase()));
+        let named = hello.server_name().and_then(|name| all.find(&name.to_ascii_lowercase()));
         Some(Arc::clone(named.unwrap_or(&all.first)))
     }
 }
