@@ -21,7 +21,7 @@ pub struct Networks(Vec<(IpAddr, u32)>);
 
 impl Networks {
     /// Networks that are written as an address (`192.0.2.7`) or as one with the length of its
-    /// prefix (`10.0.0.0/8`); bits behind the prefix mean nothing.
+    /// prefix (`10.0.0.0/8`); bits behind the prefix mean nothing. IPv4-mapped addresses are IPv4.
     ///
     /// # Errors
     ///
@@ -57,13 +57,23 @@ fn network(text: &str) -> Option<(IpAddr, u32)> {
         None => (text, None),
     };
     let ip: IpAddr = ip.parse().ok()?;
-    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let most: u32 = if ip.is_ipv4() { 32 } else { 128 };
     let prefix = match prefix {
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
         Some(_) => return None,
         None => most,
     };
-    (prefix <= most).then_some((ip, prefix))
+    if prefix > most {
+        return None;
+    }
+    // Peers with an IPv4 address are known by that, whichever way they come.
+    Some(match ip {
+        IpAddr::V6(v6) if prefix >= 96 => match v6.to_ipv4_mapped() {
+            Some(v4) => (v4.into(), prefix - 96),
+            None => (ip, prefix),
+        },
+        _ => (ip, prefix),
+    })
 }
 
 /// A text that stands for no network.
