@@ -382,20 +382,24 @@ fn a_frame_that_pauses_closes_or_replaces_is_the_last_that_is_shown() {
     assert_eq!(probe(b"raw\ntwo\nth").sent(), b"two\nth");
 }
 
-/// Finds a frame of no bytes, as a decoder with a mistake in it does.
+/// Finds a frame of no bytes, as a decoder with a mistake in it does, and gives up at last.
 #[derive(Clone)]
-struct Nothing;
+struct Nothing(u32);
 
 impl Framing for Nothing {
     fn find(&mut self, _: &[u8]) -> Result<Found, FrameError> {
-        Ok(Found::Frame { payload: 0..0, len: 0 })
+        self.0 += 1;
+        match self.0 {
+            0..1_000 => Ok(Found::Frame { payload: 0..0, len: 0 }),
+            _ => Err(FrameError::InvalidLength),
+        }
     }
 }
 
 #[test]
 fn a_framing_that_finds_frames_of_no_bytes_ends_its_connection_and_hangs_nobody() {
     let mut sim = Sim::new(1);
-    let listener = sim.listen("127.0.0.1:1", |_| Some(echo(Nothing))).unwrap();
+    let listener = sim.listen("127.0.0.1:1", |_| Some(echo(Nothing(0)))).unwrap();
     let client = sim.dial(sim.addresses(listener)[0]);
     client.send(b"x");
     sim.run_for(Duration::from_secs(1)).unwrap();
