@@ -14,7 +14,9 @@ mod deadlines;
 #[path = "../shared/drivers.rs"]
 mod drivers;
 mod exchanges;
+mod farewells;
 mod found;
+mod invitations;
 mod kit;
 #[path = "../shared/plain.rs"]
 mod plain;

@@ -260,6 +260,27 @@ mod tests {
     }
 
     #[test]
+    fn h4_a_line_that_has_no_end_is_refused_at_its_bound_and_not_a_byte_later() {
+        let mut limits = DEFAULT.clone();
+        (limits.chunk_line_max, limits.trailers_max) = (20, 30);
+        let chunk_line = [b"3;".as_slice(), &[b'a'; 30]].concat();
+        let trailer = [b"0\r\nA: ".as_slice(), &[b'a'; 40]].concat();
+        let second = [b"0\r\nA: b\r\nB: ".as_slice(), &[b'a'; 40]].concat();
+        // The line with the size of the last chunk does not count as trailers.
+        for (bytes, bound, status) in
+            [(chunk_line, 20, 400), (trailer, 3 + 30, 431), (second, 3 + 30, 431)]
+        {
+            for step in [1, bound] {
+                let shown = bytes.escape_ascii();
+                let found = read(&bytes[..bound - 1], step, &limits);
+                assert_eq!(found, Ok((Vec::new(), 0, false)), "{shown} by {step}");
+                let found = read(&bytes[..bound], step, &limits);
+                assert_eq!(found, Err(status), "{shown} by {step}");
+            }
+        }
+    }
+
+    #[test]
     fn the_largest_chunk_size_is_taken() {
         let mut body = Body::new(Length::Unknown);
         let mut rest = &b"FFFFFFFFFFFFFFFF\r\nabc"[..];

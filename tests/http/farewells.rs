@@ -1,0 +1,135 @@
+//! What each answer says of the connection behind it, and that it comes so: every way of answering,
+//! every version, every wish of the client, of the handler and of the driver.
+
+use lariat::http::{Handler, Http, Request, Response, Status};
+use lariat::sim::Probe;
+use lariat::{Context, Note, Outcome};
+
+use crate::answer::take;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Send,
+    SendBytes,
+    Start,
+    StartSized,
+}
+
+const WAYS: [Way; 4] = [Way::Send, Way::SendBytes, Way::Start, Way::StartSized];
+
+/// Answers when a note comes.
+struct Later {
+    way: Way,
+    status: Status,
+    closes_after: bool,
+}
+
+impl Handler for Later {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, _: Note, response: &mut Response) -> Outcome {
+        if self.closes_after {
+            response.close_after();
+        }
+        match self.way {
+            Way::Send => response.send(cx, self.status, &[], "ok"),
+            Way::SendBytes => response.send_bytes(cx, self.status, &[], "ok"),
+            Way::Start => {
+                response.start(cx, self.status, &[]);
+                response.write(cx, "ok");
+                response.finish(cx);
+            }
+            Way::StartSized => {
+                response.start_sized(cx, self.status, &[], 2);
+                response.write(cx, "ok");
+                response.finish(cx);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who wants the connection to end, if any.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ends {
+    Nobody,
+    Client,
+    Handler,
+    Driver,
+}
+
+/// What the client asks for.
+struct Ask {
+    method: &'static str,
+    version: &'static str,
+    option: &'static str,
+    /// Whether the connection stays, as far as the client is concerned.
+    keeps: bool,
+}
+
+const ASKS: [Ask; 6] = [
+    Ask { method: "GET", version: "1.1", option: "", keeps: true },
+    Ask { method: "GET", version: "1.1", option: "Connection: a, Close\r\n", keeps: false },
+    Ask { method: "GET", version: "1.0", option: "", keeps: false },
+    Ask { method: "GET", version: "1.0", option: "Connection: a, Keep-Alive\r\n", keeps: true },
+    Ask { method: "HEAD", version: "1.1", option: "", keeps: true },
+    Ask { method: "HEAD", version: "1.0", option: "Connection: keep-alive\r\n", keeps: true },
+];
+
+#[track_caller]
+fn check(ask: &Ask, way: Way, status: Status, ends: Ends) {
+    let Ask { method, version, option, keeps } = *ask;
+    let told = format!("{method} {version} {option:?} {way:?} {status} {ends:?}");
+    let closes_after = ends == Ends::Handler;
+    let mut probe = Probe::new(Http::new(Later { way, status, closes_after }));
+    let option = if ends == Ends::Client { "Connection: close\r\n" } else { option };
+    probe.receive(format!("{method} / HTTP/{version}\r\nHost: x\r\n{option}\r\n").as_bytes());
+    if ends == Ends::Driver {
+        probe.shutdown();
+        assert!(probe.sent().is_empty() && !probe.is_finished(), "{told}");
+    }
+    probe.notify(Note::new(()));
+    let sent = probe.sent();
+    let answer = take(&mut &sent[..], method == "HEAD", true).unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(answer.status, status.code(), "{told}");
+    let (is_old, is_head) = (version == "1.0", method == "HEAD");
+    let bodiless = is_head || status.code() == 204 || status.code() == 304;
+    // Without length and chunks, the end of the body is that of the connection.
+    let until_close = way == Way::Start && is_old && !bodiless && status.code() != 205;
+    let keeps = keeps && ends == Ends::Nobody && !until_close;
+    let expected = match (keeps, is_old) {
+        (false, _) => Some("close"),
+        (true, true) => Some("keep-alive"),
+        (true, false) => None,
+    };
+    assert_eq!(answer.header("connection"), expected, "{told}");
+    assert_eq!(probe.is_finished(), !keeps, "{told}");
+    if keeps {
+        // The next request is read as one.
+        probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        probe.notify(Note::new(()));
+        assert!(probe.sent().starts_with(format!("HTTP/1.1 {}", status.code()).as_bytes()));
+    }
+}
+
+#[test]
+fn h14_each_answer_says_whether_the_connection_stays_and_it_does_so() {
+    let statuses = [
+        Status::OK,
+        Status::NO_CONTENT,
+        Status::RESET_CONTENT,
+        Status::NOT_MODIFIED,
+        Status::NOT_FOUND,
+    ];
+    for ask in &ASKS {
+        for way in WAYS {
+            for status in statuses {
+                for ends in [Ends::Nobody, Ends::Client, Ends::Handler, Ends::Driver] {
+                    check(ask, way, status, ends);
+                }
+            }
+        }
+    }
+}
