@@ -207,6 +207,36 @@ fn h15_each_time_holds_to_the_millisecond() {
 }
 
 #[test]
+fn h15_no_time_holds_where_another_one_counts() {
+    let (long, short) = (5 * SECOND, SECOND / 2);
+    let all_short = || {
+        let mut limits = http::Limits::default();
+        (limits.head, limits.keep_alive, limits.body_grace) = (short, short, short);
+        limits.answer = short;
+        limits
+    };
+    // With a request before it, and as the first.
+    for time in TIMES.iter().filter(|time| time.field != "body_total") {
+        for before in [&[][..], &[GET]] {
+            let mut limits = all_short();
+            (time.set)(&mut limits, long);
+            let limits = limits.validate().unwrap();
+            if time.sent.is_empty() && !before.is_empty() {
+                // Only before the first request is a head waited for without a byte of it.
+                continue;
+            }
+            let mut probe = Probe::new(Http::with_limits(Site, &limits));
+            before.iter().chain(time.sent).for_each(|bytes| probe.receive(bytes));
+            probe.advance(long - MS);
+            assert!(!probe.is_finished(), "{}: cut by another time", time.field);
+            probe.advance(3 * MS);
+            assert!(probe.is_finished(), "{}: not cut", time.field);
+            time.check(&probe.sent(), "in a probe");
+        }
+    }
+}
+
+#[test]
 fn h15_each_time_is_kept_on_every_driver() {
     for time in TIMES {
         // That of a head also begins before the first byte, which may be late on a busy machine.

@@ -24,6 +24,17 @@ impl Handler for Site {
         match request.path() {
             "/missing" => response.send(cx, Status::NOT_FOUND, text, b"not here\n"),
             "/early" => response.send(cx, Status::OK, text, b"early\n"),
+            "/early/bytes" => response.send_bytes(cx, Status::OK, text, "early\n"),
+            "/early/chunks" => {
+                response.start(cx, Status::OK, text);
+                response.write(cx, "early\n");
+                response.finish(cx);
+            }
+            "/early/sized" => {
+                response.start_sized(cx, Status::OK, text, 6);
+                response.write(cx, "early\n");
+                response.finish(cx);
+            }
             "/late" => cx.set_timer(LATE, Duration::from_millis(20)),
             "/never" => {}
             "/204" => response.send(cx, Status::NO_CONTENT, &[], b"dropped"),

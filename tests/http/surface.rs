@@ -202,6 +202,35 @@ fn h16_a_target_is_text_where_it_is_utf8_and_bytes_in_any_case() {
 }
 
 #[test]
+fn h16_each_form_of_a_target_has_its_path_its_query_and_its_host() {
+    // The host of the target holds, and not that of the header.
+    let cases = [
+        ("/a?b?c", "/a", Some("b?c"), "x:1"),
+        ("/?", "/", Some(""), "x:1"),
+        ("//a/b", "//a/b", None, "x:1"),
+        ("/http://a?b", "/http://a", Some("b"), "x:1"),
+        ("http://y", "/", None, "y"),
+        ("http://y/", "/", None, "y"),
+        ("http://y:2/a/b?c", "/a/b", Some("c"), "y:2"),
+        ("http://y?a", "/", Some("a"), "y"),
+        ("http://y?a=/b", "/", Some("a=/b"), "y"),
+        ("http://y/?a=http://z/b", "/", Some("a=http://z/b"), "y"),
+        ("HTTPS://[::1]:3?", "/", Some(""), "[::1]:3"),
+        ("http://y//a", "//a", None, "y"),
+    ];
+    for (target, path, query, host) in cases {
+        let found = seen(&[b"GET ", target.as_bytes(), b" HTTP/1.1\r\nHost: x:1\r\n\r\n"]);
+        let query = query.map(str::to_owned);
+        let (target, host, bytes) = (target.to_owned(), Some(host.to_owned()), target.into());
+        assert_eq!(found, Seen { target, path: path.to_owned(), query, host, bytes });
+    }
+    let found = seen(&[b"OPTIONS * HTTP/1.1\r\nHost: x:1\r\n\r\n"]);
+    assert_eq!((&found.path[..], found.query, found.host.as_deref()), ("*", None, Some("x:1")));
+    let found = seen(&[b"GET /a HTTP/1.0\r\n\r\n"]);
+    assert_eq!((&found.path[..], found.host), ("/a", None));
+}
+
+#[test]
 fn a_request_tells_all_that_its_head_says() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tells = Arc::clone(&told);

@@ -342,3 +342,62 @@ fn t9_a_revoked_certificate_is_refused_by_either_end() {
     let bad = authority.roots().with_revoked(b"no list").unwrap_err();
     assert!(bad.to_string().contains("no list of revoked certificates in it"), "{bad}");
 }
+
+#[test]
+fn t9_lists_of_revoked_certificates_add_up() {
+    let [first, second] = [(); 2].map(|()| Authority::new());
+    let both = Roots::from_pem((first.pem() + &second.pem()).as_bytes()).unwrap();
+    let of = |authority: &Authority| {
+        let (chain, key, serial) = authority.issue_numbered("localhost");
+        let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+        (identity, authority.revoke(Some(serial)))
+    };
+    let (one, list_of_one) = of(&first);
+    let (two, list_of_two) = of(&second);
+    let apart = both.clone().with_revoked(list_of_one.as_bytes()).unwrap();
+    let apart = apart.with_revoked(list_of_two.as_bytes()).unwrap();
+    let together = both.with_revoked((list_of_one + &list_of_two).as_bytes()).unwrap();
+    for roots in [apart, together] {
+        for identity in [&one, &two] {
+            assert_eq!(refused(identity.clone(), &roots), "the peer's certificate is revoked");
+        }
+        passes(first.issue("localhost"), &roots);
+        passes(second.issue("localhost"), &roots);
+    }
+}
+
+#[test]
+fn the_whole_chain_of_a_peer_is_in_its_session() {
+    let root = Authority::new();
+    let between = root.authority(|_| {});
+    let identity = between.issue("localhost");
+    let server = ServerConfig::mutual(identity.clone(), &root.roots()).unwrap();
+    let client = ClientConfig::mutual(&root.roots(), between.issue("client"));
+    let (served, heard) = session_on(&mut Sim::new(1), &server, &client, "localhost", b"x");
+    assert_eq!(heard.session().peer_certificates(), identity.certified_key().cert);
+    assert_eq!(served.session().peer_certificates().len(), 2);
+}
+
+#[test]
+fn a_handshake_in_which_the_server_asks_for_another_group_is_none_that_is_resumed() {
+    let authority = Authority::new();
+    let mut provider = rustls::crypto::ring::default_provider();
+    // A client begins with the first group that it has.
+    provider.kx_groups.drain(..1);
+    let server = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+            authority.issue("localhost").certified_key(),
+        )));
+    let server = ServerConfig::from(Arc::new(server));
+    let client = ClientConfig::new(&authority.roots());
+    for resumed in [false, true] {
+        let (served, heard) = session_on(&mut Sim::new(1), &server, &client, "localhost", b"x");
+        for end in [&served, &heard] {
+            assert_eq!(end.session().version(), TlsVersion::Tls13);
+            assert_eq!(end.session().is_resumed(), resumed);
+        }
+    }
+}

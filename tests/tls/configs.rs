@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lariat::sim::Sim;
+use lariat::tls::rustls::crypto::ring;
 use lariat::tls::rustls::pki_types::PrivateKeyDer;
 use lariat::tls::rustls::pki_types::pem::PemObject;
-use lariat::tls::{ClientConfig, Identity, Roots, ServerConfig, Tls};
+use lariat::tls::{ClientConfig, Identity, Roots, ServerConfig, Tls, rustls};
 
 use crate::certs::Authority;
 use crate::kit::session_on;
@@ -85,6 +87,50 @@ fn a_certificate_is_replaced_while_the_server_runs() {
     server.clone().replace_identity(new.issue("localhost")).unwrap();
     let (_, heard) = session_on(&mut Sim::new(1), &server, &client, "localhost", b"x");
     assert_eq!(heard.bytes(), b"x");
+}
+
+#[test]
+fn the_identity_of_a_name_and_that_of_all_others_are_replaced_apart() {
+    let [old, new] = [(); 2].map(|()| Authority::new());
+    let server = ServerConfig::new(old.issue("localhost"));
+    server.add_name("a.example", old.issue("a.example")).unwrap();
+    server.add_name("b.example", old.issue("b.example")).unwrap();
+    let is_new = |name: &str| {
+        let [of_old, of_new] = [&old, &new].map(|authority| {
+            let client = ClientConfig::new(&authority.roots());
+            session_on(&mut Sim::new(1), &server, &client, name, b"x").1.has_opened()
+        });
+        assert_ne!(of_old, of_new, "{name}");
+        of_new
+    };
+    let all = || ["localhost", "a.example", "b.example"].map(is_new);
+    assert_eq!(all(), [false, false, false]);
+    // A clone is the same configuration.
+    server.clone().replace_identity(new.issue("localhost")).unwrap();
+    assert_eq!(all(), [true, false, false]);
+    server.clone().add_name("A.Example", new.issue("a.example")).unwrap();
+    assert_eq!(all(), [true, true, false]);
+    let shown = format!("{server:?}");
+    assert!(shown.contains("\"a.example\", \"b.example\"") || shown.contains("\"b.example\", \"a"));
+}
+
+#[test]
+fn the_certificates_of_a_configuration_of_rustls_own_making_stay_as_they_are() {
+    let authority = Authority::new();
+    let made = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+            authority.issue("localhost").certified_key(),
+        )));
+    let server = ServerConfig::from(Arc::new(made));
+    let why = "the certificates of this configuration are rustls' own";
+    assert_eq!(sentence(server.replace_identity(authority.issue("localhost"))), why);
+    assert_eq!(sentence(server.add_name("a", authority.issue("a"))), why);
+    let client = ClientConfig::new(&authority.roots());
+    let (_, heard) = session_on(&mut Sim::new(1), &server, &client, "localhost", b"x");
+    assert_eq!(heard.bytes(), b"x", "{}", heard.reason());
 }
 
 #[test]
