@@ -7,7 +7,7 @@ use lariat::sim::Probe;
 use lariat::{CloseKind, Context, Deadline, DriverLimits, Limits, ListenOptions, Note, Outcome};
 
 use crate::answer::{all, only};
-use crate::kit::{Step, everywhere, serve, serve_with, talk};
+use crate::kit::{Step, everywhere, narrow, serve, serve_with, talk};
 use crate::site::Site;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -79,6 +79,46 @@ fn h15_a_body_may_take_its_time_as_long_as_it_keeps_its_rate() {
         probe.receive(&[b'a'; 500]);
     };
     assert!(answer.status == 408 && (18..=21).contains(&seconds), "{seconds} s, {answer:?}");
+}
+
+#[test]
+fn h15_each_body_has_a_deadline_of_its_own() {
+    let mut probe = Probe::new(Http::new(Site));
+    let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n";
+    probe.receive(&[&head[..], b"a"].concat());
+    for _ in 0..5 {
+        probe.advance(9 * SECOND);
+        // The end of one body and the beginning of the next in one read.
+        probe.receive(&[b"b", &head[..], b"a"].concat());
+        assert_eq!(only(&probe.sent()).body, b"2 bytes\n");
+    }
+    probe.advance(11 * SECOND);
+    assert_eq!(only(&probe.sent()).status, 408);
+}
+
+#[test]
+fn h15_the_time_in_which_an_answer_is_not_read_is_not_the_clients_fault() {
+    let mut sim = narrow();
+    let addr = serve(&mut sim, || Http::new(Site));
+    let client = sim.dial(addr);
+    client.stop_reading();
+    let count = 4 << 20;
+    client.send(
+        format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {count}\r\n\r\n").as_bytes(),
+    );
+    client.send(&vec![b'a'; count]);
+    // The server has stopped reading, because the client has. It reads a little now and then.
+    for _ in 0..8 {
+        sim.run_for(25 * SECOND).unwrap();
+        client.resume_reading();
+        sim.run_for(MS / 5).unwrap();
+        client.stop_reading();
+    }
+    let (metrics, sent) = (sim.metrics(), 3 << 20);
+    assert!(metrics.open == 1 && metrics.bytes_in < sent, "{metrics:?}");
+    client.resume_reading();
+    sim.run_for(60 * SECOND).unwrap();
+    assert_eq!(only(&client.take_received()).body.len(), count);
 }
 
 #[test]

@@ -184,6 +184,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_several_faults_is_answered() {
+        let faults = ["Expect: tea\r\n", "Host: a b\r\n", "Content-Length: x\r\n"];
+        let head = |lines: &[&str]| format!("POST / HTTP/1.1\r\n{}\r\n", lines.concat());
+        for (first, expected) in faults.iter().zip([417, 400, 400]) {
+            for second in faults.iter().filter(|second| *second != first) {
+                assert_eq!(status(head(&[first, second]).as_bytes()), Err(expected));
+            }
+        }
+        // What a header says wrong counts before what the headers lack together.
+        assert_eq!(status(head(&[faults[0]]).as_bytes()), Err(417));
+        // And a head that cannot be parsed has no headers.
+        assert_eq!(status(head(&[faults[0], "a b: c\r\n"]).as_bytes()), Err(400));
+    }
+
+    #[test]
     fn h5_a_bare_lf_anywhere_in_the_head_is_refused() {
         assert_eq!(status(b"GET / HTTP/1.1\nHost: x\r\n\r\n"), Err(400));
         assert_eq!(status(b"GET / HTTP/1.1\r\nHost: x\n\r\n"), Err(400));
