@@ -131,6 +131,31 @@ fn a_silent_peer_is_cut_at_the_handshake_deadline_and_not_before() {
 }
 
 #[test]
+fn a_peer_that_says_a_byte_now_and_then_has_no_more_time() {
+    let (tokens, mine) = pair();
+    let heard = Heard::default();
+    let hello = |role: u8, form: u8| [&b"LARIAT\x00\x01"[..], &[role, form], &[7; 32]].concat();
+    let ends = [
+        (Probe::new(server(&tokens, &heard, None)), hello(b'C', b'c')),
+        (Probe::new(client(&mine, &heard, b"x")), hello(b'S', b'c')),
+        (Probe::new(Sealed::server(&tokens, Quiet)), hello(b'C', b's')),
+        (Probe::new(Sealed::client(&mine, Quiet)), hello(b'S', b's')),
+    ];
+    for (mut probe, hello) in ends {
+        for byte in &hello[..19] {
+            assert!(probe.closed().is_none());
+            probe.receive(&[*byte]);
+            probe.advance(Duration::from_millis(520));
+        }
+        // 9.88 s have passed.
+        assert!(probe.closed().is_none());
+        probe.receive(&hello[19..20]);
+        probe.advance(Duration::from_millis(130));
+        assert_eq!(probe.closed().unwrap().kind(), CloseKind::TimedOut(Deadline::Handshake));
+    }
+}
+
+#[test]
 fn the_deadline_is_that_of_the_connections_limits_and_ends_with_the_exchange() {
     let mut sim = Sim::new(1);
     let mut options = lariat::ListenOptions::default();

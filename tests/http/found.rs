@@ -180,3 +180,19 @@ fn an_empty_line_behind_a_body_begins_nothing() {
         assert_eq!(answers(&mut probe), "");
     }
 }
+
+#[test]
+fn an_empty_line_behind_each_of_many_bodies_begins_nothing() {
+    let mut probe = Probe::new(Http::new(Moody));
+    let request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc\r\n";
+    for _ in 0..40 {
+        probe.receive(request);
+        probe.advance(Duration::from_secs(30));
+        assert!(probe.closed().is_none(), "a head has been waited for");
+    }
+    assert_eq!(answers(&mut probe).matches("HTTP/1.1 200 ").count(), 40);
+    // Many at once are the beginning of a head, which has a deadline.
+    probe.receive(&b"\r\n".repeat(16));
+    probe.advance(Duration::from_secs(11));
+    assert_eq!(answers(&mut probe).matches("HTTP/1.1 408 ").count(), 1);
+}

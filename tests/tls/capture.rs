@@ -151,6 +151,82 @@ fn an_abort_is_a_reset_with_its_reason() {
     assert!(last.comment.starts_with("aborted by us"), "{}", last.comment);
 }
 
+/// Ends in a way of its own, and keeps the words for it.
+#[derive(Clone)]
+struct Ending {
+    how: &'static str,
+    reason: Arc<Mutex<String>>,
+}
+
+impl Protocol for Ending {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if self.how == "late" {
+            cx.set_idle(Some(Duration::from_millis(500)));
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        match self.how {
+            "closes" => cx.close(),
+            "fails" => return Err("no more".into()),
+            "panics" => panic!("planned"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_>, reason: &lariat::CloseReason) {
+        *self.reason.lock().unwrap() = reason.to_string();
+    }
+}
+
+#[test]
+fn each_end_is_drawn_as_what_it_was_and_from_where_it_came() {
+    let in_order = [FIN | ACK, FIN | ACK, ACK];
+    // Whether it came from the peer, and what is drawn.
+    let ends: [(&str, bool, &[u8]); 7] = [
+        ("closes", false, &in_order),
+        ("finishes", true, &in_order),
+        ("is shut down", false, &in_order),
+        ("resets", true, &[RST | ACK]),
+        ("fails", false, &[RST | ACK]),
+        ("panics", false, &[RST | ACK]),
+        ("late", false, &[RST | ACK]),
+    ];
+    for (how, from_peer, flags) in ends {
+        let capture = Capture::in_memory(CaptureOptions::default());
+        let mut sim = Sim::new(1);
+        let ending = Ending { how, reason: Arc::default() };
+        let (made, server) = (capture.clone(), ending.clone());
+        let factory = move |_: &Incoming| Some(Tapped(made.clone(), server.clone()));
+        let listener = sim.listen("127.0.0.1:1", factory).unwrap();
+        let client = sim.dial(sim.addresses(listener)[0]);
+        client.send(b"x");
+        sim.run_for(Duration::from_millis(10)).unwrap();
+        match how {
+            "finishes" => client.finish(),
+            "resets" => client.reset(),
+            "is shut down" => sim.handle().shutdown(),
+            _ => {}
+        }
+        sim.run_for(Duration::from_secs(1)).unwrap();
+        client.finish();
+        sim.run_for(Duration::from_secs(5)).unwrap();
+        let captured = read(&capture.bytes());
+        let end = &captured.packets[captured.packets.len() - flags.len()..];
+        assert_eq!(end.iter().map(|packet| packet.flags).collect::<Vec<_>>(), flags, "{how}");
+        assert_eq!(end[0].inbound, from_peer, "{how}");
+        assert_eq!(end[0].comment, *ending.reason.lock().unwrap(), "{how}");
+        assert!(end.iter().skip(1).all(|packet| packet.comment.is_empty()), "{how}");
+        if let [first, second, third] = end {
+            assert!(second.inbound != first.inbound && third.inbound == first.inbound, "{how}");
+            assert_eq!((second.ack, third.ack), (first.seq + 1, second.seq + 1), "{how}");
+        }
+    }
+}
+
 #[test]
 fn connections_of_unix_sockets_have_addresses_that_tell_them_apart() {
     let capture = Capture::in_memory(CaptureOptions::default());
