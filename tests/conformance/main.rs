@@ -31,6 +31,7 @@ mod handles;
 mod handshakes;
 mod input;
 mod jobs;
+mod kept;
 mod kit;
 #[path = "../shared/leaks.rs"]
 mod leaks;

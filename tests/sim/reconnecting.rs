@@ -127,6 +127,28 @@ impl Protocol for Lives {
 }
 
 #[test]
+fn an_address_that_is_set_during_a_delay_is_that_of_the_next_attempt() {
+    for seed in 0..20 {
+        let mut sim = Sim::new(seed);
+        let listening = serve(&mut sim, || Echo);
+        let mut backoff = Backoff::default();
+        backoff.failures_max = Some(2);
+        let log = Log::default();
+        let keeper = log.start(&mut sim, nobody(), backoff, |_| Sink);
+        let mut delay = Duration::ZERO;
+        while delay.is_zero() {
+            sim.run_for(Duration::from_micros(10)).unwrap();
+            delay = log.take().first().map_or(Duration::ZERO, |(_, delay)| *delay);
+        }
+        assert!(keeper.conn().is_none() && !keeper.is_over());
+        keeper.set_addr(listening);
+        sim.run_for(delay + ms(50)).unwrap();
+        assert!(keeper.conn().is_some(), "the attempt went elsewhere");
+        assert_eq!(sim.metrics().open, 2);
+    }
+}
+
+#[test]
 fn a_healthy_connection_sets_the_count_back_and_a_shorter_one_does_not() {
     let healthy = Backoff::default().healthy;
     for (life, resets) in [

@@ -125,6 +125,38 @@ impl Protocol for Greeting {
 }
 
 #[test]
+fn what_was_taken_and_never_arrived_is_not_counted_as_relayed() {
+    for from_client in [true, false] {
+        let mut sim = Sim::new(4);
+        let mut link = Link::default();
+        link.window = 16 * 1024;
+        sim.set_link(link);
+        let (client, target, summaries) = pair(&mut sim);
+        let (sender, reader) = if from_client { (&client, &target) } else { (&target, &client) };
+        reader.stop_reading();
+        sender.send(&stream(0, 60_000));
+        sim.run_for(ms(50)).unwrap();
+        reader.reset();
+        sim.run_for(ms(50)).unwrap();
+        let summary = summaries.lock().unwrap()[0].clone();
+        let (one, other) = (summary.client(), summary.target().unwrap());
+        let (sender, reader) = if from_client { (one, other) } else { (other, one) };
+        assert_eq!((sender.received(), sender.sent()), (60_000, 0));
+        assert_eq!(reader.received(), 0);
+        let (relayed, back) = if from_client {
+            (summary.to_target(), summary.to_client())
+        } else {
+            (summary.to_client(), summary.to_target())
+        };
+        assert_eq!((relayed, back), (reader.sent(), 0));
+        // So much fits into the window, and into what the system has taken.
+        assert!((1..60_000).contains(&relayed), "{summary}");
+        let peers = (sender.peer_addr(), reader.peer_addr());
+        assert_ne!(peers.0, peers.1);
+    }
+}
+
+#[test]
 fn what_still_waits_of_an_earlier_protocol_is_not_counted_as_relayed() {
     let mut sim = Sim::new(4);
     let target = sim.acceptor("127.0.0.1:0").unwrap();
