@@ -322,6 +322,32 @@ mod tests {
     }
 
     #[test]
+    fn a_command_has_so_many_arguments_and_bytes_and_one_more_ends_the_connection() {
+        let begins = |bytes: &str| {
+            let mut probe = Probe::new(server());
+            probe.receive(bytes.as_bytes());
+            probe.closed().is_none()
+        };
+        assert!(begins(&format!("*{ARGUMENTS_MAX}\r\n")));
+        assert!(!begins(&format!("*{}\r\n", ARGUMENTS_MAX + 1)));
+        // Behind eight bytes of the argument's own line, and with the line break behind it.
+        let head = "*1\r\n$524273\r\n";
+        assert!(begins(head) && head.len() + 524_273 + 2 == COMMAND_MAX);
+        assert!(!begins("*1\r\n$524274\r\n"));
+        assert!(begins(&"x".repeat(COMMAND_MAX - 1)) && !begins(&"x".repeat(COMMAND_MAX)));
+    }
+
+    #[test]
+    fn a_number_is_counted_up_to_the_last_there_is() {
+        let max = i64::MAX;
+        assert_eq!(answer(b"set a -1\r\nincr a\r\nincr a\r\n"), "+OK\r\n:0\r\n:1\r\n");
+        let asked = format!("set a {}\r\nincr a\r\nincr a\r\nget a\r\n", max - 1);
+        let error = "-ERR increment or decrement would overflow";
+        let expected = format!("+OK\r\n:{max}\r\n{error}\r\n$19\r\n{max}\r\n");
+        assert_eq!(answer(asked.as_bytes()), expected);
+    }
+
+    #[test]
     fn keys_and_values_have_a_bound() {
         let mut store = Store::default();
         store.set(b"a", &vec![0; STORE_MAX - 1]).unwrap();

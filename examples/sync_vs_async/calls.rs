@@ -255,6 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_has_not_returned_lasts_until_the_end_of_the_file() {
+        let waits = "11 1.001950 epoll_wait(4,  <unfinished ...>\n13 1.002000 exit(0) = ?\n";
+        let calls = parse(&format!("{FILE}{waits}"));
+        let last = calls.iter().rfind(|call| call.name == "epoll_wait").unwrap();
+        assert_eq!((last.thread, &last.text[..]), (11, "epoll_wait(4,"));
+        assert!((last.began - 1_001_950.0).abs() < 0.5 && (last.ended - 1_002_100.0).abs() < 0.5);
+    }
+
+    #[test]
     fn calls_are_counted_from_one_marked_request_to_the_next() {
         let calls = parse(FILE);
         let (from, to) = marks(&calls, 1_000_001, 1_000_002).unwrap();

@@ -367,6 +367,11 @@ mod tests {
         run.plan.connections = vec![5000];
         limit_connections(&mut run);
         assert_eq!(run.plan.connections, [992]);
+        // As many as there is room for are not too many.
+        run.left_out.clear();
+        run.plan.connections = vec![991, 992, 993];
+        limit_connections(&mut run);
+        assert_eq!((run.plan.connections, run.left_out.len()), (vec![991, 992], 1));
     }
 
     #[test]

@@ -359,6 +359,26 @@ fn what_is_not_whole_of_a_response_waits_for_more_without_a_callback() {
 }
 
 #[test]
+fn the_time_for_a_response_is_counted_from_the_connection_and_not_from_its_last_byte() {
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+    for begins in [&response[..20], &response[..]] {
+        let (client, heard) = client();
+        let mut probe = Probe::new(client);
+        probe.receive(begins);
+        for _ in 0..29 {
+            probe.advance(Duration::from_secs(1));
+            probe.receive(b"a");
+        }
+        assert!(heard.lock().unwrap().is_empty());
+        probe.advance(Duration::from_millis(999));
+        assert!(heard.lock().unwrap().is_empty());
+        probe.advance(Duration::from_millis(2));
+        assert_eq!(*heard.lock().unwrap(), ["the response did not come in time"]);
+        assert_eq!(probe.closed().unwrap().kind(), CloseKind::Aborted);
+    }
+}
+
+#[test]
 fn a_body_that_will_be_too_large_is_not_waited_for() {
     let (client, heard) = client();
     let mut probe = Probe::new(client);

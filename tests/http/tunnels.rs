@@ -409,3 +409,39 @@ fn an_upgrade_needs_a_name_that_can_be_one() {
     assert_eq!((answers[0].status, answers[0].header("upgrade")), (101, Some("echo/2")));
     assert_eq!(rest, b"hello");
 }
+
+#[test]
+fn every_way_to_hand_over_sends_the_headers_of_the_handler() {
+    const OWN: [Header<'static>; 2] =
+        [Header::literal("via", "1.1 a"), Header::literal("x-any", "b")];
+    for way in ["tunnel", "tunnel_local", "upgrade", "upgrade_local"] {
+        let limits = allowed();
+        let handler = on(move |cx, _, response| {
+            match way {
+                "tunnel" => response.tunnel(cx, &OWN, Echo)?,
+                "tunnel_local" => response.tunnel_local(cx, &OWN, Echo)?,
+                "upgrade" => response.upgrade(cx, "echo", &OWN, Echo)?,
+                _ => response.upgrade_local(cx, "echo", &OWN, Echo)?,
+            }
+            Ok(())
+        });
+        let mut probe = Probe::new(Http::with_limits(handler, &limits));
+        let upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        let is_tunnel = way.starts_with("tunnel");
+        probe.receive(&if is_tunnel { connect("x:1") } else { upgrade.to_vec() });
+        probe.receive(b"hello");
+        let sent = probe.sent();
+        let mut rest = &sent[..];
+        let answer = take(&mut rest, true, false).unwrap();
+        let (status, own): (_, Vec<_>) = if is_tunnel {
+            (200, vec![])
+        } else {
+            (101, vec![("connection", "upgrade"), ("upgrade", "echo")])
+        };
+        let expected = [own, vec![("via", "1.1 a"), ("x-any", "b")]].concat();
+        let headers = answer.headers.iter().filter(|(name, _)| name != "date");
+        let headers: Vec<_> = headers.map(|(name, value)| (&name[..], &value[..])).collect();
+        assert_eq!((answer.status, headers), (status, expected), "{way}");
+        assert_eq!(rest, b"hello", "{way}");
+    }
+}

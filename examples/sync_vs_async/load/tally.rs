@@ -202,6 +202,12 @@ mod tests {
         let row = HEAT_ROWS_US.iter().position(|&low| low == 1000.0).unwrap();
         let at = heat.cells.iter().position(|&count| count == 1).unwrap();
         assert_eq!((at / heat.columns, at % heat.columns), (row, heat.columns / 2));
+        // Also when its answer comes much later, and one that is due behind the end is in the last.
+        tally.answer(since, since + run / 4);
+        tally.no_answer(begun + run * 2, begun + run * 3);
+        let heat = tally.sample(vec![3], 1.0).heat.unwrap();
+        let of = |column: usize| heat.cells.iter().skip(column).step_by(heat.columns).sum::<u32>();
+        assert_eq!((of(heat.columns / 2), of(heat.columns - 1)), (2, 1));
         assert!(near(heat.column_ms * heat.columns as f64, run.as_secs_f64() * 1e3));
     }
 
