@@ -236,3 +236,17 @@ fn a_connection_that_is_cut_in_the_exchange_is_truncated() {
         assert_eq!(between.served.name(), None);
     }
 }
+
+#[test]
+fn a_server_has_no_name_and_a_client_that_says_a_role_of_its_own_is_none() {
+    for (words, expected) in [
+        (&b"LARIAT\x00\x01C"[..], AuthError::WrongRole),
+        (b"LARIAT\x00\x01Sc", AuthError::WrongForm),
+        (b"LARIAT\x00\x01Ss01234567890123456789012345678901\x01", AuthError::InvalidName),
+        (b"LARIAT\x00\x01Ss01234567890123456789012345678901\x40", AuthError::InvalidName),
+    ] {
+        let mut between = Between::new(b"");
+        between.client.receive(words);
+        assert_eq!(error(&mut between.client), expected, "{}", words.escape_ascii());
+    }
+}

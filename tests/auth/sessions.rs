@@ -115,8 +115,12 @@ fn a_token_and_a_name_have_bounds() {
     assert_eq!(name(0), Err(AuthError::InvalidName));
     assert_eq!((name(1), name(64)), (Ok(()), Ok(())));
     assert_eq!(name(65), Err(AuthError::InvalidName));
+    // In bytes, and not in letters.
+    assert!(ClientToken::new(&"é".repeat(32), token(1)).is_ok());
+    assert!(ClientToken::new(&"é".repeat(33), token(1)).is_err());
     let server = ServerTokens::new();
     assert_eq!(server.add("", token(1)), Err(AuthError::InvalidName));
+    assert_eq!(server.add(&"é".repeat(33), token(1)), Err(AuthError::InvalidName));
     let longest = "n".repeat(64);
     server.add(&longest, token(1)).unwrap();
     let client = ClientToken::new(&longest, token(1)).unwrap();

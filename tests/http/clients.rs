@@ -448,3 +448,20 @@ fn a_request_that_cannot_be_sent_says_why() {
     }
     assert!(ClientRequest::new("OPTIONS", "x", "*").is_ok());
 }
+
+#[test]
+fn the_length_of_what_has_no_body_bounds_nothing() {
+    for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
+        for length in ["11", "18446744073709551615"] {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let hears = Arc::clone(&heard);
+            let request = ClientRequest::new(method, "x", "/").unwrap().body_max(10);
+            let mut probe = Probe::new(request.then(move |_, result| {
+                hears.lock().unwrap().push(sentence(&result));
+            }));
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
+            probe.receive(head.as_bytes());
+            assert_eq!(*heard.lock().unwrap(), [format!("{status}: ")], "{method}, {length}");
+        }
+    }
+}

@@ -425,6 +425,55 @@ fn h15_new_limits_of_the_handlers_take_no_deadline_away() {
 }
 
 #[test]
+fn h15_a_note_within_a_head_leaves_its_deadline_and_a_pause_suspends_it() {
+    /// Pauses and resumes as it is told.
+    struct Told;
+    impl Handler for Told {
+        fn request(
+            &mut self,
+            cx: &mut Context<'_>,
+            _: &Request<'_>,
+            response: &mut Response,
+        ) -> Outcome {
+            response.send(cx, Status::OK, &[], b"ok");
+            Ok(())
+        }
+
+        fn notified(&mut self, cx: &mut Context<'_>, note: Note, _: &mut Response) -> Outcome {
+            match note.downcast::<bool>() {
+                Ok(true) => cx.pause_reading(),
+                Ok(false) => cx.resume_reading(),
+                Err(_) => {}
+            }
+            Ok(())
+        }
+    }
+    for before in [&b""[..], GET] {
+        let begun = || {
+            let mut probe = Probe::new(Http::new(Told));
+            probe.receive(&[before, b"GET / HT"].concat());
+            probe.advance(5 * SECOND);
+            probe.sent();
+            probe
+        };
+        let mut probe = begun();
+        probe.notify(Note::new(()));
+        probe.advance(5 * SECOND - MS);
+        assert!(probe.sent().is_empty() && !probe.is_finished());
+        probe.advance(3 * MS);
+        assert_eq!(only(&probe.sent()).status, 408);
+        // Who is not read cannot be late.
+        let mut probe = begun();
+        probe.notify(Note::new(true));
+        probe.advance(500 * SECOND);
+        assert!(probe.sent().is_empty() && probe.closed().is_none());
+        probe.notify(Note::new(false));
+        probe.receive(b"TP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(only(&probe.sent()).status, 200);
+    }
+}
+
+#[test]
 fn h15_b6_a_thousand_slow_heads_are_cut_while_another_client_is_served() {
     let mut limits = DriverLimits::default();
     limits.connections_max = 2000;

@@ -196,3 +196,18 @@ fn an_empty_line_behind_each_of_many_bodies_begins_nothing() {
     probe.advance(Duration::from_secs(11));
     assert_eq!(answers(&mut probe).matches("HTTP/1.1 408 ").count(), 1);
 }
+
+#[test]
+fn what_is_no_request_is_answered_whole_whatever_the_request_before_it_was() {
+    let before = ["HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"];
+    for (before, is_head) in before.into_iter().zip([true, false]) {
+        let mut probe = Probe::new(Http::new(Moody));
+        probe.receive(format!("{before}no request\r\n\r\n").as_bytes());
+        let sent = probe.sent();
+        let mut rest = &sent[..];
+        assert_eq!(crate::answer::take(&mut rest, is_head, false).unwrap().status, 200);
+        let refusal = crate::answer::only(rest);
+        assert_eq!((refusal.status, refusal.closes()), (400, true));
+        assert_eq!(refusal.body, b"400 Bad Request\n");
+    }
+}

@@ -452,6 +452,8 @@ fn events_have_names_ids_and_a_time_to_come_back() {
     })));
     probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let answer = only(&probe.sent());
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
     let events = "event: tick\nid: 7\nretry: 1500\ndata: a\ndata: b\n\n:\n\n";
     assert_eq!(String::from_utf8(answer.body).unwrap(), events);
     let sentence = "the name or id of an event has a line break or a NUL";

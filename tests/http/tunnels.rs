@@ -445,3 +445,17 @@ fn every_way_to_hand_over_sends_the_headers_of_the_handler() {
         assert_eq!(rest, b"hello", "{way}");
     }
 }
+
+#[test]
+fn h14_a_client_of_http_1_0_asks_for_no_upgrade() {
+    let mut probe = Probe::new(Http::new(on(move |cx, request, response| {
+        assert_eq!(request.upgrade(), None);
+        let refused = response.upgrade(cx, "echo", &[], Echo).unwrap_err();
+        response.send(cx, Status::OK, &[], refused.to_string());
+        Ok(())
+    })));
+    probe.receive(b"GET / HTTP/1.0\r\nConnection: keep-alive, upgrade\r\nUpgrade: echo\r\n\r\n");
+    let answer = only(&probe.sent());
+    let sentence = b"cannot hand the connection over: the client did not ask for an upgrade";
+    assert_eq!((answer.status, &answer.body[..]), (200, &sentence[..]));
+}

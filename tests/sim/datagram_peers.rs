@@ -194,3 +194,65 @@ fn a_factory_that_panics_refuses_that_peer_alone() {
     assert_eq!((heard(&bad), heard(&good)), (vec![], vec!["1".to_owned()]));
     assert_eq!((counters.get().refused, sim.metrics().panics), (1, 1));
 }
+
+/// Sets a timer when a note comes, and tells what can be cancelled when it fires.
+struct Noted;
+
+impl PeerProtocol for Noted {
+    fn datagram(&mut self, cx: &mut PeerContext<'_, '_>, datagram: &Datagram<'_>) -> Outcome {
+        if &**datagram == b"twice" {
+            cx.set_timer(TICK, ms(500));
+            cx.set_timer(TICK, ms(50));
+            assert!(cx.cancel_timer(TICK) && !cx.cancel_timer(TICK));
+            cx.set_timer(TICK, ms(70));
+        }
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut PeerContext<'_, '_>, _: &Note) -> Outcome {
+        cx.set_timer(TICK, ms(100));
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut PeerContext<'_, '_>, timer: Timer) -> Outcome {
+        let cancelled = cx.cancel_timer(timer);
+        cx.send(if cancelled { b"cancelled" } else { b"fired" }).map_err(Into::into)
+    }
+}
+
+#[test]
+fn a_timer_that_a_note_sets_fires_without_another_datagram() {
+    for to_all in [false, true] {
+        let mut sim = Sim::new(1);
+        let id = sim.control().bind("10.0.0.1:9", Peers::new(|_| Some(Noted))).unwrap();
+        let addr = sim.bound_addr(id).unwrap();
+        let ann = client(&sim, 7);
+        ann.send_to(b"hello", addr);
+        sim.run_for(ms(10)).unwrap();
+        let to: Endpoint = std::net::SocketAddr::from(([10, 0, 0, 2], 7)).into();
+        let note = if to_all { Note::new(()) } else { Note::new(ToPeer::new(to, Note::new(()))) };
+        sim.control().peer(id).notify(note);
+        sim.run_for(ms(99)).unwrap();
+        assert!(heard(&ann).is_empty());
+        sim.run_for(ms(3)).unwrap();
+        // It has fired, and so there is nothing to cancel.
+        assert_eq!(heard(&ann), ["fired"]);
+        ann.send_to(b"twice", addr);
+        sim.run_for(ms(1000)).unwrap();
+        assert_eq!(heard(&ann), ["fired"]);
+    }
+}
+
+#[test]
+fn any_number_of_peers_that_fall_silent_together_end_without_more_traffic() {
+    let mut sim = Sim::new(1);
+    let made = counting().max(3000).idle(Some(ms(1000)));
+    let counters = made.counters();
+    let addr = serve(&mut sim, made);
+    let clients: Vec<_> = (0..2500).map(|at| client(&sim, 1000 + at)).collect();
+    clients.iter().for_each(|client| client.send_to(b"x", addr));
+    sim.run_for(ms(900)).unwrap();
+    assert_eq!((counters.get().open, counters.get().opened), (2500, 2500));
+    sim.run_for(ms(150)).unwrap();
+    assert_eq!((counters.get().open, counters.get().idle), (0, 2500));
+}

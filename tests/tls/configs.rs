@@ -38,6 +38,20 @@ fn what_is_wrong_with_a_certificate_or_its_key_is_said() {
 }
 
 #[test]
+fn one_bad_authority_in_a_list_is_an_error_and_is_not_left_out() {
+    let good = Authority::new().pem();
+    let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(Roots::from_pem(good.as_bytes()).is_ok());
+    for list in [format!("{good}{bad}"), format!("{bad}{good}")] {
+        let sentence = sentence(Roots::from_pem(list.as_bytes()));
+        let begins = "the list of authorities has a bad authority: ";
+        assert!(sentence.starts_with(begins), "{sentence}");
+    }
+    let none = sentence(Roots::from_pem(b"no list"));
+    assert_eq!(none, "the list of authorities has no certificate in it");
+}
+
+#[test]
 fn an_error_names_the_file() {
     let directory = std::env::temp_dir().join(format!("lariat-tls-{}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();

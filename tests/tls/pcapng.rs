@@ -73,6 +73,8 @@ pub(crate) fn read(mut file: &[u8]) -> Captured {
                     u64_of(&value)
                 };
                 captured.statistics = Some((of(4), of(5)));
+                let at = u64::from(u32_at(body, 4)) << 32 | u64::from(u32_at(body, 8));
+                assert_eq!(at, captured.packets.last().map_or(0, |last: &Packet| last.time));
             }
             6 => captured.packets.push(packet(body)),
             other => panic!("a block of kind {other}"),
