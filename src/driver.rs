@@ -129,3 +129,14 @@ impl std::fmt::Display for Report {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_a_sentence() {
+        let report = Report { drained: 3, aborted: 2, unsent: 10 };
+        assert_eq!(report.to_string(), "3 drained, 2 aborted, 10 bytes unsent");
+    }
+}

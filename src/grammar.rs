@@ -86,6 +86,18 @@ impl Grammar {
 mod tests {
     use super::*;
 
+    #[test]
+    fn nothing_takes_over_what_is_over() {
+        for (before, after) in [
+            (Grammar::Fresh, Grammar::Fresh),
+            (Grammar::Open, Grammar::Fresh),
+            (Grammar::AfterEof, Grammar::Fresh),
+            (Grammar::Over, Grammar::Over),
+        ] {
+            assert_eq!(before.replaced(), after, "{before:?}");
+        }
+    }
+
     const ALL: [Callback; 8] = [
         Callback::Opened,
         Callback::Data,

@@ -117,6 +117,20 @@ mod tests {
         assert!(!drop_guarded(Bomb));
     }
 
+    #[test]
+    fn a_payload_whose_drop_panics_with_another_such_payload_does_no_harm() {
+        struct Bomb(u32);
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                if let Some(left) = self.0.checked_sub(1) {
+                    std::panic::panic_any(Bomb(left));
+                }
+            }
+        }
+        let result = guarded(|| -> () { std::panic::panic_any(Bomb(2)) });
+        assert_eq!(result, Err(Panic("a panic without a message".to_owned())));
+    }
+
     /// Panics when it is dropped, and counts the panics.
     struct Counts<'a>(&'a std::cell::Cell<u32>);
     impl Drop for Counts<'_> {

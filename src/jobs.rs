@@ -240,3 +240,111 @@ fn drop_all(waiting: impl IntoIterator<Item = Waiting>) {
 fn log_no_thread(name: &str, error: &io::Error) {
     log::error!(target: "lariat::jobs", "cannot start a thread ({name}): {error}");
 }
+
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Work that lasts until the other end is dropped, and has begun.
+    fn busy(threads: &Threads) -> mpsc::Sender<()> {
+        let (end, ended) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel();
+        let work = Box::new(move || {
+            begin.send(()).unwrap();
+            let _ = ended.recv();
+        });
+        assert!(threads.begin(Lane::Jobs, None, work).is_ok());
+        begun.recv().unwrap();
+        end
+    }
+
+    /// One thread, and a queue for as much work as that.
+    fn threads(queue: usize) -> Arc<Threads> {
+        let mut limits = DriverLimits::default();
+        (limits.jobs.threads, limits.jobs.queue) = (1, queue);
+        Arc::new(Threads::new(&limits))
+    }
+
+    /// Runs its code when it is dropped.
+    struct AtLast<F: FnMut()>(F);
+
+    impl<F: FnMut()> Drop for AtLast<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+
+    /// Work that nobody wants, with something in it that is dropped.
+    fn unwanted(threads: &Threads, at_last: impl FnMut() + Send + 'static) {
+        let at_last = AtLast(at_last);
+        let work = Box::new(move || drop(at_last));
+        assert!(threads.begin(Lane::Jobs, Some(Weak::new()), work).is_ok());
+    }
+
+    #[test]
+    fn what_waits_is_dropped_unrun_with_the_driver() {
+        let threads = threads(1);
+        let end = busy(&threads);
+        let (tell, told) = mpsc::channel();
+        let work = Box::new(move || tell.send(()).unwrap());
+        assert!(threads.begin(Lane::Jobs, None, work).is_ok());
+        drop(threads);
+        drop(end);
+        assert_eq!(told.recv(), Err(mpsc::RecvError), "it was dropped, and did not run");
+    }
+
+    #[test]
+    fn a_drop_that_panics_in_work_that_makes_room_harms_nobody() {
+        let threads = threads(1);
+        let end = busy(&threads);
+        unwanted(&threads, || panic!("planned"));
+        assert!(threads.begin(Lane::Jobs, None, Box::new(|| ())).is_ok());
+        drop(end);
+    }
+
+    #[test]
+    fn work_that_makes_room_may_hand_out_work_as_it_is_dropped() {
+        let threads = threads(1);
+        let end = busy(&threads);
+        let (again, (tell, told)) = (Arc::clone(&threads), mpsc::channel());
+        // Its place has been given away by then, so that there is none for what it hands out.
+        unwanted(&threads, move || {
+            let refused = again.begin(Lane::Jobs, None, Box::new(|| ())).is_err();
+            tell.send(refused).unwrap();
+        });
+        assert!(threads.begin(Lane::Jobs, None, Box::new(|| ())).is_ok());
+        assert_eq!(told.recv(), Ok(true));
+        drop(end);
+    }
+
+    #[test]
+    fn a_driver_that_is_gone_takes_no_work_but_drops_what_nobody_wants() {
+        let threads = threads(1);
+        let end = busy(&threads);
+        let dropped = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let drops = Arc::clone(&dropped);
+        unwanted(&threads, move || {
+            drops.store(true, std::sync::atomic::Ordering::Relaxed);
+            panic!("planned");
+        });
+        threads.close();
+        assert!(dropped.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(threads.begin(Lane::Jobs, None, Box::new(|| ())).is_err());
+        drop(end);
+    }
+
+    #[test]
+    fn each_reason_has_its_sentence() {
+        let said = [JobError::Full, JobError::TimedOut, JobError::Panicked].map(|e| e.to_string());
+        assert_eq!(
+            said,
+            [
+                "too many jobs wait for a thread",
+                "the job took longer than its deadline",
+                "the job panicked",
+            ]
+        );
+    }
+}

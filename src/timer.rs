@@ -305,6 +305,22 @@ mod tests {
     }
 
     #[test]
+    fn the_timer_of_a_deadline_moves_only_to_an_earlier_one() {
+        let mut timers = Timers::default();
+        assert_eq!(timers.sync(None, u64::MAX, 1), None);
+        let armed = timers.sync(None, 10, 1);
+        assert_eq!(timers.sync(armed, 10, 1), armed);
+        assert_eq!(timers.sync(armed, 20, 1), armed, "it corrects itself when it fires");
+        assert_eq!(timers.next(), Some(10));
+        let earlier = timers.sync(armed, 5, 1);
+        assert_ne!(earlier, armed);
+        assert_eq!((timers.next(), timers.len()), (Some(5), 1));
+        assert_eq!(timers.sync(earlier, u64::MAX, 1), None);
+        assert_eq!(timers.len(), 0);
+        assert_eq!(timers.sync(earlier, 7, 1), earlier, "it was taken out, and its owner looks");
+    }
+
+    #[test]
     fn a_timer_is_named_by_its_number() {
         assert_eq!(format!("{} {:?}", Timer::new(7), Timer::new(8)), "timer 7 timer 8");
     }

@@ -207,6 +207,28 @@ mod tests {
     }
 
     #[test]
+    fn of_two_jobs_that_wait_for_their_threads_the_one_without_comes_back() {
+        let mut pool = Pool::new(4);
+        let ids = |job: Option<Job>| match job {
+            Some(Job::Accompany(cell)) => cell.id,
+            _ => panic!("there is a job"),
+        };
+        let mut all = Ids::default();
+        let [first, second] = [(); 2].map(|()| {
+            let id = all.reserve();
+            let conn = Connection::connecting(id, Endpoint::Other, Arc::new(Limits::default()), 0);
+            let Hired::New(number) =
+                pool.hire(Job::Accompany(Cell::new(id, conn, Box::new(Idle), None)))
+            else {
+                panic!("there is room")
+            };
+            (id, number)
+        });
+        assert_eq!(ids(pool.take_back(first.1)), first.0);
+        assert_eq!(ids(pool.next_job()), second.0);
+    }
+
+    #[test]
     fn an_eighth_of_the_threads_is_kept_for_companions_and_for_what_was_claimed() {
         let mut pool = Pool::new(16);
         let connect = || match job() {

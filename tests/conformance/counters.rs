@@ -6,10 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use lariat::{
-    Closes, ConnId, Control, DriverLimits, Limits, ListenerId, Metrics, Note, Overload, Timer,
+    Closes, ConnId, Control, DatagramOptions, DriverLimits, Limits, ListenerId, Metrics, Note,
+    Overload, Timer,
 };
 
-use crate::kit::{Play, Stage, echo, everywhere, everywhere_with, says};
+use crate::kit::{Play, Stage, echo, everywhere, everywhere_with, on_sockets, says};
+use crate::node::Node;
+use crate::patience::until;
 use crate::toy::Toy;
 
 const LOOK: Timer = Timer::new(1);
@@ -60,6 +63,41 @@ fn another_thread_has_the_counters_of_right_now() {
         stage.check(after.closes.total() == 2 && after.age <= now.age, "the end is counted");
         after.age = now.age;
         stage.check(after == now, "nothing has happened since");
+    });
+}
+
+#[test]
+fn another_thread_has_the_counters_of_messages_that_nobody_answers() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let addr = stage.serve("server", Play::new);
+        let handle = stage.driver.handle();
+        let client = thread::spawn(move || {
+            let mut client = std::net::TcpStream::connect(addr).unwrap();
+            for count in 1..4 {
+                std::io::Write::write_all(&mut client, b"12345").unwrap();
+                until(|| handle.metrics().bytes_in == 5 * count, "the bytes are counted");
+            }
+        });
+        stage.run();
+        client.join().unwrap();
+    });
+}
+
+#[test]
+fn another_thread_has_the_counters_of_a_datagram_socket_that_does_nothing_any_more() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let node = Node::new().opened(|cx| {
+            cx.set_timer(LOOK, Duration::ZERO);
+            Ok(())
+        });
+        stage.bind("node", node.timeout(|_, _| Ok(())));
+        let handle = stage.driver.handle();
+        let looking = thread::spawn(move || {
+            until(|| handle.metrics().timers == 1, "the timer is counted");
+            handle.shutdown();
+        });
+        stage.run();
+        looking.join().unwrap();
     });
 }
 
@@ -288,6 +326,38 @@ fn bytes_calls_and_callbacks_of_an_exchange_are_counted() {
             && (metrics.wakeups, metrics.longest_turn) == (0, Duration::ZERO);
         stage.check(!stage.has_threads() || loops_alone, &format!("{metrics}"));
         stage.check(stage.has_threads() || loops[0], &format!("{metrics}"));
+    });
+}
+
+#[test]
+fn a_deadline_that_ends_a_connection_is_one_timer() {
+    everywhere(|stage| {
+        let mut limits = Limits::default();
+        limits.idle = Some(Duration::from_millis(50));
+        let addr = stage.serve_with("server", limits, Play::new);
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("server", &["opened", "closed timed out (idle) by the runtime"]);
+        let metrics = stage.driver.metrics();
+        stage.check(metrics.timers == 1, &format!("{metrics}"));
+    });
+}
+
+#[test]
+fn a_datagram_socket_is_counted_with_its_turns_and_the_deadline_that_ends_it() {
+    everywhere(|stage| {
+        let mut options = DatagramOptions::default();
+        options.idle = Some(Duration::from_millis(50));
+        let node = Node::new().opened(|cx| {
+            assert_eq!(cx.driver().metrics().bound, 1);
+            Ok(())
+        });
+        stage.bind_with("node", options, node);
+        stage.run();
+        stage.expect_node("node", &["opened", "closed timed out (idle) by the runtime"]);
+        let metrics = stage.driver.metrics();
+        stage.check(metrics.turns > 0 && metrics.bound == 0, &format!("{metrics}"));
+        stage.check(metrics.timers == 1, &format!("{metrics}"));
     });
 }
 

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lariat::{
-    Context, Control, Driver, DriverLimits, ErrorKind, Handle, Input, ListenOptions, Note, Outcome,
-    Protocol,
+    Context, Control, Driver, DriverLimits, ErrorKind, Handle, Input, Limits, ListenOptions, Note,
+    Outcome, Protocol,
 };
 
 use crate::kit::{Last, Play, Stage, data, echo, everywhere, everywhere_with};
+use crate::node::Node;
 
 /// Says `bytes`, and closes when they have come back.
 pub(crate) fn answered(bytes: &'static [u8]) -> Play {
@@ -114,6 +115,71 @@ fn a_note_that_is_posted_before_the_connection_opens_waits_for_it() {
                 "closed finished by the peer".to_owned(),
             ],
         );
+    });
+}
+
+#[test]
+fn notes_of_handles_beyond_notes_max_are_refused_and_counted() {
+    for (sent, refused) in [(1, 0), (2, 0), (3, 1)] {
+        everywhere(|stage| {
+            let mut limits = Limits::default();
+            limits.notes_max = 2;
+            let addr = stage.serve("server", Play::new);
+            // From its own callback: none of them can be taken before all of them are sent.
+            let (handle, mut left) = (stage.driver.handle(), sent - refused);
+            let play = Play::new()
+                .opened(move |cx| {
+                    (0..sent).for_each(|_| handle.notify(cx.id(), Note::new(())).unwrap());
+                    Ok(())
+                })
+                .notified(move |cx, _| {
+                    left -= 1;
+                    if left == 0 {
+                        cx.close();
+                    }
+                    Ok(())
+                });
+            stage.connect_with("client", addr, limits, play);
+            stage.run();
+            let metrics = stage.driver.metrics();
+            stage.check(metrics.refused_notes == refused, &format!("{metrics}"));
+        });
+    }
+}
+
+/// Bytes whose owner panics when it is dropped.
+struct Bad;
+
+impl AsRef<[u8]> for Bad {
+    fn as_ref(&self) -> &[u8] {
+        b"bad"
+    }
+}
+
+impl Drop for Bad {
+    fn drop(&mut self) {
+        panic!("planned");
+    }
+}
+
+#[test]
+fn what_handles_write_to_a_datagram_socket_is_stale_and_thrown_away() {
+    everywhere(|stage| {
+        stage.panics();
+        let node = Node::new().notified(|cx, _| {
+            cx.close();
+            Ok(())
+        });
+        let (id, _) = stage.bind("node", node);
+        let handle = stage.driver.handle();
+        handle.write(id, b"lost").unwrap();
+        handle.write_bytes(id, bytes::Bytes::from_owner(Bad)).unwrap();
+        handle.shutdown_write(id).unwrap();
+        handle.notify(id, Note::new(())).unwrap();
+        stage.run();
+        stage.expect_node("node", &["opened", "notified", "closed finished by us"]);
+        let metrics = stage.driver.metrics();
+        stage.check(metrics.stale == 3, &format!("{metrics}"));
     });
 }
 

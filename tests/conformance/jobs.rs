@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lariat::{CloseKind, Context, DriverLimits, JobError, JobLimits, Limits, Note};
 
 use crate::kit::{Play, data, everywhere, everywhere_with, on_sockets, says_all};
+use crate::patience::until;
 
 /// Limits of a driver whose jobs have these bounds.
 fn jobs(threads: usize, queue: usize, deadline: Duration) -> DriverLimits {
@@ -207,6 +208,42 @@ fn jobs_that_wait_are_dropped_with_the_connection_that_asked_for_them() {
         stage.run();
         assert!(begun.elapsed() < Duration::from_secs(10), "no deadline of theirs is waited for");
         assert_eq!(ran.load(Ordering::Relaxed), 0);
+    });
+}
+
+#[test]
+fn the_result_of_a_job_comes_too_late_for_a_connection_that_has_ended() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let addr = stage.serve("server", Play::new);
+        let (job, end) = lasting(());
+        let (begin, begun) = mpsc::channel();
+        let mut job = Some(move || {
+            begin.send(()).unwrap();
+            job();
+        });
+        let (begun, end) = (Mutex::new(begun), Arc::new(Mutex::new(Some(end))));
+        let play = Play::new()
+            .opened(move |cx| {
+                cx.offload(job.take().unwrap());
+                begun.lock().unwrap().recv().unwrap();
+                cx.abort();
+                Ok(())
+            })
+            .closed(move |cx, _| {
+                let end = Arc::clone(&end);
+                // After the connection has gone.
+                cx.after(Duration::from_millis(20), move |_| drop(end.lock().unwrap().take()));
+            });
+        stage.connect("client", addr, play);
+        stage.driver.keep_running(true);
+        let handle = stage.driver.handle();
+        let waiting = std::thread::spawn(move || {
+            until(|| handle.metrics().stale == 1, "the result is counted");
+            handle.shutdown();
+        });
+        stage.run();
+        waiting.join().unwrap();
+        assert_eq!(stage.driver.metrics().refused_notes, 0);
     });
 }
 

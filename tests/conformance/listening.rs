@@ -171,3 +171,29 @@ fn a_factory_is_shown_the_local_address_of_a_single_address() {
 fn a_factory_is_shown_the_one_local_address_of_a_listener_on_all_addresses() {
     everywhere(|stage| addresses_shown(stage, "0.0.0.0:0"));
 }
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("planned");
+    }
+}
+
+#[test]
+fn a_listener_that_is_stopped_before_the_run_is_gone_however_its_factory_is_dropped() {
+    everywhere(|stage| {
+        stage.panics();
+        let bomb = Bomb;
+        let factory = move |_: &Incoming| {
+            let _ = &bomb;
+            Some(Play::new())
+        };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = stage.driver.control().listen(addr, factory).unwrap();
+        stage.driver.control().stop_listening(listener);
+        stage.run();
+        assert!(stage.driver.addresses(listener).is_empty());
+    });
+}

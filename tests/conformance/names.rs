@@ -12,10 +12,11 @@ use lariat::{
 };
 
 use crate::kit::{
-    Last, Play, Stage, data, echo, everywhere, everywhere_with, on_sockets, says_all,
+    Last, Play, Stage, data, echo, everywhere, everywhere_with, on_sockets, says, says_all,
 };
 use crate::node::Node;
 use crate::silence::{has_silence, silent};
+use crate::toy::Toy;
 
 /// What a connection ended with.
 #[derive(Clone, Default)]
@@ -104,6 +105,33 @@ fn the_address_behind_one_that_refuses_is_tried_at_once() {
             assert_eq!(*peer.lock().unwrap(), Some(addr.into()));
             let took = stage.driver.control().now() - begun;
             stage.check(stage.is_real() || took < Duration::from_millis(250), "it waits for none");
+        }
+    });
+}
+
+#[test]
+fn a_connect_with_a_choice_of_addresses_has_the_filter_of_its_protocol() {
+    everywhere(|stage| {
+        for several in [false, true] {
+            let serve = || echo().filter(|| Some(Box::new(Toy::server())));
+            let (nobody, addr) = (stage.deserted(), stage.serve("server", serve));
+            let address = match several {
+                true => Address::from([nobody, addr]),
+                false => Address::from("server.test:7000"),
+            };
+            stage.driver.set_resolver(knows(vec![nobody, addr], &Arc::default()));
+            let client = says(b"in secret").filter(|| Some(Box::new(Toy::client(7))));
+            let client = client.data(|cx, input| {
+                if input.len() == b"in secret".len() {
+                    input.consume_all();
+                    cx.close();
+                }
+                Ok(())
+            });
+            let who = format!("client with several: {several}");
+            stage.connect(&who, address, client);
+            stage.run();
+            stage.expect(&who, &["opened", &data(b"in secret"), "closed finished by us"]);
         }
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lariat::{Limits, Note, Protocol, Timer};
 
-use crate::kit::{Play, data, everywhere, says, says_all};
+use crate::kit::{Play, data, echo, everywhere, says, says_all};
 
 const LATER: Timer = Timer::new(2);
 
@@ -248,5 +248,33 @@ fn a_successor_may_be_replaced_when_it_opens() {
             &["opened", &data(b"to the last"), "eof", "closed finished by the peer"],
         );
         stage.expect("client", &["opened", &data(b"123"), "eof", "closed finished by the peer"]);
+    });
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("planned");
+    }
+}
+
+#[test]
+fn a_protocol_that_panics_as_it_is_dropped_for_another_costs_that_one_nothing() {
+    everywhere(|stage| {
+        stage.panics();
+        let addr = stage.serve("server", || {
+            let bomb = Bomb;
+            hands_over(b"hello", move || {
+                let _ = &bomb;
+                echo()
+            })
+        });
+        stage.connect("client", addr, says_all(b"hello and more"));
+        stage.run();
+        let heard = data(b"over to you; and more");
+        stage.expect("client", &["opened", &heard, "eof", "closed finished by the peer"]);
+        assert_eq!(stage.driver.metrics().panics, 1);
     });
 }

@@ -238,6 +238,16 @@ fn a_varint_has_ten_bytes_at_most_and_64_bits() {
     assert_eq!(varint.find(&[0x81, 0x80, 0x00, 7]), Ok(Found::Frame { payload: 3..4, len: 4 }));
 }
 
+#[test]
+fn a_varint_is_written_in_as_few_bytes_as_it_needs() {
+    let head = |len| LengthPrefixed::varint().head(&vec![0; len]).unwrap().to_vec();
+    assert_eq!(head(0), [0]);
+    assert_eq!(head(127), [127]);
+    assert_eq!(head(128), [0x80, 1]);
+    assert_eq!(head(16_383), [0xFF, 0x7F]);
+    assert_eq!(head(16_384), [0x80, 0x80, 1]);
+}
+
 /// Counts how often it is asked.
 struct Counted(LengthPrefixed, Rc<Cell<u32>>);
 
@@ -423,4 +433,49 @@ impl Framing for Modest {
 #[test]
 fn a_framing_that_asks_for_less_than_there_is_is_asked_again_when_more_has_come() {
     echoes(Modest, b"onetwo12345", b"onetwo12");
+}
+
+/// A framing that says no more than where frames end, and a handler that says no more than what it
+/// does with one: it sets a timer.
+struct Least;
+
+impl Framing for Least {
+    fn find(&mut self, bytes: &[u8]) -> Result<Found, FrameError> {
+        FixedSize::new(1).find(bytes)
+    }
+}
+
+impl FrameHandler for Least {
+    fn frame(&mut self, cx: &mut Context<'_>, _: &[u8]) -> Outcome {
+        cx.set_timer(Timer::new(1), Duration::from_secs(1));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_framing_adds_nothing_to_a_payload_unless_it_says_so() {
+    assert_eq!(Least.encode(b"abc").unwrap(), b"abc");
+    assert_eq!(&*Least.head(b"abc").unwrap(), b"");
+    assert_eq!(Least.tail(), b"");
+    assert_eq!(Lines::default().encode(b"abc").unwrap(), b"abc\n");
+}
+
+#[test]
+fn a_handler_that_says_no_more_closes_at_a_timer_at_the_end_and_at_shutdown() {
+    let probe = || Probe::new(Framed::new(Least, Least));
+    let mut timed = probe();
+    timed.receive(b"x");
+    assert!(timed.closed().is_none());
+    timed.advance(Duration::from_secs(1));
+    assert_eq!(timed.closed().unwrap().kind(), CloseKind::Finished);
+    let mut finished = probe();
+    finished.finish();
+    assert_eq!(finished.closed().unwrap().kind(), CloseKind::Finished);
+    let mut sim = Sim::new(1);
+    sim.listen("10.0.0.1:1", |_| Some(Framed::new(Least, Least))).unwrap();
+    let _client = sim.dial("10.0.0.1:1");
+    sim.run_for(Duration::from_millis(100)).unwrap();
+    sim.control().shutdown();
+    let report = sim.run().unwrap();
+    assert_eq!((report.drained(), report.aborted()), (1, 0));
 }

@@ -392,3 +392,15 @@ fn a_factory_that_panics_refuses_one_newcomer_and_the_listener_lives() {
     }
     assert_eq!((sim.metrics().panics, sim.metrics().refused), (1, 2));
 }
+
+#[cfg(feature = "fd")]
+#[test]
+fn c12_a_pipe_that_cannot_be_watched_says_so_to_its_protocol() {
+    let (mut sim, trace) = (Sim::new(1), Trace::new());
+    sim.script(Call::Register, 0, Fault::Error(libc::ENOSPC));
+    let pipe = sim.pipe(lariat::Limits::default(), trace.wrap("pipe", Sink)).unwrap();
+    sim.run_for(ms(1)).unwrap();
+    assert_eq!(trace.of("pipe"), ["closed connect failed, no descriptor left by the runtime"]);
+    assert!(pipe.is_finished());
+    assert_eq!((sim.metrics().open, sim.metrics().closes.connect), (0, 1));
+}

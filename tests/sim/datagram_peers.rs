@@ -256,3 +256,35 @@ fn any_number_of_peers_that_fall_silent_together_end_without_more_traffic() {
     sim.run_for(ms(150)).unwrap();
     assert_eq!((counters.get().open, counters.get().idle), (0, 2500));
 }
+
+/// Sets a timer when a note comes, which it does not handle.
+struct Least;
+
+impl PeerProtocol for Least {
+    fn datagram(&mut self, _: &mut PeerContext<'_, '_>, _: &Datagram<'_>) -> Outcome {
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut PeerContext<'_, '_>, _: &Note) -> Outcome {
+        cx.set_timer(TICK, ms(100));
+        Ok(())
+    }
+
+    fn closed(&mut self, cx: &mut PeerContext<'_, '_>, end: &PeerEnd) {
+        let _ = cx.send(end.to_string().as_bytes());
+    }
+}
+
+#[test]
+fn a_timer_that_a_note_sets_fires_and_ends_a_peer_that_says_no_more() {
+    let mut sim = Sim::new(1);
+    let id = sim.control().bind("10.0.0.1:9", Peers::new(|_| Some(Least))).unwrap();
+    let one = client(&sim, 7);
+    one.send_to(b"x", sim.bound_addr(id).unwrap());
+    sim.run_for(ms(1)).unwrap();
+    sim.control().peer(id).notify(Note::new(()));
+    sim.run_for(ms(99)).unwrap();
+    assert_eq!(heard(&one), [""; 0]);
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(heard(&one), ["closed"]);
+}

@@ -201,6 +201,38 @@ fn closing_waits_for_datagrams_to_leave_until_its_deadline() {
 }
 
 #[test]
+fn what_waits_is_sent_after_an_error_and_dropped_after_a_panic() {
+    crate::quiet_planned_panics();
+    for (panics, kind, arrived) in
+        [(false, CloseKind::Protocol, 10), (true, CloseKind::Panicked, 2)]
+    {
+        let (mut sim, log) = (Sim::new(1), Log::default());
+        sim.set_link(narrow());
+        let sink = sim.datagram_socket("10.0.0.2:0").unwrap();
+        let to = sink.local_addr();
+        let node = Node::new()
+            .opened(move |cx| {
+                for number in 0..10 {
+                    cx.send_to(&[number; 100], to)?;
+                }
+                cx.set_timer(Timer::new(1), Duration::ZERO);
+                Ok(())
+            })
+            .timeout(move |_, _| match panics {
+                true => std::panic::panic_any("planned"),
+                false => Err("enough".into()),
+            })
+            .closed(move |_, reason| assert_eq!(reason.kind(), kind));
+        bind(&mut sim, "node", with(|_| {}), node, &log);
+        sim.run().unwrap();
+        sim.run_for(ms(100)).unwrap();
+        let count = sink.take_received().len();
+        assert_eq!((count, sim.metrics().datagrams_dropped), (arrived, 10 - arrived as u64));
+        assert_eq!(log.of("node").len(), 3, "no drained on the way: {:?}", log.of("node"));
+    }
+}
+
+#[test]
 fn an_abort_drops_what_waits() {
     let (mut sim, log) = (Sim::new(1), Log::default());
     sim.set_link(narrow());

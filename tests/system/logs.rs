@@ -2,11 +2,13 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lariat::proxy_protocol::{AcceptProxy, Networks};
 use lariat::sim::{Call, Fault, Sim, Socket};
-use lariat::{Context, Driver, DriverLimits, Input, Outcome, Protocol, Timer};
+use lariat::{Context, Control, Driver, DriverLimits, Input, JobError, Outcome, Protocol, Timer};
 use log::Level;
 
 use crate::kit::*;
@@ -16,6 +18,9 @@ use crate::kit::*;
 /// Everything that was logged in this process.
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
 
+/// Whether what is of level debug is kept too.
+static DETAILS: AtomicBool = AtomicBool::new(false);
+
 struct Keeps;
 
 impl log::Log for Keeps {
@@ -23,7 +28,8 @@ impl log::Log for Keeps {
         true
     }
     fn log(&self, record: &log::Record<'_>) {
-        if record.target().starts_with("lariat") && record.level() <= Level::Info {
+        let most = if DETAILS.load(Ordering::Relaxed) { Level::Debug } else { Level::Info };
+        if record.target().starts_with("lariat") && record.level() <= most {
             LINES.lock().unwrap().push((record.level(), record.args().to_string()));
         }
     }
@@ -122,6 +128,77 @@ fn a1_a9_failing_accepts_are_one_warning_and_a_number() {
     expect(Level::Info, &[&format!("accepting again after {count} failed accepts")]);
 }
 
+// ---- callbacks that fail ------------------------------------------------------------------------
+
+/// Begins with what is no header, and takes the end of its peer badly.
+struct Headless;
+
+impl Protocol for Headless {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.write(b"no header");
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+    fn eof(&mut self, cx: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        cx.driver().shutdown();
+        Err("enough".into())
+    }
+    fn name(&self) -> &str {
+        "Headless"
+    }
+}
+
+/// The lines about callbacks that failed, each without the address.
+fn failed() -> Vec<String> {
+    let lines = take(Level::Debug).into_iter();
+    let parts = lines.filter_map(|line| {
+        let (what, error) = line.split_once(" failed: ")?;
+        let (callback, place) = what.split_once(" for ")?;
+        assert!(place.starts_with("127.0.0.1:"), "{place}");
+        Some(format!("{callback}: {error}"))
+    });
+    parts.collect()
+}
+
+#[test]
+fn a_callback_that_fails_is_logged_with_its_protocol_and_its_error() {
+    let name = "logs::a_callback_that_fails_is_logged_with_its_protocol_and_its_error";
+    let Some(name) = is_child(name, &["sim", "reactor", "blocking"]) else { return };
+    DETAILS.store(true, Ordering::Relaxed);
+    let mut driver: Box<dyn Driver> = match name.as_str() {
+        "sim" => Box::new(Sim::new(1)),
+        name => driver(name, DriverLimits::default()),
+    };
+    let accept = AcceptProxy::from(Networks::new(["127.0.0.0/8"]).unwrap());
+    let factory = accept.factory(|_| Some(Echo));
+    let listener = driver.control().listen("127.0.0.1:0", factory).unwrap();
+    let addr = driver.addresses(listener)[0];
+    driver.control().connect(addr, Headless);
+    driver.run().unwrap();
+    let missing = "data of the receiver of a PROXY header: the PROXY header is missing";
+    assert_eq!(failed(), [missing, "eof of Headless: enough"]);
+    // The same, where one connection is all that the driver is for.
+    if name == "sim" {
+        return;
+    }
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = server.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        std::io::Read::read_exact(&mut stream, &mut [0; 9]).unwrap();
+    });
+    let ended = match name.as_str() {
+        "reactor" => lariat::reactor::connect(addr, Headless),
+        _ => lariat::blocking::connect(addr, Headless),
+    };
+    let (_, reason) = ended.unwrap();
+    serving.join().unwrap();
+    assert_eq!(reason.kind(), lariat::CloseKind::Protocol);
+    assert_eq!(failed(), ["eof of Headless: enough"]);
+}
+
 // ---- late writes --------------------------------------------------------------------------------
 
 /// Closes, and writes then.
@@ -188,6 +265,36 @@ fn c19_threads_that_do_not_start_are_one_error_and_a_number() {
     assert_eq!((metrics.closes.connect, metrics.accepted), (20, 22));
     let lines = take(Level::Info);
     assert!(lines.contains(&"threads that do not start: 19 more times, not logged".to_owned()));
+}
+
+#[test]
+fn c19_without_any_thread_a_job_is_refused_and_a_listener_closes() {
+    let name = "logs::c19_without_any_thread_a_job_is_refused_and_a_listener_closes";
+    let Some(name) = part() else {
+        let Some(strace) = strace("clone3:error=EAGAIN") else { return };
+        let before: Vec<&str> = strace.iter().map(String::as_str).collect();
+        for part in DRIVERS {
+            again(&before, name, part);
+        }
+        return;
+    };
+    keep_log();
+    let mut driver = driver(&name, DriverLimits::default());
+    let result = Arc::new(Mutex::new(None));
+    let tells = Arc::clone(&result);
+    driver.control().offload(|| 7, move |_, result| *tells.lock().unwrap() = Some(result));
+    driver.run().unwrap();
+    assert_eq!(*result.lock().unwrap(), Some(Err(JobError::Full)));
+    expect(Level::Error, &["cannot start a thread (lariat job): "]);
+    if name == "blocking" {
+        let listen = |control: &mut Control<'_>| {
+            control.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
+        };
+        driver.control().set_timer(Duration::ZERO, listen);
+        // It would not end while there is a listener.
+        driver.run().unwrap();
+        expect(Level::Error, &["cannot accept: "]);
+    }
 }
 
 // ---- slow turns ---------------------------------------------------------------------------------

@@ -187,3 +187,26 @@ fn c21_without_a_driver_the_first_signal_ends_the_process() {
         assert_eq!(process.end().code(), Some(143), "{driver}");
     }
 }
+
+/// Threads of this process that wait for signals.
+fn waiting() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name == "lariat signals\n").count()
+}
+
+#[test]
+fn c21_a_driver_that_is_gone_leaves_no_thread_that_waits_for_signals() {
+    let name = "signals::c21_a_driver_that_is_gone_leaves_no_thread_that_waits_for_signals";
+    if part().is_none() {
+        again(&[], name, "blocking");
+        return;
+    }
+    for _ in 0..3 {
+        let mut driver = driver("blocking", DriverLimits::default());
+        driver.stop_on_signals().unwrap();
+        until(|| waiting() == 1, "one thread waits");
+        drop(driver);
+        until(|| waiting() == 0, "none is left");
+    }
+}

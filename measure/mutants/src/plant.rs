@@ -92,6 +92,17 @@ fn is_let(expr: &Expr) -> bool {
     }
 }
 
+/// Whether a body does nothing but return this value. `let _ = argument;` does nothing.
+fn is_already(block: &Block, value: &Expr) -> bool {
+    let nothing = |stmt: &&Stmt| matches!(stmt, Stmt::Local(local) if text(&local.pat) == "_");
+    let mut rest = block.stmts.iter().skip_while(nothing);
+    match (rest.next(), rest.next()) {
+        (None, _) => text(value) == "()",
+        (Some(Stmt::Expr(only, None)), None) => text(only) == text(value),
+        _ => false,
+    }
+}
+
 /// A condition that has no operator of its own.
 fn plain(expr: &Expr) -> Option<(Span, String)> {
     let plain = matches!(
@@ -118,10 +129,11 @@ impl Planter<'_> {
             return;
         }
         self.scope.push(signature.ident.to_string());
+        let mut bodies = kinds::bodies(signature);
+        bodies.retain(|value| !is_already(block, value));
         visit_mut::visit_block_mut(self, block);
-        let replaced: Vec<Stmt> = kinds::bodies(signature)
+        let replaced: Vec<Stmt> = bodies
             .into_iter()
-            .filter(|_| !block.stmts.is_empty())
             .filter_map(|value| {
                 let what = format!("body replaced by `{}`", text(&value));
                 let on = on(self.number(signature.ident.span(), "", what)?);
@@ -376,5 +388,24 @@ impl VisitMut for Planter<'_> {
             Expr::Const(_) => {}
             _ => visit_mut::visit_expr_mut(self, expr),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_returns_a_value_alone_is_not_replaced_by_it() {
+        let body = |code: &str| -> Block { syn::parse_str(code).unwrap() };
+        let unit: Expr = parse_quote!(());
+        let none: Expr = parse_quote!(None);
+        assert!(is_already(&body("{ let _ = wire; }"), &unit));
+        assert!(is_already(&body("{}"), &unit));
+        assert!(is_already(&body("{ let _ = (a, b); None }"), &none));
+        assert!(!is_already(&body("{ let _ = (a, b); Some(1) }"), &none));
+        assert!(!is_already(&body("{ let a = 1; None }"), &none));
+        assert!(!is_already(&body("{ begin(); None }"), &none));
+        assert!(!is_already(&body("{ begin(); }"), &unit));
     }
 }
