@@ -361,6 +361,29 @@ fn a_datagram_socket_is_counted_with_its_turns_and_the_deadline_that_ends_it() {
     });
 }
 
+#[test]
+fn each_of_many_timers_of_a_datagram_socket_is_counted() {
+    everywhere(|stage| {
+        let mut left = 8;
+        let node = Node::new()
+            .opened(move |cx| {
+                (0..left).for_each(|number| cx.set_timer(Timer::new(number), Duration::ZERO));
+                Ok(())
+            })
+            .timeout(move |cx, _| {
+                left -= 1;
+                if left == 0 {
+                    cx.close();
+                }
+                Ok(())
+            });
+        stage.bind("node", node);
+        stage.run();
+        let metrics = stage.driver.metrics();
+        stage.check(metrics.timers == 8, &format!("{metrics}"));
+    });
+}
+
 /// Connects to `addr`, and stops that listener when it is over.
 fn turned_away(stage: &mut Stage<'_>, listener: ListenerId) {
     let addr = stage.driver.addresses(listener)[0];

@@ -560,3 +560,115 @@ fn c4_a_protocol_that_panics_when_it_is_asked_for_its_filter_ends_alone() {
         assert_eq!((metrics.panics, metrics.closes.panicked), (1, 1));
     });
 }
+
+/// Answers one byte with as many as it says, all of them made at once.
+struct Answers(usize);
+
+impl Filter for Answers {
+    fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, wire: &mut Vec<u8>) -> FilterResult {
+        wire.extend(std::iter::repeat_n(b'x', self.0));
+        Ok(Progress::Open)
+    }
+
+    fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn ends_with_stream(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_a_filter_answers_by_itself_may_be_as_much_as_output_max() {
+    for (count, last) in [
+        (999, "closed finished by the peer"),
+        (1000, "closed finished by the peer"),
+        (1001, "closed output full by the runtime"),
+    ] {
+        everywhere(|stage| {
+            let mut limits = Limits::default();
+            (limits.low_mark, limits.high_mark, limits.output_max) = (0, 1000, 1000);
+            let answers = move || Play::new().filter(move || Some(Box::new(Answers(count))));
+            let addr = stage.serve_with("server", limits, answers);
+            let client = says(b"?").data(move |cx, input| {
+                if input.len() == count {
+                    input.consume_all();
+                    cx.close();
+                }
+                Ok(())
+            });
+            stage.connect("client", addr, client);
+            stage.run();
+            stage.check(stage.trace.of("server").last().is_some_and(|line| line == last), last);
+        });
+    }
+}
+
+#[test]
+fn a_fin_that_came_before_the_filter_is_a_cut_for_it() {
+    everywhere(|stage| {
+        let trace = stage.trace.clone();
+        let addr = stage.serve("server", move || {
+            let trace = trace.clone();
+            Play::new().eof(move |cx, _| {
+                cx.replace(trace.wrap("secure", server(echo())));
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, says_all(b"in clear"));
+        stage.run();
+        stage.expect("server", &["opened", &data(b"in clear"), "eof"]);
+        stage.expect("secure", &["closed truncated by the peer"]);
+    });
+}
+
+/// Keeps what it is given until it has to finish.
+struct Hoards(Vec<u8>);
+
+impl Filter for Hoards {
+    fn receive(&mut self, wire: &mut [u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        clear.extend_from_slice(wire);
+        Ok(Progress::Open)
+    }
+
+    fn send(&mut self, clear: &[u8], _: &mut Vec<u8>) -> FilterResult {
+        self.0.extend_from_slice(clear);
+        Ok(Progress::Open)
+    }
+
+    fn finish(&mut self, wire: &mut Vec<u8>) {
+        wire.append(&mut self.0);
+    }
+
+    fn ends_with_stream(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_a_filter_keeps_back_is_not_unsent_and_leaves_with_its_end() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", Play::new);
+        let mut hoards = Some(Hoards(Vec::new()));
+        let client = Play::new()
+            .filter(move || hoards.take().map(|hoards| Box::new(hoards) as Box<dyn Filter>))
+            .opened(|cx| {
+                cx.write(b"one ");
+                let own = cx.id();
+                cx.driver().peer(own).push("two");
+                cx.set_timer(LATER, Duration::from_millis(20));
+                Ok(())
+            })
+            .timeout(|cx, _| {
+                assert_eq!((cx.unsent(), cx.driver().metrics().buffered), (0, 0));
+                cx.close();
+                Ok(())
+            });
+        stage.connect("client", addr, client);
+        stage.run();
+        stage.expect("client", &["opened", "timeout of timer 2", "closed finished by us"]);
+        let heard = data(b"one two");
+        stage.expect("server", &["opened", &heard, "eof", "closed finished by the peer"]);
+    });
+}

@@ -120,6 +120,31 @@ fn an_answer_before_the_body_is_read_keeps_the_connection_while_the_rest_is_smal
     assert!(rest.is_empty() && answers[1].body == b"3 bytes\n" && !probe.is_finished());
 }
 
+/// Answers at the first piece of a body.
+struct Hasty;
+
+impl Handler for Hasty {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        Ok(())
+    }
+
+    fn body(&mut self, cx: &mut Context<'_>, _: &[u8], response: &mut Response) -> Outcome {
+        response.send(cx, Status::OK, &[Header::TEXT], b"enough\n");
+        Ok(())
+    }
+}
+
+#[test]
+fn an_answer_in_the_middle_of_a_body_closes_at_once_if_the_connection_is_not_kept() {
+    for (header, closes) in [("", false), ("Connection: close\r\n", true)] {
+        let mut probe = Probe::new(Http::new(Hasty));
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 10\r\n\r\nabc");
+        probe.receive(head.as_bytes());
+        assert_eq!(only(&probe.sent()).body, b"enough\n");
+        assert_eq!(probe.is_finished(), closes, "{header}");
+    }
+}
+
 #[test]
 fn chunks_without_end_after_the_answer_are_read_only_so_far() {
     let mut probe = Probe::new(Http::new(Site));

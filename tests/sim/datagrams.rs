@@ -391,6 +391,19 @@ fn a_connected_unix_socket_is_told_of_room_by_an_event() {
 }
 
 #[test]
+fn d5_only_a_connected_socket_is_told_that_nobody_has_the_port() {
+    for connected in [false, true] {
+        let (mut sim, log) = (Sim::new(1), Log::default());
+        let nobody: Endpoint = SocketAddr::from(([10, 0, 0, 2], 7)).into();
+        let node = Node::new().opened(move |cx| Ok(cx.send_to(b"x", nobody)?));
+        bind(&mut sim, "node", with(|o| o.connect = connected.then_some(nobody)), node, &log);
+        sim.run_for(ms(100)).unwrap();
+        let lines: &[&str] = if connected { &["opened", "refused"] } else { &["opened"] };
+        assert_eq!(log.of("node"), lines);
+    }
+}
+
+#[test]
 fn d5_a_refusal_that_never_ends_is_told_to_the_sender() {
     for (failing, sent) in [(2, true), (3, false)] {
         let (mut sim, log) = (Sim::new(1), Log::default());

@@ -1,8 +1,10 @@
 //! Accepts that the system fails.
 
+use std::fs::File;
 use std::time::Instant;
 
 use lariat::DriverLimits;
+use socket2::{Domain, Socket, Type};
 
 use crate::kit::*;
 
@@ -61,4 +63,38 @@ fn a9_a_listener_recovers_when_accepts_succeed_again() {
     assert!(echoes(&mut server.client()) && echoes(&mut server.client()));
     let metrics = server.finish();
     assert_eq!((metrics.accept_errors, metrics.accepted), (68, 2));
+}
+
+#[test]
+fn a1_without_descriptors_newcomers_are_turned_away_and_later_ones_are_served() {
+    let name =
+        "accepting::a1_without_descriptors_newcomers_are_turned_away_and_later_ones_are_served";
+    let Some(driver) = part() else {
+        for driver in DRIVERS {
+            again(&["sh", "-c", "ulimit -n 64 && exec \"$0\" \"$@\""], name, driver);
+        }
+        return;
+    };
+    let server = Server::start(&driver, DriverLimits::default(), || Echo);
+    let mut inside = server.client();
+    assert!(echoes(&mut inside));
+    // Twice: the reserve is there again for the second time.
+    for round in 1..=2 {
+        // Everything that is left is taken; the newcomers have their own ends already.
+        let newcomers: Vec<Socket> =
+            (0..4).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();
+        let mut taken = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            taken.push(file);
+        }
+        for newcomer in &newcomers {
+            newcomer.connect(&server.addr.into()).unwrap();
+        }
+        until(|| server.metrics().refused >= round, "one is turned away");
+        assert!(echoes(&mut inside));
+        drop((taken, newcomers));
+        assert!(echoes(&mut server.client()), "there is room again");
+    }
+    drop(inside);
+    server.finish();
 }

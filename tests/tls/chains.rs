@@ -340,6 +340,9 @@ fn t9_a_revoked_certificate_is_refused_by_either_end() {
         assert!(heard.has_opened(), "{}", heard.reason());
     }
     let bad = authority.roots().with_revoked(b"no list").unwrap_err();
+    let garbled = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+    let unread = authority.roots().with_revoked(garbled.as_bytes()).unwrap_err();
+    assert!(unread.to_string().contains("list of revoked certificates cannot be read"), "{unread}");
     assert!(bad.to_string().contains("no list of revoked certificates in it"), "{bad}");
 }
 

@@ -268,3 +268,37 @@ fn a_certificate_and_its_key_may_be_in_one_file() {
     }
     fs::remove_file(&path).unwrap();
 }
+
+const ROOTS: &str = "LARIAT_TEST_ROOTS";
+
+#[test]
+fn the_systems_authorities_are_those_that_its_file_has() {
+    if let Some(wanted) = std::env::var_os(ROOTS) {
+        match wanted.to_str() {
+            Some("some") => drop(Roots::system().unwrap()),
+            _ => {
+                let sentence = sentence(Roots::system());
+                let none = "this system has no list of trusted authorities";
+                assert!(sentence.starts_with(none), "{sentence}");
+            }
+        }
+        return;
+    }
+    // The variable is the process's: each case has one of its own.
+    let name = "configs::the_systems_authorities_are_those_that_its_file_has";
+    let folder = std::env::temp_dir().join(format!("lariat-roots-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    for (wanted, text) in [("some", Authority::new().pem()), ("none", String::new())] {
+        let file = folder.join(wanted);
+        fs::write(&file, text).unwrap();
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(ROOTS, wanted)
+            .env("SSL_CERT_FILE", &file)
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{wanted}: {output:?}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
