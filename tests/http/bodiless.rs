@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use lariat::http::{Handler, Header, Http, Request, Response, Status};
+use lariat::sim::Probe;
 use lariat::{Context, Outcome, Timer};
 
 use crate::answer::{Answer, only, take};
 use crate::kit::{converse, everywhere, says};
+use crate::site::Site;
 
 /// How an answer is given.
 const WAYS: [&str; 7] = ["send", "large", "bytes", "large_bytes", "start", "sized", "events"];
@@ -193,4 +195,16 @@ fn what_has_a_body_has_the_same_one_in_every_way_of_answering() {
             assert!(answer.body == expected && rest.is_empty(), "{answer:?} on {told}");
         }
     });
+}
+
+#[test]
+fn the_head_of_an_answer_to_head_is_that_of_the_answer_to_get() {
+    let answers = ["GET", "HEAD"].map(|method| {
+        let mut probe = Probe::new(Http::new(Site));
+        probe.receive(format!("{method} /missing HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        assert!(!probe.is_finished());
+        String::from_utf8(probe.sent().to_vec()).unwrap()
+    });
+    let (head, body) = answers[0].split_once("\r\n\r\n").unwrap();
+    assert_eq!((answers[1].strip_suffix("\r\n\r\n"), body), (Some(head), "not here\n"));
 }

@@ -1,7 +1,7 @@
 //! Everything that a callback may ask for, in every callback; and the loop around them: small
 //! event lists, shutdown under load, other threads.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use lariat::reactor::Reactor;
 use lariat::{
-    CloseKind, CloseReason, ConnId, Context, Input, ListenerId, Note, Outcome, Protocol, Timer,
+    CloseKind, CloseReason, ConnId, Context, DriverLimits, Input, ListenerId, Note, Outcome,
+    Protocol, Timer,
 };
 
 use crate::common::*;
@@ -367,4 +368,63 @@ fn a_sleeping_reactor_is_woken_by_its_handle() {
     thread.join().unwrap();
     assert_eq!((report.drained(), report.aborted()), (0, 0));
     assert!(reactor.handle().is_ended());
+}
+
+/// Takes too long in `opened` and in each of two timeouts, and keeps how many slow turns and slow
+/// callbacks had been counted before each, and before the last timeout.
+struct Slow(Rc<RefCell<Vec<(u64, u64)>>>);
+
+impl Slow {
+    fn dawdle(&self, cx: &mut Context<'_>) {
+        let metrics = cx.driver().metrics();
+        self.0.borrow_mut().push((metrics.slow_turns, metrics.slow_callbacks));
+        match self.0.borrow().len() {
+            ..4 => cx.set_timer(Timer::new(1), Duration::ZERO),
+            _ => return cx.close(),
+        }
+        thread::sleep(Duration::from_millis(60));
+    }
+}
+
+impl Protocol for Slow {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.dawdle(cx);
+        Ok(())
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
+        self.dawdle(cx);
+        Ok(())
+    }
+}
+
+#[test]
+fn callbacks_are_timed_from_the_first_slow_turn_on_and_not_before() {
+    // Where the machine itself made a turn slow, once more.
+    for _ in 0..100 {
+        let mut limits = DriverLimits::default();
+        limits.slow_callback = Some(Duration::from_millis(50));
+        let mut reactor = Reactor::with_limits(limits).unwrap();
+        let counts: Rc<RefCell<Vec<(u64, u64)>>> = Rc::default();
+        let kept = Rc::clone(&counts);
+        let listener =
+            reactor.listen("127.0.0.1:0", move |_| Some(Slow(Rc::clone(&kept)))).unwrap();
+        let addr = reactor.addresses(listener)[0].socket_addr().unwrap();
+        let client = TcpStream::connect(addr).unwrap();
+        drive(&mut reactor, |_| counts.borrow().len() == 4);
+        drop(client);
+        finish(reactor);
+        let counts = counts.borrow();
+        if counts[0].0 == 0 {
+            assert!(counts[1].0 >= 1, "{counts:?}");
+            let slow: Vec<u64> = counts.iter().map(|(_, callbacks)| *callbacks).collect();
+            assert_eq!(slow, [0, 0, 1, 2]);
+            return;
+        }
+    }
+    panic!("every machine has a turn of less than 50 ms");
 }
