@@ -65,6 +65,10 @@ fn a9_a_listener_recovers_when_accepts_succeed_again() {
     assert_eq!((metrics.accept_errors, metrics.accepted), (68, 2));
 }
 
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
 #[test]
 fn a1_without_descriptors_newcomers_are_turned_away_and_later_ones_are_served() {
     let name =
@@ -78,8 +82,11 @@ fn a1_without_descriptors_newcomers_are_turned_away_and_later_ones_are_served() 
     let server = Server::start(&driver, DriverLimits::default(), || Echo);
     let mut inside = server.client();
     assert!(echoes(&mut inside));
+    let before = descriptors();
     // Twice: the reserve is there again for the second time.
     for round in 1..=2 {
+        // None is about to become free: those of the last round are gone.
+        until(|| descriptors() == before, "all others have left");
         // Everything that is left is taken; the newcomers have their own ends already.
         let newcomers: Vec<Socket> =
             (0..4).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()).collect();

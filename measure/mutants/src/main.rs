@@ -37,7 +37,9 @@ mutants [run|list|survivors|table] [options]
   --seed N       of the sample [1]
   --only TEXT    files whose path contains one of these texts, separated by commas
   --again        those alone that survived before, and no others are planted: after tests were
-                 added, in a copy of DIR, since what the new tests reach is not found out whole
+                 added, in a copy of DIR, since what the new tests reach is not found out whole;
+                 with --only also those of these files that were not run
+  --no-model     without the model check, whose build takes as long as that of all other tests
   --seconds N    of tests for one change: the quickest that take so long in all [20]
   --record       find out again which tests reach what: after tests were changed";
 
@@ -49,6 +51,7 @@ pub struct Options {
     seed: u64,
     only: Vec<String>,
     again: bool,
+    no_model: bool,
     seconds: u64,
     record: bool,
 }
@@ -68,6 +71,7 @@ fn options() -> Result<Options> {
             }
             Long("seconds") => options.seconds = arguments.value()?.parse()?,
             Long("again") => options.again = true,
+            Long("no-model") => options.no_model = true,
             Long("record") => options.record = true,
             Long("help") | Short('h') => {
                 println!("{USAGE}");
@@ -114,23 +118,28 @@ fn main() -> Result<()> {
 
 fn run(options: &Options, copy: &Copy, store: &mut Store, sample: &[Mutant]) -> Result<()> {
     let mut numbers = HashMap::new();
-    let survived = |key: &str| store.outcomes.get(key).is_some_and(|known| !known.is_caught());
-    let wanted = |mutant: &&Mutant| !options.again || survived(&mutant.key);
+    let named = |mutant: &Mutant| options.only.iter().any(|text| mutant.file.contains(text));
+    let wanted = |mutant: &&Mutant| match store.outcomes.get(&mutant.key) {
+        _ if !options.again => true,
+        Some(known) => !known.is_caught(),
+        None => named(mutant),
+    };
     let sample: Vec<Mutant> = sample.iter().filter(wanted).cloned().collect();
     for mutant in &sample {
         numbers.insert(mutant.key.clone(), store.number(&mutant.key)?);
     }
     eprintln!("{} mutants in the sample", sample.len());
-    let binaries = copy.build(&mut numbers, &mut |key| store.drop_mutant(key))?;
+    let mut binaries = copy.build(&mut numbers, &mut |key| store.drop_mutant(key))?;
+    if !options.no_model {
+        binaries.extend(copy.model()?);
+    }
     let suite = Suite::new(&copy.folder, &binaries);
     if options.record {
         store.forget_tests()?;
     }
     run::reach(&suite, store)?;
     let planted = sample.iter().filter(|mutant| numbers.contains_key(&mutant.key));
-    let chosen = planted.filter(|mutant| {
-        options.only.is_empty() || options.only.iter().any(|text| mutant.file.contains(text))
-    });
+    let chosen = planted.filter(|mutant| options.again || options.only.is_empty() || named(mutant));
     let budget = Duration::from_secs(options.seconds);
     run::mutants(&suite, store, chosen, options.again, budget)
 }
