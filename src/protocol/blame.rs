@@ -21,8 +21,8 @@ pub(crate) struct Blame {
     /// Whether the log has said what the slow turns of this episode consist of.
     explained: bool,
     slow_callbacks: Episode,
-    /// The callback that was named last, and its protocol.
-    named: Option<(Callback, String)>,
+    /// The callbacks that were named in this episode, and their protocols.
+    named: Vec<(Callback, String)>,
 }
 
 /// The timing of one turn.
@@ -44,7 +44,7 @@ impl Default for Blame {
             slow_turns: Episode::new("slow turns"),
             explained: false,
             slow_callbacks: Episode::new("slow callbacks"),
-            named: None,
+            named: Vec::new(),
         }
     }
 }
@@ -52,6 +52,9 @@ impl Default for Blame {
 impl Blame {
     /// Turns for which callbacks are timed after a slow turn.
     const TURNS: u32 = 1000;
+
+    /// Callbacks that are named in an episode. With more of them, the log would be the trouble.
+    const NAMED_MAX: usize = 16;
 
     /// Something happens in the turn that `metrics` counted last.
     #[cold]
@@ -98,12 +101,14 @@ impl Blame {
         }
         metrics.slow_callbacks += 1;
         let earlier = self.slow_callbacks.note(now);
-        let named = self.named.as_ref();
-        let known = named.is_some_and(|(last, name)| *last == callback && name == protocol);
-        if earlier.is_none() && known {
+        if earlier.is_some() {
+            self.named.clear();
+        }
+        let known = self.named.iter().any(|(of, name)| *of == callback && name == protocol);
+        if known || self.named.len() == Blame::NAMED_MAX {
             return;
         }
-        self.named = Some((callback, protocol.to_owned()));
+        self.named.push((callback, protocol.to_owned()));
         log::warn!(
             target: "lariat::dispatch",
             "{} of {protocol} for {peer} took {} ms and kept every other connection waiting{}",

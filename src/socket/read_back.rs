@@ -17,6 +17,9 @@ use crate::reason::{CloseKind, CloseReason, ConnectFailure};
 /// Linux doubles the size of a buffer that it is given, for its own bookkeeping.
 const FACTOR: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
 
+/// The interface of the loopback addresses, where a socket can be bound to one.
+const DEVICE: Option<&str> = if cfg!(target_os = "linux") { Some("lo") } else { None };
+
 /// Every option of streams on `make`'s drivers, accepted and outgoing.
 pub(crate) fn every_option_is_read_back<D: Driver>(make: impl Fn() -> D) {
     let ends = |listen, connect| ends(&mut make(), listen, connect);
@@ -112,8 +115,16 @@ pub(crate) fn what_is_adopted_is_given_its_options<D: Driver>(make: impl Fn() ->
         let waiting = TcpStream::connect(addr).unwrap();
         waiting.set_nodelay(!nodelay).unwrap();
         let (told, hears_stream) = channel();
-        let options = ConnectOptions::default();
-        let options = ConnectOptions { nodelay, keepalive, send_buffer: Some(40_000), ..options };
+        let options = ConnectOptions {
+            nodelay,
+            keepalive,
+            send_buffer: Some(40_000),
+            receive_buffer: Some(50_000),
+            ttl: Some(33),
+            tos: Some(0x20),
+            device: DEVICE.map(str::to_owned),
+            ..ConnectOptions::default()
+        };
         let telling = Telling { told, stops: false };
         driver.control().adopt_stream(waiting, options, telling).unwrap();
 
@@ -123,8 +134,16 @@ pub(crate) fn what_is_adopted_is_given_its_options<D: Driver>(make: impl Fn() ->
             let stops = accepted.fetch_add(1, Ordering::Relaxed) == 1;
             Some(Telling { told: told.clone(), stops })
         };
-        let options = ListenOptions::default();
-        let options = ListenOptions { nodelay, keepalive, send_buffer: Some(20_000), ..options };
+        let options = ListenOptions {
+            nodelay,
+            keepalive,
+            send_buffer: Some(20_000),
+            receive_buffer: Some(30_000),
+            ttl: Some(44),
+            tos: Some(0xB8),
+            device: DEVICE.map(str::to_owned),
+            ..ListenOptions::default()
+        };
         driver.control().adopt_listener(socket, options, factory).unwrap();
         let (told, _unheard) = channel();
         let later = Telling { told, stops: false };
@@ -133,9 +152,13 @@ pub(crate) fn what_is_adopted_is_given_its_options<D: Driver>(make: impl Fn() ->
 
         let told =
             [&hears_stream, &hears_listener, &hears_listener].map(|told| told.recv().unwrap());
-        for (told, send_buffer) in told.iter().zip([40_000, 20_000, 20_000]) {
+        let stream = ((40_000 * FACTOR, 50_000 * FACTOR), (33, 0x20));
+        let accepted = ((20_000 * FACTOR, 30_000 * FACTOR), (44, 0xB8));
+        for (told, expected) in told.iter().zip([stream, accepted, accepted]) {
             assert_eq!((told.nodelay, told.keepalive), (nodelay, keepalive));
-            assert_eq!(told.buffers.0, send_buffer * FACTOR);
+            assert_eq!((told.buffers, told.packets), expected);
+            #[cfg(target_os = "linux")]
+            assert_eq!(told.device.as_deref(), DEVICE);
         }
     }
 }

@@ -219,6 +219,34 @@ fn silence_before_an_idle_limit_is_given_does_not_count() {
 }
 
 #[test]
+fn an_idle_limit_below_a_millisecond_is_one_and_limits_that_come_later_replace_it() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new().opened(|cx| {
+                cx.set_idle(Some(Duration::from_nanos(1)));
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("server", &["opened", "closed timed out (idle) by the runtime"]);
+    });
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new().opened(|cx| {
+                let mut limits = cx.limits().clone();
+                limits.idle = Some(IDLE);
+                cx.set_idle(None);
+                Ok(cx.set_limits(limits)?)
+            })
+        });
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("server", &["opened", "closed timed out (idle) by the runtime"]);
+    });
+}
+
+#[test]
 fn an_idle_limit_is_turned_off_for_one_connection() {
     everywhere(|stage| {
         let mut limits = Limits::default();

@@ -99,6 +99,29 @@ fn a_socket_leaves_with_what_was_not_consumed_and_the_stream_goes_on() {
 }
 
 #[test]
+fn a_socket_leaves_without_the_time_outs_of_its_driver() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let play = Play::new().data(|cx, input| {
+            input.consume_all();
+            Ok(cx.detach()?)
+        });
+        let (play, gets) = taking(play);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        // A thread sleeps no longer than this in a read.
+        let mut options = ConnectOptions::default();
+        options.limits.idle = Some(Duration::from_secs(20));
+        stage.driver.control().adopt_stream(stream, options, play).unwrap();
+        client.write_all(b"go").unwrap();
+        stage.run();
+        let stream = TcpStream::from(gets.recv().unwrap().unwrap().socket);
+        let times = (stream.read_timeout().unwrap(), stream.write_timeout().unwrap());
+        stage.check(times == (None, None), "it has no time-out");
+    });
+}
+
+#[test]
 fn no_byte_of_a_stream_that_is_under_way_is_lost_or_comes_twice() {
     on_sockets(DriverLimits::default(), |stage| {
         let (tells, told) = channel();

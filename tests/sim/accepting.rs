@@ -1,5 +1,6 @@
 //! Failures of accept: the listener lives on, backs off, and comes back by itself.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use lariat::sim::{Call, Fault, Sim, Socket, Trace};
@@ -366,6 +367,36 @@ fn c12_a_failed_registration_refuses_that_connection_alone() {
         sim.run_for(ms(1)).unwrap();
         assert_eq!(sim.metrics().open, 0);
     }
+}
+
+/// Tells its id.
+struct Named(Rc<RefCell<Vec<String>>>);
+
+impl Protocol for Named {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.0.borrow_mut().push(cx.id().to_string());
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_slot_of_a_connection_that_could_not_be_watched_is_given_out_again() {
+    let mut sim = Sim::new(1);
+    let names = Rc::new(RefCell::new(Vec::new()));
+    let tells = Rc::clone(&names);
+    let addr = serve(&mut sim, move || Named(Rc::clone(&tells)));
+    for _ in 0..3 {
+        sim.script(Call::Register, 0, Fault::Error(libc::ENOSPC));
+        let refused = sim.dial(addr);
+        sim.run_for(ms(1)).unwrap();
+        assert!(refused.is_finished() || refused.is_reset());
+    }
+    let _client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    assert_eq!(*names.borrow(), ["c0.4"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The simulator as a driver: its time, its limits, its ends.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use lariat::sim::{Sim, Socket, Trace};
@@ -144,6 +145,43 @@ fn limits_are_given_to_a_simulator_until_something_has_begun() {
     let mut sim = Sim::new(1);
     sim.connect("127.0.0.1:1", Sink);
     assert!(sim.set_limits(limits(5)).is_err());
+}
+
+#[test]
+fn what_was_set_before_the_limits_are_given_stays_set() {
+    struct Late;
+    impl Protocol for Late {
+        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            cx.close();
+            cx.write(input);
+            Ok(())
+        }
+    }
+    struct Says;
+    impl Protocol for Says {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            cx.write(b"word");
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+    let mut sim = Sim::new(3);
+    let date = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    sim.strict(true);
+    sim.keep_running(true);
+    sim.set_wall_clock(date);
+    let addr = SocketAddr::from(([127, 0, 0, 1], 7000));
+    sim.set_resolver(move |_: &str, _: u16| Ok(vec![addr]));
+    sim.set_limits(DriverLimits::default()).unwrap();
+    assert!(!sim.is_over(), "it is kept running");
+    assert_eq!(sim.control().wall_clock(), date);
+    sim.listen(addr, |_| Some(Late)).unwrap();
+    sim.connect("server.test:1", Says);
+    let run = std::panic::AssertUnwindSafe(|| sim.run_for(ms(5)).unwrap());
+    let panic = std::panic::catch_unwind(run).unwrap_err();
+    assert!(panic.downcast_ref::<String>().unwrap().ends_with("(Sim::strict, seed 3)"));
 }
 
 #[test]

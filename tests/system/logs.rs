@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use lariat::proxy_protocol::{AcceptProxy, Networks};
 use lariat::sim::{Call, Fault, Sim, Socket};
-use lariat::{Context, Control, Driver, DriverLimits, Input, JobError, Outcome, Protocol, Timer};
+use lariat::{
+    Context, Control, Driver, DriverLimits, Input, JobError, Note, Outcome, Protocol, Timer,
+};
 use log::Level;
 
 use crate::kit::*;
@@ -354,6 +356,65 @@ fn a_slow_callback_is_named_once() {
     let named = lines.iter().filter(|line| line.contains("timeout of Slow for ")).count();
     let turns = lines.iter().filter(|line| line.starts_with("a turn took ")).count();
     assert_eq!((named, turns, lines.len()), (1, 2, 3), "{lines:#?}");
+}
+
+/// Two slow callbacks that take turns.
+struct TakesTurns {
+    left: u32,
+}
+
+impl TakesTurns {
+    fn be_slow(&mut self, cx: &mut Context<'_>, next: impl FnOnce(&mut Context<'_>)) -> Outcome {
+        std::thread::sleep(Duration::from_millis(30));
+        self.left -= 1;
+        match self.left {
+            0 => cx.write(b"done."),
+            _ => next(cx),
+        }
+        Ok(())
+    }
+}
+
+impl Protocol for TakesTurns {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        cx.set_timer(Timer::new(0), Duration::ZERO);
+        Ok(())
+    }
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer) -> Outcome {
+        self.be_slow(cx, |cx| {
+            let own = cx.id();
+            cx.peer(own).notify(Note::new(()));
+        })
+    }
+    fn notified(&mut self, cx: &mut Context<'_>, _: Note) -> Outcome {
+        self.be_slow(cx, |cx| cx.set_timer(Timer::new(0), Duration::ZERO))
+    }
+    fn name(&self) -> &str {
+        "TakesTurns"
+    }
+}
+
+#[test]
+fn each_of_two_slow_callbacks_that_take_turns_is_named_once() {
+    let name = "logs::each_of_two_slow_callbacks_that_take_turns_is_named_once";
+    if is_child(name, &["reactor"]).is_none() {
+        return;
+    }
+    let mut limits = DriverLimits::default();
+    limits.slow_callback = Some(Duration::from_millis(20));
+    let server = Server::start("reactor", limits, || TakesTurns { left: 10 });
+    let mut client = server.client();
+    client.write_all(b"go").unwrap();
+    std::io::Read::read_exact(&mut client, &mut [0; 5]).unwrap();
+    drop(client);
+    server.finish();
+    let lines = take(Level::Warn);
+    for callback in ["timeout", "notified"] {
+        let start = format!("{callback} of TakesTurns for ");
+        let named = lines.iter().filter(|line| line.starts_with(&start)).count();
+        assert_eq!(named, 1, "{callback}: {lines:#?}");
+    }
 }
 
 #[test]
