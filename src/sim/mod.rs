@@ -54,7 +54,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::address::{IntoAddress, Targets};
 use crate::clock::{Clock, nanos};
@@ -120,7 +120,8 @@ impl Sim {
     fn build(tape: Tape, limits: DriverLimits) -> Sim {
         let seed = tape.seed();
         let network = Rc::new(RefCell::new(Network::new(tape)));
-        let mut inner = driver(seed, limits, &network);
+        // An `Instant` cannot be constructed; only differences to this one are ever used.
+        let mut inner = driver(seed, limits, &network, real_now());
         let names = Names::default();
         inner.shared.workplace.resolver = Arc::new(names.clone());
         Sim { seed, network, names, inner, buffer: read_buffer(), grace: GRACE }
@@ -139,7 +140,8 @@ impl Sim {
             let late = Error::new(ErrorKind::InvalidLimits, Op::Limits);
             return Err(late.with_detail("the simulator has begun"));
         }
-        let inner = driver(self.seed, limits, &self.network);
+        // Instants that a scenario has taken before stay comparable.
+        let inner = driver(self.seed, limits, &self.network, self.inner.system.start);
         let before = std::mem::replace(&mut self.inner, inner);
         self.inner.shared.workplace.resolver = Arc::clone(&before.shared.workplace.resolver);
         self.inner.shared.strict = before.shared.strict;
@@ -442,10 +444,13 @@ fn address(addr: impl IntoAddress) -> Result<Endpoint> {
 const JOB: Duration = Duration::from_millis(1);
 
 /// A driver over the network.
-fn driver(seed: u64, limits: DriverLimits, network: &Shared) -> EventLoop<SimSystem> {
+fn driver(
+    seed: u64,
+    limits: DriverLimits,
+    network: &Shared,
+    start: Instant,
+) -> EventLoop<SimSystem> {
     let shown = Arc::clone(&network.borrow().shown);
-    // An `Instant` cannot be constructed; only differences to this one are ever used.
-    let start = real_now();
     let woken = Arc::new(AtomicBool::new(false));
     let wake = Arc::clone(&woken);
     let wake = Box::new(move || wake.store(true, Ordering::Release));

@@ -183,7 +183,10 @@ impl Actor {
 
     fn write_to(&self, cx: &mut Context<'_>, (id, end): (ConnId, usize), bytes: &[u8]) {
         if cx.peer(id).is_open() {
-            self.world.borrow_mut().ends[end].sent.extend_from_slice(bytes);
+            let mut world = self.world.borrow_mut();
+            world.ends[end].sent.extend_from_slice(bytes);
+            world.ends[self.end].written_to.insert(end);
+            drop(world);
             cx.peer(id).write(bytes);
         }
     }
@@ -404,7 +407,8 @@ impl Actor {
             15 => self.push_to(cx, (them.1, them.0), &bytes),
             16 => {
                 let turn = cx.driver().metrics().turns;
-                self.world.borrow_mut().ends[them.0].aborted_turn = Some(turn);
+                // The first abort is the end; another before `closed` changes nothing.
+                self.world.borrow_mut().ends[them.0].aborted_turn.get_or_insert(turn);
                 cx.peer(them.1).abort();
             }
             _ => {

@@ -127,10 +127,12 @@ fn limits_are_given_to_a_simulator_until_something_has_begun() {
     sim.strict(true);
     let (choices, before) = (sim.choices(), sim.handle());
     let drawn = choices.below(1 << 40);
+    let now = sim.control().now();
     assert_eq!(sim.set_limits(limits(0)).unwrap_err().kind(), ErrorKind::InvalidLimits);
     sim.set_limits(limits(5)).unwrap();
     sim.set_limits(limits(1)).unwrap();
     assert!(before.is_ended() && !sim.handle().is_ended());
+    assert_eq!(sim.control().now(), now, "no time has passed");
     assert_ne!(sim.choices().below(1 << 40), drawn, "what was drawn stays drawn");
     let addr = serve(&mut sim, || Echo);
     let late = sim.set_limits(limits(9)).unwrap_err();

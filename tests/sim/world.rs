@@ -40,6 +40,8 @@ pub(crate) struct End {
     pub(crate) left: usize,
     /// Whether its protocol consumes all it is shown, sooner or later.
     pub(crate) greedy: bool,
+    /// The other ends whose connections it has written to: their full queues hold it.
+    pub(crate) written_to: BTreeSet<usize>,
     /// Its protocol has asked for its FIN.
     pub(crate) says_fin: bool,
     /// So many bytes of its input has `data` been shown, consumed or not.
@@ -204,18 +206,25 @@ impl World {
     pub(crate) fn judge_progress(&mut self) {
         let by_addr = self.by_addr();
         let mut faults = Vec::new();
+        let peer_of = |end: &End| {
+            let (own, other) = end.addrs?;
+            by_addr.get(&(other, own)).map(|at| &self.ends[*at])
+        };
+        // What is written to a host that has vanished stays in the queue.
+        let is_stuck =
+            |at: &usize| peer_of(&self.ends[*at]).is_some_and(|peer| peer.cut || peer.gone);
         for end in self.ends.iter().filter(|end| end.opened > 0 && end.closed == 0) {
-            let Some((own, other)) = end.addrs else { continue };
-            let Some(peer) = by_addr.get(&(other, own)).map(|at| &self.ends[*at]) else { continue };
+            let Some(peer) = peer_of(end) else { continue };
             let ended_in_order =
                 peer.reason.as_ref().is_some_and(|r| r.kind() == CloseKind::Finished);
-            if !peer.raw && end.greedy && (ended_in_order || peer.says_fin) && !end.eof {
+            let greedy = end.greedy && !end.written_to.iter().any(is_stuck);
+            if !peer.raw && greedy && (ended_in_order || peer.says_fin) && !end.eof {
                 faults.push(format!("{}: never heard the end of {}", end.who, peer.who));
             }
             if !peer.raw || peer.cut || peer.gone || peer.heard_fin || end.filtered {
                 continue;
             }
-            if end.greedy && (end.received.len() < peer.sent.len() || (peer.finished && !end.eof)) {
+            if greedy && (end.received.len() < peer.sent.len() || (peer.finished && !end.eof)) {
                 faults.push(format!(
                     "{}: stuck after {} of {} bytes, finished {}, eof {}",
                     end.who,
