@@ -479,3 +479,18 @@ fn a_handler_that_says_no_more_closes_at_a_timer_at_the_end_and_at_shutdown() {
     let report = sim.run().unwrap();
     assert_eq!((report.drained(), report.aborted()), (1, 0));
 }
+
+#[test]
+fn what_was_searched_is_not_searched_again() {
+    // The bytes of a frame do not change between two calls. Here they do: nobody looks.
+    let mut lines = Lines::new();
+    assert_eq!(lines.find(b"0123456789"), Ok(Found::More(11)));
+    assert_eq!(lines.find(b"0\n23456789a"), Ok(Found::More(12)));
+    assert_eq!(lines.find(b"0\n23456789a\n"), Ok(Found::Frame { payload: 0..11, len: 12 }));
+    assert_eq!(lines.find(b"0\n"), Ok(Found::Frame { payload: 0..1, len: 2 }), "the next line");
+    let mut records = Delimited::new(b"--");
+    assert_eq!(records.find(b"0123456789"), Ok(Found::More(11)));
+    assert_eq!(records.find(b"0--3456789a"), Ok(Found::More(12)));
+    assert_eq!(records.find(b"0--3456789a--"), Ok(Found::Frame { payload: 0..11, len: 13 }));
+    assert_eq!(records.find(b"0--"), Ok(Found::Frame { payload: 0..1, len: 3 }), "the next one");
+}

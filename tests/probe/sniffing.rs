@@ -1,5 +1,6 @@
 //! The first bytes of a client: what they are taken for, however they arrive.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lariat::sim::{Probe, every_split};
@@ -406,7 +407,9 @@ fn as_many_notes_wait_for_the_choice_as_for_a_connection() {
         };
         let mut probe = Probe::new(Sniff::new(choose));
         probe.receive(b"g");
-        (0..count).for_each(|_| probe.notify(Note::new(())));
+        let owners = Arc::new(());
+        (0..count).for_each(|_| probe.notify(Note::new(Arc::clone(&owners))));
+        assert_eq!(Arc::strong_count(&owners) - 1, count.min(64), "no other one is kept");
         probe.receive(b"o");
         let expected: String = (1..=count.min(64)).map(|number| format!("{number} ")).collect();
         assert_eq!(probe.sent(), expected.as_bytes(), "{count} notes");

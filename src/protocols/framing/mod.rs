@@ -56,6 +56,53 @@ pub use length::LengthPrefixed;
 /// A value belongs to one connection. It may keep what it has found out about the arriving frame,
 /// so that it need not look at the same bytes again. [`write`](Framing::write) does not use that:
 /// any value with the same settings works.
+///
+/// A format of one's own needs [`find`](Framing::find), and [`head`](Framing::head) and
+/// [`tail`](Framing::tail) where it is written as well:
+///
+/// ```
+/// use lariat::framing::{Found, FrameError, Framing, Head};
+///
+/// /// A length in decimal digits, a colon, the payload and a comma, such as `5:hello,`.
+/// #[derive(Clone)]
+/// struct Netstrings;
+///
+/// impl Framing for Netstrings {
+///     fn find(&mut self, bytes: &[u8]) -> Result<Found, FrameError> {
+///         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+///         match bytes.get(digits) {
+///             _ if digits > 5 => return Err(FrameError::TooLong(99_999)),
+///             None => return Ok(Found::More(bytes.len() + 1)),
+///             Some(b':') if digits > 0 => {}
+///             Some(_) => return Err(FrameError::InvalidLength),
+///         }
+///         let add = |sum, digit: &u8| sum * 10 + usize::from(digit - b'0');
+///         let length = bytes[..digits].iter().fold(0, add);
+///         let from = digits + 1;
+///         let to = from + length;
+///         match bytes.get(to) {
+///             None => Ok(Found::More(to + 1)),
+///             Some(b',') => Ok(Found::Frame { payload: from..to, len: to + 1 }),
+///             Some(_) => Err(FrameError::InvalidLength),
+///         }
+///     }
+///
+///     fn head(&self, payload: &[u8]) -> Result<Head, FrameError> {
+///         match payload.len() {
+///             length @ ..100_000 => Ok(Head::new(format!("{length}:").as_bytes())),
+///             _ => Err(FrameError::TooLong(99_999)),
+///         }
+///     }
+///
+///     fn tail(&self) -> &[u8] {
+///         b","
+///     }
+/// }
+///
+/// assert_eq!(Netstrings.find(b"5:hello,0:,"), Ok(Found::Frame { payload: 2..7, len: 8 }));
+/// assert_eq!(Netstrings.find(b"5:he"), Ok(Found::More(8)));
+/// assert_eq!(Netstrings.encode(b"hello").unwrap(), b"5:hello,");
+/// ```
 pub trait Framing {
     /// Looks for a whole frame at the beginning of `bytes`.
     ///

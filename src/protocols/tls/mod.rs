@@ -37,10 +37,34 @@
 //!   [`CloseReason::error`](crate::CloseReason::error) is a [`TlsError`] that says what is wrong.
 //! - `shutdown_write` sends close_notify and FIN; a peer that speaks TLS 1.3 may go on sending.
 //!
-//! **STARTTLS.** A protocol that has agreed on TLS in clear replaces itself:
-//! `cx.replace(Tls::server(&config, Next))`. Bytes that have arrived behind the agreement end the
-//! connection, because an attacker on the way may have put them there. A server whose protocol
-//! allows them says so with [`Replacement::feed_unread`](crate::Replacement::feed_unread).
+//! **STARTTLS.** A protocol that has agreed on TLS in clear replaces itself. What it has written
+//! leaves in clear before the handshake. Bytes that have arrived behind the agreement end the
+//! connection with [`FilterFailure::UnreadInput`](crate::FilterFailure::UnreadInput), because an
+//! attacker on the way may have put them there. An end whose protocol allows them gives them to TLS
+//! with [`Replacement::feed_unread`](crate::Replacement::feed_unread); no protocol is ever shown
+//! them.
+//!
+//! ```
+//! use lariat::framing::{FrameHandler, Framed, Lines};
+//! use lariat::tls::{ServerConfig, Tls};
+//! use lariat::{Context, Outcome};
+//!
+//! /// A line in clear, and the same handler under TLS.
+//! struct Mail(ServerConfig);
+//!
+//! impl FrameHandler for Mail {
+//!     fn frame(&mut self, cx: &mut Context<'_>, line: &[u8]) -> Outcome {
+//!         if line == b"STARTTLS" {
+//!             cx.write(b"220 go ahead\r\n");
+//!             let next = Framed::new(Lines::new(), Mail(self.0.clone()));
+//!             cx.replace(Tls::server(&self.0, next));
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//! ```
+//!
+//! A client does the same with [`Tls::client`] when the server has agreed.
 //!
 //! **Time.** Certificates are judged by the clock of the driver ([`DriverTime`]). In the simulator
 //! that is virtual time, which begins at a date of your choice:
