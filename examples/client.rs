@@ -234,6 +234,9 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
         return Err("where to? HOST:PORT or unix:PATH is missing".into());
     }
     let addr = words.remove(0);
+    if tls && addr.starts_with("unix:") {
+        return Err("--tls needs HOST:PORT, for it is HOST that the certificate names".into());
+    }
     let words = (!words.is_empty()).then(|| words.join(" "));
     Ok(Some(Options { addr, words, timeout, threads, persists, tls, authorities }))
 }

@@ -4,7 +4,8 @@
 //! ```text
 //! $ cargo run --release --example sni_router -- :8443 localhost=127.0.0.1:7443 '*=10.0.0.9:443'
 //! listening on 127.0.0.1:8443 (tls by name, reactor, 1 thread)
-//! $ curl --cacert /tmp/lariat-tls-echo.pem telnet://localhost:8443     # in a second terminal
+//! $ openssl s_client -quiet -CAfile /tmp/lariat-tls-echo.pem \
+//!       -connect 127.0.0.1:8443 -servername localhost      # in a second terminal, beside tls_echo
 //! ```
 //!
 //! `lariat::sniff` looks at the first bytes and consumes nothing; the `Tunnel` that takes over
@@ -27,7 +28,7 @@ fn route(routes: &Routes) -> Sniff {
     let routes = Arc::clone(routes);
     Sniff::new(move |bytes| match sniff::tls(bytes) {
         Seen::More(count) => Choice::More(count),
-        Seen::No => Choice::refuse("this is not TLS"),
+        Seen::No => refuse("a client does not speak TLS".to_owned()),
         Seen::Yes(hello) => {
             let name = hello.server_name().unwrap_or("*");
             match routes.get(name).or_else(|| routes.get("*")) {
@@ -36,10 +37,15 @@ fn route(routes: &Routes) -> Sniff {
                     let tunnel = Tunnel::to(target);
                     Choice::take(tunnel.on_end(move |_, summary| eprintln!("{name}: {summary}")))
                 }
-                None => Choice::refuse(format!("no target has the name {name}")),
+                None => refuse(format!("no target has the name {name}")),
             }
         }
     })
+}
+
+fn refuse(why: String) -> Choice {
+    eprintln!("{why}");
+    Choice::refuse(why)
 }
 
 const USAGE: &str = "usage: sni_router LISTEN NAME=TARGET ..; the name * is for all others";
