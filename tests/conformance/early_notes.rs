@@ -141,5 +141,5 @@ fn heard(stage: &mut Stage<'_>, count: u8) {
     let numbers: Vec<u8> = (0..count).map(|number| b'0' + number).collect();
     let expected = data(&numbers);
     let client = stage.trace.of("client");
-    stage.check(client.iter().any(|line| *line == expected), "the notes in their order");
+    stage.check(client.contains(&expected), "the notes in their order");
 }
