@@ -246,15 +246,15 @@ fn a_timer_that_a_note_sets_fires_without_another_datagram() {
 #[test]
 fn any_number_of_peers_that_fall_silent_together_end_without_more_traffic() {
     let mut sim = Sim::new(1);
-    let made = counting().max(3000).idle(Some(ms(1000)));
+    let made = counting().max(2000).idle(Some(ms(1000)));
     let counters = made.counters();
     let addr = serve(&mut sim, made);
-    let clients: Vec<_> = (0..2500).map(|at| client(&sim, 1000 + at)).collect();
+    let clients: Vec<_> = (0..1100).map(|at| client(&sim, 1000 + at)).collect();
     clients.iter().for_each(|client| client.send_to(b"x", addr));
     sim.run_for(ms(900)).unwrap();
-    assert_eq!((counters.get().open, counters.get().opened), (2500, 2500));
+    assert_eq!((counters.get().open, counters.get().opened), (1100, 1100));
     sim.run_for(ms(150)).unwrap();
-    assert_eq!((counters.get().open, counters.get().idle), (0, 2500));
+    assert_eq!((counters.get().open, counters.get().idle), (0, 1100));
 }
 
 /// Sets a timer when a note comes, which it does not handle.
