@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lariat::http::{Handler, Http, Request, Response, Status};
 use lariat::proxy_protocol::{AcceptProxy, Networks};
-use lariat::sim::{Call, Fault, Sim, Socket};
+use lariat::sim::{Call, Fault, Probe, Sim, Socket};
 use lariat::{
     Context, Control, Driver, DriverLimits, Input, JobError, Note, Outcome, Protocol, Timer,
 };
@@ -430,4 +431,43 @@ fn a_slow_turn_without_a_slow_callback_blames_none() {
     let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
     let [took, spent, moved] = numbers[..] else { panic!("{explained}") };
     assert!(spent >= took / 2 && spent <= took && moved < 1000, "{explained}");
+}
+
+// ---- HTTP ---------------------------------------------------------------------------------------
+
+/// Writes what fits no answer, often; a request for `/right` is answered rightly.
+struct Misuses;
+
+impl Handler for Misuses {
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Outcome {
+        if request.path() != "/right" {
+            (0..50).for_each(|_| response.write(cx, b"too early"));
+        }
+        response.send(cx, Status::OK, &[], b"ok");
+        if request.path() != "/right" {
+            (0..50).for_each(|_| response.send(cx, Status::OK, &[], b"twice"));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_misused_answer_is_one_warning() {
+    if is_child("logs::a_misused_answer_is_one_warning", &["probe"]).is_none() {
+        return;
+    }
+    let mut probe = Probe::new(Http::new(Misuses));
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
+    let warning = "an answer was misused, which is dropped: write: no answer was started";
+    for _ in 0..3 {
+        probe.receive(&get("/"));
+        expect(Level::Warn, &[warning]);
+        probe.receive(&get("/right"));
+        expect(Level::Warn, &[]);
+    }
 }

@@ -185,6 +185,11 @@ mod tests {
             for number in jump.saturating_sub(127).max(1)..jump {
                 assert_eq!(window.accept(number), Ok(()), "{number} after a jump of {jump}");
             }
+            // Of a window that is full, too.
+            window.accept(3 * jump).unwrap();
+            for number in (2 * jump).max(3 * jump - 127)..3 * jump {
+                assert_eq!(window.accept(number), Ok(()), "{number} after another of {jump}");
+            }
         }
     }
 
