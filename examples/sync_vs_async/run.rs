@@ -359,6 +359,21 @@ mod tests {
     }
 
     #[test]
+    fn the_middle_round_is_the_one_of_the_middle_rate() {
+        let rounds = |rates: &[f64]| Point {
+            scene: Scene::Steady,
+            server: "reactor".to_owned(),
+            connections: 1,
+            rate: None,
+            rounds: rates.iter().map(|&per_s| Sample { per_s, ..Sample::default() }).collect(),
+        };
+        let middle = |rates: &[f64]| rounds(rates).middle_round().map(|round| round.per_s);
+        assert_eq!(middle(&[3.0, 9.0, 5.0]), Some(5.0));
+        assert_eq!((middle(&[7.0]), middle(&[])), (Some(7.0), None));
+        assert_eq!(middle(&[4.0, 1.0]), Some(4.0));
+    }
+
+    #[test]
     fn ranges_that_touch_are_not_apart() {
         let (low, high) = (Spread::of(vec![1.0, 2.0]), Spread::of(vec![2.0, 3.0]));
         assert!(!low.apart(&high));

@@ -146,6 +146,20 @@ fn an_answer_in_the_middle_of_a_body_closes_at_once_if_the_connection_is_not_kep
 }
 
 #[test]
+fn an_unwanted_body_that_is_known_to_be_long_is_not_waited_for() {
+    for path in ["/early", "/early/bytes", "/early/chunks", "/early/sized"] {
+        for (length, waits) in [(256 * 1024, true), (256 * 1024 + 1, false)] {
+            let mut probe = Probe::new(Http::new(Site));
+            let head =
+                format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+            probe.receive(head.as_bytes());
+            assert_eq!(only(&probe.sent()).body, b"early\n");
+            assert_eq!(probe.is_finished(), !waits, "{path}, {length}");
+        }
+    }
+}
+
+#[test]
 fn chunks_without_end_after_the_answer_are_read_only_so_far() {
     let mut probe = Probe::new(Http::new(Site));
     probe.receive(&chunked("/early", &pattern(600_000), 1000));

@@ -21,7 +21,7 @@ const WAYS: [Way; 4] = [Way::Send, Way::SendBytes, Way::Start, Way::StartSized];
 struct Later {
     way: Way,
     status: Status,
-    closes_after: bool,
+    ends: Ends,
 }
 
 impl Handler for Later {
@@ -30,9 +30,16 @@ impl Handler for Later {
     }
 
     fn notified(&mut self, cx: &mut Context<'_>, _: Note, response: &mut Response) -> Outcome {
-        if self.closes_after {
+        if self.ends == Ends::Handler {
             response.close_after();
         }
+        self.answer(cx, response);
+        Ok(())
+    }
+}
+
+impl Later {
+    fn answer(&self, cx: &mut Context<'_>, response: &mut Response) {
         match self.way {
             Way::Send => response.send(cx, self.status, &[], "ok"),
             Way::SendBytes => response.send_bytes(cx, self.status, &[], "ok"),
@@ -47,7 +54,6 @@ impl Handler for Later {
                 response.finish(cx);
             }
         }
-        Ok(())
     }
 }
 
@@ -59,6 +65,8 @@ enum Ends {
     Handler,
     Driver,
 }
+
+const ENDS: [Ends; 4] = [Ends::Nobody, Ends::Client, Ends::Handler, Ends::Driver];
 
 /// What the client asks for.
 struct Ask {
@@ -82,8 +90,7 @@ const ASKS: [Ask; 6] = [
 fn check(ask: &Ask, way: Way, status: Status, ends: Ends) {
     let Ask { method, version, option, keeps } = *ask;
     let told = format!("{method} {version} {option:?} {way:?} {status} {ends:?}");
-    let closes_after = ends == Ends::Handler;
-    let mut probe = Probe::new(Http::new(Later { way, status, closes_after }));
+    let mut probe = Probe::new(Http::new(Later { way, status, ends }));
     let option = if ends == Ends::Client { "Connection: close\r\n" } else { option };
     probe.receive(format!("{method} / HTTP/{version}\r\nHost: x\r\n{option}\r\n").as_bytes());
     if ends == Ends::Driver {
@@ -126,7 +133,7 @@ fn h14_each_answer_says_whether_the_connection_stays_and_it_does_so() {
     for ask in &ASKS {
         for way in WAYS {
             for status in statuses {
-                for ends in [Ends::Nobody, Ends::Client, Ends::Handler, Ends::Driver] {
+                for ends in ENDS {
                     check(ask, way, status, ends);
                 }
             }

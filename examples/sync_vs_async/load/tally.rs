@@ -169,6 +169,13 @@ mod tests {
         assert!(near(half.1, half.0 * 1000.0), "{half:?}");
         let last = curve.last().unwrap();
         assert!(near(last.0, 0.999) && near(last.1, 999.0), "{last:?}");
+        // In steps of a tenth of a power of ten, as far as there is an answer behind each.
+        assert_eq!(curve.len(), 31);
+        let mut few = Tally::new(&order());
+        let since = few.begun;
+        assert_eq!(few.sample(vec![0], 0.5).curve.len(), 1);
+        (0..11).for_each(|_| few.answer(since, since + Duration::from_micros(7)));
+        assert_eq!(few.sample(vec![11], 0.5).curve.len(), 11);
         assert!(curve.windows(2).all(|pair| pair[0] < pair[1]));
     }
 
