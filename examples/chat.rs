@@ -401,6 +401,18 @@ mod tests {
     }
 
     #[test]
+    fn what_would_change_the_line_of_a_reader_is_shown_as_a_mark() {
+        let turning = ['\u{200E}', '\u{200F}', '\u{2028}', '\u{202E}', '\u{2066}', '\u{2069}'];
+        for c in turning.into_iter().chain(['\x1B', '\x7F', '\u{9B}', '\0']) {
+            assert_eq!(printable(format!("a{c}b").as_bytes()), "a\u{FFFD}b", "{c:?}");
+        }
+        for c in ['\u{200D}', '\u{2010}', '\u{2027}', '\u{2030}', '\u{2065}', '\u{206A}', 'é'] {
+            assert_eq!(printable(format!(" a{c}b\r\n").as_bytes()), format!("a{c}b"));
+        }
+        assert_eq!(printable(b"a\tb"), "a b");
+    }
+
+    #[test]
     fn a_line_without_an_end_is_answered_once_and_not_kept() {
         let mut sim = Sim::new(1);
         let clients = enter(&mut sim, &["anna", "bert"]);

@@ -274,6 +274,29 @@ mod tests {
     }
 
     #[test]
+    fn a_client_has_so_many_timers_and_one_that_is_stopped_or_fired_makes_room() {
+        let clients = Clients::default();
+        let mut probe = lariat::sim::Probe::new(Reminders::new(&clients, false));
+        let mut says = |line: &str| {
+            probe.receive(format!("{line}\n").as_bytes());
+            String::from_utf8(probe.sent().into_vec()).unwrap()
+        };
+        for number in 1..=TIMERS_MAX {
+            assert!(says(&format!("in {number}00 x")).contains(" fires in "));
+        }
+        let full = format!("no: {TIMERS_MAX} timers are set already\n");
+        assert_eq!(says("in 5 x"), full);
+        assert!(says("stop 7").ends_with(" is stopped\n"));
+        assert!(says("in 5 tea").contains(" fires in 5s"));
+        assert_eq!(says("in 5 x"), full);
+        probe.advance(Duration::from_secs(5));
+        assert_eq!(probe.sent(), b"now: tea\n");
+        probe.receive(b"in 1 milk\n");
+        probe.advance(Duration::from_secs(2));
+        assert!(String::from_utf8_lossy(&probe.sent()).ends_with("now: milk\n"));
+    }
+
+    #[test]
     fn everybody_hears_the_rounds_and_the_operator() {
         let mut sim = Sim::new(1);
         let clients = Clients::default();

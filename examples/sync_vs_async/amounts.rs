@@ -46,8 +46,9 @@ pub(crate) fn local(text: String, lang: Lang) -> String {
 /// Microseconds, in the unit that fits.
 pub(crate) fn time(micros: f64, lang: Lang) -> String {
     match micros {
-        m if m < 1e3 => format!("{} µs", number(m, lang)),
-        m if m < 1e6 => format!("{} ms", number(m / 1e3, lang)),
+        // What is written as a thousand is one of the next unit.
+        m if m < 999.5 => format!("{} µs", number(m, lang)),
+        m if m < 999.5e3 => format!("{} ms", number(m / 1e3, lang)),
         m => format!("{} s", number(m / 1e6, lang)),
     }
 }
@@ -85,6 +86,11 @@ mod tests {
     fn units_fit() {
         let times = [7.34, 1234.0, 50_332.0, 2_000_000.0].map(|micros| time(micros, Lang::En));
         assert_eq!(times, ["7.34 µs", "1.23 ms", "50.3 ms", "2 s"]);
+        let edges = [999.4, 999.6, 1000.0, 999_400.0, 999_600.0, 1e6];
+        let edges = edges.map(|micros| time(micros, Lang::En));
+        assert_eq!(edges, ["999 µs", "1 ms", "1 ms", "999 ms", "1 s", "1 s"]);
+        let edges = [1023.0, 1024.0, 1_048_576.0].map(|count| bytes(count, Lang::En));
+        assert_eq!(edges, ["1,020 B", "1 KiB", "1 MiB"]);
         let sizes = [163.0, 80_527.0, 8.0 * 1048576.0].map(|count| bytes(count, Lang::En));
         assert_eq!(sizes, ["163 B", "78.6 KiB", "8 MiB"]);
     }

@@ -271,6 +271,8 @@ mod tests {
         let expected = [("epoll_wait", 1), ("recvfrom", 1), ("sendto", 1)];
         assert_eq!(counts.iter().map(|(n, c)| (&n[..], *c)).collect::<Vec<_>>(), expected);
         assert_eq!(marks(&calls, 1_000_001, 7), None);
+        // A mark is when its read returned: what came while it waited belongs to what was before.
+        assert!((from - 1_001_110.0).abs() < 0.5 && (to - 1_001_400.0).abs() < 0.5);
     }
 
     #[test]

@@ -109,6 +109,36 @@ mod tests {
     }
 
     #[test]
+    fn each_point_is_compared_with_the_one_of_its_scene_server_connections_and_kind_of_load() {
+        let with = |change: fn(&mut Point), rate: f64| {
+            let mut run = run(&[rate]);
+            change(&mut run.points[0]);
+            run.points.remove(0)
+        };
+        let changes: [fn(&mut Point); 5] = [
+            |_| (),
+            |point| point.rate = Some(500.0),
+            |point| point.scene = Scene::Slow,
+            |point| point.connections = 10,
+            |point| point.server = "threads".to_owned(),
+        ];
+        for (at, change) in changes.into_iter().enumerate() {
+            let first = Run { points: vec![with(change, 100.0)], ..Run::default() };
+            // The others come first, and are none of its own.
+            let others = changes.iter().enumerate().filter(|(other, _)| *other != at);
+            let mut points: Vec<_> = others.map(|(_, other)| with(*other, 1.0)).collect();
+            let none = Run { points: points.clone(), ..Run::default() };
+            points.push(with(change, 300.0));
+            let second = Run { points, ..Run::default() };
+            let text = compare(&first, &second, ["a", "b"], Lang::En);
+            assert_eq!(text.matches("req/s").count(), 1, "{text}");
+            assert!(text.contains(" 3.00*\n"), "{text}");
+            let text = compare(&first, &none, ["a", "b"], Lang::En);
+            assert!(text.contains("no measurement in common"), "{text}");
+        }
+    }
+
+    #[test]
     fn runs_of_other_machines_and_loads_are_told_apart() {
         let mut other = run(&[1.0]);
         other.points[0].connections = 7;

@@ -375,6 +375,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_has_three_digits_behind_the_point_and_a_share_seven() {
+        let sample = |per_s, curve| Sample { per_s, curve, ..Sample::default() };
+        let point = |sample| Point {
+            scene: Scene::Steady,
+            server: "reactor".to_owned(),
+            connections: 1,
+            rate: None,
+            rounds: vec![sample],
+        };
+        let share = 0.999_990_04;
+        let run = Run {
+            points: vec![point(sample(1234.567_89, vec![(share, 1.000_06), (1.0, 0.5)]))],
+            ..Run::default()
+        };
+        let rounded = rounded(&run).unwrap();
+        let expected = sample(1234.568, vec![(0.99999, 1.0), (1.0, 0.5)]);
+        assert_eq!(rounded, Run { points: vec![point(expected)], ..Run::default() });
+    }
+
+    #[test]
     fn the_open_loop_goes_by_the_slowest_server_that_serves_all() {
         let point = |server: &str, per_s| Point {
             scene: Scene::Steady,

@@ -290,6 +290,9 @@ mod tests {
         let jobs = steady(&plan(), &["reactor"]);
         let idle = |count| jobs.iter().find(|job| job.connections == count).map(|job| job.idle);
         assert_eq!([idle(1), idle(100), idle(1000)], [Some(0), Some(90), Some(900)]);
+        let jobs = steady(&Plan { idle_percent: 100, ..plan() }, &["reactor"]);
+        let idle = |count| jobs.iter().find(|job| job.connections == count).map(|job| job.idle);
+        assert_eq!([idle(1), idle(100), idle(1000)], [Some(0), Some(99), Some(999)]);
     }
 
     #[test]

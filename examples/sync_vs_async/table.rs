@@ -169,8 +169,9 @@ fn range(spread: &Spread) -> String {
 /// At most five characters: `0.25`, `12.3`, `123`, `12.3k`, `1.23M`.
 pub(crate) fn short(value: f64) -> String {
     let (value, unit) = match value {
-        v if v < 1e3 => (v, ""),
-        v if v < 1e6 => (v / 1e3, "k"),
+        // What is written as a thousand is one of the next unit.
+        v if v < 999.5 => (v, ""),
+        v if v < 999.5e3 => (v / 1e3, "k"),
         v => (v / 1e6, "M"),
     };
     format!("{}{unit}", digits(value))
@@ -179,8 +180,8 @@ pub(crate) fn short(value: f64) -> String {
 /// Microseconds in at most five characters: `7.34µ`, `50.3m`, `1.20s`.
 pub(crate) fn short_time(micros: f64) -> String {
     let (value, unit) = match micros {
-        m if m < 1e3 => (m, "µ"),
-        m if m < 1e6 => (m / 1e3, "m"),
+        m if m < 999.5 => (m, "µ"),
+        m if m < 999.5e3 => (m / 1e3, "m"),
         m => (m / 1e6, "s"),
     };
     format!("{}{unit}", digits(value))
@@ -357,5 +358,8 @@ mod tests {
     fn numbers_are_short() {
         let numbers = [0.0, 0.254, 12.34, 99.96, 999.0, 12_345.0, 1_234_567.0].map(short);
         assert_eq!(numbers, ["0", "0.25", "12.3", "100", "999", "12.3k", "1.23M"]);
+        let edges = [999.4, 999.6, 999_400.0, 999_600.0];
+        assert_eq!(edges.map(short), ["999", "1.00k", "999k", "1.00M"]);
+        assert_eq!(edges.map(short_time), ["999µ", "1.00m", "999m", "1.00s"]);
     }
 }

@@ -11,7 +11,7 @@ use lariat::http::{
 use lariat::sim::{Probe, Sim};
 use lariat::{CloseKind, ConnectFailure, Context, Driver, Input, Limits, Outcome, Protocol};
 
-use crate::kit::{everywhere, serve};
+use crate::kit::{everywhere, narrow, serve};
 use crate::site::Site;
 
 type Heard = Arc<Mutex<Vec<Option<Result<ClientResponse, ClientError>>>>>;
@@ -463,5 +463,39 @@ fn the_length_of_what_has_no_body_bounds_nothing() {
             probe.receive(head.as_bytes());
             assert_eq!(*heard.lock().unwrap(), [format!("{status}: ")], "{method}, {length}");
         }
+    }
+}
+
+#[test]
+fn a_response_before_the_whole_request_is_sent_ends_the_sending() {
+    /// Answers the first bytes, and reads the rest.
+    struct Early(Arc<AtomicU64>);
+    impl Protocol for Early {
+        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            if self.0.fetch_add(input.len() as u64, Ordering::AcqRel) == 0 {
+                cx.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
+            }
+            input.consume_all();
+            Ok(())
+        }
+    }
+    for chunked in [false, true] {
+        let mut sim = narrow();
+        let got = Arc::new(AtomicU64::new(0));
+        let gets = Arc::clone(&got);
+        let addr = serve(&mut sim, move || Early(Arc::clone(&gets)));
+        let mut limits = Limits::default();
+        (limits.output_max, limits.high_mark, limits.low_mark) = (40_000, 20_000, 10_000);
+        let body = bytes::Bytes::from(vec![b'a'; 8 << 20]);
+        let request = if chunked { post("/").chunked_body(body) } else { post("/").body(body) };
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&heard);
+        let client = request.then(move |_, result| hears.lock().unwrap().push(sentence(&result)));
+        sim.control().connect_with(addr, limits.into(), client).unwrap();
+        sim.run_for(Duration::from_secs(5)).unwrap();
+        assert_eq!(*heard.lock().unwrap(), ["413 Content Too Large: "]);
+        let got = got.load(Ordering::Acquire);
+        assert!((1..1 << 20).contains(&got), "{got} bytes were sent");
+        assert_eq!((sim.metrics().open, sim.metrics().closes.finished), (0, 2));
     }
 }
