@@ -241,6 +241,7 @@ fn log_no_thread(name: &str, error: &io::Error) {
     log::error!(target: "lariat::jobs", "cannot start a thread ({name}): {error}");
 }
 
+// The model check gives these locks to threads of its own only.
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
     use std::sync::mpsc;

@@ -165,3 +165,46 @@ impl Hub {
         }
     }
 }
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use super::*;
+    use crate::clock::{Clock, Readings};
+    use crate::connection::Connection;
+    use crate::endpoint::Endpoint;
+    use crate::limits::DriverLimits;
+    use crate::protocol::{Context, Input, Outcome, Protocol};
+
+    struct Nobody;
+
+    impl Protocol for Nobody {
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_connection_that_has_ended_takes_no_place_among_those_that_linger() {
+        let readings = Readings { monotonic: Instant::now, wall: SystemTime::now };
+        let limits = DriverLimits { lingering_max: 2, ..DriverLimits::default() };
+        let hub = Hub::new(Clock::system(readings), limits, |_, _, _| ());
+        let enter = || {
+            let id = lock(&hub.ids).reserve();
+            let conn = Connection::accepted(id, None, Endpoint::Other, Arc::default(), 0);
+            hub.enter_claimed(&Cell::new(id, conn, Box::new(Nobody), None));
+            lock(&hub.state).open += 1;
+            id
+        };
+        let ids: Vec<ConnId> = (0..5).map(|_| enter()).collect();
+        assert_eq!([hub.linger(ids[0]), hub.linger(ids[1])], [None, None]);
+        hub.leave(ids[1], true, 0);
+        assert_eq!(hub.linger(ids[2]), None, "two of them linger");
+        assert_eq!(hub.linger(ids[3]), Some(ids[0]), "the oldest goes");
+        hub.leave(ids[0], true, 0);
+        assert_eq!(hub.linger(ids[4]), Some(ids[2]));
+        assert_eq!(lock(&hub.state).lingering, 3);
+    }
+}

@@ -161,8 +161,7 @@ impl MioSystem {
     /// Waits without sleeping for a while, then asleep.
     #[cold]
     fn spin_wait(&mut self, spin: Duration, timeout: Option<Duration>) -> io::Result<()> {
-        let spin = timeout.map_or(spin, |timeout| timeout.min(spin));
-        let timeout = timeout.map(|timeout| timeout - spin);
+        let (spin, timeout) = shares(spin, timeout);
         // None: so far away that it never comes.
         let until = Instant::now().checked_add(spin);
         loop {
@@ -176,6 +175,12 @@ impl MioSystem {
             std::hint::spin_loop();
         }
     }
+}
+
+/// How long a wait spins, and how long it then sleeps.
+fn shares(spin: Duration, timeout: Option<Duration>) -> (Duration, Option<Duration>) {
+    let spin = timeout.map_or(spin, |timeout| timeout.min(spin));
+    (spin, timeout.map(|timeout| timeout - spin))
 }
 
 impl AsFd for MioSystem {
@@ -458,5 +463,20 @@ impl Listener for Listening {
             socket::give(&stream, peer, listener.gives.as_ref());
             Ok((stream_of(stream), peer))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_spins_lasts_no_longer_than_one_that_sleeps() {
+        let [none, short, long] = [0, 3, 10].map(Duration::from_millis);
+        assert_eq!(shares(short, None), (short, None));
+        assert_eq!(shares(short, Some(long)), (short, Some(long - short)));
+        assert_eq!(shares(long, Some(long)), (long, Some(none)));
+        assert_eq!(shares(long, Some(short)), (short, Some(none)));
+        assert_eq!(shares(long, Some(none)), (none, Some(none)));
     }
 }

@@ -190,3 +190,25 @@ fn the_errors_of_several_addresses_are_told_in_their_order() {
     let late = errors.iter().filter(|(_, error)| error.kind() == io::ErrorKind::TimedOut);
     assert_eq!(late.map(|(addr, _)| addr).collect::<Vec<_>>(), [end(3), end(4), end(5)]);
 }
+
+#[test]
+fn of_several_addresses_a_refusal_says_most_and_silence_more_than_the_rest() {
+    let refused = || io::Error::from_raw_os_error(libc::ECONNREFUSED);
+    let unreachable = || io::Error::from_raw_os_error(libc::EHOSTUNREACH);
+    let failed = |failure: ConnectFailure| CloseKind::Connect(failure);
+    let silent = CloseKind::TimedOut(Deadline::Connect);
+    let cases = [
+        (vec![unreachable(), no_answer(), refused()], failed(ConnectFailure::Refused), By::Peer),
+        (vec![unreachable(), no_answer()], silent, By::Runtime),
+        (vec![no_answer(), unreachable()], silent, By::Runtime),
+        (vec![unreachable()], failed(ConnectFailure::Unreachable), By::Peer),
+        (vec![], failed(ConnectFailure::Name), By::Runtime),
+    ];
+    for (errors, kind, by) in cases {
+        let mut failures = AddressErrors::default();
+        errors.into_iter().for_each(|error| failures.push(Endpoint::Other, error));
+        let said = failures.to_string();
+        let end = failures.into_end();
+        assert_eq!((end.0, end.1), (by, kind), "{said}");
+    }
+}

@@ -64,6 +64,38 @@ fn a_mark_for_congestion_is_told_with_offload_and_makes_no_difference_without() 
     }
 }
 
+#[test]
+fn every_byte_is_counted_once_however_many_datagrams_a_call_sends() {
+    everywhere(|stage| {
+        let mut left = 7;
+        let server = Node::new().datagram(move |cx, _| {
+            left -= 1;
+            if left == 0 { close(cx) } else { Ok(()) }
+        });
+        let (_, to) = stage.bind(
+            "server",
+            server.closed(|_, reason| {
+                assert_eq!((reason.bytes_in(), reason.bytes_out()), (630, 0));
+            }),
+        );
+        let client = Node::new().opened(move |cx| {
+            (0..6).try_for_each(|_| cx.send_to(&[7; 100], to))?;
+            cx.send_to(&[7; 30], to)?;
+            close(cx)
+        });
+        let client = client.closed(|_, reason| {
+            assert_eq!((reason.bytes_in(), reason.bytes_out(), reason.unsent()), (0, 630, 0));
+        });
+        stage.bind("client", client);
+        stage.run();
+        stage.expect_node("client", &["opened", "closed finished by us"]);
+        assert_eq!(stage.log.of("server").len(), 9);
+        let metrics = stage.driver.metrics();
+        assert_eq!((metrics.bytes_in, metrics.bytes_out), (630, 630));
+        assert_eq!((metrics.datagrams_in, metrics.datagrams_out), (7, 7));
+    });
+}
+
 /// Lengths that end a train of equal datagrams, or do not begin one.
 const LENGTHS: [usize; 16] = [100, 100, 100, 50, 100, 0, 0, 7, 7, 7, 7, 8, 8, 0, 8, 8];
 

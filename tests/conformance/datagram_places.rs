@@ -1,12 +1,13 @@
 //! Datagram sockets count towards `DriverLimits::connections_max`, as connections do.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lariat::{DatagramOptions, DriverLimits, ErrorKind, Op, Timer};
 
-use crate::kit::{Play, data, echo, everywhere_with, says_all};
+use crate::kit::{Play, data, echo, everywhere_with, on_sockets, says_all};
 use crate::node::Node;
 
 #[test]
@@ -86,5 +87,47 @@ fn a_socket_that_cannot_be_bound_keeps_no_place_and_a_listener_waits_for_one() {
         stage.connect("client", addr, says_all(b"hello"));
         stage.run();
         stage.expect("client", &["opened", &data(b"hello"), "eof", "closed finished by the peer"]);
+    });
+}
+
+#[test]
+fn of_several_addresses_the_first_that_can_be_bound_is_and_the_first_error_is_told() {
+    on_sockets(DriverLimits::default(), |stage| {
+        // Addresses of documents, which no machine has.
+        let none = [1, 2].map(|last| SocketAddr::from(([198, 51, 100, last], 0)));
+        let error = stage.driver.control().bind(none, Node::new()).unwrap_err();
+        let told = (error.kind(), error.addr());
+        assert_eq!(told, (ErrorKind::AddressUnavailable, Some("198.51.100.1:0")));
+        let own = SocketAddr::from(([127, 0, 0, 1], 0));
+        let node = Node::new().opened(|cx| {
+            cx.close();
+            Ok(())
+        });
+        let id = stage.driver.control().bind([none[0], own, none[1]], node).unwrap();
+        let bound = stage.driver.bound_addr(id).unwrap();
+        assert_eq!(bound.ip(), Some(own.ip()));
+        stage.run();
+    });
+}
+
+#[test]
+fn a_socket_that_is_bound_in_the_same_callback_has_its_place_before_a_connect() {
+    let mut limits = DriverLimits::default();
+    limits.connections_max = 1;
+    everywhere_with(limits, |stage| {
+        let addr = stage.deserted();
+        let client = stage.trace.wrap("client", Play::new());
+        let node = Node::new().opened(|cx| {
+            cx.close();
+            Ok(())
+        });
+        let node = node.under("node", &stage.log);
+        let mut control = stage.driver.control();
+        control.connect(addr, client);
+        control.bind("127.0.0.1:0", node).unwrap();
+        drop(control);
+        stage.run();
+        stage.expect("client", &["closed connect failed, too many connections by the runtime"]);
+        stage.expect_node("node", &["opened", "closed finished by us"]);
     });
 }

@@ -556,6 +556,21 @@ fn a_silent_socket_ends_when_it_may_not_be_idle() {
         let lines = stage.log.of("idle");
         assert_eq!(lines.iter().filter(|line| *line == "datagram of 10 bytes").count(), 4);
         assert_eq!(lines.last().unwrap(), "closed timed out (idle) by the runtime");
+        assert_eq!(stage.driver.metrics().timers, 5, "the client's, and the deadline");
+    });
+}
+
+#[test]
+fn what_only_a_connection_does_is_stale_for_a_datagram_socket() {
+    everywhere(|stage| {
+        let (id, _) = stage.bind("node", Node::new().notified(|cx, _| close(cx)));
+        let handle = stage.driver.handle();
+        handle.write(id, b"bytes").unwrap();
+        handle.shutdown_write(id).unwrap();
+        handle.notify(id, Note::new(())).unwrap();
+        stage.run();
+        stage.expect_node("node", &["opened", "notified", "closed finished by us"]);
+        assert_eq!(stage.driver.metrics().stale, 2);
     });
 }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lariat::{
-    Context, Control, Driver, DriverLimits, ErrorKind, Handle, Input, Limits, ListenOptions, Note,
-    Outcome, Protocol,
+    ConnectOptions, Context, Control, Driver, DriverLimits, ErrorKind, Handle, Input, Limits,
+    ListenOptions, ListenerId, Note, Op, Outcome, Protocol,
 };
 
 use crate::kit::{Last, Play, Stage, data, echo, everywhere, everywhere_with};
@@ -581,5 +581,43 @@ fn a_driver_that_cannot_take_over_signals_says_so() {
             let sentence = "lariat was built without the feature `signals`";
             assert_eq!(error.to_string(), format!("cannot take over signals: {sentence}"));
         }
+    }
+}
+
+#[test]
+fn options_that_cannot_work_give_the_protocol_back_and_reach_no_driver() {
+    everywhere(|stage| {
+        let handle = stage.driver.handle();
+        let mut options = ConnectOptions::default();
+        options.limits.input_max = 0;
+        let refused = handle.connect_with("127.0.0.1:1", options, Marked(7)).unwrap_err();
+        assert_eq!(
+            (refused.error().kind(), refused.error().op()),
+            (ErrorKind::InvalidLimits, Op::Limits)
+        );
+        assert_eq!(refused.into_payload().0, 7);
+        let told = Told::default();
+        let tells = told.clone();
+        let mut options = ListenOptions::default();
+        options.limits.input_max = 0;
+        let done = move |_: &mut Control<'_>, listener: lariat::Result<ListenerId>| {
+            tells.tell(listener.unwrap_err().to_string());
+        };
+        handle.listen_with("127.0.0.1:0", options, |_| Some(Marked(8)), done).unwrap();
+        stage.run();
+        told.expect(
+            stage,
+            &["these limits cannot work: input_max and output_max must be at least 1 byte"],
+        );
+        assert_eq!(stage.driver.metrics().connects, 0);
+    });
+}
+
+#[derive(Debug)]
+struct Marked(u8);
+
+impl Protocol for Marked {
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
     }
 }

@@ -244,6 +244,23 @@ fn d3_a_lookup_that_hangs_disturbs_nobody_and_ends_at_its_deadline() {
 }
 
 #[test]
+fn a_connect_that_is_too_late_for_its_lookup_knows_no_address_that_failed() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let (resolver, end) = stuck();
+        stage.driver.set_resolver(resolver);
+        let ends = Ends::default();
+        let mut limits = Limits::default();
+        limits.connect = Duration::from_millis(50);
+        stage.connect_with("client", "slow.test:7000", limits, ends.noted_by(Play::new()));
+        stage.run();
+        let reason = ends.only();
+        assert_eq!(reason.kind(), CloseKind::TimedOut(Deadline::Connect));
+        assert!(reason.error().is_none(), "{reason}");
+        drop(end);
+    });
+}
+
+#[test]
 fn lookups_beyond_the_bound_fail_and_the_ones_below_it_wait() {
     // One thread and a queue of two: the fourth lookup is one too many.
     let limits = lookups(1, 2, Duration::from_secs(20));

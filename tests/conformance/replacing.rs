@@ -278,3 +278,44 @@ fn a_protocol_that_panics_as_it_is_dropped_for_another_costs_that_one_nothing() 
         assert_eq!(stage.driver.metrics().panics, 1);
     });
 }
+
+#[test]
+fn an_idle_limit_of_its_own_ends_with_the_protocol_that_set_it() {
+    const IDLE: Duration = Duration::from_millis(50);
+    // The limits have none, the first protocol has one, and the next one outlives it.
+    everywhere(|stage| {
+        let trace = stage.trace.clone();
+        let addr = stage.serve("server", move || {
+            let trace = trace.clone();
+            Play::new().opened(move |cx| {
+                let next = Play::new().opened(|cx| {
+                    cx.set_timer(LATER, 3 * IDLE);
+                    Ok(())
+                });
+                cx.set_idle(Some(IDLE));
+                cx.replace(trace.wrap("next", next));
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("next", &["opened", "timeout of timer 2", "closed finished by us"]);
+    });
+    // The limits have one, the first protocol has turned it off, and the next one meets it.
+    everywhere(|stage| {
+        let trace = stage.trace.clone();
+        let mut limits = Limits::default();
+        limits.idle = Some(IDLE);
+        let addr = stage.serve_with("server", limits, move || {
+            let trace = trace.clone();
+            Play::new().opened(move |cx| {
+                cx.set_idle(None);
+                cx.replace(trace.wrap("next", Play::new()));
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("next", &["opened", "closed timed out (idle) by the runtime"]);
+    });
+}

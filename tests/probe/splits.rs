@@ -66,6 +66,28 @@ fn every_split_shows_the_first_places_of_many() {
 }
 
 #[test]
+fn every_split_finds_a_protocol_that_fails_at_one_cut_in_two_alone() {
+    /// Fails when its input comes as so many bytes and then all others at once.
+    struct FailsAt(usize, Vec<usize>);
+    impl Protocol for FailsAt {
+        fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            self.1.push(input.len());
+            input.consume_all();
+            match self.1[..] {
+                [first, rest] if first == self.0 && first + rest == 12 => Err("planned".into()),
+                _ => Ok(()),
+            }
+        }
+    }
+    for place in 1..12 {
+        let split = || every_split(|| FailsAt(place, Vec::new()), &[b'x'; 12]);
+        let panic = catch_unwind(split).expect_err("found");
+        let message = panic.downcast_ref::<String>().expect("a message");
+        assert!(message.contains(&format!("(in two: [{place}])")), "{message}");
+    }
+}
+
+#[test]
 fn every_split_compares_reasons_as_well_as_bytes() {
     /// Says nothing; fails when its first `data` is short.
     struct Silent(bool);

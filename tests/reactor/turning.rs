@@ -77,6 +77,22 @@ fn a_slow_turn_is_noticed_and_the_next_slow_callback_is_found() {
 }
 
 #[test]
+fn the_longest_turn_is_known_also_where_none_is_called_slow() {
+    for limit in [None, Some(PATIENCE)] {
+        let mut limits = DriverLimits::default();
+        limits.slow_callback = limit;
+        let mut reactor = Reactor::with_limits(limits).unwrap();
+        let addr = listen(&mut reactor, || Slow(Duration::from_millis(40)));
+        let client = std::thread::spawn(move || ping(&mut TcpStream::connect(addr).unwrap()));
+        join(&mut reactor, client);
+        let metrics = reactor.metrics();
+        assert!(metrics.longest_turn >= Duration::from_millis(40), "{metrics:?}");
+        assert_eq!((metrics.slow_turns, metrics.slow_callbacks), (0, 0));
+        finish(reactor);
+    }
+}
+
+#[test]
 fn callbacks_are_timed_for_a_thousand_turns_after_a_slow_one() {
     let mut limits = DriverLimits::default();
     limits.slow_callback = Some(Duration::from_millis(200));
@@ -281,4 +297,16 @@ fn c18_a_timer_does_not_wait_again_for_time_that_passed_outside_of_turns() {
     reactor.turn(None).unwrap();
     assert!(ran.get() && began.elapsed() < DELAY, "it slept for {:?}", began.elapsed());
     finish(reactor);
+}
+
+#[test]
+fn a_turn_of_a_reactor_that_has_nothing_left_does_not_wait() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.turn(None).unwrap();
+        tell.send(reactor.is_over()).unwrap();
+    });
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
+    thread.join().unwrap();
 }

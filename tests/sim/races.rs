@@ -9,7 +9,7 @@ use std::time::Duration;
 use lariat::sim::{Call, Fault, Faults, Link, Sim};
 use lariat::{
     AddressErrors, By, CloseKind, CloseReason, ConnectFailure, Context, Deadline, Endpoint, Input,
-    Outcome, Protocol,
+    Limits, Outcome, Protocol,
 };
 
 use crate::kit::{Sink, ms, serve};
@@ -190,4 +190,52 @@ fn d1_each_failure_of_a_connect_is_a_plain_reason() {
     let reason = connect(&mut sim, "nobody.test:1").0.0.borrow().ended.clone().unwrap();
     let sentence = "connect failed, no address found by the runtime (nobody.test:1: ";
     assert!(reason.to_string().starts_with(sentence), "{reason}");
+}
+
+#[test]
+fn an_attempt_that_fails_takes_the_time_of_the_next_one_with_it() {
+    let mut sim = Sim::new(1);
+    let mut link = Link::default();
+    link.latency = ms(100);
+    sim.set_link(link);
+    // Nobody listens: each attempt is refused after 200 ms, which is before the next one's time.
+    let addrs = [1, 2, 3, 4].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let (told, took) = connect(&mut sim, addrs);
+    assert_eq!(told.kind(), CloseKind::Connect(ConnectFailure::Refused));
+    assert!((ms(800)..ms(805)).contains(&took), "one after the other: {took:?}");
+}
+
+#[test]
+fn the_descriptors_of_a_race_that_is_given_up_go_to_a_listener_that_lacks_one() {
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(1);
+    let addr = serve(&mut sim, || Sink);
+    // So far away that no answer comes; who dials from now on is near.
+    let mut far = Link::default();
+    far.latency = Duration::from_secs(60);
+    sim.set_link(far);
+    let told = Told::default();
+    let mut limits = Limits::default();
+    limits.connect = ms(430);
+    let addrs = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    sim.control().connect_local_with(addrs, limits.into(), told.clone()).unwrap();
+    sim.run_for(ms(1)).unwrap();
+    sim.set_link(Link::default());
+    // Each is turned away, and the pause behind it is twice as long: 10, 20, 40, 80 ms.
+    let mut began = ms(1);
+    for at in [300, 320, 350, 400] {
+        sim.run_for(ms(at) - began).unwrap();
+        began = ms(at);
+        let newcomer = sim.dial(addr);
+        sim.run_for(ms(1)).unwrap();
+        began += ms(1);
+        assert!(newcomer.is_finished() || newcomer.is_reset());
+    }
+    let waits = sim.dial(addr);
+    sim.run_for(ms(25)).unwrap();
+    assert_eq!((sim.metrics().refused, sim.metrics().accepted), (4, 0));
+    assert!(!waits.is_finished() && !waits.is_reset());
+    sim.run_for(ms(25)).unwrap();
+    assert_eq!(told.kind(), CloseKind::TimedOut(Deadline::Connect));
+    assert_eq!((sim.metrics().refused, sim.metrics().accepted), (4, 1));
 }

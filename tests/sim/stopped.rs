@@ -349,3 +349,22 @@ fn a_timer_that_fires_more_than_10_ms_late_is_counted_as_late() {
     sim.run_for(ms(1)).unwrap();
     assert_eq!(sim.metrics().late_timers, 1);
 }
+
+/// As a signal that ends a stop interrupts the wait of a real process: the first look after it
+/// tells of nothing, and the one behind it of everything.
+#[test]
+fn a_stop_interrupts_the_next_wait_alone() {
+    let mut sim = Sim::new(1);
+    let addr = serve(&mut sim, || Echo);
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    client.send(b"hello");
+    let before = sim.metrics();
+    sim.stop_for(ms(10));
+    sim.turn(Some(ms(5))).unwrap();
+    let after = sim.metrics();
+    assert_eq!((after.events, after.bytes_in), (before.events, before.bytes_in));
+    assert_eq!(sim.now(), ms(11), "it did not wait");
+    sim.turn(Some(ms(5))).unwrap();
+    assert_eq!(sim.metrics().bytes_in, before.bytes_in + 5);
+}

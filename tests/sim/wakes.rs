@@ -79,6 +79,17 @@ fn whatever_a_handle_asks_of_an_idle_loop_is_done_by_one_wake_up() {
 }
 
 #[test]
+fn a_wake_up_is_an_event() {
+    let (mut sim, _client, id, log) = idle();
+    let before = sim.metrics();
+    sim.handle().notify(id, Note::new(1u8)).unwrap();
+    sim.run().unwrap();
+    let after = sim.metrics();
+    assert_eq!(*log.borrow(), ["notified"]);
+    assert_eq!((after.wakeups - before.wakeups, after.events - before.events), (1, 1));
+}
+
+#[test]
 fn what_is_asked_for_outside_of_callbacks_needs_no_wake_up() {
     type Ask = fn(&mut Sim, ConnId);
     let cases: [(Ask, &[&str], &[u8]); 5] = [

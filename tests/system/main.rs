@@ -14,6 +14,8 @@ mod patience;
 #[path = "../shared/plain.rs"]
 mod plain;
 mod reaching;
+mod seeds;
 mod signals;
 mod stopped;
 mod transfers;
+mod unix;

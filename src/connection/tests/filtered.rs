@@ -96,6 +96,25 @@ fn time_for_the_handshake_is_not_time_that_output_has_stalled() {
 }
 
 #[test]
+fn what_a_filter_answers_holds_the_peer_above_the_high_mark() {
+    let mut rig = Rig::filtered(small_limits(), 16);
+    rig.peer_sends_wire(&[HELLO]);
+    rig.settle();
+    rig.kernel.room = 0;
+    rig.peer_sends(1);
+    rig.settle();
+    assert!(!rig.is(Flags::HELD), "{} unsent", rig.conn.unsent());
+    while rig.conn.unsent() <= rig.conn.limits().high_mark {
+        rig.peer_sends(1);
+        rig.settle();
+    }
+    assert!(rig.is(Flags::HELD));
+    rig.peer_reads(1000);
+    rig.settle();
+    assert!(!rig.is(Flags::HELD));
+}
+
+#[test]
 fn a_filter_that_fails_to_read_says_its_last_words_and_is_left_alone() {
     let mut rig = open();
     rig.kernel.room = 0;
