@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use lariat::sim::{Call, Fault, Sim, Socket, Trace};
-use lariat::{Context, Input, Outcome, Overload, Protocol, Timer};
+use lariat::{CloseReason, Context, Input, Limits, Outcome, Overload, Protocol, Timer};
 
-use crate::kit::{Count, Echo, Sink, ms, serve, sim_with};
+use crate::kit::{Count, Echo, Reasons, Sink, ms, serve, sim_with};
 
 /// Dials and waits until the echo of one byte has come.
 fn echoes(sim: &mut Sim, socket: &Socket) -> bool {
@@ -424,14 +424,52 @@ fn a_factory_that_panics_refuses_one_newcomer_and_the_listener_lives() {
     assert_eq!((sim.metrics().panics, sim.metrics().refused), (1, 2));
 }
 
+/// Closes at once, and keeps the reason.
+struct Leaver(Reasons);
+
+impl Protocol for Leaver {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.close();
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+    fn closed(&mut self, _: &mut Context<'_>, reason: &CloseReason) {
+        self.0.keep(reason);
+    }
+}
+
+#[test]
+fn of_those_that_linger_the_oldest_makes_room() {
+    let (mut sim, reasons) = (sim_with(1, |limits| limits.lingering_max = 2), Reasons::default());
+    let told = reasons.clone();
+    let addr = serve(&mut sim, move || Leaver(told.clone()));
+    let clients: Vec<Socket> = (0..4)
+        .map(|_| {
+            let client = sim.dial(addr);
+            sim.run_for(ms(1)).unwrap();
+            client
+        })
+        .collect();
+    assert_eq!(sim.metrics().lingering, 2);
+    assert_eq!(reasons.sentences(), ["finished by us"; 2]);
+    // What comes to a closed socket is answered with a reset.
+    clients.iter().for_each(|client| client.send(b"late"));
+    sim.run_for(ms(1)).unwrap();
+    let cut: Vec<bool> = clients.iter().map(Socket::is_reset).collect();
+    assert_eq!(cut, [true, true, false, false]);
+}
+
 #[cfg(feature = "fd")]
 #[test]
-fn c12_a_pipe_that_cannot_be_watched_says_so_to_its_protocol() {
-    let (mut sim, trace) = (Sim::new(1), Trace::new());
+fn c12_a_stream_that_is_adopted_and_cannot_be_watched_is_told_why() {
+    let (mut sim, reasons) = (Sim::new(1), Reasons::default());
     sim.script(Call::Register, 0, Fault::Error(libc::ENOSPC));
-    let pipe = sim.pipe(lariat::Limits::default(), trace.wrap("pipe", Sink)).unwrap();
+    let _end = sim.pipe(Limits::default(), Leaver(reasons.clone())).unwrap();
     sim.run_for(ms(1)).unwrap();
-    assert_eq!(trace.of("pipe"), ["closed connect failed, no descriptor left by the runtime"]);
-    assert!(pipe.is_finished());
-    assert_eq!((sim.metrics().open, sim.metrics().closes.connect), (0, 1));
+    assert_eq!(reasons.sentences(), ["connect failed, no descriptor left by the runtime"]);
+    let reasons = reasons.0.borrow();
+    let error = reasons[0].error().and_then(|error| error.downcast_ref::<std::io::Error>());
+    assert_eq!(error.and_then(std::io::Error::raw_os_error), Some(libc::ENOSPC));
 }
