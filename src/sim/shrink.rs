@@ -477,11 +477,11 @@ mod tests {
             let sum: u64 = (0..500).map(|_| choices.below(1 << 40)).sum();
             assert!(sum < 1 << 40, "{sum}");
         };
-        let time = Duration::from_millis(100);
+        let time = Duration::from_millis(500);
         let reduced = shrink(1..2, &mut scenario, time).unwrap();
         assert!(reduced.took >= time && reduced.runs > 1, "{} runs", reduced.runs);
         // One more run is begun at most.
-        assert!(reduced.runs <= 60, "{} runs", reduced.runs);
+        assert!(reduced.runs <= 260, "{} runs", reduced.runs);
         let none = shrink(1..2, &mut scenario, Duration::ZERO).unwrap();
         assert_eq!(none.runs, 1);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lariat::{DriverLimits, Ecn, Timer, UnixName};
 
-use crate::datagrams::{DESERTED, close, with};
+use crate::datagrams::{close, deserted, with};
 use crate::kit::{on_sockets, with_datagrams as everywhere};
 use crate::node::Node;
 
@@ -192,7 +192,7 @@ fn d5_those_that_leave_together_are_refused_like_any_other() {
                 Ok(())
             })
             .timeout(|cx, _| close(cx));
-        stage.bind_with("client", with(|o| o.connect = Some(DESERTED.into())), client);
+        stage.bind_with("client", with(|o| o.connect = Some(deserted().into())), client);
         stage.run();
         let lines = stage.log.of("client");
         assert_eq!(lines[..2], ["opened", "refused"]);

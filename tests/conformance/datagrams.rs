@@ -1,7 +1,7 @@
 //! Datagram sockets: what they are told, in which order, and how they end.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,8 +32,14 @@ pub(crate) fn group() -> Ipv4Addr {
     Ipv4Addr::new(239, high, low, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// An address at which nobody is bound: its port is none that a system gives away.
-pub(crate) const DESERTED: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
+/// Where nobody receives: an address of this test's own, so that no other comes by. All of
+/// 127.0.0.0/8 is this machine.
+pub(crate) fn deserted() -> SocketAddr {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let port = 20_000 + COUNT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, 64 | high, middle, low], port))
+}
 
 #[test]
 fn d8_an_empty_datagram_is_delivered_both_ways() {
@@ -129,7 +135,7 @@ fn d7_what_is_too_long_is_an_error_at_once_and_what_is_not_arrives() {
 #[test]
 fn d5_a_refusal_is_told_once_and_the_socket_goes_on_for_a_thousand_rounds() {
     everywhere(|stage| {
-        let addr = SocketAddr::from(DESERTED);
+        let addr = deserted();
         let mut rounds = 0;
         let client = Node::new()
             .opened(|cx| Ok(cx.send(b"anybody?")?))
@@ -159,7 +165,7 @@ fn d5_a_refusal_is_told_once_and_the_socket_goes_on_for_a_thousand_rounds() {
 #[test]
 fn d5_a_send_that_is_told_of_an_earlier_refusal_leaves_all_the_same() {
     everywhere(|stage| {
-        let addr = SocketAddr::from(DESERTED);
+        let addr = deserted();
         let client =
             Node::new()
                 .opened(|cx| {

@@ -76,8 +76,7 @@ impl Protocol for Stubborn {
 
 /// A driver that has ended, without a signal.
 fn shut_down(name: &str) -> Box<dyn Driver> {
-    let mut driver = driver(name, DriverLimits::default());
-    driver.stop_on_signals().unwrap();
+    let mut driver = watching(name);
     driver.control().set_timer(Duration::ZERO, |control| control.shutdown());
     driver.run().unwrap();
     driver
@@ -85,8 +84,17 @@ fn shut_down(name: &str) -> Box<dyn Driver> {
 
 /// Runs a driver until a signal has drained it.
 fn run_until_a_signal(name: &str) {
+    drain_by_a_signal(watching(name));
+}
+
+/// A driver that waits for a signal from here on.
+fn watching(name: &str) -> Box<dyn Driver> {
     let mut driver = driver(name, DriverLimits::default());
     driver.stop_on_signals().unwrap();
+    driver
+}
+
+fn drain_by_a_signal(mut driver: Box<dyn Driver>) {
     driver.control().listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
     // Said by a timer: by then it runs.
     driver.control().set_timer(Duration::ZERO, |_| say("it runs"));
@@ -130,6 +138,23 @@ fn c21_a_driver_that_is_kept_does_not_take_the_first_signal_of_the_next() {
 }
 
 #[test]
+fn c21_the_end_of_one_driver_leaves_another_its_first_signal() {
+    let name = "signals::c21_the_end_of_one_driver_leaves_another_its_first_signal";
+    if let Some(name) = part() {
+        let driver = watching(&name);
+        drop(shut_down(&name));
+        return drain_by_a_signal(driver);
+    }
+    for driver in DRIVERS {
+        let mut process = Process::start(name, driver);
+        process.wait_for("it runs");
+        process.send("-TERM");
+        process.wait_for("it has ended");
+        assert!(process.end().success(), "{driver}");
+    }
+}
+
+#[test]
 fn c21_a_second_signal_ends_the_process_while_it_drains() {
     let name = "signals::c21_a_second_signal_ends_the_process_while_it_drains";
     if let Some(name) = part() {
@@ -156,8 +181,7 @@ fn c21_a_second_signal_ends_the_process_while_it_drains() {
 /// One driver that ends, and one with a connection that does not.
 fn run_until_a_signal_with_company(name: &str) {
     run_until_a_signal(name);
-    let mut driver = driver(name, DriverLimits::default());
-    driver.stop_on_signals().unwrap();
+    let mut driver = watching(name);
     let factory = |_: &lariat::Incoming| {
         say("accepted");
         Some(Stubborn)
