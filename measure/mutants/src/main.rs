@@ -39,6 +39,7 @@ mutants [run|list|survivors|table] [options]
   --again        those alone that survived before, and no others are planted: after tests were
                  added, in a copy of DIR, since what the new tests reach is not found out whole;
                  with --only also those of these files that were not run
+  --same         what the last run has planted is planted, so that nothing is built
   --no-model     without the model check, whose build takes as long as that of all other tests
   --seconds N    of tests for one change: the quickest that take so long in all [20]
   --record       find out again which tests reach what: after tests were changed";
@@ -51,6 +52,7 @@ pub struct Options {
     seed: u64,
     only: Vec<String>,
     again: bool,
+    same: bool,
     no_model: bool,
     seconds: u64,
     record: bool,
@@ -71,6 +73,7 @@ fn options() -> Result<Options> {
             }
             Long("seconds") => options.seconds = arguments.value()?.parse()?,
             Long("again") => options.again = true,
+            Long("same") => options.same = true,
             Long("no-model") => options.no_model = true,
             Long("record") => options.record = true,
             Long("help") | Short('h') => {
@@ -124,11 +127,17 @@ fn run(options: &Options, copy: &Copy, store: &mut Store, sample: &[Mutant]) -> 
         Some(known) => !known.is_caught(),
         None => named(mutant),
     };
-    let sample: Vec<Mutant> = sample.iter().filter(wanted).cloned().collect();
+    let sample: Vec<Mutant> = match options.same {
+        true => {
+            sample.iter().filter(|mutant| store.planted.contains(&mutant.key)).cloned().collect()
+        }
+        false => sample.iter().filter(wanted).cloned().collect(),
+    };
     for mutant in &sample {
         numbers.insert(mutant.key.clone(), store.number(&mutant.key)?);
     }
     eprintln!("{} mutants in the sample", sample.len());
+    store.plant(&sample)?;
     let mut binaries = copy.build(&mut numbers, &mut |key| store.drop_mutant(key))?;
     if !options.no_model {
         binaries.extend(copy.model()?);
@@ -139,7 +148,7 @@ fn run(options: &Options, copy: &Copy, store: &mut Store, sample: &[Mutant]) -> 
     }
     run::reach(&suite, store)?;
     let planted = sample.iter().filter(|mutant| numbers.contains_key(&mutant.key));
-    let chosen = planted.filter(|mutant| options.again || options.only.is_empty() || named(mutant));
+    let chosen = planted.filter(|mutant| options.only.is_empty() || named(mutant));
     let budget = Duration::from_secs(options.seconds);
     run::mutants(&suite, store, chosen, options.again, budget)
 }

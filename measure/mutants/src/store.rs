@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::plant::Mutant;
 use crate::suite::Test;
 
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Store {
     folder: PathBuf,
     pub numbers: HashMap<String, u32>,
     pub dropped: HashSet<String>,
+    /// What the last run has planted.
+    pub planted: HashSet<String>,
     pub outcomes: HashMap<String, Outcome>,
     pub tests: HashMap<String, Test>,
 }
@@ -44,6 +47,7 @@ impl Store {
         let lines = |name: &str| -> Vec<String> { read(name).lines().map(Into::into).collect() };
         let numbers = (1..).zip(lines("numbers")).map(|(number, key)| (key, number)).collect();
         let dropped = lines("dropped").into_iter().collect();
+        let planted = lines("planted").into_iter().collect();
         let values = |name: &str| -> Vec<Value> {
             // A line that a stopped run has left half written counts as not there.
             read(name).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -57,7 +61,7 @@ impl Store {
         });
         let tests = values("tests").iter().map(test).map(|test| (test.title(), test)).collect();
         let outcomes = outcomes.collect();
-        Ok(Store { folder: folder.to_owned(), numbers, dropped, outcomes, tests })
+        Ok(Store { folder: folder.to_owned(), numbers, dropped, planted, outcomes, tests })
     }
 
     fn append(&self, name: &str, line: &str) -> Result<()> {
@@ -80,6 +84,12 @@ impl Store {
     pub fn drop_mutant(&mut self, key: &str) -> Result<()> {
         self.dropped.insert(key.to_owned());
         self.append("dropped", key)
+    }
+
+    pub fn plant(&mut self, mutants: &[Mutant]) -> Result<()> {
+        self.planted = mutants.iter().map(|mutant| mutant.key.clone()).collect();
+        let lines: String = mutants.iter().map(|mutant| format!("{}\n", mutant.key)).collect();
+        Ok(fs::write(self.folder.join("planted"), lines)?)
     }
 
     pub fn outcome(&mut self, key: &str, outcome: Outcome) -> Result<()> {
