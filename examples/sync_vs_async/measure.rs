@@ -386,7 +386,7 @@ mod tests {
         };
         let share = 0.999_990_04;
         let run = Run {
-            points: vec![point(sample(1234.567_89, vec![(share, 1.000_06), (1.0, 0.5)]))],
+            points: vec![point(sample(1_234.567_89, vec![(share, 1.000_06), (1.0, 0.5)]))],
             ..Run::default()
         };
         let rounded = rounded(&run).unwrap();

@@ -225,7 +225,11 @@ fn the_same_seed_draws_the_same_and_another_something_else() {
 #[ignore = "runs for another test"]
 fn planned_range_of_seeds() {
     if is_planned() {
-        panic!("the seeds {:?}", seeds_from_env(3..9));
+        let seeds = seeds_from_env(3..9);
+        let mut ran = Vec::new();
+        check(3..9, |sim| ran.push(sim.seed()));
+        assert!(ran.iter().copied().eq(seeds.clone()), "{ran:?} ran");
+        panic!("the seeds {seeds:?}");
     }
 }
 

@@ -14,7 +14,6 @@ mod patience;
 #[path = "../shared/plain.rs"]
 mod plain;
 mod reaching;
-mod seeds;
 mod signals;
 mod stopped;
 mod transfers;
