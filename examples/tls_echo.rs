@@ -158,7 +158,11 @@ fn main() -> ExitCode {
     match serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tell(format_args!("Error: {error}"));
+            // The Debug form of lariat's own has a hint behind the sentence.
+            match error.downcast_ref::<lariat::Error>() {
+                Some(error) => tell(format_args!("Error: {error:?}")),
+                None => tell(format_args!("Error: {error}")),
+            }
             ExitCode::FAILURE
         }
     }
