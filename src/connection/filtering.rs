@@ -95,15 +95,18 @@ impl Connection {
         wire.trim(pool);
         self.note_wire(tick);
         self.handle_progress(result, By::Us, tick);
+        // A FIN that has come before the filter comes behind the bytes that are fed to it.
+        let had_fin = self.flags.any(Flags::EOF_DUE) && self.flags.any(Flags::PEER_FIN);
+        if had_fin {
+            self.flags.clear(Flags::EOF_DUE | Flags::PEER_FIN);
+        }
         // Bytes fed to the filter count as what it makes of them.
         self.bytes_in -= unread.len() as u64;
         if !unread.is_empty() && self.flags.none(Flags::ENDED | Flags::CLOSING) {
             self.filter_input(unread.as_mut_slice(), pool, tick);
         }
         unread.clear(pool);
-        if self.flags.any(Flags::EOF_DUE) && self.flags.any(Flags::PEER_FIN) {
-            // The FIN had come before the filter: for the filter it is a cut.
-            self.flags.clear(Flags::EOF_DUE | Flags::PEER_FIN);
+        if had_fin {
             self.handle_fin();
         }
     }

@@ -317,3 +317,32 @@ fn a_sealed_stream_that_is_cut_at_any_byte_is_truncated_on_the_last_whole_frame(
         assert_eq!(between.served.has_finished(), cut == out.len(), "at {cut}");
     }
 }
+
+/// Header, exchange, frame and last frame in one piece, with FIN behind it and without: a stream that
+/// is whole is no cut.
+#[test]
+fn a_whole_stream_that_came_before_its_filter_is_not_truncated() {
+    let (out, back) = recorded(b"some words");
+    let says = [&b"PROXY TCP4 203.0.113.9 192.0.2.1 40312 443\r\n"[..], &out].concat();
+    for fin in [false, true] {
+        let (watched, inner) = (Heard::default(), Heard::default());
+        let (served, ends) = (inner.clone(), watched.clone());
+        let mut sim = lariat::sim::Sim::new(1);
+        let factory = AcceptProxy::trusting(|_| true).factory(move |incoming: &Incoming| {
+            let (tokens, _) = pair();
+            let inner = Sealed::server(&tokens, End::server(&served, None));
+            let (heard, listener) = (ends.clone(), Some(incoming.listener()));
+            Some(Watched { inner, heard, listener })
+        });
+        let listener = sim.listen("127.0.0.1:1", factory).unwrap();
+        let socket = sim.dial(sim.addresses(listener)[0]);
+        socket.send(&says);
+        if fin {
+            socket.finish();
+        }
+        sim.run_for(Duration::from_secs(20)).unwrap();
+        assert_eq!(socket.take_received(), back);
+        assert_eq!((inner.bytes(), inner.has_finished()), (b"some words".to_vec(), true));
+        assert_eq!(watched.reason().kind(), CloseKind::Finished, "{}", watched.reason());
+    }
+}
