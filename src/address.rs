@@ -377,6 +377,26 @@ impl From<(String, u16)> for Address {
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_text_of_unix_is_an_abstract_name_only_where_it_can_be_one() {
+        let name = |name: &str| Address::from(UnixName::from_abstract_name(name).unwrap());
+        let longest = "x".repeat(SUN_NAME_MAX);
+        assert_eq!(Address::from("unix:@echo"), name("echo"));
+        assert_eq!(Address::from("unix:@@"), name("@"));
+        assert_eq!(Address::from(format!("unix:@{longest}")), name(&longest));
+        // What is no name is a path, whose error says what is wrong.
+        for path in ["", "@", "echo", "/run/@echo", &format!("@{longest}x")] {
+            assert_eq!(Address::from(format!("unix:{path}")), Address::Path(path.into()), "{path}");
+        }
+        assert!(Address::from("unix:").targets().is_err());
+        assert!(Address::from(format!("unix:@{longest}x")).targets().is_err());
+    }
+
+    /// The most bytes of a name, with one before it that makes it abstract.
+    #[cfg(target_os = "linux")]
+    const SUN_NAME_MAX: usize = 107;
+
     #[test]
     fn every_form_of_an_address_is_taken() {
         let expected = Address::from(SocketAddr::from(([127, 0, 0, 1], 7000)));

@@ -390,7 +390,7 @@ mod tests {
             ..Run::default()
         };
         let rounded = rounded(&run).unwrap();
-        let expected = sample(1234.568, vec![(0.99999, 1.0), (1.0, 0.5)]);
+        let expected = sample(1_234.568, vec![(0.99999, 1.0), (1.0, 0.5)]);
         assert_eq!(rounded, Run { points: vec![point(expected)], ..Run::default() });
     }
 

@@ -288,3 +288,22 @@ fn a_timer_that_a_note_sets_fires_and_ends_a_peer_that_says_no_more() {
     sim.run_for(ms(10)).unwrap();
     assert_eq!(heard(&one), ["closed"]);
 }
+
+#[test]
+fn a_timer_that_has_fired_is_not_that_of_another_peer() {
+    let mut sim = Sim::new(1);
+    let addr = serve(&mut sim, counting());
+    let (ann, bob) = (client(&sim, 7), client(&sim, 8));
+    ann.send_to(b"tick", addr);
+    sim.run_for(ms(150)).unwrap();
+    assert_eq!(heard(&ann), ["1", "tick"]);
+    // Bob's takes the place of Ann's, who sets one again.
+    bob.send_to(b"tick", addr);
+    sim.run_for(ms(50)).unwrap();
+    ann.send_to(b"tick", addr);
+    sim.run_for(ms(200)).unwrap();
+    assert_eq!(
+        (heard(&bob), heard(&ann)),
+        (vec!["1".into(), "tick".into()], vec!["2".into(), "tick".into()])
+    );
+}
