@@ -383,6 +383,34 @@ impl io::Write for Full {
 }
 
 #[test]
+fn the_last_packet_may_end_at_the_bound_and_not_a_byte_behind_it() {
+    let captured = |bytes_max| {
+        let mut options = CaptureOptions::default();
+        options.bytes_max = bytes_max;
+        let capture = Capture::in_memory(options);
+        let made = capture.clone();
+        let mut sim = Sim::new(1);
+        let factory = move |_: &Incoming| {
+            Some(Tapped(made.clone(), Ending { how: "closes", reason: Arc::default() }))
+        };
+        let listener = sim.listen("127.0.0.1:1", factory).unwrap();
+        sim.dial(sim.addresses(listener)[0]).send(b"x");
+        sim.run_for(Duration::from_secs(10)).unwrap();
+        (capture.bytes(), capture.dropped())
+    };
+    let (all, dropped) = captured(1 << 30);
+    assert_eq!(dropped, 0);
+    // The statistics at the end do not count.
+    let last = u32::from_le_bytes(all.last_chunk().copied().unwrap());
+    let size = all.len() as u64 - u64::from(last);
+    let packets = read(&all).packets.len();
+    for (bound, lost) in [(size + 1, 0), (size, 0), (size - 1, 1)] {
+        let (bytes, dropped) = captured(bound);
+        assert_eq!((dropped, read(&bytes).packets.len()), (lost, packets - lost as usize));
+    }
+}
+
+#[test]
 fn a_write_that_fails_is_said_and_harms_no_connection() {
     let capture = Capture::to_writer(Full(1_000), CaptureOptions::default()).unwrap();
     session_on(&mut Sim::new(1), &capture, &[7; 100_000]);
