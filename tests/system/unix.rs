@@ -23,10 +23,10 @@ impl DatagramProtocol for Stays {
 }
 
 #[test]
-fn a_file_with_a_relative_path_goes_with_its_socket_wherever_the_process_has_gone() {
+fn a_file_with_a_relative_path_goes_with_its_socket_from_anywhere() {
     let Some(name) = part() else {
         for driver in DRIVERS {
-            let name = "unix::a_file_with_a_relative_path_goes_with_its_socket_wherever_the_process_has_gone";
+            let name = "unix::a_file_with_a_relative_path_goes_with_its_socket_from_anywhere";
             again(&[], name, driver);
         }
         return;
