@@ -80,7 +80,8 @@ fn a_link_local_address_is_one_of_its_interface() {
         let name = "connecting::a_link_local_address_is_one_of_its_interface";
         // The way to the address is there a moment later than the address.
         let setup = "ip -6 address add fe80::78/64 dev lo nodad && for try in $(seq 500); do \
-                     ip -6 route get fe80::78 oif lo 2>&1 | grep -q ^local && break; sleep 0.01; done";
+                     ip -6 route get fe80::78 oif lo 2>&1 | grep -q ^local && break; \
+                     sleep 0.01; done";
         for driver in DRIVERS {
             in_a_network(setup, name, driver);
         }
