@@ -201,6 +201,32 @@ fn closing_waits_for_datagrams_to_leave_until_its_deadline() {
 }
 
 #[test]
+fn the_deadline_of_a_close_counts_from_the_close_and_what_came_before_is_counted() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    sim.set_link(narrow());
+    let sink = sim.datagram_socket("10.0.0.2:0").unwrap();
+    let to = sink.local_addr();
+    let node = Node::new()
+        .datagram(move |cx, _| {
+            for number in 0..10 {
+                cx.send_to(&[number; 100], to)?;
+            }
+            cx.close();
+            Ok(())
+        })
+        .closed(|_, reason| {
+            assert_eq!(reason.kind(), CloseKind::Finished);
+            assert_eq!((reason.bytes_in(), reason.bytes_out()), (4, 1000));
+            assert!(reason.age() >= ms(5008) && reason.age() < ms(5010), "{:?}", reason.age());
+        });
+    let id = bind(&mut sim, "node", with(|o| o.close_deadline = ms(1000)), node, &log);
+    sim.run_for(ms(5000)).unwrap();
+    sink.send_to(b"late", addr_of(&sim, id));
+    sim.run().unwrap();
+    assert_eq!(log.of("node"), ["opened", "datagram of 4 bytes", "closed finished by us"]);
+}
+
+#[test]
 fn what_waits_is_sent_after_an_error_and_dropped_after_a_panic() {
     crate::quiet_planned_panics();
     for (panics, kind, arrived) in
