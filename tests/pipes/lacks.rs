@@ -7,6 +7,7 @@ const LACKS: &[(&str, &[&str])] = &[
         &[
             "callbacks::c2_connect_inside_any_callback_connects",
             "callbacks::writes_before_a_connect_has_succeeded_wait_for_it",
+            "counters::another_thread_has_the_counters_of_messages_that_nobody_answers",
             "counters::unsent_bytes_and_the_writer_that_is_held_are_counted_until_they_have_gone",
             "ends::a_connect_above_the_connection_limit_fails_and_says_so",
             "filters::c4_a_protocol_that_panics_when_it_is_asked_for_its_filter_ends_alone",
