@@ -318,8 +318,8 @@ fn a_sealed_stream_that_is_cut_at_any_byte_is_truncated_on_the_last_whole_frame(
     }
 }
 
-/// Header, exchange, frame and last frame in one piece, with FIN behind it and without: a stream that
-/// is whole is no cut.
+/// Header, exchange, frame and last frame in one piece, with FIN behind it and without: a stream
+/// that is whole is no cut.
 #[test]
 fn a_whole_stream_that_came_before_its_filter_is_not_truncated() {
     let (out, back) = recorded(b"some words");

@@ -128,7 +128,7 @@ fn a_note_arrives_while_output_is_stuck_and_nothing_comes() {
             })
         });
         stage.connect("client", addr, pausing());
-        stage.driver.control().set_timer(AT_REST, move |control| {
+        at_rest(stage, [Arc::clone(&server)], move |control| {
             control.peer(*server.get().unwrap()).notify(Note::new(()));
         });
         stage.run();
@@ -257,7 +257,7 @@ fn an_abort_of_a_relay_whose_receiver_is_stuck_is_at_once() {
     everywhere(|stage| {
         let (relaying, receiving) = stuck_relay(stage);
         let handle = stage.driver.handle();
-        stage.driver.control().set_timer(2 * AT_REST, move |control| {
+        at_rest(stage, [Arc::clone(&relaying), Arc::clone(&receiving)], move |control| {
             handle.abort(*relaying.get().unwrap());
             control.set_timer(AT_REST, move |control| {
                 control.peer(*receiving.get().unwrap()).abort();
@@ -283,6 +283,18 @@ fn when(
         return then(control);
     }
     control.set_timer(Duration::from_millis(20), move |control| when(control, ready, then));
+}
+
+/// Runs `then` when all of `ids` are open, and have had time to fill what there is to fill.
+fn at_rest<const N: usize>(
+    stage: &mut Stage<'_>,
+    ids: [Id; N],
+    then: impl FnOnce(&mut Control<'_>) + Send + 'static,
+) {
+    let open = move |_: &mut Control<'_>| ids.iter().all(|id| id.get().is_some());
+    when(&mut stage.driver.control(), open, move |control| {
+        control.set_timer(2 * AT_REST, then);
+    });
 }
 
 #[test]
@@ -386,7 +398,7 @@ fn b18_a_paused_connection_whose_output_is_stuck_reads_on_when_it_is_resumed() {
                 })
         });
         stage.connect_with("client", addr, patient(), writing_first(count));
-        stage.driver.control().set_timer(AT_REST, move |control| {
+        at_rest(stage, [Arc::clone(&server)], move |control| {
             control.peer(*server.get().unwrap()).notify(Note::new(()));
         });
         stage.run();
