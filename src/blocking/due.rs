@@ -11,7 +11,7 @@ use crate::connection::Flags;
 /// A deadline noticed later than this was slept through, by a process that was stopped.
 const LATE: u64 = 50 * MILLISECOND;
 /// How long a companion waits for the reader to report that input has moved a deadline.
-const PATIENCE: u64 = 1000 * MILLISECOND;
+const PATIENCE: u64 = 3000 * MILLISECOND;
 
 impl Worker<'_> {
     /// Whether what has happened at the socket puts the deadline off, which has passed only because
