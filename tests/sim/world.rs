@@ -111,6 +111,15 @@ pub(crate) fn limits(dice: &Choices) -> Limits {
     limits
 }
 
+/// Ends by their own address and the other one's.
+type ByAddr = BTreeMap<(Endpoint, Endpoint), usize>;
+
+/// The other end of a connection.
+fn peer_of(by_addr: &ByAddr, end: &End) -> Option<usize> {
+    let (own, other) = end.addrs?;
+    by_addr.get(&(other, own)).copied()
+}
+
 /// The slot of an id: what stands before its dot.
 fn slot(id: ConnId) -> String {
     id.to_string().split('.').next().unwrap_or_default().to_owned()
@@ -196,9 +205,29 @@ impl World {
 
     // ---- the rules ---------------------------------------------------------------------------
 
-    fn by_addr(&self) -> BTreeMap<(Endpoint, Endpoint), usize> {
+    fn by_addr(&self) -> ByAddr {
         let known = self.ends.iter().enumerate();
         known.filter_map(|(number, end)| Some((end.addrs?, number))).collect()
+    }
+
+    /// Whether flow control may hold an end for as long as it likes: it has written to a connect
+    /// that has not succeeded, to a host that has vanished, or to one that is not read either.
+    fn may_be_held(&self, by_addr: &ByAddr, at: usize, seen: &mut BTreeSet<usize>) -> bool {
+        self.ends[at].written_to.iter().any(|to| {
+            if !seen.insert(*to) {
+                return false;
+            }
+            let to = &self.ends[*to];
+            if to.closed > 0 {
+                return false;
+            }
+            to.opened == 0
+                || peer_of(by_addr, to).is_some_and(|at| {
+                    let peer = &self.ends[at];
+                    let reads = peer.raw || peer.greedy;
+                    peer.cut || peer.gone || !reads || self.may_be_held(by_addr, at, seen)
+                })
+        })
     }
 
     /// What holds once all faults are off and some time has passed: a client that reads has read
@@ -206,18 +235,15 @@ impl World {
     pub(crate) fn judge_progress(&mut self) {
         let by_addr = self.by_addr();
         let mut faults = Vec::new();
-        let peer_of = |end: &End| {
-            let (own, other) = end.addrs?;
-            by_addr.get(&(other, own)).map(|at| &self.ends[*at])
-        };
-        // What is written to a host that has vanished stays in the queue.
-        let is_stuck =
-            |at: &usize| peer_of(&self.ends[*at]).is_some_and(|peer| peer.cut || peer.gone);
-        for end in self.ends.iter().filter(|end| end.opened > 0 && end.closed == 0) {
-            let Some(peer) = peer_of(end) else { continue };
+        for (at, end) in self.ends.iter().enumerate() {
+            if end.opened == 0 || end.closed > 0 {
+                continue;
+            }
+            let Some(peer) = peer_of(&by_addr, end).map(|at| &self.ends[at]) else { continue };
             let ended_in_order =
                 peer.reason.as_ref().is_some_and(|r| r.kind() == CloseKind::Finished);
-            let greedy = end.greedy && !end.written_to.iter().any(is_stuck);
+            let held = self.may_be_held(&by_addr, at, &mut BTreeSet::new());
+            let greedy = end.greedy && !held;
             if !peer.raw && greedy && (ended_in_order || peer.says_fin) && !end.eof {
                 faults.push(format!("{}: never heard the end of {}", end.who, peer.who));
             }

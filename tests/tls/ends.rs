@@ -156,7 +156,7 @@ fn t2_what_is_sent_in_clear_and_closed_at_once_is_never_shown() {
         authority.session_by_hand("localhost").write_tls(&mut out).unwrap();
         out
     };
-    for number in 0..2_000_usize {
+    for number in 0..10_000_usize {
         let socket = sim.dial(addr);
         // Words in clear, a part of a hello, and words behind a part of it.
         let part = &hello[..number % hello.len()];
@@ -171,7 +171,7 @@ fn t2_what_is_sent_in_clear_and_closed_at_once_is_never_shown() {
     }
     sim.run_for(Duration::from_secs(20)).unwrap();
     let metrics = sim.metrics();
-    assert_eq!((metrics.closes.filter, metrics.failed_handshakes), (2_000, 2_000), "{metrics}");
+    assert_eq!((metrics.closes.filter, metrics.failed_handshakes), (10_000, 10_000), "{metrics}");
     assert_eq!((metrics.open, metrics.handshaking, metrics.handshakes), (0, 0, 0), "{metrics}");
 }
 
