@@ -65,7 +65,8 @@ impl Connection {
             }
         }
         if let Some(idle) = self.idle.under(limits) {
-            if self.flags.none(Flags::CLOSING | Flags::HANDSHAKING) {
+            // A thread may begin late: the protocol hears of the connection before its end.
+            if self.flags.none(Flags::CLOSING | Flags::HANDSHAKING | Flags::OPENED_DUE) {
                 by(self.active, idle);
             }
         }

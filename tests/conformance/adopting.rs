@@ -59,6 +59,23 @@ fn an_adopted_stream_is_served_from_the_bytes_that_came_before() {
 }
 
 #[test]
+fn an_adopted_stream_is_opened_although_its_silence_has_lasted_too_long_already() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let (_client, stream) = pair();
+        let mut options = ConnectOptions::default();
+        options.limits.idle = Some(Duration::from_millis(20));
+        // The client does not close.
+        options.limits.linger_idle = Duration::from_millis(20);
+        let server = stage.trace.wrap("server", Play::new());
+        stage.driver.control().adopt_stream(stream, options, server).unwrap();
+        // On threads the connection is there from now on.
+        thread::sleep(Duration::from_millis(60));
+        stage.run();
+        stage.expect("server", &["opened", "closed timed out (idle) by the runtime"]);
+    });
+}
+
+#[test]
 fn an_adopted_stream_waits_for_input_like_any_other() {
     on_sockets(DriverLimits::default(), |stage| {
         let (mut client, stream) = pair();

@@ -22,6 +22,7 @@ use rustix::pty::OpenptFlags;
 
 use crate::handles::Told;
 use crate::kit::{Play, Stage, data, echo, everywhere, on_sockets, says};
+use crate::patience::until;
 
 const MEGABYTE: usize = 1024 * 1024;
 
@@ -443,7 +444,7 @@ fn a_stream_that_is_silent_hears_timers_handles_and_shutdown() {
         let handle = stage.driver.handle();
         let asks = thread::spawn(move || {
             handle.abort(told.recv().unwrap());
-            thread::sleep(Duration::from_millis(60));
+            until(|| handle.metrics().closes.total() == 3, "not all the others have ended");
             handle.shutdown();
         });
         stage.run();

@@ -141,7 +141,8 @@ fn c17_room_that_came_during_a_long_callback_puts_the_end_of_a_stall_off() {
     on_sockets(DriverLimits::default(), |stage| {
         let count = much(stage);
         let mut limits = patient();
-        limits.write_stall = Duration::from_millis(100);
+        // Longer than the client may need for its turn on a busy machine.
+        limits.write_stall = Duration::from_millis(500);
         let (reads, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (starts, counted) = (Arc::clone(&reads), Arc::clone(&read));
         let addr = stage.serve_with("server", limits, move || {
@@ -160,7 +161,7 @@ fn c17_room_that_came_during_a_long_callback_puts_the_end_of_a_stall_off() {
                     assert!(cx.unsent() > 0);
                     starts.store(true, Ordering::SeqCst);
                     until(|| counted.load(Ordering::SeqCst) > 0, "the client does not read");
-                    let late = Duration::from_millis(300);
+                    let late = Duration::from_millis(1500);
                     std::thread::sleep(late.saturating_sub(began.elapsed()));
                     cx.close();
                     Ok(())
