@@ -15,6 +15,9 @@ use crate::Script;
 /// More than any answer of a session to one call: a chain of certificates, some tickets.
 const ANSWER_MAX: usize = 64 * 1024;
 
+/// What is on the way is not repeated beyond this.
+const REPEATED_MAX: usize = 1 << 20;
+
 /// A certificate is made once: that it is another one in the next process changes no length, as
 /// signatures of Ed25519 have but one.
 fn configs() -> &'static (ServerConfig, ClientConfig) {
@@ -190,8 +193,8 @@ fn step(script: &mut Script, ends: &mut [End; 2]) {
         }),
         12 => tamper(script, ends, from, |wire, at, byte| wire.insert(at, byte)),
         13 => tamper(script, ends, from, |wire, at, _| {
-            // Repeats what is on the way from here on.
-            let again = wire[at..].to_vec();
+            // Repeats what is on the way from here on. Again and again it would fill all memory.
+            let again = if wire.len() < REPEATED_MAX { wire[at..].to_vec() } else { Vec::new() };
             wire.extend(again);
         }),
         14 => tamper(script, ends, from, |wire, at, byte| wire.truncate(at.min(usize::from(byte)))),
