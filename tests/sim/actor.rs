@@ -384,6 +384,10 @@ impl Actor {
                 cx.set_limits(limits)?;
                 self.limits_changed = true;
                 self.note_greed(cx);
+                if let Some((_, most)) = &mut self.world.borrow_mut().ends[self.end].closing {
+                    // The close that this callback has asked for begins when it is over.
+                    *most = cx.limits().close_deadline;
+                }
             }
             10 => self.replace(cx),
             11 => cx.resume_reading(),
