@@ -210,7 +210,7 @@ impl Connection {
             return Err(note);
         }
         self.queues_mut().notes.push_back(note);
-        self.flags.set(Flags::NOTES_DUE);
+        self.make_notes_due();
         Ok(())
     }
 

@@ -195,9 +195,7 @@ impl<S: System> EventLoop<S> {
     /// After a callback, or anything else that happened to a socket: its requests, the end,
     /// the deadline, the list.
     pub(super) fn settle_datagrams(&mut self, id: ConnId) {
-        if !self.shared.effects.is_empty() {
-            self.apply_driver_effects();
-        }
+        self.apply_driver_effects();
         let tick = self.shared.clock.tick();
         let Some(outlet) = self.table.outlets.get_mut(&id) else { return };
         outlet.state.handle_wishes(&mut self.shared.metrics, tick);

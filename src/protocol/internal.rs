@@ -13,6 +13,11 @@ impl Context<'_> {
         self.conn.flags().none(over | Flags::PAUSED | Flags::CONGESTED) && !self.is_replaced()
     }
 
+    /// Notes are for the protocol that will take over, and wait for it.
+    pub(crate) fn defer_notes(&mut self) {
+        self.conn.defer_notes();
+    }
+
     /// The peer has this address from now on: a balancer has announced it.
     pub(crate) fn put_peer(&mut self, peer: Endpoint) {
         self.conn.put_peer(peer);

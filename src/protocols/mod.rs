@@ -4,7 +4,6 @@
 pub mod auth;
 pub mod capture;
 pub mod datagram_peers;
-mod early_notes;
 pub mod framing;
 #[cfg(feature = "http")]
 pub mod http;

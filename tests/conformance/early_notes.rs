@@ -86,6 +86,22 @@ fn notes_wait_for_the_protocol_that_the_first_bytes_choose() {
 }
 
 #[test]
+fn a_note_too_many_for_the_next_protocol_is_refused_and_counted() {
+    everywhere(|stage| {
+        let addr = serve(stage, 4, |_| {
+            Sniff::new(|bytes| match bytes.len() {
+                0..5 => Choice::More(5),
+                _ => Choice::take(Counts { last: 2 }),
+            })
+        });
+        stage.connect("client", addr, all_of(b"hello", 3));
+        stage.run();
+        heard(stage, 3);
+        assert_eq!(stage.driver.metrics().refused_notes, 1);
+    });
+}
+
+#[test]
 fn notes_wait_for_the_protocol_behind_a_balancers_header() {
     everywhere(|stage| {
         let accept = AcceptProxy::trusting(|_| true);

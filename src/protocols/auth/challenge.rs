@@ -6,9 +6,7 @@ use super::error::AuthError;
 use super::exchange::{Exchange, Form, Side};
 use super::session::AuthSession;
 use super::token::{ClientToken, ServerTokens};
-use crate::note::Note;
 use crate::protocol::{Context, Input, Outcome, Protocol};
-use crate::protocols::early_notes::EarlyNotes;
 use crate::timer::Timer;
 
 /// The deadline of the exchange.
@@ -50,7 +48,6 @@ const DEADLINE: Timer = Timer::reserved(1);
 pub struct Challenge<F> {
     exchange: Exchange,
     next: Option<F>,
-    notes: EarlyNotes,
 }
 
 impl<F> Challenge<F> {
@@ -71,11 +68,7 @@ impl<F> Challenge<F> {
     }
 
     fn new(side: Side, next: F) -> Challenge<F> {
-        Challenge {
-            exchange: Exchange::new(side, Form::Clear),
-            next: Some(next),
-            notes: EarlyNotes::default(),
-        }
+        Challenge { exchange: Exchange::new(side, Form::Clear), next: Some(next) }
     }
 }
 
@@ -85,6 +78,7 @@ where
     P: Protocol + Send + 'static,
 {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.defer_notes();
         cx.set_timer(DEADLINE, cx.limits().handshake);
         let mut wire = Vec::new();
         self.exchange.start(&mut wire)?;
@@ -100,13 +94,7 @@ where
         if let Some(session) = passed {
             let next = self.next.take().ok_or("an exchange passes once")?;
             cx.replace(next(session));
-            self.notes.pass_on(cx);
         }
-        Ok(())
-    }
-
-    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
-        self.notes.keep(cx, note);
         Ok(())
     }
 

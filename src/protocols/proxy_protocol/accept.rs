@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use super::{Header, HeaderError, Networks, Parsed};
 use crate::endpoint::Endpoint;
-use crate::note::Note;
 use crate::protocol::{Context, Incoming, Input, Outcome, Protocol};
-use crate::protocols::early_notes::EarlyNotes;
 use crate::timer::Timer;
 
 const DEADLINE: Timer = Timer::reserved(0);
@@ -124,8 +122,7 @@ impl AcceptProxy {
                 (false, Others::Serve) => Some((how.factory)(incoming)?),
                 (false, Others::Refuse) => return None,
             };
-            let notes = EarlyNotes::default();
-            Some(Receiving { incoming: *incoming, direct, notes, how: Arc::clone(&how) })
+            Some(Receiving { incoming: *incoming, direct, how: Arc::clone(&how) })
         }
     }
 }
@@ -152,7 +149,6 @@ pub struct Receiving<P, F> {
     incoming: Incoming,
     /// The protocol of a peer from which no header is expected.
     direct: Option<P>,
-    notes: EarlyNotes,
     how: Arc<How<P, F>>,
 }
 
@@ -166,7 +162,10 @@ impl<P: Protocol, F: Fn(&Incoming) -> Option<P>> Protocol for Receiving<P, F> {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
         match self.direct.take() {
             Some(next) => (self.how.hand_over)(cx, next),
-            None => cx.set_timer(DEADLINE, self.how.accept.deadline),
+            None => {
+                cx.defer_notes();
+                cx.set_timer(DEADLINE, self.how.accept.deadline);
+            }
         }
         Ok(())
     }
@@ -183,14 +182,8 @@ impl<P: Protocol, F: Fn(&Incoming) -> Option<P>> Protocol for Receiving<P, F> {
                 }
                 let next = (self.how.factory)(&incoming).ok_or(HeaderError::Refused)?;
                 (self.how.hand_over)(cx, next);
-                self.notes.pass_on(cx);
             }
         }
-        Ok(())
-    }
-
-    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
-        self.notes.keep(cx, note);
         Ok(())
     }
 

@@ -38,9 +38,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::note::Note;
 use crate::protocol::{Context, Input, Outcome, Protocol};
-use crate::protocols::early_notes::EarlyNotes;
 use crate::timer::Timer;
 
 pub use first::{http, proxy, ssh};
@@ -102,7 +100,6 @@ pub struct Sniff {
     max: usize,
     deadline: Duration,
     silent: Option<(Duration, Make)>,
-    notes: EarlyNotes,
 }
 
 impl Sniff {
@@ -117,7 +114,6 @@ impl Sniff {
             max: 16 * 1024,
             deadline: Duration::from_secs(10),
             silent: None,
-            notes: EarlyNotes::default(),
         }
     }
 
@@ -172,6 +168,7 @@ impl fmt::Debug for Sniff {
 
 impl Protocol for Sniff {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.defer_notes();
         cx.set_timer(DEADLINE, self.deadline);
         if let Some((delay, _)) = &self.silent {
             cx.set_timer(SILENCE, *delay);
@@ -194,10 +191,7 @@ impl Protocol for Sniff {
                 input.need(count);
             }
             // It sees the client's own first bytes, and no attacker's between.
-            Choice::Take(next) => {
-                cx.replace(next).feed_unread();
-                self.notes.pass_on(cx);
-            }
+            Choice::Take(next) => cx.replace(next).feed_unread(),
             Choice::Refuse(why) => return Err(SniffError::Refused(why).into()),
         }
         Ok(())
@@ -209,17 +203,9 @@ impl Protocol for Sniff {
 
     fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
         match self.silent.take() {
-            Some((_, make)) if timer == SILENCE => {
-                cx.replace(make()).feed_unread();
-                self.notes.pass_on(cx);
-            }
+            Some((_, make)) if timer == SILENCE => cx.replace(make()).feed_unread(),
             _ => cx.refuse_late(SniffError::TimedOut),
         }
-        Ok(())
-    }
-
-    fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
-        self.notes.keep(cx, note);
         Ok(())
     }
 
