@@ -10,7 +10,7 @@ use lariat::{Driver, DriverLimits, ErrorKind, Limits, ListenOptions, Note, Overl
 
 use socket2::{Domain, Socket, Type};
 
-use crate::kit::{Last, Play, data, everywhere, everywhere_with, on_sockets};
+use crate::kit::{Last, Play, closes_after, data, everywhere, everywhere_with, on_sockets};
 
 // ---- limits -------------------------------------------------------------------------------------
 
@@ -21,20 +21,14 @@ fn as_many_notes_wait_as_notes_max_says_and_the_others_are_refused() {
             let addr = stage.serve("server", Play::new);
             let mut limits = Limits::default();
             limits.notes_max = 3;
-            let mut left = received;
+            let left = received;
             let client = Play::new()
                 .opened(move |cx| {
                     let own = cx.id();
                     (0..sent).for_each(|_| cx.peer(own).notify(Note::new(())));
                     Ok(())
                 })
-                .notified(move |cx, _| {
-                    left -= 1;
-                    if left == 0 {
-                        cx.close();
-                    }
-                    Ok(())
-                });
+                .notified(closes_after(left));
             stage.connect_with("client", addr, limits, client);
             stage.run();
             let refused = stage.driver.metrics().refused_notes;

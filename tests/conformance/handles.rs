@@ -9,7 +9,7 @@ use lariat::{
     ListenOptions, ListenerId, Note, Op, Outcome, Protocol,
 };
 
-use crate::kit::{Last, Play, Stage, data, echo, everywhere, everywhere_with};
+use crate::kit::{Last, Play, Stage, closes_after, data, echo, everywhere, everywhere_with};
 use crate::node::Node;
 
 /// Says `bytes`, and closes when they have come back.
@@ -126,19 +126,13 @@ fn notes_of_handles_beyond_notes_max_are_refused_and_counted() {
             limits.notes_max = 2;
             let addr = stage.serve("server", Play::new);
             // From its own callback: none of them can be taken before all of them are sent.
-            let (handle, mut left) = (stage.driver.handle(), sent - refused);
+            let (handle, left) = (stage.driver.handle(), sent - refused);
             let play = Play::new()
                 .opened(move |cx| {
                     (0..sent).for_each(|_| handle.notify(cx.id(), Note::new(())).unwrap());
                     Ok(())
                 })
-                .notified(move |cx, _| {
-                    left -= 1;
-                    if left == 0 {
-                        cx.close();
-                    }
-                    Ok(())
-                });
+                .notified(closes_after(left));
             stage.connect_with("client", addr, limits, play);
             stage.run();
             let metrics = stage.driver.metrics();

@@ -46,6 +46,19 @@ pub(crate) fn play(driver: &mut dyn Driver, place: &Place, scenario: &dyn Fn(&mu
     play_by(None, driver, place, scenario);
 }
 
+/// Closes when so many notes have come.
+pub(crate) fn closes_after(
+    mut left: u64,
+) -> impl FnMut(&mut Context<'_>, Note) -> Outcome + Send + 'static {
+    move |cx, _| {
+        left -= 1;
+        if left == 0 {
+            cx.close();
+        }
+        Ok(())
+    }
+}
+
 /// A protocol as either kind of wire takes it.
 pub(crate) type Boxed = Box<dyn Protocol + Send>;
 

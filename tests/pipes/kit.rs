@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::drivers::{Place, watched};
 use crate::lacks::has_no_meaning;
 use crate::plain::{Boxed, Wires, play_by};
-pub(crate) use crate::plain::{Last, Play, Stage, data, echo, says, says_all};
+pub(crate) use crate::plain::{Last, Play, Stage, closes_after, data, echo, says, says_all};
 
 /// Runs `scenario` on both drivers that have descriptors.
 #[track_caller]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lariat::sim::{Call, DatagramSocket, Fault, Faults, Link, Sim};
 use lariat::{
-    CloseKind, ConnId, DatagramOptions, DropPolicy, Endpoint, ErrorKind, Interface, Limits, Op,
-    Timer,
+    CloseKind, ConnId, DatagramContext, DatagramOptions, DropPolicy, Endpoint, ErrorKind,
+    Interface, Limits, Op, Outcome, Timer,
 };
 
 use crate::kit::{Echo, ms, serve_with, stream};
@@ -75,6 +75,14 @@ fn narrow() -> Link {
     let mut link = Link::default();
     (link.window, link.bandwidth) = (200, Some(100_000));
     link
+}
+
+/// Sends ten numbered datagrams of 100 bytes.
+fn send_ten(cx: &mut DatagramContext<'_>, to: Endpoint) -> Outcome {
+    for number in 0..10 {
+        cx.send_to(&[number; 100], to)?;
+    }
+    Ok(())
 }
 
 /// Sends ten numbered datagrams of 100 bytes at once to a test's socket. Returns what arrived.
@@ -181,9 +189,7 @@ fn closing_waits_for_datagrams_to_leave_until_its_deadline() {
         let to = sink.local_addr();
         let node = Node::new()
             .opened(move |cx| {
-                for number in 0..10 {
-                    cx.send_to(&[number; 100], to)?;
-                }
+                send_ten(cx, to)?;
                 cx.close();
                 Ok(())
             })
@@ -208,9 +214,7 @@ fn the_deadline_of_a_close_counts_from_the_close_and_what_came_before_is_counted
     let to = sink.local_addr();
     let node = Node::new()
         .datagram(move |cx, _| {
-            for number in 0..10 {
-                cx.send_to(&[number; 100], to)?;
-            }
+            send_ten(cx, to)?;
             cx.close();
             Ok(())
         })
@@ -238,9 +242,7 @@ fn what_waits_is_sent_after_an_error_and_dropped_after_a_panic() {
         let to = sink.local_addr();
         let node = Node::new()
             .opened(move |cx| {
-                for number in 0..10 {
-                    cx.send_to(&[number; 100], to)?;
-                }
+                send_ten(cx, to)?;
                 cx.set_timer(Timer::new(1), Duration::ZERO);
                 Ok(())
             })
@@ -265,9 +267,7 @@ fn an_abort_drops_what_waits() {
     let sink = sim.datagram_socket("10.0.0.2:0").unwrap();
     let to = sink.local_addr();
     let node = Node::new().opened(move |cx| {
-        for number in 0..10 {
-            cx.send_to(&[number; 100], to)?;
-        }
+        send_ten(cx, to)?;
         cx.abort();
         Ok(())
     });

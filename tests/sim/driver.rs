@@ -8,16 +8,18 @@ use lariat::{Context, Driver, DriverLimits, ErrorKind, Input, Outcome, Overload,
 
 use crate::kit::{Echo, Sink, ms, serve};
 
+/// Writes after its close.
+struct Late;
+impl Protocol for Late {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        cx.close();
+        cx.write(input);
+        Ok(())
+    }
+}
+
 #[test]
 fn a_late_write_fails_a_strict_simulator_and_is_counted_by_any_other() {
-    struct Late;
-    impl Protocol for Late {
-        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-            cx.close();
-            cx.write(input);
-            Ok(())
-        }
-    }
     for strict in [false, true] {
         let mut sim = Sim::new(3);
         sim.strict(strict);
@@ -151,14 +153,6 @@ fn limits_are_given_to_a_simulator_until_something_has_begun() {
 
 #[test]
 fn what_was_set_before_the_limits_are_given_stays_set() {
-    struct Late;
-    impl Protocol for Late {
-        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-            cx.close();
-            cx.write(input);
-            Ok(())
-        }
-    }
     struct Says;
     impl Protocol for Says {
         fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {

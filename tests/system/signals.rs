@@ -120,14 +120,8 @@ fn c21_each_driver_of_a_process_has_its_own_first_signal() {
     }
 }
 
-#[test]
-fn c21_a_driver_that_is_kept_does_not_take_the_first_signal_of_the_next() {
-    let name = "signals::c21_a_driver_that_is_kept_does_not_take_the_first_signal_of_the_next";
-    if let Some(name) = part() {
-        let kept = shut_down(&name);
-        run_until_a_signal(&name);
-        return drop(kept);
-    }
+/// One signal ends what the part `name` runs, in order and on each driver.
+fn ends_at_the_first_signal(name: &str) {
     for driver in DRIVERS {
         let mut process = Process::start(name, driver);
         process.wait_for("it runs");
@@ -138,6 +132,17 @@ fn c21_a_driver_that_is_kept_does_not_take_the_first_signal_of_the_next() {
 }
 
 #[test]
+fn c21_a_driver_that_is_kept_does_not_take_the_first_signal_of_the_next() {
+    let name = "signals::c21_a_driver_that_is_kept_does_not_take_the_first_signal_of_the_next";
+    if let Some(name) = part() {
+        let kept = shut_down(&name);
+        run_until_a_signal(&name);
+        return drop(kept);
+    }
+    ends_at_the_first_signal(name);
+}
+
+#[test]
 fn c21_the_end_of_one_driver_leaves_another_its_first_signal() {
     let name = "signals::c21_the_end_of_one_driver_leaves_another_its_first_signal";
     if let Some(name) = part() {
@@ -145,13 +150,7 @@ fn c21_the_end_of_one_driver_leaves_another_its_first_signal() {
         drop(shut_down(&name));
         return drain_by_a_signal(driver);
     }
-    for driver in DRIVERS {
-        let mut process = Process::start(name, driver);
-        process.wait_for("it runs");
-        process.send("-TERM");
-        process.wait_for("it has ended");
-        assert!(process.end().success(), "{driver}");
-    }
+    ends_at_the_first_signal(name);
 }
 
 #[test]
