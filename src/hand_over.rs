@@ -1,7 +1,7 @@
 //! Descriptors that another process gets, by messages of a Unix socket (`SCM_RIGHTS`, unix(7)): how
 //! a new version of a server takes over the listening sockets of the old one.
 //!
-//! Both calls are one system call on a socket of the program's own. A listener is opened by the
+//! Each call is one system call on a socket of the program's own. A listener is opened by the
 //! program and adopted, so that it has a descriptor of its own to hand over:
 //!
 //! ```
@@ -107,7 +107,7 @@ fn flags() -> SendFlags {
 pub struct Received {
     /// Bytes at the beginning of the buffer that have been filled. 0: the peer has finished.
     pub len: usize,
-    /// Its descriptors, in the order of the sender; closed when a program is executed.
+    /// Its descriptors, in the order of the sender, with close-on-exec set.
     pub descriptors: Vec<OwnedFd>,
 }
 

@@ -25,8 +25,8 @@ const MIB: usize = 1024 * KIB;
 #[non_exhaustive]
 pub struct Limits {
     /// Bytes read from one connection in a turn before the others have their turn \[256 KiB\]. More
-    /// than 256 KiB has no effect: that is the size of the read buffer. Of a connection with a
-    /// [`Filter`](crate::Filter), TLS for instance, it is at most 48 KiB. A connection that has a
+    /// than 256 KiB has no effect: that is the size of the read buffer. A connection with a
+    /// [`Filter`](crate::Filter), for instance TLS, reads at most 48 KiB. A connection that has a
     /// turn to itself may read four budgets. No meaning on blocking threads, which read 64 KiB at a
     /// time.
     pub read_budget: usize,

@@ -65,7 +65,7 @@ impl Connection {
             }
         }
         if let Some(idle) = self.idle.under(limits) {
-            // A thread may begin late: the protocol hears of the connection before its end.
+            // On threads `opened` may run late: silence is judged after it.
             if self.flags.none(Flags::CLOSING | Flags::HANDSHAKING | Flags::OPENED_DUE) {
                 by(self.active, idle);
             }

@@ -95,7 +95,7 @@ impl Connection {
         wire.trim(pool);
         self.note_wire(tick);
         self.handle_progress(result, By::Us, tick);
-        // A FIN that has come before the filter comes behind the bytes that are fed to it.
+        // A FIN from before the filter counts after the bytes that are fed to it.
         let had_fin = self.flags.any(Flags::EOF_DUE) && self.flags.any(Flags::PEER_FIN);
         if had_fin {
             self.flags.clear(Flags::EOF_DUE | Flags::PEER_FIN);

@@ -53,7 +53,7 @@ impl Blame {
     /// Turns for which callbacks are timed after a slow turn.
     const TURNS: u32 = 1000;
 
-    /// Callbacks that are named in an episode. With more of them, the log would be the trouble.
+    /// Callbacks that are named in an episode, at most: more would flood the log.
     const NAMED_MAX: usize = 16;
 
     /// Something happens in the turn that `metrics` counted last.

@@ -1,4 +1,4 @@
-//! A protocol with a filter around another one with a filter, which is one too many.
+//! Refuses a protocol with a filter inside another one with a filter.
 
 use std::error::Error;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::fmt;
 use crate::filter::{Filter, FilterResult};
 use crate::protocol::Protocol;
 
-/// The filter `own` of a protocol around `inner`, unless `inner` wants one as well. A connection
-/// has room for one, and the outer one would quietly take the place of the other: a session that
-/// nobody has authenticated, or bytes in clear. The connection fails instead, before it opens.
+/// The filter `own` of a protocol around `inner`. If `inner` has a filter too, the connection fails
+/// before it opens. It has room for one: the outer filter would silently replace the inner one, and
+/// leave a session without authentication, or bytes in clear.
 pub(super) fn alone(own: impl Filter + 'static, inner: &mut impl Protocol) -> Box<dyn Filter> {
     match inner.filter() {
         None => Box::new(own),

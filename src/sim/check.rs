@@ -154,7 +154,7 @@ fn folded(words: &str) -> String {
 ///
 /// # Panics
 ///
-/// When the variable is none of that.
+/// When one of them is set to anything else.
 pub fn seeds_from_env(default: Range<u64>) -> Range<u64> {
     if let Some(seed) = number_from_env("LARIAT_SEED") {
         return seed..seed.saturating_add(1);

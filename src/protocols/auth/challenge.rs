@@ -22,11 +22,11 @@ const DEADLINE: Timer = Timer::reserved(1);
 ///
 /// The exchange has [`Limits::handshake`](crate::Limits::handshake) \[10 s\]; after that the
 /// connection ends with [`TimedOut(Handshake)`](crate::Deadline::Handshake). Whatever else goes
-/// wrong ends it with [`CloseKind::Protocol`](crate::CloseKind::Protocol) and an [`AuthError`].
-/// Nothing that precedes the proof reaches the next protocol, which is not made before. Notes wait
-/// for it, at most [`Limits::notes_max`](crate::Limits::notes_max) \[64\]. Until the
-/// exchange is over nothing else may write to the connection: those bytes would get among those of
-/// the exchange, which then fails.
+/// wrong ends it with [`CloseKind::Protocol`](crate::CloseKind::Protocol) and an [`AuthError`]. The
+/// next protocol is made when the proof has passed, and no earlier byte reaches it. Notes to the
+/// connection wait until then, at most [`Limits::notes_max`](crate::Limits::notes_max) \[64\].
+/// Until the exchange is over nothing else may write to the connection: those bytes would get among
+/// those of the exchange, which then fails.
 ///
 /// ```
 /// use lariat::auth::{AuthSession, Challenge, ServerTokens, Token};

@@ -37,7 +37,8 @@ impl Token {
     /// ```
     pub fn datagrams(&self, role: Role, session: &[u8]) -> (DatagramSealer, DatagramOpener) {
         // Apart from all keys of connections, whose salt is two nonces and nothing else. The last
-        // byte is not zero: HMAC takes a key for the same as one with zeros behind it.
+        // byte is not zero: HMAC pads a short key with zeros, so that sessions that differ in zeros
+        // at their end would have the same keys.
         Keys::new(self, &[b"datagrams without an exchange, ", session, b"."]).datagrams(role)
     }
 }

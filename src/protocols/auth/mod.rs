@@ -24,20 +24,19 @@
 //! A client is refused in the same words, and after the same work, whether its name is unknown or
 //! its token is wrong.
 //!
-//! **What is not shown** is the way between the two. One who sits there can pass everything on:
-//! both ends have then proved themselves to each other, through them. Under [`Sealed`] that is all
-//! that they can do but for reading and cutting. Under [`Challenge`] in clear they can go on in
-//! the place of either end. Over TLS the client has to verify the server's certificate, as
-//! `lariat::tls::ClientConfig` always does: the exchange is not bound to the session of TLS. A
-//! client needs a token of its own for each server, because a server can be every client whose
-//! token it has.
+//! **A relay in the middle.** The exchange does not show that nobody sits between the two ends. An
+//! attacker there can pass every message on, and both ends then accept each other. Under [`Sealed`]
+//! the attacker can still do no more than read the bytes and cut them off. Under [`Challenge`] in
+//! clear the attacker can go on to speak for either end. Over TLS the client has to verify the
+//! server's certificate, as `lariat::tls::ClientConfig` always does, because the exchange is not
+//! bound to the session of TLS. A client needs a different token for each server: a server can pass
+//! itself off as any client whose token it has.
 //!
-//! **Guessing.** Nothing here counts attempts. A token has at least 16 bytes because it is to be
-//! random: nobody guesses 128 bits, and passwords are not for this. Failed exchanges are in
-//! [`Metrics::failed_handshakes`](crate::Metrics::failed_handshakes) for [`Sealed`], and among the
-//! connections that end with [`CloseKind::Protocol`](crate::CloseKind::Protocol) for
-//! [`Challenge`], whose next protocol is not made before and hears nothing of them; the log of
-//! `lariat::dispatch` has them at the level debug.
+//! **Guessing.** Nothing here counts attempts. A token has at least 16 bytes and has to be random:
+//! 128 bits cannot be guessed. A password is not a token. A failed exchange of [`Sealed`] counts in
+//! [`Metrics::failed_handshakes`](crate::Metrics::failed_handshakes). One of [`Challenge`] is a
+//! connection that ends with [`CloseKind::Protocol`](crate::CloseKind::Protocol); the next protocol
+//! is not made and hears nothing of it. The log has it as `lariat::dispatch`, at the level debug.
 //!
 //! **Datagrams.** [`AuthSession::datagrams`] and [`Token::datagrams`] give a [`DatagramSealer`] and
 //! a [`DatagramOpener`], which a [`DatagramProtocol`](crate::DatagramProtocol) calls for each

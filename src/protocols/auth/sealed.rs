@@ -19,16 +19,16 @@ use crate::protocols::stacked::alone;
 /// connections and handles write to the connection is sealed as well. The session is in
 /// [`Context::session::<AuthSession>()`](crate::Context::session).
 ///
-/// The protocol must not have a filter of its own, and this one not be under or over TLS: a
-/// connection has one filter, and fails before it opens where two are asked for. Over TLS, use
-/// [`Challenge`](super::Challenge).
+/// The protocol inside must not have a filter of its own, and `Sealed` does not go with TLS,
+/// neither inside nor outside of it: a connection has one filter, and fails before it opens if two
+/// are asked for. Over TLS, use [`Challenge`](super::Challenge).
 ///
 /// A peer that does not pass, and a frame that was changed, repeated, left out or sent back, ends
 /// the connection with [`FilterFailure::Failed`](crate::FilterFailure::Failed), and
 /// [`CloseReason::error`](crate::CloseReason::error) is the [`AuthError`]. A stream that ends
-/// without its last frame is [`FilterFailure::Truncated`](crate::FilterFailure::Truncated). That is
-/// also all that a client with a wrong token hears: the server ends without a word, so that one who
-/// guesses learns nothing.
+/// without its last frame is [`FilterFailure::Truncated`](crate::FilterFailure::Truncated). A
+/// client with a wrong token sees the same: the server ends the connection without an answer, so
+/// that a guess reveals nothing.
 ///
 /// ```
 /// use lariat::auth::{AuthSession, ClientToken, Sealed, ServerTokens, Token};

@@ -151,8 +151,8 @@ impl Capture {
     ///
     /// # Errors
     ///
-    /// A write has failed, and what came after it is missing; the error names the file. Or it was
-    /// called before.
+    /// A write has failed: the error names the file, and what came after is missing. Or `finish`
+    /// was called before.
     pub fn finish(&self) -> io::Result<CaptureReport> {
         self.0.finish()
     }

@@ -57,8 +57,8 @@ pub use length::LengthPrefixed;
 /// so that it need not look at the same bytes again. [`write`](Framing::write) does not use that:
 /// any value with the same settings works.
 ///
-/// A format of one's own needs [`find`](Framing::find), and [`head`](Framing::head) and
-/// [`tail`](Framing::tail) where it is written as well:
+/// Your own format needs [`find`](Framing::find). It needs [`head`](Framing::head) and
+/// [`tail`](Framing::tail) too if frames are written:
 ///
 /// ```
 /// use lariat::framing::{Found, FrameError, Framing, Head};
@@ -166,7 +166,7 @@ pub enum Found {
         /// Where in the bytes its payload lies.
         payload: Range<usize>,
         /// Bytes of the whole frame, from the first one on: at least as many as the payload's end,
-        /// and at least one. [`Framed`] panics for a frame of none.
+        /// and at least one. [`Framed`] panics at a frame of 0 bytes.
         len: usize,
     },
     /// A frame is not whole yet: at least this many bytes, counted from its first one, are needed.
@@ -340,7 +340,7 @@ impl<F: Framing, H: FrameHandler> Framed<F, H> {
             let bytes = input.shown();
             match self.framing.find(bytes)? {
                 Found::Frame { payload, len } => {
-                    // It would be found again and again, and nothing else would run any more.
+                    // It would be found for ever, and the driver would run nothing else.
                     assert!(len > 0, "a Framing has found a frame of no bytes");
                     input.consume(len);
                     self.handler.frame(cx, &bytes[payload])?;

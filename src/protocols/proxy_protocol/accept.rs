@@ -85,8 +85,8 @@ impl AcceptProxy {
     /// makes take over. `factory` sees the announced client. Where it refuses that one, the
     /// connection closes with [`HeaderError::Refused`].
     ///
-    /// The protocol may be under TLS: the header comes in clear, before the handshake. Notes wait
-    /// for it, at most [`Limits::notes_max`](crate::Limits::notes_max) \[64\].
+    /// The protocol may be under TLS: the header comes in clear, before the handshake. Notes to
+    /// the connection wait for it, at most [`Limits::notes_max`](crate::Limits::notes_max) \[64\].
     pub fn factory<P, F>(
         self,
         factory: F,

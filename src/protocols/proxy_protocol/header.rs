@@ -32,8 +32,9 @@ impl Header {
         Header { local: false, addresses: Some([source, destination]) }
     }
 
-    /// A header for a client that is passed on: behind another balancer, with the addresses that
-    /// that one has announced. Without a local address it is [`unknown`](Header::unknown).
+    /// A header that passes an accepted client on, with its address and the local one that it
+    /// connected to. Behind another balancer both are those that the balancer has announced.
+    /// Without a local address the header is [`unknown`](Header::unknown).
     pub fn of(incoming: &Incoming) -> Header {
         match incoming.local_addr() {
             Some(local) => Header::proxied(incoming.peer(), local),

@@ -21,7 +21,8 @@ pub struct Networks(Vec<(IpAddr, u32)>);
 
 impl Networks {
     /// Networks that are written as an address (`192.0.2.7`) or as one with the length of its
-    /// prefix (`10.0.0.0/8`); bits behind the prefix mean nothing. IPv4-mapped addresses are IPv4.
+    /// prefix (`10.0.0.0/8`); bits behind the prefix mean nothing. An IPv4-mapped
+    /// network such as `::ffff:10.0.0.0/104` is the same as `10.0.0.0/8`.
     ///
     /// # Errors
     ///

@@ -2,7 +2,8 @@
 //!
 //! [`Sniff`] shows what has come to a closure, which asks for more, names the protocol, or refuses.
 //! It consumes nothing: the protocol that takes over sees every byte from the first one on, and may
-//! be under TLS. Notes wait for it, at most [`Limits::notes_max`](crate::Limits::notes_max) \[64\].
+//! be under TLS. Notes to the connection wait for that protocol, at most
+//! [`Limits::notes_max`](crate::Limits::notes_max) \[64\].
 //! There are recognisers for [TLS](tls), with the server's name that the client asks for,
 //! [HTTP/1](http), the [PROXY protocol](proxy) and [SSH](ssh).
 //!

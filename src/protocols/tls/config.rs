@@ -72,9 +72,9 @@ impl ServerConfig {
         self
     }
 
-    /// Another certificate, for clients that ask for this host name (SNI), in the place of an
-    /// earlier one for it. `*.example.org` is for all names with one word before that, unless there
-    /// is one for the name itself.
+    /// Another certificate, for clients that ask for this host name (SNI). It replaces an earlier
+    /// one for the same name. `*.example.org` is for all names with one word before `.example.org`,
+    /// except those with a certificate of their own.
     ///
     /// # Errors
     ///

@@ -107,8 +107,8 @@ use filter::TlsFilter;
 
 /// A protocol over TLS.
 ///
-/// The protocol must not have a filter of its own, as [`Tls`] itself has: a connection has one.
-/// Such a connection fails before it opens.
+/// The protocol inside must not have a filter of its own: a connection has one, and fails before it
+/// opens if two are asked for.
 ///
 /// The peer's certificate, the protocol agreed on and the like are in
 /// [`Context::session::<TlsSession>()`](crate::Context::session) from `opened` on.
