@@ -84,6 +84,20 @@ impl Blame {
         self.turns = Blame::TURNS;
     }
 
+    /// Whether a slow callback has not been named yet in this episode, which begins with it if
+    /// `first`.
+    fn is_news(&mut self, callback: Callback, protocol: &str, first: bool) -> bool {
+        if first {
+            self.named.clear();
+        }
+        let known = self.named.iter().any(|(of, name)| *of == callback && name == protocol);
+        if known || self.named.len() == Blame::NAMED_MAX {
+            return false;
+        }
+        self.named.push((callback, protocol.to_owned()));
+        true
+    }
+
     /// A timed callback of `protocol` for `peer` is over.
     #[cold]
     pub(crate) fn judge(
@@ -101,14 +115,9 @@ impl Blame {
         }
         metrics.slow_callbacks += 1;
         let earlier = self.slow_callbacks.note(now);
-        if earlier.is_some() {
-            self.named.clear();
-        }
-        let known = self.named.iter().any(|(of, name)| *of == callback && name == protocol);
-        if known || self.named.len() == Blame::NAMED_MAX {
+        if !self.is_news(callback, protocol, earlier.is_some()) {
             return;
         }
-        self.named.push((callback, protocol.to_owned()));
         log::warn!(
             target: "lariat::dispatch",
             "{} of {protocol} for {peer} took {} ms and kept every other connection waiting{}",
@@ -121,4 +130,25 @@ impl Blame {
 
 fn moved(metrics: &Metrics) -> u64 {
     metrics.bytes_in + metrics.bytes_out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_callback_is_news_once_an_episode_and_so_are_sixteen_of_them() {
+        let mut blame = Blame::default();
+        let names: Vec<String> = (0..17).map(|number| format!("protocol {number}")).collect();
+        // The next episode begins with the last name of the one before.
+        for first in [0, 15] {
+            assert!(blame.is_news(Callback::Data, &names[first], true));
+            assert!(!blame.is_news(Callback::Data, &names[first], false), "it is known");
+            assert!(blame.is_news(Callback::Eof, &names[first], false), "another callback of it");
+            let others = names.iter().enumerate().filter(|(at, _)| *at != first);
+            let news: Vec<bool> =
+                others.map(|(_, name)| blame.is_news(Callback::Data, name, false)).collect();
+            assert_eq!(news, [vec![true; 14], vec![false; 2]].concat());
+        }
+    }
 }

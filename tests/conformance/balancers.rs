@@ -253,6 +253,40 @@ impl Protocol for Local {
     }
 }
 
+#[test]
+fn a_tunnel_writes_its_header_in_the_version_that_was_asked_for() {
+    let [client, server] = ["203.0.113.9:40312", "192.0.2.1:443"].map(|text| {
+        let addr: SocketAddr = text.parse().unwrap();
+        Endpoint::from(addr)
+    });
+    let header = Header::proxied(client, server);
+    for version in VERSIONS {
+        let expected = header.encode(version);
+        everywhere(|stage| {
+            let received: Arc<Mutex<Vec<u8>>> = Arc::default();
+            let keeps = Arc::clone(&received);
+            let target = stage.serve("target", move || {
+                let keeps = Arc::clone(&keeps);
+                Play::new().data(move |_, input| {
+                    keeps.lock().unwrap().extend(&**input);
+                    input.consume_all();
+                    Ok(())
+                })
+            });
+            let header = header.clone();
+            let factory = move |incoming: &Incoming| {
+                Some(last(Tunnel::to(target).announce_as(header.clone(), version), incoming))
+            };
+            let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+            let listener = stage.driver.control().listen(addr, factory).unwrap();
+            let proxy = stage.driver.addresses(listener)[0];
+            stage.connect("client", proxy, says_all(b""));
+            stage.run();
+            assert_eq!(*received.lock().unwrap(), expected, "{version:?}");
+        });
+    }
+}
+
 /// Three hops: the balancer in front announces a client, and the tunnel between passes that on, to
 /// a target that sees the tunnel's own host nowhere in it.
 #[test]

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use lariat::sim::{Link, Sim, Socket};
 use lariat::{
-    CloseReason, Context, Filter, FilterResult, Input, ListenOptions, Outcome, Progress, Protocol,
+    CloseReason, Context, Filter, FilterResult, Incoming, Input, ListenOptions, Outcome, Progress,
+    Protocol,
 };
 
 use crate::kit::{Echo, ms, serve, serve_with};
@@ -418,4 +419,38 @@ fn a_filter_is_given_at_most_48_kib_of_the_wire_at_a_time() {
         sim.run_for(ms(10)).unwrap();
         assert_eq!(mem::take(&mut *ledger.0.lock().unwrap()), given, "of {sent}, {read_budget}");
     }
+}
+
+/// Answers with 250,000 bytes, through a filter or not.
+struct Lavish(Option<Ledger>);
+
+impl Protocol for Lavish {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        cx.write(&[7; 250_000][..]);
+        Ok(())
+    }
+
+    fn filter(&mut self) -> Option<Box<dyn Filter>> {
+        Some(Box::new(self.0.take()?))
+    }
+}
+
+#[test]
+fn a_large_answer_takes_no_more_of_a_turn_through_a_filter() {
+    let [plain, filtered] = [false, true].map(|filtered| {
+        let mut sim = sim();
+        let mut options = ListenOptions::default();
+        options.limits.write_budget = 100_000;
+        let make = move |_: &Incoming| Some(Lavish(filtered.then(Ledger::default)));
+        let listener = sim.listen_with("127.0.0.1:0", options, make).unwrap();
+        let client = sim.dial(sim.addresses(listener)[0]);
+        sim.run_for(ms(10)).unwrap();
+        client.send(b"?");
+        let most = most_in_a_turn(&mut sim, 20, |_| ());
+        assert_eq!(client.take_received().len(), 250_000);
+        most
+    });
+    assert!(plain < 250_000, "{plain} bytes in a turn");
+    assert!(filtered <= plain, "{filtered} bytes in a turn, {plain} without a filter");
 }

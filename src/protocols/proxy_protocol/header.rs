@@ -213,3 +213,23 @@ impl fmt::Display for HeaderError {
 }
 
 impl Error for HeaderError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ListenerId;
+    use crate::protocol::NoSocket;
+
+    #[test]
+    fn a_client_without_a_local_address_is_passed_on_without_addresses() {
+        let [peer, any] = ["192.0.2.1:1", "0.0.0.0:2"].map(|text| {
+            let addr: SocketAddr = text.parse().unwrap();
+            Endpoint::from(addr)
+        });
+        let incoming = Incoming::new(peer, ListenerId::new(0), any, &NoSocket);
+        assert_eq!(Header::of(&incoming), Header::unknown());
+        let destination: SocketAddr = "192.0.2.9:443".parse().unwrap();
+        let announced = incoming.announced(peer, destination.into());
+        assert_eq!(Header::of(&announced), Header::proxied(peer, destination.into()));
+    }
+}
