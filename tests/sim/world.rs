@@ -211,23 +211,26 @@ impl World {
     }
 
     /// Whether flow control may hold an end for as long as it likes: it has written to a connect
-    /// that has not succeeded, to a host that has vanished, or to one that is not read either.
-    fn may_be_held(&self, by_addr: &ByAddr, at: usize, seen: &mut BTreeSet<usize>) -> bool {
-        self.ends[at].written_to.iter().any(|to| {
-            if !seen.insert(*to) {
-                return false;
-            }
-            let to = &self.ends[*to];
-            if to.closed > 0 {
-                return false;
-            }
-            to.opened == 0
-                || peer_of(by_addr, to).is_some_and(|at| {
-                    let peer = &self.ends[at];
-                    let reads = peer.raw || peer.greedy;
-                    peer.cut || peer.gone || !reads || self.may_be_held(by_addr, at, seen)
-                })
-        })
+    /// that has not succeeded, to a host that has vanished, or to one that is not read either. One
+    /// that waits for itself, round a circle, is held too. `known` has what was found out before.
+    fn may_be_held(&self, by_addr: &ByAddr, at: usize, known: &mut BTreeMap<usize, bool>) -> bool {
+        if let Some(held) = known.get(&at) {
+            return *held;
+        }
+        // Who comes back to it has gone round.
+        known.insert(at, true);
+        let held = self.ends[at].written_to.iter().map(|to| &self.ends[*to]).any(|to| {
+            let reader = peer_of(by_addr, to);
+            to.closed == 0
+                && (to.opened == 0
+                    || reader.is_some_and(|at| {
+                        let end = &self.ends[at];
+                        let reads = end.raw || end.greedy;
+                        end.cut || end.gone || !reads || self.may_be_held(by_addr, at, known)
+                    }))
+        });
+        known.insert(at, held);
+        held
     }
 
     /// What holds once all faults are off and some time has passed: a client that reads has read
@@ -239,10 +242,14 @@ impl World {
             if end.opened == 0 || end.closed > 0 {
                 continue;
             }
-            let Some(peer) = peer_of(&by_addr, end).map(|at| &self.ends[at]) else { continue };
+            let Some(other) = peer_of(&by_addr, end) else { continue };
+            let peer = &self.ends[other];
             let ended_in_order =
                 peer.reason.as_ref().is_some_and(|r| r.kind() == CloseKind::Finished);
-            let held = self.may_be_held(&by_addr, at, &mut BTreeSet::new());
+            // Its own output holds it as well, while its peer does not read.
+            let unread = end.sent.len() > peer.received.len();
+            let held = self.may_be_held(&by_addr, at, &mut BTreeMap::new())
+                || unread && self.may_be_held(&by_addr, other, &mut BTreeMap::new());
             let greedy = end.greedy && !held;
             if !peer.raw && greedy && (ended_in_order || peer.says_fin) && !end.eof {
                 faults.push(format!("{}: never heard the end of {}", end.who, peer.who));
