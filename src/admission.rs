@@ -3,12 +3,17 @@
 //! Plain data that both accept paths use: the loop for each of its sockets, the blocking driver for
 //! each of its accepting threads. Times are nanoseconds of the driver's clock.
 
+mod clients;
+
 use std::collections::VecDeque;
 use std::io;
 
 use crate::endpoint::Endpoint;
 use crate::episode::{Episode, OVER};
+use crate::id::ConnId;
 use crate::limits::{DriverLimits, Overload};
+
+use clients::Clients;
 
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MILLISECOND;
@@ -75,6 +80,7 @@ pub(crate) enum Answer {
 pub(crate) struct Admission {
     places: u64,
     overload: Overload,
+    clients: Clients,
     failures: Failures,
     /// Descriptors of this driver that have been released.
     released: u64,
@@ -118,6 +124,7 @@ impl Admission {
         Admission {
             places: limits.connections_max as u64,
             overload: limits.overload,
+            clients: Clients::new(limits.connections_per_address),
             failures: Failures::default(),
             released: 0,
             lacks: Episode::new("accepts without a resource"),
@@ -133,6 +140,21 @@ impl Admission {
             Overload::Pause => Place::Wait,
             Overload::Shed => Place::Shed,
         }
+    }
+
+    /// Whether one more accepted connection of this peer may be open.
+    pub(crate) fn admit(&mut self, peer: Endpoint, now: u64) -> bool {
+        self.clients.admit(peer, now)
+    }
+
+    /// The accepted connection `id` is open.
+    pub(crate) fn enter(&mut self, id: ConnId, peer: Endpoint) {
+        self.clients.enter(id, peer);
+    }
+
+    /// A connection is no longer open: it lingers or has ended. What was not entered may leave.
+    pub(crate) fn leave(&mut self, id: ConnId) {
+        self.clients.leave(id);
     }
 
     /// A descriptor of this driver has been released: an accept that lacked one is tried sooner.

@@ -25,7 +25,7 @@
 //! | `broadcast` | [`Control::push_all`] |
 //! | `copy_bidirectional` | two connections that write to [`peer`] |
 //! | `spawn_blocking` | [`offload`](crate::Context::offload), whose result is a [`Note`] |
-//! | a semaphore on accepts | [`DriverLimits::connections_max`] |
+//! | a semaphore on accepts | [`DriverLimits::connections_max`], and [`connections_per_address`] for one client |
 //! | a cancellation token | [`Handle::shutdown`], [`stopping`] |
 //! | `time::pause`, `io::duplex` | [`Sim`], [`Probe`] |
 //!
@@ -196,6 +196,7 @@
 //! [`Context`]: crate::Context
 //! [`Control::push_all`]: crate::Control::push_all
 //! [`DriverLimits::connections_max`]: crate::DriverLimits::connections_max
+//! [`connections_per_address`]: crate::DriverLimits::connections_per_address
 //! [`DriverLimits`]: crate::DriverLimits
 //! [`Filter`]: crate::Filter
 //! [`Handle::call`]: crate::Handle::call

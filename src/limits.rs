@@ -144,6 +144,12 @@ pub struct DriverLimits {
     pub connections_max: usize,
     /// What happens above `connections_max` \[[`Overload::Pause`]\].
     pub overload: Overload,
+    /// Open connections of one client's address, accepted by all listeners together \[off\]. One
+    /// more is closed as soon as it is accepted, counted in
+    /// [`Metrics::refused`](crate::Metrics::refused), and logged. All addresses of an IPv6 network
+    /// of 64 bits are one, but for link-local ones. Lingering and outgoing connections, adopted
+    /// streams and Unix sockets are not counted. Behind a balancer the address is the balancer's.
+    pub connections_per_address: Option<usize>,
     /// Connections accepted per turn and listener \[64\]. No meaning on blocking threads.
     pub accepts_max: usize,
     /// Requests from other threads that may wait \[1,024\]; one more is refused. Shutdown and abort
@@ -175,6 +181,7 @@ impl Default for DriverLimits {
         DriverLimits {
             connections_max: 10_000,
             overload: Overload::Pause,
+            connections_per_address: None,
             accepts_max: 64,
             posts_max: 1024,
             timers_max: 1024,
@@ -208,9 +215,10 @@ impl DriverLimits {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0, `connections_max` or
-    /// `lingering_max` is above 2^30, `events_max` is above 2^20, `threads` of `jobs` or `lookups`
-    /// is above 1,024, or a time of them, `slow_callback` or `spin` is zero.
+    /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0 (`connections_per_address`
+    /// too), `connections_max` or `lingering_max` is above 2^30, `events_max` is above 2^20,
+    /// `threads` of `jobs` or `lookups` is above 1,024, or a time of them, `slow_callback` or
+    /// `spin` is zero.
     pub fn validate(&self) -> Result<()> {
         let fault =
             |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
@@ -226,6 +234,9 @@ impl DriverLimits {
             if value == 0 {
                 return fault(sentence);
             }
+        }
+        if self.connections_per_address == Some(0) {
+            return fault("connections_per_address must be at least 1; None turns it off");
         }
         if self.connections_max > 1 << 30 {
             return fault("connections_max must be at most 2^30");

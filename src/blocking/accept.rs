@@ -16,7 +16,7 @@ use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Op, Result};
 use crate::guard::{drop_guarded, guarded};
-use crate::id::ListenerId;
+use crate::id::{ConnId, ListenerId};
 use crate::limits::Limits;
 use crate::protocol::{BoxedFactory, Incoming, Protocol};
 use crate::socket::{Reserve, retry};
@@ -64,10 +64,10 @@ impl Acceptor {
                 return;
             }
             match accepted {
-                Ok((stream, peer)) if hub.claim(&self.socket, &mut pace) => {
-                    self.admit(hub, stream, peer, desk.as_mut());
-                }
-                Ok(_) => hub.count(|metrics| metrics.refused += 1),
+                Ok((stream, peer)) => match hub.claim(&self.socket, &mut pace, peer) {
+                    Some(id) => self.admit(hub, id, stream, peer, desk.as_mut()),
+                    None => hub.count(|metrics| metrics.refused += 1),
+                },
                 Err(error) => hub.note_failed(&mut pace, &error),
             }
         }
@@ -101,12 +101,18 @@ impl Acceptor {
     }
 
     /// An accepted connection, which has a place: the factory decides.
-    fn admit(&self, hub: &Arc<Hub>, stream: Stream, peer: Endpoint, here: Option<&mut Desk>) {
+    fn admit(
+        &self,
+        hub: &Arc<Hub>,
+        id: ConnId,
+        stream: Stream,
+        peer: Endpoint,
+        here: Option<&mut Desk>,
+    ) {
         let Some(protocol) = self.make(hub, &stream, peer) else {
             hub.count(|metrics| metrics.refused += 1);
-            return hub.unclaim();
+            return hub.unclaim(id);
         };
-        let id = lock(&hub.ids).reserve();
         let limits = Arc::clone(&self.limits);
         hub.outputs.note(&limits);
         let conn = Connection::accepted(id, Some(self.id), peer, limits, hub.clock.exact());
@@ -157,30 +163,38 @@ impl Hub {
         if threads { state.place() } else { state.admission.place(u64::MAX) }
     }
 
-    /// Takes a place and a thread for an accepted connection, which counts from now on. False when
-    /// it has to be refused.
+    /// Takes a place and a thread for an accepted connection, which counts from now on under the id
+    /// that it gets. None when it has to be refused.
     ///
     /// Several listeners and outgoing connections compete for places, so a place seen free before
     /// an accept may be taken after it: where connections wait for a place, this one waits too.
-    fn claim(&self, socket: &Socket, pace: &mut Pace) -> bool {
+    fn claim(&self, socket: &Socket, pace: &mut Pace, peer: Endpoint) -> Option<ConnId> {
         let mut state = lock(&self.state);
-        state.admission.note_accepted(pace, self.clock.exact());
+        let now = self.clock.exact();
+        state.admission.note_accepted(pace, now);
         loop {
             match self.place(&state) {
                 Place::Free => break,
                 Place::Wait if !socket.is_stopped() => {}
-                Place::Wait | Place::Shed => return false,
+                Place::Wait | Place::Shed => return None,
             }
             state = self.stand_in_line(state, None);
         }
+        if !state.admission.admit(peer, now) {
+            return None;
+        }
+        let id = lock(&self.ids).reserve();
+        state.admission.enter(id, peer);
         state.open += 1;
         state.pool.claim();
-        true
+        Some(id)
     }
 
-    /// Gives the place and the thread back.
-    fn unclaim(&self) {
+    /// Gives the place, the thread and the id back.
+    fn unclaim(&self, id: ConnId) {
+        self.release(id);
         let mut state = lock(&self.state);
+        state.admission.leave(id);
         state.open -= 1;
         state.pool.unclaim();
         self.tell_acceptors(&state);
@@ -255,6 +269,20 @@ mod tests {
         assert!(hub.wait_to_accept(&socket, &mut paces[0]));
         // With the fifth of a second, there is a gap before the next.
         assert!(waits(&hub, &paces[1]));
+    }
+
+    #[test]
+    fn a_refused_connection_gives_its_id_back() {
+        let hub = hub();
+        let addr = ([127, 0, 0, 1], 0).into();
+        let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
+        let socket = Socket::new(bound.addr, *bound.socket.downcast().unwrap());
+        let claim = || hub.claim(&socket, &mut Pace::default(), Endpoint::Other).unwrap();
+        let first = claim();
+        hub.unclaim(first);
+        assert!(!lock(&hub.ids).is_current(first));
+        assert_eq!(claim().slot(), first.slot());
+        assert_eq!(lock(&hub.state).open, 1);
     }
 
     static READINGS: AtomicU64 = AtomicU64::new(0);

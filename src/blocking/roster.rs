@@ -70,6 +70,7 @@ impl Hub {
     pub(super) fn linger(&self, id: ConnId) -> Option<ConnId> {
         let mut state = lock(&self.state);
         state.open -= 1;
+        state.admission.leave(id);
         state.lingering += 1;
         state.lingerers.push_back(id);
         self.tell_acceptors(&state);
@@ -99,6 +100,7 @@ impl Hub {
             state.lingerers.retain(|lingerer| *lingerer != id);
         } else {
             state.open -= 1;
+            state.admission.leave(id);
         }
         state.count_left(self.is_stopping(), unsent);
         self.tell_runner(&state);

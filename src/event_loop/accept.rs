@@ -238,8 +238,9 @@ impl<S: System> EventLoop<S> {
         };
         match accepted {
             Ok((stream, peer)) => {
-                self.admission.note_accepted(pace, self.shared.clock.tick());
-                if place == Place::Free {
+                let now = self.shared.clock.tick();
+                self.admission.note_accepted(pace, now);
+                if place == Place::Free && self.admission.admit(peer, now) {
                     self.admit(listener, at, stream, peer);
                 } else {
                     self.shared.metrics.refused += 1;
@@ -321,6 +322,7 @@ impl<S: System> EventLoop<S> {
         self.table.insert(Entry { conn, stream: Some(stream), protocol });
         self.shared.metrics.accepted += 1;
         self.shared.metrics.open += 1;
+        self.admission.enter(id, peer);
         self.ask_for_filter(id, false);
         self.attend(id);
     }

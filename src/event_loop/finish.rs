@@ -51,6 +51,7 @@ impl<S: System> EventLoop<S> {
     fn begin_lingering(&mut self, id: ConnId) {
         self.shared.metrics.open -= 1;
         self.shared.metrics.lingering += 1;
+        self.admission.leave(id);
         self.note_released(Released::Place);
         self.lingering.push_back(id);
         self.bound_lingering();
@@ -66,6 +67,7 @@ impl<S: System> EventLoop<S> {
             false => &mut self.shared.metrics.open,
         };
         *gauge -= 1;
+        self.admission.leave(id);
         let Some(mut stream) = entry.stream.take() else {
             let descriptor = self.give_up_race(id);
             return self.note_released(match descriptor {

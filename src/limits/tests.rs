@@ -75,7 +75,7 @@ fn each_limit_of_a_connection_is_valid_up_to_its_bound() {
 fn each_limit_of_a_driver_is_valid_up_to_its_bound() {
     const BLAME: Option<&str> = Some("slow_callback must be longer than zero; None turns it off");
     const SPIN: Option<&str> = Some("spin must be longer than zero; None turns it off");
-    let cases: [Case<DriverLimits>; 46] = [
+    let cases: [Case<DriverLimits>; 48] = [
         (|l| l.jobs.threads = 0, Some("jobs.threads must be at least 1")),
         (|l| l.jobs.threads = 1, None),
         (|l| l.jobs.threads = 1024, None),
@@ -95,6 +95,11 @@ fn each_limit_of_a_driver_is_valid_up_to_its_bound() {
         ),
         (|l| l.lookups.deadline = Duration::from_nanos(1), None),
         (|l| l.connections_max = 0, Some("connections_max must be at least 1")),
+        (
+            |l| l.connections_per_address = Some(0),
+            Some("connections_per_address must be at least 1; None turns it off"),
+        ),
+        (|l| l.connections_per_address = Some(1), None),
         (|l| l.connections_max = 1, None),
         (|l| l.connections_max = 1 << 30, None),
         (|l| l.connections_max = (1 << 30) + 1, Some("connections_max must be at most 2^30")),

@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::{Driver, DriverLimits, ErrorKind, Limits, ListenOptions, Note, Overload};
+use lariat::{
+    ConnectOptions, Control, Driver, DriverLimits, ErrorKind, Limits, ListenOptions, Note, Overload,
+};
 
 use socket2::{Domain, Socket, Type};
 
@@ -58,51 +60,198 @@ fn input_that_is_left_may_grow_to_one_below_input_max() {
     }
 }
 
+const PAIRS: usize = 3;
+
+/// Of so many clients of one address that connect and stay, so many are refused.
+fn refused(limits: DriverLimits, refused: usize) {
+    everywhere_with(limits.clone(), |stage| {
+        let served = || {
+            Play::new().opened(|cx| {
+                cx.write(b"x");
+                Ok(())
+            })
+        };
+        let addr = stage.serve_many(PAIRS, Limits::default(), move |number| {
+            (format!("server {number}"), served())
+        });
+        // Everybody stays until everybody knows.
+        let left = Arc::new(AtomicUsize::new(PAIRS));
+        for number in 0..PAIRS {
+            let (known, lost) = (Arc::clone(&left), Arc::clone(&left));
+            let mut served = false;
+            let client = Play::new()
+                .data(move |cx, input| {
+                    input.consume_all();
+                    if known.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        cx.driver().shutdown();
+                    }
+                    Ok(())
+                })
+                .closed(move |cx, reason| {
+                    let first = !std::mem::replace(&mut served, true);
+                    let shed = reason.bytes_in() == 0;
+                    if first && shed && lost.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        cx.driver().shutdown();
+                    }
+                });
+            stage.connect(&format!("client {number}"), addr, client);
+        }
+        stage.run();
+        let metrics = stage.driver.metrics();
+        let counted = (metrics.refused, metrics.accepted);
+        let expected = (refused as u64, (PAIRS - refused) as u64);
+        stage.check(counted == expected, &format!("{limits:?}: {metrics}"));
+    });
+}
+
 #[test]
 fn as_many_connections_are_open_as_connections_max_says_and_the_next_is_shed() {
-    const PAIRS: usize = 3;
     for (most, shed) in [(2 * PAIRS - 1, 1), (2 * PAIRS, 0), (2 * PAIRS + 1, 0)] {
         let mut limits = DriverLimits::default();
         (limits.connections_max, limits.overload) = (most, Overload::Shed);
-        everywhere_with(limits, |stage| {
-            let served = || {
-                Play::new().opened(|cx| {
-                    cx.write(b"x");
-                    Ok(())
-                })
-            };
-            let addr = stage.serve_many(PAIRS, Limits::default(), move |number| {
-                (format!("server {number}"), served())
-            });
-            // Everybody stays until everybody knows.
-            let left = Arc::new(AtomicUsize::new(PAIRS));
-            for number in 0..PAIRS {
-                let (known, lost) = (Arc::clone(&left), Arc::clone(&left));
-                let mut served = false;
-                let client = Play::new()
-                    .data(move |cx, input| {
-                        input.consume_all();
-                        if known.fetch_sub(1, Ordering::Relaxed) == 1 {
-                            cx.driver().shutdown();
+        refused(limits, shed);
+    }
+}
+
+#[test]
+fn one_address_has_as_many_connections_as_connections_per_address_says() {
+    for (most, more) in [(1, 2), (PAIRS - 1, 1), (PAIRS, 0), (PAIRS + 1, 0)] {
+        let mut limits = DriverLimits::default();
+        limits.connections_per_address = Some(most);
+        refused(limits, more);
+    }
+}
+
+/// At most one connection of an address.
+fn one_per_address() -> DriverLimits {
+    let mut limits = DriverLimits::default();
+    limits.connections_per_address = Some(1);
+    limits
+}
+
+/// Connects to `addr` until it is served, and runs `then`. The end that is served stays open, so
+/// that the end of the server lingers if it closes.
+fn served_at_last(cx: &mut Control<'_>, addr: SocketAddr, then: Then) {
+    let then = Arc::new(Mutex::new(Some(then)));
+    let (run, refused) = (Arc::clone(&then), Arc::clone(&then));
+    let client = Play::new()
+        .data(move |cx, input| {
+            input.consume_all();
+            cx.write(b"y");
+            let then = run.lock().unwrap().take();
+            then.into_iter().for_each(|then| then(&mut cx.driver()));
+            Ok(())
+        })
+        .eof(move |cx, _| {
+            if refused.lock().unwrap().is_some() {
+                cx.close();
+            }
+            Ok(())
+        })
+        .closed(move |cx, _| {
+            if let Some(then) = then.lock().unwrap().take() {
+                served_at_last(&mut cx.driver(), addr, then);
+            }
+        });
+    cx.connect(addr, client);
+}
+
+type Then = Box<dyn FnOnce(&mut Control<'_>) + Send>;
+
+#[test]
+fn a_connection_that_lingers_or_has_ended_leaves_the_next_of_its_address_a_place() {
+    for lingers in [true, false] {
+        everywhere_with(one_per_address(), |stage| {
+            let mut limits = Limits::default();
+            (limits.linger_idle, limits.linger_total) = (Duration::MAX, Duration::MAX);
+            let addr = stage.serve_many(4, limits, move |number| {
+                let play = Play::new()
+                    .opened(move |cx| {
+                        cx.write(b"x");
+                        if lingers {
+                            cx.close();
                         }
                         Ok(())
                     })
-                    .closed(move |cx, reason| {
-                        let first = !std::mem::replace(&mut served, true);
-                        let shed = reason.bytes_in() == 0;
-                        if first && shed && lost.fetch_sub(1, Ordering::Relaxed) == 1 {
-                            cx.driver().shutdown();
-                        }
+                    .data(|cx, input| {
+                        input.consume_all();
+                        cx.abort();
+                        Ok(())
                     });
-                stage.connect(&format!("client {number}"), addr, client);
-            }
+                (format!("server {number}"), play)
+            });
+            let stop: Then = Box::new(|cx| cx.shutdown());
+            let chain = (0..3)
+                .fold(stop, |then: Then, _| Box::new(move |cx| served_at_last(cx, addr, then)));
+            served_at_last(&mut stage.driver.control(), addr, chain);
             stage.run();
             let metrics = stage.driver.metrics();
-            let counted = (metrics.refused, metrics.accepted);
-            let expected = (shed as u64, (PAIRS - shed) as u64);
-            stage.check(counted == expected, &format!("{most}: {metrics}"));
+            stage.check(metrics.accepted == 4, &format!("lingers: {lingers}; {metrics}"));
         });
     }
+}
+
+#[test]
+fn a_client_that_the_factory_refuses_takes_no_place_of_its_address() {
+    everywhere_with(one_per_address(), |stage| {
+        let made = AtomicUsize::new(0);
+        let factory = move |incoming: &lariat::Incoming| {
+            let play = Play::new().opened(|cx| {
+                cx.write(b"x");
+                Ok(())
+            });
+            (made.fetch_add(1, Ordering::Relaxed) == 2).then(|| Last::new(play, incoming))
+        };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = stage.driver.control().listen(addr, factory).unwrap();
+        let addr = stage.driver.addresses(listener)[0].socket_addr().unwrap();
+        served_at_last(&mut stage.driver.control(), addr, Box::new(|cx| cx.shutdown()));
+        stage.run();
+        let metrics = stage.driver.metrics();
+        stage.check((metrics.refused, metrics.accepted) == (2, 1), &format!("{metrics}"));
+    });
+}
+
+#[test]
+fn each_address_has_its_own_maximum_at_all_listeners_together() {
+    everywhere_with(one_per_address(), |stage| {
+        let factory = |_: &lariat::Incoming| {
+            Some(Play::new().opened(|cx| {
+                cx.write(b"x");
+                Ok(())
+            }))
+        };
+        let [one, two] = [(); 2].map(|()| {
+            let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+            let listener = stage.driver.control().listen(addr, factory).unwrap();
+            stage.driver.addresses(listener)[0].socket_addr().unwrap()
+        });
+        // Who waits for a second place of its address hears nothing, on either listener.
+        let refused = move |cx: &mut Control<'_>, addr: SocketAddr, then: Then| {
+            let mut then = Some(then);
+            let client = Play::new().closed(move |cx, reason| {
+                assert_eq!(reason.bytes_in(), 0, "{reason}");
+                then.take().into_iter().for_each(|then| then(&mut cx.driver()));
+            });
+            cx.connect(addr, client);
+        };
+        let elsewhere: Then = Box::new(move |cx| {
+            let mut options = ConnectOptions::default();
+            options.bind = Some(SocketAddr::from(([127, 0, 0, 2], 0)).into());
+            let client = Play::new().data(|cx, input| {
+                input.consume_all();
+                cx.driver().shutdown();
+                Ok(())
+            });
+            cx.connect_with(two, options, client).unwrap();
+        });
+        let second: Then = Box::new(move |cx| refused(cx, two, elsewhere));
+        let first: Then = Box::new(move |cx| refused(cx, one, second));
+        served_at_last(&mut stage.driver.control(), one, first);
+        stage.run();
+        let metrics = stage.driver.metrics();
+        stage.check((metrics.refused, metrics.accepted) == (2, 2), &format!("{metrics}"));
+    });
 }
 
 // ---- options of listeners -----------------------------------------------------------------------

@@ -117,11 +117,14 @@ fn every_limit_of_a_connection_may_be_as_small_and_as_large_as_is_valid() {
 #[test]
 fn every_limit_of_a_driver_may_be_as_small_and_as_large_as_is_valid() {
     type Case = (&'static str, fn(&mut DriverLimits), Then);
-    let cases: [Case; 23] = [
+    let cases: [Case; 26] = [
         // There is room for the client alone, and the server is turned away.
         ("connections_max 1", |l| (l.connections_max, l.overload) = (1, Overload::Shed), MayEnd),
         ("connections_max 2", |l| l.connections_max = 2, Works),
         ("connections_max 2^30", |l| l.connections_max = 1 << 30, Works),
+        ("connections_per_address 1", |l| l.connections_per_address = Some(1), Works),
+        ("connections_per_address MAX", |l| l.connections_per_address = Some(usize::MAX), Works),
+        ("connections_per_address None", |l| l.connections_per_address = None, Works),
         ("accepts_max 1", |l| l.accepts_max = 1, Works),
         ("accepts_max MAX", |l| l.accepts_max = usize::MAX, Works),
         ("posts_max 1", |l| l.posts_max = 1, Works),

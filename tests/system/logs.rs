@@ -104,6 +104,28 @@ fn c12_connections_that_cannot_be_watched_are_one_warning_and_a_number() {
 }
 
 #[test]
+fn refused_clients_of_one_address_are_one_warning_and_a_number() {
+    let name = "logs::refused_clients_of_one_address_are_one_warning_and_a_number";
+    if is_child(name, &["sim"]).is_none() {
+        return;
+    }
+    let mut limits = DriverLimits::default();
+    limits.connections_per_address = Some(2);
+    let mut sim = Sim::with_limits(1, limits).unwrap();
+    sim.listen("127.0.0.1:1", |_| Some(Echo)).unwrap();
+    let _served = dial(&mut sim, 2);
+    expect(Level::Warn, &[]);
+    let reached =
+        "a connection of 127.0.0.1 is refused: it has 2, which is connections_per_address";
+    let _refused = dial(&mut sim, 100);
+    expect(Level::Warn, &[reached]);
+    run(&mut sim, 2001);
+    let _again = dial(&mut sim, 1);
+    expect(Level::Warn, &[&format!("{reached} (and 99 times before, not logged)")]);
+    assert_eq!((sim.metrics().accepted, sim.metrics().refused), (2, 101));
+}
+
+#[test]
 fn a1_a9_failing_accepts_are_one_warning_and_a_number() {
     let name = "logs::a1_a9_failing_accepts_are_one_warning_and_a_number";
     let warnings = [
