@@ -273,9 +273,8 @@ fn a_tunnel_writes_its_header_in_the_version_that_was_asked_for() {
                     Ok(())
                 })
             });
-            let header = header.clone();
             let factory = move |incoming: &Incoming| {
-                Some(last(Tunnel::to(target).announce_as(header.clone(), version), incoming))
+                Some(last(Tunnel::to(target).announce_as(header, version), incoming))
             };
             let addr = SocketAddr::from(([127, 0, 0, 1], 0));
             let listener = stage.driver.control().listen(addr, factory).unwrap();
