@@ -25,7 +25,7 @@
 //! | `broadcast` | [`Control::push_all`] |
 //! | `copy_bidirectional` | two connections that write to [`peer`] |
 //! | `spawn_blocking` | [`offload`](crate::Context::offload), whose result is a [`Note`] |
-//! | a semaphore on accepts | [`DriverLimits::connections_max`], and [`connections_per_address`] for one client |
+//! | a semaphore on accepts | [`DriverLimits::connections_max`], [`connections_per_address`] |
 //! | a cancellation token | [`Handle::shutdown`], [`stopping`] |
 //! | `time::pause`, `io::duplex` | [`Sim`], [`Probe`] |
 //!

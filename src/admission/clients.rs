@@ -1,6 +1,6 @@
 //! The open connections of each client, where their number is bounded.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::endpoint::Endpoint;
@@ -10,7 +10,7 @@ use crate::id::ConnId;
 /// Who has connected: an IPv4 address, or the network of an IPv6 address. A host with IPv6 usually
 /// has all addresses of a network of 64 bits, so they are one client. Link-local addresses are of
 /// one network on every link, so each of them is a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Client {
     V4(u32),
     V6(u128),
@@ -32,8 +32,8 @@ pub(super) struct Clients {
     most: Option<u64>,
     /// The client of each open connection: by the time it ends, its peer may have another address,
     /// which a balancer has announced.
-    by_id: HashMap<ConnId, Client>,
-    open: HashMap<Client, u64>,
+    by_id: BTreeMap<ConnId, Client>,
+    open: BTreeMap<Client, u64>,
     refused: Episode,
 }
 
@@ -41,8 +41,8 @@ impl Clients {
     pub(super) fn new(most: Option<usize>) -> Clients {
         Clients {
             most: most.map(|most| most as u64),
-            by_id: HashMap::new(),
-            open: HashMap::new(),
+            by_id: BTreeMap::new(),
+            open: BTreeMap::new(),
             refused: Episode::new("clients with too many connections"),
         }
     }

@@ -43,6 +43,9 @@ struct Counters {
     /// How often the loop has given them.
     given: u64,
     asked: bool,
+    /// Threads that wait for them. Without one nobody is woken: that is a system call, even if
+    /// nobody waits.
+    waiting: usize,
 }
 
 thread_local! {
@@ -69,8 +72,9 @@ pub(crate) struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         IN_A_LOOP.set(self.was_in_a_loop);
-        self.mailbox.lock().running = false;
-        self.mailbox.given.notify_all();
+        let mut inside = self.mailbox.lock();
+        inside.running = false;
+        self.mailbox.wake_waiting(inside);
     }
 }
 
@@ -120,8 +124,15 @@ impl Mailbox {
         let mut inside = self.lock();
         inside.counters.last = metrics;
         inside.counters.given += 1;
+        self.wake_waiting(inside);
+    }
+
+    fn wake_waiting(&self, inside: MutexGuard<'_, Inside>) {
+        let waiting = inside.counters.waiting > 0;
         drop(inside);
-        self.given.notify_all();
+        if waiting {
+            self.given.notify_all();
+        }
     }
 
     /// What waits for the loop to look, in words.
@@ -185,9 +196,11 @@ impl Remote for Mailbox {
             let given = inside.counters.given;
             inside.counters.asked = true;
             self.wake();
+            inside.counters.waiting += 1;
             while inside.running && inside.counters.given == given {
                 inside = self.given.wait(inside).unwrap_or_else(PoisonError::into_inner);
             }
+            inside.counters.waiting -= 1;
         }
         inside.counters.last.clone()
     }
