@@ -227,8 +227,9 @@ impl Home for Mailbox {
 // The model check gives these locks to threads of its own only.
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
 
     use super::*;
     use crate::handle::Handle;
@@ -329,6 +330,16 @@ mod tests {
         assert_eq!(wakes.load(Ordering::Relaxed), 0);
     }
 
+    /// A thread asks for the counters, and has its request in the mailbox.
+    fn ask(mailbox: &Arc<Mailbox>) -> impl FnOnce() -> u64 + use<> {
+        let (handle, (tell, told)) = (Handle::new(mailbox.clone()), mpsc::channel());
+        std::thread::spawn(move || tell.send(handle.metrics().turns));
+        while !mailbox.has_mail() {
+            std::thread::yield_now();
+        }
+        move || told.recv_timeout(Duration::from_secs(60)).expect("nobody wakes it")
+    }
+
     #[test]
     fn counters_are_asked_of_a_loop_that_runs_and_of_no_other() {
         let (mailbox, wakes) = mailbox(1);
@@ -337,23 +348,16 @@ mod tests {
         assert_eq!(wakes.load(Ordering::Relaxed), 0, "nobody is there to answer");
         let running = mailbox.run();
         assert_eq!(handle.metrics().turns, 0, "a loop does not wait for itself");
-        let asking = |handle: Handle| {
-            let thread = std::thread::spawn(move || handle.metrics().turns);
-            while !mailbox.has_mail() {
-                std::thread::yield_now();
-            }
-            thread
-        };
-        let asked = asking(handle.clone());
+        let asked = ask(&mailbox);
         assert!(mailbox.take().counters && !mailbox.take().counters);
         let counters = |turns| Metrics { turns, ..Metrics::default() };
         mailbox.give(counters(1));
-        assert_eq!(asked.join().unwrap(), 1);
+        assert_eq!(asked(), 1);
         // A loop that leaves without a look at its mail.
-        let asked = asking(handle.clone());
+        let asked = ask(&mailbox);
         mailbox.give(counters(2));
         drop(running);
-        assert_eq!(asked.join().unwrap(), 2);
+        assert_eq!(asked(), 2);
         assert_eq!(handle.metrics().turns, 2);
     }
 
@@ -361,13 +365,9 @@ mod tests {
     fn a_loop_that_panics_leaves_nobody_waiting() {
         let (mailbox, _) = mailbox(1);
         let running = mailbox.run();
-        let handle = Handle::new(mailbox.clone());
-        let asked = std::thread::spawn(move || handle.metrics().turns);
-        while !mailbox.has_mail() {
-            std::thread::yield_now();
-        }
+        let asked = ask(&mailbox);
         drop(running);
-        assert_eq!(asked.join().unwrap(), 0);
+        assert_eq!(asked(), 0);
     }
 
     #[test]
