@@ -14,6 +14,8 @@ mod queue;
 mod sending;
 mod socket;
 mod state;
+#[cfg(test)]
+mod tests;
 mod train;
 
 use crate::endpoint::Endpoint;

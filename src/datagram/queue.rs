@@ -172,6 +172,24 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_counts_64_bytes_beyond_its_own_and_256_with_a_name() {
+        let name = Endpoint::from(UnixName::from_pathname("/name").unwrap());
+        let addr = Endpoint::from(([10, 0, 0, 1], 1));
+        for policy in [DropPolicy::Newest, DropPolicy::Oldest] {
+            for (to, cost) in [(None, 10 + 64), (Some(&addr), 10 + 64), (Some(&name), 10 + 256)] {
+                let mut queue = Queue::default();
+                assert_eq!(queue.push(&[7; 10], to, cost - 1, policy), 1, "one byte below");
+                assert_eq!(queue.push(&[7; 10], to, cost, policy), 0, "at the bound");
+                // Either of two goes where there is room for one.
+                assert_eq!(queue.push(&[7; 10], to, 2 * cost - 1, policy), 1, "one byte below");
+                assert_eq!((queue.bytes(), queue.cost), (10, cost));
+                assert_eq!(queue.push(&[7; 10], to, 2 * cost, policy), 0, "at the bound");
+                assert_eq!((queue.bytes(), queue.cost), (20, 2 * cost));
+            }
+        }
+    }
+
+    #[test]
     fn a_queue_knows_for_which_unix_sockets_datagrams_wait() {
         let name = |name| Endpoint::from(UnixName::from_pathname(name).unwrap());
         let (one, two) = (name("/one"), name("/two"));

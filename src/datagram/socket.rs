@@ -101,3 +101,44 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
             | io::ErrorKind::NetworkUnreachable
     ) || matches!(error.raw_os_error(), Some(libc::EPROTO | libc::ENOPROTOOPT | libc::EHOSTDOWN))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::UnixName;
+
+    #[test]
+    fn what_an_error_of_a_call_means_is_known_by_its_number() {
+        use libc::*;
+        let refusals =
+            [ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, EPROTO, ENOPROTOOPT, EHOSTDOWN];
+        let others = [EACCES, EBADF, EINVAL, EIO, EMSGSIZE, ENOMEM, EPERM, EPIPE, ETIMEDOUT];
+        for errno in refusals.into_iter().chain(others).chain([EAGAIN, ENOBUFS]) {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(is_refusal(&error), refusals.contains(&errno), "{error}");
+            assert_eq!(is_no_room(&error), [EAGAIN, ENOBUFS].contains(&errno), "{error}");
+            assert_eq!(is_out_of_buffers(&error), errno == ENOBUFS, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_socket_sends_to_its_own_family_and_to_those_who_have_a_name() {
+        let ip = Endpoint::from(([10, 0, 0, 1], 1));
+        let named = Endpoint::from(UnixName::from_pathname("/name").unwrap());
+        let unnamed = Endpoint::from(UnixName::unnamed());
+        let said =
+            |is_unix, to: &Endpoint| check_family(is_unix, to).err().map(|error| error.to_string());
+        for (is_unix, to, sentence) in [
+            (true, named, None),
+            (true, unnamed, Some("a socket without a name cannot be sent to")),
+            (true, ip, Some("it is no Unix socket")),
+            (true, Endpoint::Other, Some("it is no Unix socket")),
+            (false, ip, None),
+            (false, named, Some("it is no IP address")),
+            (false, unnamed, Some("it is no IP address")),
+            (false, Endpoint::Other, Some("it is no IP address")),
+        ] {
+            assert_eq!(said(is_unix, &to).as_deref(), sentence, "{is_unix} {to}");
+        }
+    }
+}

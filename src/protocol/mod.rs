@@ -22,6 +22,8 @@ mod replacement;
 mod report;
 mod shared;
 mod socket_info;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 #[cfg(feature = "peer-credentials")]
@@ -54,6 +56,8 @@ pub use replacement::Replacement;
 pub(crate) use report::{guarded_name, report_error, report_panic};
 pub(crate) use shared::{Common, Shared, TimerOwner, Watched};
 pub(crate) use socket_info::{NoSocket, SocketInfo};
+#[cfg(test)]
+pub(crate) use tests::made_up;
 pub use writer::Writer;
 
 /// What a callback returns. `?` converts every error that is `Send + Sync + 'static`, and strings:
