@@ -17,7 +17,7 @@ use crate::datagram::{
 };
 use crate::guard::{drop_guarded, guarded};
 use crate::handle::Post;
-use crate::protocol::TimerOwner;
+use crate::protocol::{TimerOwner, drop_protocol};
 use crate::reason::{By, CloseKind, ConnectFailure};
 use crate::sync::atomic::Ordering;
 use crate::timer::Timers;
@@ -227,11 +227,8 @@ impl Keeper<'_> {
         // The error in the reason is the user's, also in how it is displayed and dropped.
         let _ = guarded(|| log::debug!(target: "lariat::close", "{id}: {reason}"));
         self.call(&mut inside, |called| called.closed(&reason));
-        hub.note_end(id, &reason);
         self.desk.shared.metrics.closes.count(reason.kind());
-        if !drop_guarded(inside.protocol.take()) {
-            self.desk.shared.metrics.panics += 1;
-        }
+        drop_protocol(inside.protocol.take(), &mut self.desk.shared.metrics);
         drop_guarded(inside);
         self.desk.publish();
         hub.leave_outlet(id, reason.unsent());

@@ -26,6 +26,7 @@ use crate::limits::Limits;
 use crate::note::Note;
 use crate::protocol::{
     Adopted, Bound, Boxed, BoxedFactory, Effect, NoSocket, Outgoing, Protocol, Shared,
+    drop_protocol,
 };
 use crate::reason::{By, Cause, CloseKind, ConnectFailure};
 use crate::sync::atomic::Ordering;
@@ -127,7 +128,7 @@ fn apply_list(author: &mut Author<'_>, later: &mut Later, shown: &[u8], locals: 
             Effect::Stop => author.hub.shutdown(),
             // Taken out before the lock was given up.
             Effect::Replace(next) => {
-                drop_guarded(next.protocol.here());
+                drop_protocol(next.protocol.here(), &mut author.shared.metrics);
             }
         }
     }
@@ -332,7 +333,7 @@ fn sendable(
         }
         dropped => {
             author.hub.forget(id);
-            drop_guarded(dropped.here());
+            drop_protocol(dropped.here(), &mut author.shared.metrics);
         }
     }
     None
@@ -417,6 +418,6 @@ fn refuse_local(author: &mut Author<'_>, local: Local) {
         shared.metrics.connects += 1;
         shared.metrics.closes.count(reason.kind());
     }
-    drop_guarded(protocol);
+    drop_protocol(protocol, &mut shared.metrics);
     hub.forget(id);
 }

@@ -25,10 +25,10 @@ use super::timeouts::{Look, fits, is_early, log_timeout, timeout};
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::connection::{Connection, Consumed, Due, Expired, Flags, Queued, Round};
 use crate::dispatch::Called;
-use crate::guard::{drop_each, drop_guarded, guarded};
+use crate::guard::{drop_guarded, guarded};
 use crate::handle::Post;
 use crate::protocol::{
-    Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerId, TimerOwner,
+    Boxed, Callback, NoSocket, Protocol, SocketInfo, Successor, TimerId, TimerOwner, drop_protocol,
 };
 use crate::reason::{By, CloseKind};
 use crate::sending;
@@ -469,8 +469,8 @@ impl<'a> Worker<'a> {
         drop(member);
         after.carry_out(self.cell.id, self.hub);
         shared.output.clear();
-        if !drop_each(dropped) {
-            shared.metrics.panics += 1;
+        for protocol in dropped {
+            drop_protocol(protocol, &mut shared.metrics);
         }
         if applies {
             self.cell.reader.call();
@@ -543,9 +543,7 @@ impl<'a> Worker<'a> {
             shared.cancel_closure(TimerId(deadline));
         }
         drop(member);
-        if !drop_guarded(protocol) {
-            shared.metrics.panics += 1;
-        }
+        drop_protocol(protocol, &mut shared.metrics);
         effects::apply(&mut Author { hub, shared, cell: Some(cell) }, &[]);
         self.desk.publish();
         hub.leave(cell.id, lingered, reason.unsent());

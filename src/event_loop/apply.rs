@@ -9,7 +9,7 @@ use crate::datagram::State;
 use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::note::Note;
-use crate::protocol::{Boxed, Effect, Protocol, Successor, TimerOwner};
+use crate::protocol::{Boxed, Effect, Protocol, Successor, TimerOwner, drop_protocol};
 
 impl<S: System> EventLoop<S> {
     /// Step 1: requests of code outside of callbacks. The loop may have been left for a while:
@@ -216,10 +216,7 @@ impl<S: System> EventLoop<S> {
 
     /// Drops a protocol of the user's.
     pub(super) fn drop_protocol(&mut self, protocol: Box<dyn Protocol>) {
-        if !drop_guarded(protocol) {
-            self.shared.metrics.panics += 1;
-            log::error!(target: "lariat::dispatch", "a protocol panicked while it was dropped");
-        }
+        drop_protocol(protocol, &mut self.shared.metrics);
     }
 
     /// Keeps the one timer for a connection's built-in deadlines in step with them. One that was

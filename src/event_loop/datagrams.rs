@@ -18,7 +18,7 @@ use crate::datagram::{
 use crate::guard::{drop_guarded, guarded};
 use crate::id::ConnId;
 use crate::note::Note;
-use crate::protocol::{Shared, TimerOwner};
+use crate::protocol::{Shared, TimerOwner, drop_protocol};
 use crate::reason::{By, Cause, CloseKind, ConnectFailure};
 use crate::timer::{Timer, TimerKey};
 
@@ -350,10 +350,7 @@ impl<S: System> EventLoop<S> {
         self.shared.ids.release(id);
         self.shared.metrics.closes.count(reason.kind());
         self.count_drained(reason.unsent());
-        if !drop_guarded(protocol) {
-            self.shared.metrics.panics += 1;
-            log::error!(target: "lariat::dispatch", "a protocol panicked while it was dropped");
-        }
+        drop_protocol(protocol, &mut self.shared.metrics);
         drop_guarded((state, reason));
     }
 }

@@ -53,7 +53,7 @@ pub(crate) use output::{Output, Part};
 pub(crate) use peer::Backlogs;
 pub use peer::Peer;
 pub use replacement::Replacement;
-pub(crate) use report::{guarded_name, report_error, report_panic};
+pub(crate) use report::{drop_protocol, guarded_name, report_error, report_panic};
 pub(crate) use shared::{Common, Shared, TimerOwner, Watched};
 pub(crate) use socket_info::{NoSocket, SocketInfo};
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What the log says of a callback that has failed.
+//! What the log says of a callback that has failed, and of a protocol that fails as it is dropped.
 
 use std::error::Error;
 use std::fmt::Display;
 
 use super::Callback;
-use crate::guard::{Panic, guarded};
+use crate::guard::{Panic, drop_guarded, guarded};
 use crate::metrics::Metrics;
 
 /// The name of a protocol. A protocol that panics in a callback may panic in `name` as well.
@@ -31,4 +31,12 @@ pub(crate) fn report_panic(
     let callback = callback.name();
     log::error!(target: "lariat::dispatch", "{callback} of {name} for {place} panicked: {panic}");
     metrics.panics += 1;
+}
+
+/// Drops a protocol of the user's.
+pub(crate) fn drop_protocol<P>(protocol: P, metrics: &mut Metrics) {
+    if !drop_guarded(protocol) {
+        metrics.panics += 1;
+        log::error!(target: "lariat::dispatch", "a protocol panicked while it was dropped");
+    }
 }

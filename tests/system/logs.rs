@@ -10,7 +10,8 @@ use lariat::http::{Handler, Http, Request, Response, Status};
 use lariat::proxy_protocol::{AcceptProxy, Networks};
 use lariat::sim::{Call, Fault, Probe, Sim, Socket};
 use lariat::{
-    Context, Control, Driver, DriverLimits, Input, JobError, Note, Outcome, Protocol, Timer,
+    Context, Control, Datagram, DatagramContext, DatagramProtocol, Driver, DriverLimits, Input,
+    JobError, Note, Outcome, Protocol, Timer,
 };
 use log::Level;
 
@@ -222,6 +223,55 @@ fn a_callback_that_fails_is_logged_with_its_protocol_and_its_error() {
     serving.join().unwrap();
     assert_eq!(reason.kind(), lariat::CloseKind::Protocol);
     assert_eq!(failed(), ["eof of Headless: enough"]);
+}
+
+/// Closes as soon as it is open, or lets another take over, and panics when it is dropped.
+struct Heavy {
+    replaces: bool,
+}
+
+impl Drop for Heavy {
+    fn drop(&mut self) {
+        panic!("planned");
+    }
+}
+
+impl Protocol for Heavy {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if self.replaces {
+            cx.replace(Heavy { replaces: false });
+        } else {
+            cx.driver().shutdown();
+        }
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+impl DatagramProtocol for Heavy {
+    fn datagram(&mut self, _: &mut DatagramContext<'_>, _: &Datagram<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_protocol_that_panics_while_it_is_dropped_is_an_error_in_the_log() {
+    let name = "logs::a_protocol_that_panics_while_it_is_dropped_is_an_error_in_the_log";
+    let Some(name) = is_child(name, &["sim", "reactor", "blocking"]) else { return };
+    let mut driver: Box<dyn Driver> = match name.as_str() {
+        "sim" => Box::new(Sim::new(1)),
+        name => driver(name, DriverLimits::default()),
+    };
+    let listener = driver.control().listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
+    let addr = driver.addresses(listener)[0];
+    driver.control().bind("127.0.0.1:0", Heavy { replaces: false }).unwrap();
+    driver.control().connect(addr, Heavy { replaces: true });
+    driver.run().unwrap();
+    // The one that was replaced, the one that took over, and that of the datagrams.
+    expect(Level::Error, &["a protocol panicked while it was dropped"; 3]);
+    assert_eq!(driver.metrics().panics, 3);
 }
 
 // ---- late writes --------------------------------------------------------------------------------
