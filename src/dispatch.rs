@@ -10,6 +10,9 @@ use crate::protocol::{guarded_name, report_error, report_panic};
 use crate::reason::{By, Cause, CloseKind, CloseReason};
 use crate::timer::Timer;
 
+#[cfg(test)]
+mod tests;
+
 /// A connection and its protocol, as a driver lends them for one callback.
 pub(crate) struct Called<'a> {
     pub(crate) shared: &'a mut Shared,

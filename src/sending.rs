@@ -6,6 +6,9 @@ use std::io::{self, ErrorKind, IoSlice};
 use crate::connection::{Connection, Flags};
 use crate::protocol::{Callback, Part, Shared};
 
+#[cfg(test)]
+mod tests;
+
 /// Slices that one call sends. A chunk is 64 KiB, so that a call takes up to 1 MiB.
 const SLICES: usize = 16;
 

@@ -135,6 +135,85 @@ fn moved(metrics: &Metrics) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::episode::OVER;
+    use crate::episode::tests::kept::lines_of;
+
+    /// The warnings of `code`.
+    fn warnings(code: impl FnOnce()) -> Vec<String> {
+        let (lines, ()) = lines_of(code);
+        assert!(lines.iter().all(|(level, _)| *level == log::Level::Warn), "{lines:?}");
+        lines.into_iter().map(|(_, line)| line).collect()
+    }
+
+    fn judge(blame: &mut Blame, metrics: &mut Metrics, took: u64, now: u64) {
+        blame.judge((took, now), Callback::Data, "Toy", Endpoint::Other, metrics);
+    }
+
+    #[test]
+    fn a_slow_turn_is_a_warning_and_one_behind_it_tells_what_it_consisted_of() {
+        const NEXT: u64 = OVER / 4;
+        let (mut blame, mut metrics) = (Blame::default(), Metrics::default());
+        blame.limit = u64::MAX;
+        let slow = |blame: &mut Blame, metrics: &Metrics| {
+            let now = metrics.turns * NEXT;
+            warnings(|| blame.judge_turn(30_999_999, now, metrics))
+        };
+        assert_eq!(slow(&mut blame, &metrics), ["a turn took 30 ms"]);
+        assert_eq!(blame.turns, 1000);
+        // Nothing was looked at in this one.
+        blame.turns = 7;
+        metrics.turns = 1;
+        assert_eq!(slow(&mut blame, &metrics), [""; 0]);
+        assert_eq!(blame.turns, 1000);
+        (metrics.turns, metrics.bytes_in, metrics.bytes_out) = (2, 1000, 500);
+        blame.note_turn(&metrics);
+        (metrics.bytes_in, metrics.bytes_out) = (1040, 502);
+        for took in [4_000_000, 5_000_000] {
+            judge(&mut blame, &mut metrics, took, 2 * NEXT);
+        }
+        let what = "a turn took 30 ms: 9 ms in callbacks, 42 bytes moved";
+        assert_eq!(slow(&mut blame, &metrics), [what]);
+        // Once an episode.
+        for turn in 3..6 {
+            metrics.turns = turn;
+            judge(&mut blame, &mut metrics, 2_000_000, turn * NEXT);
+            metrics.bytes_in += 1;
+            assert_eq!(slow(&mut blame, &metrics), [""; 0]);
+        }
+        // The next episode. A callback is the first that is looked at in this turn.
+        metrics.turns = 20;
+        judge(&mut blame, &mut metrics, 3_000_000, 20 * NEXT);
+        metrics.bytes_out += 8;
+        let earlier = "a turn took 30 ms (and 5 times before, not logged)";
+        let what = "a turn took 30 ms: 3 ms in callbacks, 8 bytes moved";
+        assert_eq!(slow(&mut blame, &metrics), [earlier, what]);
+        // Where callbacks are no longer timed, nobody knows.
+        metrics.turns = 40;
+        judge(&mut blame, &mut metrics, 3_000_000, 40 * NEXT);
+        blame.turns = 0;
+        let earlier = "a turn took 30 ms";
+        assert_eq!(slow(&mut blame, &metrics), [earlier]);
+        metrics.turns = 41;
+        judge(&mut blame, &mut metrics, 3_000_000, 41 * NEXT);
+        assert_eq!(slow(&mut blame, &metrics).len(), 1, "this one is explained");
+    }
+
+    #[test]
+    fn a_callback_above_the_limit_is_counted_and_named_with_those_of_before() {
+        let (mut blame, mut metrics) = (Blame::default(), Metrics::default());
+        blame.limit = 5_000_000;
+        for (took, count) in [(4_999_999, 0), (5_000_000, 0), (5_000_001, 1), (5_999_999, 2)] {
+            let line = "data of Toy for an unknown address took 5 ms and kept every other \
+                        connection waiting";
+            let expected = if count == 1 { vec![line] } else { Vec::new() };
+            assert_eq!(warnings(|| judge(&mut blame, &mut metrics, took, took)), expected);
+            assert_eq!(metrics.slow_callbacks, count);
+        }
+        let later = warnings(|| judge(&mut blame, &mut metrics, 70_000_000, 2 * OVER));
+        let line = "data of Toy for an unknown address took 70 ms and kept every other \
+                    connection waiting (and 1 times before, not logged)";
+        assert_eq!(later, [line]);
+    }
 
     #[test]
     fn a_slow_callback_is_news_once_an_episode_and_so_are_sixteen_of_them() {

@@ -313,13 +313,47 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_many_writes_are_given_back() {
+    fn what_was_allocated_is_used_again_and_the_bytes_of_many_writes_are_given_back() {
         let to = Ids::default().reserve();
+        for (count, kept) in [
+            (1000, 1000),
+            (BYTES_KEPT, BYTES_KEPT),
+            (BYTES_KEPT + 1, BYTES_KEPT),
+            (4 * BYTES_KEPT, BYTES_KEPT),
+        ] {
+            let mut effects = Effects::default();
+            for _ in 0..2 {
+                effects.write(to, &vec![0; count], b"", false, usize::MAX);
+                let before = effects.list.capacity();
+                let (mut list, bytes) = effects.take();
+                assert_eq!((effects.list.capacity(), effects.bytes.capacity()), (0, 0));
+                list.clear();
+                effects.put_back((list, bytes));
+                assert!(effects.is_empty() && effects.bytes.is_empty());
+                assert_eq!((effects.list.capacity(), effects.bytes.capacity()), (before, kept));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_taken_counts_no_longer_for_whom_it_was() {
+        let mut ids = Ids::default();
+        let (one, two) = (ids.reserve(), ids.reserve());
         let mut effects = Effects::default();
-        effects.write(to, &vec![0; 4 * BYTES_KEPT], b"", false, usize::MAX);
-        let (mut list, bytes) = effects.take();
-        list.clear();
-        effects.put_back((list, bytes));
-        assert!(effects.bytes.capacity() <= BYTES_KEPT && effects.is_empty());
+        for _ in 0..3 {
+            // Beyond what one may take in all: from then on each has a sum.
+            for (to, count, fits) in
+                [(one, 60, true), (two, 60, true), (one, 40, true), (one, 1, false)]
+            {
+                effects.write(to, &vec![7; count], b"", true, 100);
+                let last = effects.list.last();
+                let kept =
+                    !matches!(last, Some(Effect::Write { content: Content::TooMany(_), .. }));
+                assert_eq!(kept, fits);
+            }
+            assert_eq!((effects.written_to(one), effects.written_to(two)), (101, 60));
+            effects.take();
+            assert_eq!((effects.written_to(one), effects.written_to(two)), (0, 0));
+        }
     }
 }
