@@ -366,6 +366,16 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_an_interface_is_kept_whole_up_to_the_longest_that_there_is() {
+        let name = "sixteen_bytes_xx";
+        for len in 0..=16 {
+            let device = Device::named(&name[..len]);
+            assert_eq!(device.bytes(), &name.as_bytes()[..len.min(15)]);
+            assert_eq!(device.is_name(), (1..16).contains(&len), "{len} bytes");
+        }
+    }
+
+    #[test]
     fn options_of_limits_have_those_limits_and_nothing_else_changed() {
         let limits = Limits { notes_max: 3, ..Limits::default() };
         let connect = ConnectOptions::from(limits.clone());

@@ -382,6 +382,37 @@ mod tests {
         Udp::open((ip, 0).into(), &options, true)
     }
 
+    /// A Unix socket has none of these.
+    #[test]
+    fn an_option_that_the_system_rejects_is_named() {
+        let (socket, _other) = Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap();
+        type Change = fn(&mut DatagramOptions);
+        let options: [(&str, Change); 4] = [
+            ("ttl", |o| o.ttl = Some(1)),
+            ("tos", |o| o.tos = Some(1)),
+            ("multicast_ttl", |o| o.multicast_ttl = Some(1)),
+            ("multicast_loop", |o| o.multicast_loop = false),
+        ];
+        for v6 in [false, true] {
+            let rejects = |change: &dyn Fn(&mut DatagramOptions)| {
+                let mut options = DatagramOptions::default();
+                change(&mut options);
+                set_options(&socket, v6, &options).err().map(|error| error.to_string())
+            };
+            assert_eq!(rejects(&|_| {}), None);
+            let interface = |o: &mut DatagramOptions| {
+                let addr = Interface::Addr(Ipv4Addr::LOCALHOST);
+                o.multicast_interface = if v6 { Interface::Index(1) } else { addr };
+            };
+            let options = options.iter().map(|(name, change)| (*name, change as &dyn Fn(&mut _)));
+            for (name, change) in options.chain([("multicast_interface", &interface as _)]) {
+                let sentence = rejects(change).unwrap();
+                let start = format!("the system rejects the option {name}: ");
+                assert!(sentence.starts_with(&start), "{sentence}");
+            }
+        }
+    }
+
     #[test]
     fn every_option_is_read_back() {
         for v6 in [false, true] {

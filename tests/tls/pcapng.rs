@@ -60,11 +60,16 @@ pub(crate) fn read(mut file: &[u8]) -> Captured {
         kinds.push(kind);
         match kind {
             0x0A0D_0D0A => {
-                assert_eq!((u32_at(body, 0), u16_at(body, 4)), (0x1A2B_3C4D, 1));
+                assert_eq!(u32_at(body, 0), 0x1A2B_3C4D);
+                assert_eq!((u16_at(body, 4), u16_at(body, 6)), (1, 0), "version 1.0");
+                assert_eq!(body[8..16], [0xFF; 8], "its length is not known");
+                let writer = concat!("lariat ", env!("CARGO_PKG_VERSION")).as_bytes().to_vec();
+                assert_eq!(options(&body[16..]), [(4, writer)]);
             }
             1 => {
-                assert_eq!(u16_at(body, 0), 101);
-                assert!(options(&body[8..]).contains(&(9, vec![9])));
+                assert_eq!((u16_at(body, 0), u16_at(body, 2)), (101, 0));
+                assert_eq!(u32_at(body, 4), 0, "packets are as long as they are");
+                assert_eq!(options(&body[8..]), [(2, b"lariat".to_vec()), (9, vec![9])]);
             }
             5 => {
                 let of = |code| {

@@ -5,6 +5,8 @@ mod chance;
 mod datagrams;
 mod listening;
 mod raw;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::cell::RefCell;
