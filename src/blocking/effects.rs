@@ -421,3 +421,39 @@ fn refuse_local(author: &mut Author<'_>, local: Local) {
     drop_protocol(protocol, &mut shared.metrics);
     hub.forget(id);
 }
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::*;
+    use crate::blocking::tests::rig::Rig;
+    use crate::connection::Connection;
+    use crate::note::Note;
+
+    #[test]
+    fn a_thread_has_to_look_where_output_waits_a_callback_is_due_or_it_is_to_end() {
+        let mut rig = Rig::open(Limits::default());
+        assert!(!is_due(&rig.member()));
+        rig.queue_stuck(b"output");
+        assert!(is_due(&rig.member()), "nobody sleeps for room");
+        rig.member().writing = true;
+        assert!(!is_due(&rig.member()), "somebody does");
+        rig.member().conn.handle_ready(Flags::WRITABLE);
+        assert!(is_due(&rig.member()), "there is room, and more than one byte waits");
+        type Change = fn(&mut Connection);
+        let changes: [Change; 4] = [
+            |conn| drop(conn.handle_note(Note::new(()))),
+            |conn| conn.begin_close(By::Us, CloseKind::Finished, None),
+            |conn| conn.break_off(By::Peer, CloseKind::Reset, None),
+            |conn| conn.end(By::Us, CloseKind::Aborted, None),
+        ];
+        for change in changes {
+            let rig = Rig::open(Limits::default());
+            change(&mut rig.member().conn);
+            assert!(is_due(&rig.member()));
+        }
+        let rig = Rig::open(Limits::default());
+        rig.member().conn.want_fin();
+        assert!(is_due(&rig.member()));
+    }
+}

@@ -138,6 +138,11 @@ impl Pool {
         self.parked -= 1;
     }
 
+    #[cfg(all(test, not(lariat_model)))]
+    pub(super) fn parked(&self) -> usize {
+        self.parked
+    }
+
     /// The read buffer of a thread that has ended, if there is one; its memory is resident already.
     pub(super) fn take_buffer(&mut self) -> Box<[u8]> {
         self.buffers.pop().unwrap_or_default()

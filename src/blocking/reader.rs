@@ -299,3 +299,41 @@ fn shows_now(conn: &Connection) -> bool {
     let kept = Flags::PAUSED | Flags::HELD | Flags::DATA_DUE | Flags::OPENED_DUE | Flags::EOF_DUE;
     conn.flags().none(kept | Flags::ENDED) && conn.shows_directly()
 }
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::blocking::tests::rig::{Quiet, hub};
+    use crate::endpoint::Endpoint;
+    use crate::limits::{DriverLimits, Limits};
+
+    /// A thread that did not listen behind a connect would have a companion started for each call.
+    #[test]
+    fn a_thread_listens_again_as_soon_as_its_connect_is_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (hub, _) = hub(DriverLimits::default());
+        let mut desk = Desk::new(&hub);
+        for listens in [true, false] {
+            let listener = listens.then(|| listener.try_clone().unwrap());
+            let id = lock(&hub.ids).reserve();
+            // To nobody: a port of which only the kernel knows.
+            let to = if listens { addr } else { ([127, 0, 0, 1], 1).into() };
+            let to = Endpoint::from(to);
+            let conn = Connection::connecting(id, to, Arc::new(Limits::default()), 0);
+            let cell = Cell::new(id, conn, Box::new(Quiet), None);
+            lock(&hub.state).pool.busy += 1;
+            let mut worker = Worker::new(&hub, &cell, &mut desk, Role::Reader);
+            worker.connect(&Dial { to, options: SocketOptions::default() });
+            assert!(!cell.reader.is_away() && cell.reader.call());
+            let member = lock(&cell.member);
+            assert!(!member.connecting);
+            assert_eq!(member.conn.flags().any(Flags::ENDED), !listens);
+            assert_eq!(cell.socket.get().is_some(), listens);
+            drop(listener);
+        }
+    }
+}

@@ -1,5 +1,9 @@
 //! The driver over sockets of the system: their options, and how many threads it starts.
 
+mod looks;
+pub(super) mod rig;
+mod workers;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;

@@ -210,3 +210,41 @@ fn work(hub: &Arc<Hub>) {
         desk.publish();
     }
 }
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::*;
+    use crate::blocking::tests::rig::{Rig, hub};
+    use crate::limits::{DriverLimits, Limits};
+
+    fn parked(hub: &Hub) -> usize {
+        lock(&hub.state).pool.parked()
+    }
+
+    #[test]
+    fn a_thread_without_work_waits_for_some_while_the_driver_runs() {
+        let (hub, _) = hub(DriverLimits::default());
+        assert!(hub.wait_for_job(false).is_none(), "it does not run");
+        hub.park_threads(true);
+        let rig = Rig::open(Limits::default());
+        lock(&hub.state).pool.claim();
+        // One that takes the next job, and one that is sent away.
+        for taken in [true, false] {
+            let waiting = thread::spawn({
+                let hub = Arc::clone(&hub);
+                move || hub.wait_for_job(false).is_some()
+            });
+            while parked(&hub) == 0 {
+                assert!(!waiting.is_finished(), "it did not wait");
+                thread::yield_now();
+            }
+            match taken {
+                true => assert!(hub.start(Job::Serve(Arc::clone(&rig.cell))).is_ok()),
+                false => hub.park_threads(false),
+            }
+            assert_eq!((waiting.join().unwrap(), parked(&hub)), (taken, 0));
+        }
+        assert_eq!(lock(&hub.state).pool.busy, 1, "no thread was started");
+    }
+}
