@@ -160,11 +160,9 @@ impl Keeper<'_> {
                     inside.state.want_close();
                     self.settle(inside);
                 }
-                // There is nothing of it here that could be written to, or finished.
-                other => {
-                    self.desk.shared.metrics.stale += 1;
-                    drop_guarded(other);
-                }
+                // There is nothing of it here that could be written to, or finished. Bytes guard
+                // their own drop.
+                _ => self.desk.shared.metrics.stale += 1,
             }
         }
         if requests.abort {

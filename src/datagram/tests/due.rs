@@ -17,6 +17,7 @@ fn round(state: &mut State, mut between: impl FnMut(&mut State, &Due)) -> String
             Due::Notified(_) => "N",
         };
         between(state, &due);
+        assert!(text.len() < 100, "a round has no end");
     }
     text
 }
