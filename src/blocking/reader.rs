@@ -96,7 +96,10 @@ impl<'a> Worker<'a> {
             Err(error) => {
                 let (by, kind) = failed_connect(&error);
                 // As on a loop, where nothing fails at the deadline but the connection.
-                let cause = (!is_late(&error)).then(|| Cause::new(error));
+                let cause = (!is_late(&error)).then(|| {
+                    log::debug!(target: "lariat::connect", "{}: {error}", member.conn.peer());
+                    Cause::new(error)
+                });
                 member.conn.end(by, kind, cause);
             }
         }

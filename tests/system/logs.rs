@@ -274,6 +274,39 @@ fn a_protocol_that_panics_while_it_is_dropped_is_an_error_in_the_log() {
     assert_eq!(driver.metrics().panics, 3);
 }
 
+/// Closes as soon as it is open.
+struct Brief;
+
+impl DatagramProtocol for Brief {
+    fn opened(&mut self, cx: &mut DatagramContext<'_>) -> Outcome {
+        cx.close();
+        Ok(())
+    }
+    fn datagram(&mut self, _: &mut DatagramContext<'_>, _: &Datagram<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn every_end_is_a_line_in_the_log_and_so_is_a_connect_that_fails() {
+    let name = "logs::every_end_is_a_line_in_the_log_and_so_is_a_connect_that_fails";
+    let Some(name) = is_child(name, &["sim", "reactor", "blocking"]) else { return };
+    DETAILS.store(true, Ordering::Relaxed);
+    let mut driver: Box<dyn Driver> = match name.as_str() {
+        "sim" => Box::new(Sim::new(1)),
+        name => driver(name, DriverLimits::default()),
+    };
+    let id = driver.control().bind("127.0.0.1:0", Brief).unwrap();
+    driver.run().unwrap();
+    let ended = format!("{id}: finished by us: 0 bytes in, 0 bytes out, open for ");
+    expect(Level::Debug, &[&ended]);
+    let id = driver.control().connect("127.0.0.1:1", Echo);
+    driver.run().unwrap();
+    let error = std::io::Error::from_raw_os_error(libc::ECONNREFUSED);
+    let ended = format!("{id} 127.0.0.1:1: connect refused by the peer ({error}): 0 bytes in, ");
+    expect(Level::Debug, &[&format!("127.0.0.1:1: {error}"), &ended]);
+}
+
 // ---- late writes --------------------------------------------------------------------------------
 
 /// Closes, and writes then.
