@@ -67,8 +67,10 @@ fn closed(called: Called<'_>) {
     called.closed(&other.decided(9).unwrap());
 }
 
+type Call = fn(Called<'_>);
+
 /// All callbacks, by their names.
-const ALL: [(&str, fn(Called<'_>)); 8] = [
+const ALL: [(&str, Call); 8] = [
     ("opened", |called| called.opened()),
     ("datagram", |called| {
         let (from, to) = (port(1), None);
@@ -84,7 +86,7 @@ const ALL: [(&str, fn(Called<'_>)); 8] = [
 ];
 
 /// Runs a callback that takes so long and fails so, on a driver whose turns were slow or not.
-fn run(call: fn(Called<'_>), turns: u32, takes: u64, fails: Option<bool>) -> (Shared, State) {
+fn run(call: Call, turns: u32, takes: u64, fails: Option<bool>) -> (Shared, State) {
     let (mut shared, now) = made_up();
     now.store(100 * MILLISECOND, Ordering::Relaxed);
     (shared.blame.turns, shared.blame.limit) = (turns, 5 * MILLISECOND);
