@@ -435,9 +435,9 @@ mod tests {
         let mut rig = Rig::open(Limits::default());
         assert!(!is_due(&rig.member()));
         rig.queue_stuck(b"output");
-        assert!(is_due(&rig.member()), "nobody sleeps for room");
+        assert!(is_due(&rig.member()), "no thread sleeps for room");
         rig.member().writing = true;
-        assert!(!is_due(&rig.member()), "somebody does");
+        assert!(!is_due(&rig.member()), "a thread does");
         rig.member().conn.handle_ready(Flags::WRITABLE);
         assert!(is_due(&rig.member()), "there is room, and more than one byte waits");
         type Change = fn(&mut Connection);

@@ -109,7 +109,7 @@ fn a_companion_puts_a_deadline_off_while_the_reader_may_be_bringing_input() {
 }
 
 #[test]
-fn a_stall_is_put_off_by_room_that_nobody_has_told_of_if_it_was_slept_through() {
+fn a_stall_that_was_slept_through_is_put_off_by_room_that_has_come_meanwhile() {
     let no_idle = || Limits { idle: None, ..limits() };
     for role in [Role::Reader, Role::Companion] {
         let mut rig = Rig::open(no_idle());

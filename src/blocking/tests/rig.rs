@@ -90,7 +90,7 @@ impl Rig {
         (&self.peer).write_all(bytes).unwrap();
     }
 
-    /// Queues output for which the socket was told to have no room, though it has.
+    /// Queues output as if the socket had said that it has no room. It has.
     pub(in crate::blocking) fn queue_stuck(&mut self, bytes: &[u8]) {
         let mut member = lock(&self.cell.member);
         let now = self.desk.shared.clock.exact();

@@ -26,11 +26,11 @@ use crate::reason::{CloseKind, CloseReason};
 
 const NEVER: u64 = u64::MAX;
 
-/// Writes down what it is told, and leaves input as planned.
+/// Writes its callbacks down, and leaves input as planned.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<String>>>);
+struct Recorder(Arc<Mutex<Vec<String>>>);
 
-impl Told {
+impl Recorder {
     fn add(&self, what: impl Into<String>) {
         self.0.lock().unwrap().push(what.into());
     }
@@ -40,7 +40,7 @@ impl Told {
     }
 }
 
-impl Protocol for Told {
+impl Protocol for Recorder {
     fn opened(&mut self, _: &mut Context<'_>) -> Outcome {
         self.add("opened");
         Ok(())
@@ -67,7 +67,7 @@ impl Protocol for Told {
 // ---- effects ------------------------------------------------------------------------------------
 
 /// Tells in its drop whether effects are being applied.
-struct Probe(Arc<Cell>, Told);
+struct Probe(Arc<Cell>, Recorder);
 
 impl Drop for Probe {
     fn drop(&mut self) {
@@ -77,21 +77,21 @@ impl Drop for Probe {
 
 #[test]
 fn effects_are_applied_without_the_lock_and_callbacks_that_are_due_wait_for_them() {
-    let told = Told::default();
-    let mut rig = Rig::accepted(Limits::default(), told.clone());
+    let seen = Recorder::default();
+    let mut rig = Rig::accepted(Limits::default(), seen.clone());
     let cell = Arc::clone(&rig.cell);
     assert!(matches!(rig.worker(Role::Reader).advance(), Next::Read { .. }));
-    assert_eq!(told.take(), ["opened"]);
+    assert_eq!(seen.take(), ["opened"]);
     // A companion, which sleeps.
     assert!(cell.companions.call_or_hire(0) && cell.companions.wait(0, &rig.hub.clock));
     assert_eq!(rig.calls(), (false, false));
     // A note for nobody is dropped where it is delivered.
     let nobody = lock(&rig.hub.ids).reserve();
     rig.hub.release(nobody);
-    let note = Note::new(Probe(Arc::clone(&cell), told.clone()));
+    let note = Note::new(Probe(Arc::clone(&cell), seen.clone()));
     rig.desk.shared.effects.list.push(Effect::Notify { to: nobody, note });
     rig.worker(Role::Reader).settle(lock(&cell.member), Shown::Nothing, Callback::Data, None);
-    assert_eq!(told.take(), ["applying"]);
+    assert_eq!(seen.take(), ["applying"]);
     assert!(!rig.member().applying);
     assert_eq!(rig.calls(), (true, true), "both look for what had to wait");
     // Without effects nobody is called.
@@ -103,10 +103,10 @@ fn effects_are_applied_without_the_lock_and_callbacks_that_are_due_wait_for_them
     for role in [Role::Reader, Role::Companion] {
         assert!(matches!(rig.worker(role).advance(), Next::Wait { until: NEVER }));
     }
-    assert!(told.take().is_empty());
+    assert!(seen.take().is_empty());
     rig.member().applying = false;
     assert!(matches!(rig.worker(Role::Companion).advance(), Next::Wait { .. }));
-    assert_eq!(told.take(), ["notified"]);
+    assert_eq!(seen.take(), ["notified"]);
     assert!(rig.calls().0, "the reader looks for what has changed");
     rig.member().conn.want_abort();
     assert!(matches!(rig.worker(Role::Reader).advance(), Next::End));
@@ -164,13 +164,13 @@ fn a_thread_that_has_slept_for_room_counts_what_has_left_and_others_go_on() {
 
 #[test]
 fn what_eof_leaves_is_lost_and_counted() {
-    let told = Told::default();
-    let mut rig = Rig::accepted(Limits::default(), told.clone());
+    let seen = Recorder::default();
+    let mut rig = Rig::accepted(Limits::default(), seen.clone());
     rig.send(b"abc");
     rig.peer.shutdown(Shutdown::Write).unwrap();
     reader::serve(&rig.hub, &mut rig.desk, &rig.cell);
     let lines = ["opened", "data of 3", "eof of 3", "closed finished, 2 unread"];
-    assert_eq!(told.take(), lines);
+    assert_eq!(seen.take(), lines);
     assert!(rig.hub.cell(rig.id()).is_none());
 }
 
@@ -208,7 +208,7 @@ fn what_eof_leaves_is_kept_for_no_later_callback_but_for_a_protocol_that_takes_o
 // ---- threads ------------------------------------------------------------------------------------
 
 #[test]
-fn a_companion_that_cannot_be_started_is_told_to_a_reader_that_waits_for_it() {
+fn a_reader_that_waits_for_a_companion_hears_that_it_could_not_be_started() {
     let rig = Rig::open(Limits::default());
     lock(&rig.hub.state).pool = Pool::new(0);
     // The only one.
@@ -233,7 +233,7 @@ fn a_companion_that_cannot_be_started_is_told_to_a_reader_that_waits_for_it() {
 }
 
 #[test]
-fn who_enters_while_the_driver_stops_or_is_full_is_told_so() {
+fn a_connection_enters_too_late_where_the_driver_stops_and_beyond_its_places() {
     for (draining, stopping, full, entered) in [
         (false, false, false, Entered::Welcome),
         (false, false, true, Entered::TooMany),
@@ -277,8 +277,8 @@ fn what_a_socket_does_not_take_or_give_is_a_line_in_the_log() {
     let line = format!("cannot set a time-out: {}", error());
     assert_eq!(lines, [(log::Level::Debug, line)]);
     // A reset is found by a read, and says whose it is.
-    let told = Told::default();
-    let mut rig = Rig::accepted(Limits::default(), told.clone());
+    let seen = Recorder::default();
+    let mut rig = Rig::accepted(Limits::default(), seen.clone());
     system::send(rig.cell.socket.get().unwrap(), b"unread").unwrap();
     rig.peer = UnixStream::pair().unwrap().0;
     let (lines, ()) = lines_of(|| reader::serve(&rig.hub, &mut rig.desk, &rig.cell));
@@ -290,5 +290,5 @@ fn what_a_socket_does_not_take_or_give_is_a_line_in_the_log() {
     assert_eq!(level, log::Level::Debug);
     assert!(line.starts_with(&format!("{} {peer}: reset by the peer", rig.id())), "{line}");
     let kind = CloseKind::Reset;
-    assert_eq!(told.take(), ["opened".to_owned(), format!("closed {kind}, 0 unread")]);
+    assert_eq!(seen.take(), ["opened".to_owned(), format!("closed {kind}, 0 unread")]);
 }

@@ -82,8 +82,8 @@ fn what_callbacks_bring_about_again_waits_for_the_next_round() {
 }
 
 #[test]
-fn those_who_were_refused_are_told_once_each_and_up_to_64_of_them() {
-    for (ports, told) in [(63, 63), (64, 64), (65, 64)] {
+fn each_receiver_that_was_refused_is_shown_once_and_up_to_64_of_them() {
+    for (ports, shown) in [(63, 63), (64, 64), (65, 64)] {
         let (mut state, mut metrics) = (open(|_| {}), Metrics::default());
         for to in (0..ports).chain(0..ports) {
             state.note_refused(2, Some(&port(to)), &mut metrics);
@@ -96,12 +96,12 @@ fn those_who_were_refused_are_told_once_each_and_up_to_64_of_them() {
                 of.push(to.and_then(|to| to.port()).unwrap());
             }
         });
-        assert_eq!(of, (0..told).collect::<Vec<u16>>());
+        assert_eq!(of, (0..shown).collect::<Vec<u16>>());
     }
     let mut connected = open(|o| o.connect = Some(port(5)));
     connected.note_refused(1, None, &mut Metrics::default());
-    let told = connected.poll_due(&mut Round::default());
-    assert!(matches!(told, Some(Due::Refused(Some(to))) if to == port(5)), "it is the peer");
+    let due = connected.poll_due(&mut Round::default());
+    assert!(matches!(due, Some(Due::Refused(Some(to))) if to == port(5)), "it is the peer");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_timer_is_one_of_its_name_and_of_its_last_setting() {
 }
 
 #[test]
-fn unsent_bytes_are_told_when_they_change() {
+fn unsent_bytes_are_reported_when_they_change() {
     let full = Planned::new(&[libc::EAGAIN]);
     let (mut state, mut metrics) = (open(|_| {}), Metrics::default());
     assert_eq!(state.poll_unsent(), None);

@@ -1,4 +1,4 @@
-//! What reading counts, and how a socket ends: by wishes, failures and deadlines.
+//! What reading counts, and how a socket ends: by requests, failures and deadlines.
 
 use std::time::Duration;
 
@@ -94,8 +94,8 @@ fn cause() -> Cause {
 
 #[test]
 fn what_ends_it_sends_what_waits_or_drops_it() {
-    type Wish = fn(&mut State);
-    let wishes: [(&str, Wish, bool, (By, CloseKind)); 7] = [
+    type Ask = fn(&mut State);
+    let requests: [(&str, Ask, bool, (By, CloseKind)); 7] = [
         ("close", State::want_close, false, (By::Us, CloseKind::Finished)),
         (
             "error",
@@ -136,10 +136,10 @@ fn what_ends_it_sends_what_waits_or_drops_it() {
             (By::Us, CloseKind::Protocol),
         ),
     ];
-    for (what, wish, at_once, end) in wishes {
+    for (what, ask, at_once, end) in requests {
         let (notes, mut metrics) = (Arc::new(()), Metrics::default());
         let mut state = with_output(&notes, &mut metrics);
-        wish(&mut state);
+        ask(&mut state);
         state.handle_wishes(&mut metrics, 50);
         assert_eq!(end_of(&state, 50), end, "{what}");
         assert_eq!(left(&notes), 0, "{what}");
@@ -152,7 +152,7 @@ fn what_ends_it_sends_what_waits_or_drops_it() {
         }
         assert_eq!((state.phase(), reason.unsent()), (Phase::Closing, 0), "{what}");
         assert_eq!((metrics.datagrams_dropped, state.unsent()), (0, 8), "{what}");
-        // A wish that comes once more, later, changes neither reason nor deadline.
+        // A request that comes again, later, changes neither reason nor deadline.
         state.want_close();
         state.handle_wishes(&mut metrics, 60);
         assert_eq!(end_of(&state, 60), end, "{what}");
@@ -170,18 +170,18 @@ fn what_ends_it_sends_what_waits_or_drops_it() {
 
 #[test]
 fn where_nothing_waits_every_end_is_at_once() {
-    type Wish = fn(&mut State);
-    let wishes: [Wish; 4] = [
+    type Ask = fn(&mut State);
+    let requests: [Ask; 4] = [
         State::want_close,
         State::want_abort,
         |s| s.handle_failure(CloseKind::Protocol, cause()),
         |s| s.handle_failure(CloseKind::Panicked, cause()),
     ];
-    for wish in wishes {
+    for ask in requests {
         let (mut state, mut metrics) = (open(|_| {}), Metrics::default());
         state.handle_wishes(&mut metrics, 8);
         assert!(state.phase() == Phase::Open && state.decided(8).is_none());
-        wish(&mut state);
+        ask(&mut state);
         assert_eq!(state.phase(), Phase::Open, "its requests come first");
         state.handle_wishes(&mut metrics, 8);
         assert_eq!((state.phase(), metrics.datagrams_dropped), (Phase::Ended, 0));

@@ -61,7 +61,7 @@ fn a_report_about_an_earlier_datagram_is_counted_and_this_one_is_tried_again() {
 }
 
 #[test]
-fn a_unix_socket_is_told_at_once_that_its_receiver_is_gone() {
+fn a_unix_socket_hears_at_once_that_its_receiver_is_gone() {
     for connect in [None, Some(named("/gone"))] {
         let (socket, mut metrics) = (Planned::unix(&[ECONNREFUSED, EIO]), Metrics::default());
         let mut state = open(|o| o.connect = connect);
@@ -76,16 +76,16 @@ fn a_unix_socket_is_told_at_once_that_its_receiver_is_gone() {
 
 #[test]
 fn what_is_sent_once_it_is_being_closed_is_refused_and_counted() {
-    let wishes: [fn(&mut State); 4] = [
+    let ends: [fn(&mut State); 4] = [
         State::want_close,
         State::want_abort,
         |state| state.phase = Phase::Closing,
         |state| state.end(By::Us, CloseKind::Aborted, None),
     ];
-    for wish in wishes {
+    for end in ends {
         let (socket, mut metrics) = (Planned::new(&[]), Metrics::default());
         let mut state = open(|_| {});
-        wish(&mut state);
+        end(&mut state);
         for _ in 0..2 {
             let error = state.send(&socket, &mut metrics, b"bytes", Some(&port(1)), 7);
             let error = error.unwrap_err();
@@ -185,7 +185,7 @@ fn one_that_follows_alone_leaves_as_any_other_and_the_next_turn_begins_again() {
     state.send_train(&socket, &mut metrics, 13);
     send(&mut state, &socket, &mut metrics, &["stu"], 14);
     assert_eq!(socket.calls(), ["pqr to 1", "stu to 1"]);
-    // One to somebody else, or longer, is behind those that follow.
+    // One that is longer is behind those that follow.
     send(&mut state, &socket, &mut metrics, &["vwx", "longer"], 15);
     assert_eq!(socket.calls(), ["vwx to 1", "longer to 1"]);
 }
