@@ -224,3 +224,59 @@ impl Cell {
         }
     }
 }
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::*;
+    use crate::blocking::tests::rig::Rig;
+    use crate::filter::{Filter, FilterResult, Progress};
+    use crate::limits::Limits;
+
+    /// Its handshake has no end.
+    struct Endless;
+
+    impl Filter for Endless {
+        fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+            Ok(Progress::Handshaking)
+        }
+        fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+            Ok(Progress::Handshaking)
+        }
+        fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
+            Ok(Progress::Handshaking)
+        }
+    }
+
+    #[test]
+    fn each_gauge_is_read_as_it_was_published_and_no_other() {
+        type Change = fn(&mut Connection, ConnId);
+        let changes: [(&str, Change); 5] = [
+            ("nothing", |_, _| ()),
+            ("paused", |conn, _| conn.want_pause()),
+            ("held", |conn, id| assert!(conn.handle_held(id))),
+            ("handshaking", |conn, _| {
+                conn.handle_filter(Box::new(Endless), false, &mut Default::default(), 0);
+            }),
+            ("unsent", |conn, _| assert!(conn.queue(&[7; 1001], &mut Default::default(), 0))),
+        ];
+        for (name, change) in changes {
+            let rig = Rig::open(Limits::default());
+            let mut member = rig.member();
+            change(&mut member.conn, rig.id());
+            rig.cell.account(&member.conn);
+            let expected = Gauges {
+                unsent: if name == "unsent" { 1001 } else { 0 },
+                paused: name == "paused",
+                held: name == "held",
+                handshaking: name == "handshaking",
+            };
+            assert_eq!(rig.cell.gauges(), expected, "{name}");
+            drop(member);
+            let metrics = rig.hub.metrics();
+            let gauges = [metrics.buffered, metrics.paused, metrics.held, metrics.handshaking];
+            let Gauges { unsent, paused, held, handshaking } = expected;
+            assert_eq!(gauges, [unsent as u64, paused.into(), held.into(), handshaking.into()]);
+        }
+    }
+}

@@ -426,9 +426,52 @@ fn refuse_local(author: &mut Author<'_>, local: Local) {
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
     use super::*;
-    use crate::blocking::tests::rig::Rig;
+    use crate::blocking::tests::rig::{Quiet, Rig};
     use crate::connection::Connection;
+    use crate::episode::tests::kept::lines_of;
     use crate::note::Note;
+    use crate::protocol::{Context, Input, Outcome};
+
+    /// Panics when it is dropped.
+    struct Heavy;
+
+    impl Drop for Heavy {
+        fn drop(&mut self) {
+            panic!("planned");
+        }
+    }
+
+    impl Protocol for Heavy {
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_protocol_that_may_not_leave_its_thread_is_kept_for_its_closed_or_dropped() {
+        let rig = Rig::open(Limits::default());
+        let Rig { hub, mut desk, cell, .. } = rig;
+        let limits = Arc::default();
+        let mut ask = |protocol, locals| {
+            let id = lock(&hub.ids).reserve();
+            hub.abort(id);
+            let mut author = Author { hub: &hub, shared: &mut desk.shared, cell: Some(&cell) };
+            let mut later = Later::default();
+            let place = (id, Endpoint::Other, &limits);
+            let kept = sendable(&mut author, &mut later, place, protocol, locals).is_some();
+            let known = lock(&hub.ids).is_current(id);
+            assert_eq!(lock(&hub.state).early.contains_key(&id), known);
+            hub.forget(id);
+            (kept, later.locals.len(), known, mem::take(&mut desk.shared.metrics.panics))
+        };
+        assert_eq!(ask(Boxed::Anywhere(Box::new(Quiet)), false), (true, 0, true, 0));
+        assert_eq!(ask(Boxed::Here(Box::new(Quiet)), true), (false, 1, true, 0));
+        assert_eq!(ask(Boxed::Here(Box::new(Quiet)), false), (false, 0, false, 0));
+        let (lines, asked) = lines_of(|| ask(Boxed::Here(Box::new(Heavy)), false));
+        assert_eq!(asked, (false, 0, false, 1));
+        let line = "a protocol panicked while it was dropped".to_owned();
+        assert_eq!(lines, [(log::Level::Error, line)]);
+    }
 
     #[test]
     fn a_thread_has_to_look_where_output_waits_a_callback_is_due_or_it_is_to_end() {

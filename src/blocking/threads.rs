@@ -223,6 +223,22 @@ mod tests {
     }
 
     #[test]
+    fn an_acceptor_that_serves_gives_the_place_of_a_thread_back_and_counts_for_all() {
+        let rig = Rig::open(Limits::default());
+        let Rig { hub, mut desk, cell, .. } = rig;
+        let mut state = lock(&hub.state);
+        state.pool = crate::blocking::pool::Pool::new(1);
+        state.pool.claim();
+        assert!(!state.pool.has_room());
+        drop(state);
+        desk.shared.metrics.reads = 3;
+        assert_eq!(hub.metrics().reads, 0);
+        hub.serve_here(&mut desk, cell);
+        assert!(lock(&hub.state).pool.has_room());
+        assert_eq!(hub.metrics().reads, 3);
+    }
+
+    #[test]
     fn a_thread_without_work_waits_for_some_while_the_driver_runs() {
         let (hub, _) = hub(DriverLimits::default());
         assert!(hub.wait_for_job(false).is_none(), "it does not run");

@@ -382,6 +382,16 @@ mod tests {
         Udp::open((ip, 0).into(), &options, true)
     }
 
+    #[test]
+    fn a_peer_that_is_no_ip_address_is_an_error() {
+        let named = crate::endpoint::UnixName::from_pathname("/peer").unwrap();
+        for peer in [Endpoint::from(named), Endpoint::Other] {
+            let error = open(false, |o| o.connect = Some(peer)).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(error.to_string(), "it is no IP address");
+        }
+    }
+
     /// A Unix socket has none of these.
     #[test]
     fn an_option_that_the_system_rejects_is_named() {

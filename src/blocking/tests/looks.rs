@@ -64,6 +64,13 @@ fn the_reader_puts_a_deadline_off_once_for_input_that_waits() {
     let mut rig = Rig::open(limits());
     rig.peer = UnixStream::pair().unwrap().0;
     assert_eq!(put_off(&mut rig, Role::Reader, DUE, times), [true, false]);
+    // So is an error, which this look has taken from the read.
+    let mut rig = Rig::open(limits());
+    system::send(rig.cell.socket.get().unwrap(), b"unread").unwrap();
+    rig.peer = UnixStream::pair().unwrap().0;
+    assert_eq!(put_off(&mut rig, Role::Reader, DUE, times), [true, false]);
+    assert!(rig.member().conn.flags().any(Flags::BROKEN | Flags::ENDED));
+    assert_eq!(rig.member().conn.decided(DUE).unwrap().kind(), CloseKind::Reset);
     // Where nothing is read, input is no reason.
     let never: [fn(&mut Connection); 2] = [Connection::want_pause, close];
     for never in never {

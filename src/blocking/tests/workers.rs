@@ -19,10 +19,12 @@ use crate::buffer::ChunkPool;
 use crate::connection::{Connection, Consumed, Due, Flags, Round};
 use crate::endpoint::Endpoint;
 use crate::episode::tests::kept::lines_of;
+use crate::handle::Post;
 use crate::limits::{DriverLimits, Limits};
 use crate::note::Note;
 use crate::protocol::{Boxed, Callback, Context, Effect, Input, Outcome, Protocol, Successor};
 use crate::reason::{CloseKind, CloseReason};
+use crate::sync::atomic::Ordering;
 
 const NEVER: u64 = u64::MAX;
 
@@ -112,6 +114,27 @@ fn effects_are_applied_without_the_lock_and_callbacks_that_are_due_wait_for_them
     assert!(matches!(rig.worker(Role::Reader).advance(), Next::End));
     rig.member().applying = true;
     assert!(matches!(rig.worker(Role::Companion).advance(), Next::End));
+}
+
+#[test]
+fn what_was_asked_while_the_reader_slept_comes_before_the_input_that_wakes_it() {
+    let seen = Recorder::default();
+    let rig = Rig::accepted(Limits::default(), seen.clone());
+    let (hub, cell) = (Arc::clone(&rig.hub), Arc::clone(&rig.cell));
+    let reader = std::thread::spawn(move || {
+        reader::serve(&hub, &mut Desk::new(&hub), &cell);
+    });
+    while !rig.cell.reader.is_away() {
+        std::thread::yield_now();
+    }
+    rig.hub.posted.fetch_add(1, Ordering::AcqRel);
+    assert!(rig.cell.deliver(Post::Close(rig.id())).is_ok());
+    rig.send(b"later");
+    rig.peer.shutdown(Shutdown::Write).unwrap();
+    reader.join().unwrap();
+    let lines = seen.take();
+    assert_eq!(lines[0], "opened");
+    assert!(lines[1].starts_with("closed finished") && lines.len() == 2, "{lines:?}");
 }
 
 // ---- sleeping for room --------------------------------------------------------------------------
