@@ -321,6 +321,13 @@ impl<S: System> EventLoop<S> {
     fn read_mail(&mut self) {
         self.woken = false;
         let Mail { posts, aborts, shutdown, counters } = self.mailbox.take();
+        // These overtake what waits.
+        for id in aborts {
+            self.abort(id);
+        }
+        if shutdown {
+            self.shutdown();
+        }
         for post in posts {
             let list = &mut self.shared.effects.list;
             match post {
@@ -338,12 +345,6 @@ impl<S: System> EventLoop<S> {
             }
         }
         self.apply_driver_effects();
-        for id in aborts {
-            self.abort(id);
-        }
-        if shutdown {
-            self.shutdown();
-        }
         if counters {
             self.mailbox.give(self.metrics());
         }

@@ -42,6 +42,7 @@ mod names;
 mod node;
 mod output;
 mod outside;
+mod overtaking;
 #[path = "../shared/patience.rs"]
 mod patience;
 mod peers;
