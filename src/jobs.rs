@@ -12,7 +12,7 @@ use crate::limits::{DriverLimits, JobLimits};
 use crate::sync::thread;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// How long a thread without work waits for some before it ends.
+/// What [`JobLimits::threads`] says of threads without work.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Why a job has no result.
@@ -60,8 +60,8 @@ pub(crate) struct Threads {
 impl Threads {
     pub(crate) fn new(limits: &DriverLimits) -> Threads {
         Threads {
-            jobs: Pool::new("lariat job", &limits.jobs),
-            lookups: Pool::new("lariat lookup", &limits.lookups),
+            jobs: Pool::new("lariat job", &limits.jobs, IDLE),
+            lookups: Pool::new("lariat lookup", &limits.lookups, IDLE),
         }
     }
 
@@ -110,6 +110,8 @@ struct Pool {
     name: &'static str,
     threads_max: usize,
     queue_max: usize,
+    /// How long a thread without work waits for some before it ends.
+    idle: Duration,
     inside: Mutex<Inside>,
     /// Idle threads wait here.
     work: Condvar,
@@ -125,11 +127,12 @@ struct Inside {
 }
 
 impl Pool {
-    fn new(name: &'static str, limits: &JobLimits) -> Arc<Pool> {
+    fn new(name: &'static str, limits: &JobLimits, idle: Duration) -> Arc<Pool> {
         Arc::new(Pool {
             name,
             threads_max: limits.threads,
             queue_max: limits.queue,
+            idle,
             inside: Mutex::default(),
             work: Condvar::new(),
         })
@@ -195,7 +198,7 @@ impl Pool {
                 }
                 None if inside.closed => break,
                 None => {
-                    let woken = self.work.wait_timeout(inside, IDLE);
+                    let woken = self.work.wait_timeout(inside, self.idle);
                     inside = woken.unwrap_or_else(PoisonError::into_inner).0;
                     // Also when another thread was quicker: the next job starts one if need be.
                     if inside.queue.is_empty() {
@@ -245,18 +248,23 @@ fn log_no_thread(name: &str, error: &io::Error) {
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Instant;
 
     use super::*;
 
     /// Work that lasts until the other end is dropped, and has begun.
     fn busy(threads: &Threads) -> mpsc::Sender<()> {
+        busy_in(threads, Lane::Jobs)
+    }
+
+    fn busy_in(threads: &Threads, lane: Lane) -> mpsc::Sender<()> {
         let (end, ended) = mpsc::channel::<()>();
         let (begin, begun) = mpsc::channel();
         let work = Box::new(move || {
             begin.send(()).unwrap();
             let _ = ended.recv();
         });
-        assert!(threads.begin(Lane::Jobs, None, work).is_ok());
+        assert!(threads.begin(lane, None, work).is_ok());
         begun.recv().unwrap();
         end
     }
@@ -265,6 +273,7 @@ mod tests {
     fn threads(queue: usize) -> Arc<Threads> {
         let mut limits = DriverLimits::default();
         (limits.jobs.threads, limits.jobs.queue) = (1, queue);
+        limits.lookups = limits.jobs.clone();
         Arc::new(Threads::new(&limits))
     }
 
@@ -286,14 +295,52 @@ mod tests {
 
     #[test]
     fn what_waits_is_dropped_unrun_with_the_driver() {
-        let threads = threads(1);
-        let end = busy(&threads);
-        let (tell, told) = mpsc::channel();
-        let work = Box::new(move || tell.send(()).unwrap());
-        assert!(threads.begin(Lane::Jobs, None, work).is_ok());
-        drop(threads);
-        drop(end);
-        assert_eq!(told.recv(), Err(mpsc::RecvError), "it was dropped, and did not run");
+        for lane in [Lane::Jobs, Lane::Lookups] {
+            let threads = threads(1);
+            let end = busy_in(&threads, lane);
+            let (tell, told) = mpsc::channel();
+            let work = Box::new(move || tell.send(()).unwrap());
+            assert!(threads.begin(lane, None, work).is_ok());
+            drop(threads);
+            drop(end);
+            assert_eq!(told.recv(), Err(mpsc::RecvError), "it was dropped, and did not run");
+        }
+    }
+
+    /// Waits until what the threads of `pool` do is as `holds` says.
+    #[track_caller]
+    fn wait_for(pool: &Pool, what: &str, holds: impl Fn(&Inside) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds(&pool.lock()) {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_free_takes_the_next_work_and_no_other_starts() {
+        let threads = Threads::new(&DriverLimits::default());
+        for _ in 0..3 {
+            drop(busy(&threads));
+            wait_for(&threads.jobs, "the work has an end", |inside| inside.busy == 0);
+        }
+        assert_eq!(threads.jobs.lock().threads, 1);
+        let ends = [busy(&threads), busy(&threads)];
+        assert_eq!(threads.jobs.lock().threads, 2, "one more, as the first has work");
+        drop(ends);
+    }
+
+    #[test]
+    fn a_thread_without_work_ends_after_ten_seconds_and_work_starts_another() {
+        let limits = DriverLimits::default();
+        let mut threads = Threads::new(&limits);
+        let ten = Duration::from_secs(10);
+        assert_eq!((threads.jobs.idle, threads.lookups.idle), (ten, ten));
+        threads.jobs = Pool::new("lariat job", &limits.jobs, Duration::from_millis(1));
+        for _ in 0..2 {
+            drop(busy(&threads));
+            wait_for(&threads.jobs, "the thread ends", |inside| inside.threads == 0);
+        }
     }
 
     #[test]

@@ -432,3 +432,25 @@ fn output_is_congested_above_the_high_mark_and_drained_once() {
         });
     }
 }
+
+#[test]
+fn a_writer_fails_where_output_max_is_reached_and_takes_what_fits() {
+    everywhere(|stage| {
+        let mut limits = Limits::default();
+        (limits.low_mark, limits.high_mark, limits.output_max) = (10, 100, 1000);
+        let addr = stage.serve_with("server", limits, || {
+            Play::new().opened(|cx| {
+                assert_eq!(cx.writer().write(&[b'x'; 1000]).unwrap(), 1000);
+                assert_eq!(cx.writer().write(b"").unwrap(), 0);
+                let error = cx.writer().write(b"!").unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+                let error = write!(cx, "{}", "!").unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+                Ok(())
+            })
+        });
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("server", &["opened", "closed output full by the runtime"]);
+    });
+}

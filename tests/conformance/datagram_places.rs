@@ -1,11 +1,13 @@
 //! Datagram sockets count towards `DriverLimits::connections_max`, as connections do.
 
+use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lariat::{DatagramOptions, DriverLimits, ErrorKind, Op, Timer};
+use lariat::{ConnectOptions, DatagramOptions, DriverLimits, ErrorKind, Op, Timer};
 
 use crate::kit::{Play, data, echo, everywhere_with, on_sockets, says_all};
 use crate::node::Node;
@@ -136,5 +138,28 @@ fn a_socket_that_is_bound_in_the_same_callback_has_its_place_before_a_connect() 
         stage.run();
         stage.expect("client", &["closed connect failed, too many connections by the runtime"]);
         stage.expect_node("node", &["opened", "closed finished by us"]);
+    });
+}
+
+#[test]
+fn a_socket_that_is_bound_in_the_same_callback_has_its_place_before_an_adopted_stream() {
+    let mut limits = DriverLimits::default();
+    limits.connections_max = 1;
+    on_sockets(limits, |stage| {
+        let (stream, mut other) = UnixStream::pair().unwrap();
+        let adopted = stage.trace.wrap("adopted", Play::new());
+        let node = Node::new().opened(|cx| {
+            cx.close();
+            Ok(())
+        });
+        let node = node.under("node", &stage.log);
+        let mut control = stage.driver.control();
+        control.adopt_stream(stream, ConnectOptions::default(), adopted).unwrap();
+        control.bind("127.0.0.1:0", node).unwrap();
+        drop(control);
+        stage.run();
+        stage.expect("adopted", &["closed connect failed, too many connections by the runtime"]);
+        stage.expect_node("node", &["opened", "closed finished by us"]);
+        assert_eq!(other.read(&mut [0]).unwrap(), 0, "it is closed");
     });
 }

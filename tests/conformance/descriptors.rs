@@ -183,6 +183,28 @@ fn a_single_descriptor_stays_open_behind_a_fin() {
 }
 
 #[test]
+fn a_single_descriptor_takes_all_output_of_a_reader_that_takes_its_time() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let play = Play::new().opened(|cx| {
+            cx.write_bytes(pattern(MEGABYTE));
+            cx.close();
+            Ok(())
+        });
+        let one = Descriptors::one(OwnedFd::from(ours));
+        adopt(stage, "server", one, Limits::default(), play);
+        let peer = thread::spawn(move || {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).unwrap();
+            all
+        });
+        stage.run();
+        assert!(peer.join().unwrap() == pattern(MEGABYTE));
+        stage.expect("server", &["opened", "closed finished by us"]);
+    });
+}
+
+#[test]
 fn a_terminal_is_served_and_its_flags_are_as_before() {
     on_sockets(DriverLimits::default(), |stage| {
         let (master, terminal) = terminal();

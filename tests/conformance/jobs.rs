@@ -1,10 +1,11 @@
 //! Jobs that block or compute for long, on other threads.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use lariat::{CloseKind, Context, DriverLimits, JobError, JobLimits, Limits, Note};
+use lariat::{CloseKind, Context, Control, DriverLimits, JobError, JobLimits, Limits, Note};
 
 use crate::kit::{Play, data, everywhere, everywhere_with, on_sockets, says_all};
 use crate::patience::until;
@@ -354,4 +355,47 @@ fn in_the_simulator_as_many_jobs_are_under_way_as_threads_and_queue_hold() {
         let results = results.lock().unwrap();
         assert_eq!(*results, [Err(JobError::Full), Ok(()), Ok(()), Ok(())]);
     });
+}
+
+#[test]
+fn a_job_that_nobody_waits_for_keeps_no_place_from_others() {
+    let bounds = jobs(1, 1, Duration::from_secs(30));
+    everywhere_with(bounds, |stage| {
+        let addr = stage.serve_many(5, Limits::default(), |number| {
+            let play = Play::new().data(move |cx, input| {
+                input.consume_all();
+                cx.offload(move || number);
+                if number < 4 {
+                    cx.abort();
+                }
+                Ok(())
+            });
+            let play = play.notified(|cx, note| {
+                let result = note.downcast::<Result<usize, JobError>>().unwrap();
+                assert_eq!(result, Ok(4));
+                cx.close();
+                Ok(())
+            });
+            (format!("server {number}"), play)
+        });
+        one_after_another(&mut stage.driver.control(), addr, 5);
+        stage.run();
+        stage.expect("server 4", &["opened", &data(b"x"), "notified", "closed finished by us"]);
+    });
+}
+
+/// Connects so often, each time a moment after the one before has ended: a job of the simulator
+/// lasts for a millisecond.
+fn one_after_another(control: &mut Control<'_>, addr: SocketAddr, left: usize) {
+    let client = Play::new().opened(|cx| {
+        cx.write(b"x");
+        Ok(())
+    });
+    let client = client.closed(move |cx, _| {
+        if left > 1 {
+            let next = move |control: &mut Control<'_>| one_after_another(control, addr, left - 1);
+            cx.after(Duration::from_millis(30), next);
+        }
+    });
+    control.connect(addr, client);
 }

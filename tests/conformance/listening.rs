@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::{Control, Endpoint, ErrorKind, Incoming, ListenerId};
+use lariat::{Control, Endpoint, ErrorKind, Incoming, ListenOptions, ListenerId};
 
 use crate::handles::Told;
 use crate::kit::{Last, Play, Stage, data, echo, everywhere, says};
@@ -196,4 +196,30 @@ fn a_listener_that_is_stopped_before_the_run_is_gone_however_its_factory_is_drop
         stage.run();
         assert!(stage.driver.addresses(listener).is_empty());
     });
+}
+
+#[test]
+fn a_handle_listens_with_the_options_that_it_is_given_by_address_and_by_name() {
+    for addr in ["127.0.0.1:0", "localhost:0"] {
+        everywhere(|stage| {
+            let told = stage.trace.clone();
+            let factory = move |incoming: &Incoming| {
+                let play = Play::new().opened(|cx| {
+                    assert_eq!(cx.limits().notes_max, 7);
+                    cx.close();
+                    Ok(())
+                });
+                Some(told.wrap("server", Last::new(play, incoming)))
+            };
+            let mut options = ListenOptions::default();
+            options.limits.notes_max = 7;
+            let done = |control: &mut Control<'_>, listener: lariat::Result<ListenerId>| {
+                let addr = control.addresses(listener.unwrap())[0];
+                control.connect(addr, Play::new());
+            };
+            stage.driver.handle().listen_with(addr, options, factory, done).unwrap();
+            stage.run();
+            stage.expect("server", &["opened", "closed finished by us"]);
+        });
+    }
 }

@@ -14,7 +14,8 @@ use lariat::{
 };
 use mio::unix::SourceFd;
 
-use crate::common::{PATIENCE, drive, finish, join, listen, listen_with};
+use crate::common::{Echo, PATIENCE, client, drive, finish, join, listen, listen_with};
+use crate::common::{reactor_with, settle};
 
 /// Answers each byte after it has kept everybody waiting.
 struct Slow(Duration);
@@ -309,4 +310,50 @@ fn a_turn_of_a_reactor_that_has_nothing_left_does_not_wait() {
     });
     assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
     thread.join().unwrap();
+}
+
+#[test]
+fn a_turn_takes_no_more_events_than_events_max_and_none_is_lost() {
+    for most in [1, 2] {
+        let mut reactor = reactor_with(|limits| limits.events_max = most);
+        let addr = listen(&mut reactor, || Echo);
+        let mut clients: Vec<TcpStream> = (0..6).map(|_| client(addr)).collect();
+        while reactor.metrics().accepted < 6 {
+            reactor.turn(Some(PATIENCE)).unwrap();
+        }
+        while reactor.next_deadline().is_some_and(|at| at <= Instant::now()) {
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+        clients.iter_mut().for_each(|client| client.write_all(b"x").unwrap());
+        let mut before = reactor.metrics();
+        while reactor.metrics().bytes_out < 6 {
+            reactor.turn(Some(PATIENCE)).unwrap();
+            let metrics = reactor.metrics();
+            let events = metrics.events - before.events;
+            assert!(events <= most as u64, "{events} events in a turn of at most {most}");
+            before = metrics;
+        }
+        drop(clients);
+        settle(&mut reactor);
+        finish(reactor);
+    }
+}
+
+#[test]
+fn a_timer_is_due_at_the_deadline_that_the_reactor_names() {
+    let mut reactor = Reactor::new().unwrap();
+    for round in 1..=20 {
+        let fired = Rc::new(Cell::new(false));
+        let fires = Rc::clone(&fired);
+        let delay = Duration::from_micros(1000 + 37 * round);
+        reactor.control().set_timer_local(delay, move |_| fires.set(true)).unwrap();
+        let at = reactor.next_deadline().unwrap();
+        while Instant::now() < at {
+            std::hint::spin_loop();
+        }
+        // One turn: a loop around it would come back at once, and again, until it is due.
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        assert!(fired.get(), "it was not due, {delay:?} after it was set");
+    }
+    finish(reactor);
 }

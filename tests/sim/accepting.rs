@@ -1,10 +1,14 @@
 //! Failures of accept: the listener lives on, backs off, and comes back by itself.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use lariat::sim::{Call, Fault, Sim, Socket, Trace};
-use lariat::{CloseReason, Context, Input, Limits, Outcome, Overload, Protocol, Timer};
+use lariat::{
+    CloseReason, Context, Datagram, DatagramContext, DatagramProtocol, Input, Limits, Outcome,
+    Overload, Protocol, Timer,
+};
 
 use crate::kit::{Count, Echo, Reasons, Sink, ms, serve, sim_with};
 
@@ -472,4 +476,49 @@ fn c12_a_stream_that_is_adopted_and_cannot_be_watched_is_told_why() {
     let reasons = reasons.0.borrow();
     let error = reasons[0].error().and_then(|error| error.downcast_ref::<std::io::Error>());
     assert_eq!(error.and_then(std::io::Error::raw_os_error), Some(libc::ENOSPC));
+}
+
+#[test]
+fn accepts_max_is_for_each_listener_with_all_its_sockets() {
+    let mut sim = sim_with(1, |limits| limits.accepts_max = 3);
+    let two = |port| ["10.0.0.1", "10.0.0.2"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+    let mut clients = Vec::new();
+    for port in [1, 2] {
+        let listener = sim.listen(two(port), |_| Some(Echo)).unwrap();
+        assert_eq!(sim.addresses(listener).len(), 2);
+        // All of them come in the same turn.
+        clients.extend(two(port).iter().flat_map(|addr| [addr; 5]).map(|addr| sim.dial(*addr)));
+    }
+    let mut accepted = Vec::new();
+    while sim.metrics().accepted < 20 {
+        let before = sim.metrics().accepted;
+        sim.turn(None).unwrap();
+        accepted.push(sim.metrics().accepted - before);
+    }
+    accepted.retain(|count| *count > 0);
+    assert!(accepted[0] == 6 && accepted.iter().all(|count| *count <= 6), "{accepted:?}");
+}
+
+struct Idle;
+impl DatagramProtocol for Idle {
+    fn datagram(&mut self, _: &mut DatagramContext<'_>, _: &Datagram<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn a1_the_descriptor_of_a_datagram_socket_is_used_at_once() {
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(4);
+    let addr = serve(&mut sim, || Echo);
+    let bound = sim.bind("127.0.0.1:0", Idle).unwrap();
+    let _clients: Vec<Socket> = (0..3).map(|_| sim.dial(addr)).collect();
+    sim.run_for(ms(1)).unwrap();
+    let waiting: Vec<Socket> = (0..20).map(|_| sim.dial(addr)).collect();
+    // Deep in the back-off: the next attempt by timer is most of a second away.
+    sim.run_for(ms(1800)).unwrap();
+    sim.control().peer(bound).close();
+    sim.run_for(ms(2)).unwrap();
+    let served = waiting.iter().filter(|socket| echoes(&mut sim, socket)).count();
+    assert_eq!(served, 1, "one descriptor, one newcomer");
 }

@@ -3,9 +3,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use lariat::reactor::Reactor;
 use lariat::{Context, Driver, DriverLimits, Input, Outcome, Protocol};
 
 use crate::kit::*;
@@ -231,5 +233,74 @@ fn c21_a_driver_that_is_gone_leaves_no_thread_that_waits_for_signals() {
         until(|| waiting() == 1, "one thread waits");
         drop(driver);
         until(|| waiting() == 0, "none is left");
+    }
+}
+
+#[test]
+fn c21_a_reactor_that_was_turned_to_its_end_leaves_the_first_signal_to_the_process() {
+    let name =
+        "signals::c21_a_reactor_that_was_turned_to_its_end_leaves_the_first_signal_to_the_process";
+    if part().is_some() {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.stop_on_signals().unwrap();
+        reactor.handle().shutdown();
+        while !reactor.handle().is_ended() {
+            reactor.turn(None).unwrap();
+        }
+        say("only waiting");
+        thread::sleep(PATIENCE);
+        return;
+    }
+    let mut process = Process::start(name, "reactor");
+    process.wait_for("only waiting");
+    process.send("-TERM");
+    assert_eq!(process.end().code(), Some(143));
+}
+
+#[test]
+fn c21_a_driver_that_comes_while_another_drains_does_not_put_the_second_signal_off() {
+    let name =
+        "signals::c21_a_driver_that_comes_while_another_drains_does_not_put_the_second_signal_off";
+    if let Some(name) = part() {
+        let draining = name.clone();
+        let (tell, told) = channel();
+        thread::spawn(move || {
+            let mut driver = watching(&draining);
+            let factory = move |_: &lariat::Incoming| {
+                say("accepted");
+                Some(Staying(tell.clone()))
+            };
+            let listener = driver.control().listen("127.0.0.1:0", factory).unwrap();
+            say(&format!("listening on {}", driver.addresses(listener)[0]));
+            driver.run().unwrap();
+        });
+        told.recv().unwrap();
+        let _second = watching(&name);
+        say("another has come");
+        thread::sleep(PATIENCE);
+        return;
+    }
+    for driver in DRIVERS {
+        let mut process = Process::start(name, driver);
+        let addr = process.wait_for("listening on ");
+        let _client = TcpStream::connect(addr).unwrap();
+        process.wait_for("accepted");
+        process.send("-TERM");
+        process.wait_for("another has come");
+        process.send("-INT");
+        assert_eq!(process.end().code(), Some(130), "{driver}");
+    }
+}
+
+/// Tells when it is asked to stop, and does not.
+struct Staying(Sender<()>);
+
+impl Protocol for Staying {
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+    fn stopping(&mut self, _: &mut Context<'_>) -> Outcome {
+        self.0.send(())?;
+        Ok(())
     }
 }
