@@ -275,7 +275,12 @@ fn write_to(
     let holder = author.cell.filter(|_| caused);
     let Shared { chunks, metrics, clock, .. } = &mut *author.shared;
     let mut member = lock(&cell.member);
-    let queued = member.conn.take_queued(written, holder.is_some(), chunks, clock.exact());
+    let now = clock.exact();
+    let queued = member.conn.take_queued(written, holder.is_some(), chunks, now);
+    if queued == Queued::Lost {
+        // At once, as on a loop: too much is the reason, whatever is asked for behind it.
+        member.conn.handle_wishes(chunks, now, false);
+    }
     drop(member);
     match (queued, holder) {
         (Queued::Refused, _) => {

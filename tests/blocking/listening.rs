@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use lariat::blocking::Blocking;
@@ -298,4 +298,25 @@ fn with_many_requests() {
     let served = served.count() as u64;
     let (metrics, _) = running.finish();
     assert_eq!(served, 10 - metrics.refused, "{metrics:?}");
+}
+
+#[test]
+fn a_listener_that_waits_for_a_place_hears_that_it_is_stopped() {
+    let mut driver = driver_with(|limits| limits.connections_max = 1);
+    let made = Arc::new(());
+    let held = Arc::downgrade(&made);
+    let factory = move |_: &lariat::Incoming| {
+        let _held = &made;
+        Some(Echo)
+    };
+    let listener = driver.listen("127.0.0.1:0", factory).unwrap();
+    let addr = driver.addresses(listener)[0].socket_addr().unwrap();
+    let running = start(driver);
+    let mut stream = client(addr);
+    echo_once(&mut stream, b"in");
+    running.handle.stop_listening(listener).unwrap();
+    until(|| held.strong_count() == 0, "its thread waits for a place, and keeps its factory");
+    echo_once(&mut stream, b"still in");
+    drop(stream);
+    running.join();
 }

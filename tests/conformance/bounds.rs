@@ -454,3 +454,32 @@ fn a_writer_fails_where_output_max_is_reached_and_takes_what_fits() {
         stage.expect("server", &["opened", "closed output full by the runtime"]);
     });
 }
+
+#[test]
+fn output_max_that_a_connection_gives_itself_holds_for_what_others_write() {
+    // More than any connection may have unsent by default.
+    const MUCH: &[u8] = &[7; 9 << 20];
+    for (output_max, closed) in [
+        (MUCH.len(), "closed aborted by us"),
+        (MUCH.len() - 1, "closed output full by the runtime"),
+    ] {
+        everywhere(|stage| {
+            let addr = stage.serve("server", move || {
+                Play::new().opened(move |cx| {
+                    let mut limits = cx.limits().clone();
+                    limits.output_max = output_max;
+                    cx.set_limits(limits)?;
+                    let id = cx.id();
+                    cx.after(Duration::ZERO, move |control| {
+                        control.peer(id).write_bytes(MUCH);
+                        control.peer(id).abort();
+                    });
+                    Ok(())
+                })
+            });
+            stage.connect("client", addr, Play::new());
+            stage.run();
+            stage.expect("server", &["opened", closed]);
+        });
+    }
+}

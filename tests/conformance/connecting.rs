@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lariat::{CloseKind, ConnectFailure, ConnectOptions, Endpoint, Incoming};
 
@@ -82,5 +83,22 @@ fn a_callback_cancels_the_connect_that_it_has_begun() {
         stage.connect("client", addr, client);
         stage.run();
         stage.expect("second", &[format!("closed {CANCELLED} by us")]);
+    });
+}
+
+#[test]
+fn d2_an_address_that_is_refused_lets_the_next_one_be_tried_at_once() {
+    everywhere(|stage| {
+        let mut addrs: Vec<_> = (0..16).map(|_| stage.deserted()).collect();
+        addrs.push(stage.serve("server", Play::new));
+        let client = Play::new().opened(|cx| {
+            // Four seconds and more, if each of them had its quarter of a second.
+            assert!(cx.age() < Duration::from_secs(3), "{:?}", cx.age());
+            cx.close();
+            Ok(())
+        });
+        stage.connect("client", addrs, client);
+        stage.run();
+        stage.expect("client", &["opened", "closed finished by us"]);
     });
 }

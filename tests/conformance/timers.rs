@@ -332,3 +332,29 @@ fn c18_time_that_passes_before_the_run_counts() {
         stage.check(took < DELAY + Duration::from_millis(1400), "as if no time had passed before");
     });
 }
+
+#[test]
+fn a_timer_that_closed_sets_is_none() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || {
+            Play::new()
+                .opened(|cx| {
+                    cx.set_timer(Timer::new(1), Duration::from_millis(1));
+                    cx.close();
+                    Ok(())
+                })
+                .closed(|cx, _| {
+                    cx.set_timer(Timer::new(1), Duration::ZERO);
+                    cx.set_timer(Timer::new(2), Duration::from_millis(1));
+                    assert!(!cx.cancel_timer(Timer::new(1)) && !cx.cancel_timer(Timer::new(2)));
+                    // The driver runs until it would have fired.
+                    cx.after(Duration::from_millis(20), |_| ());
+                })
+        });
+        stage.connect("client", addr, Play::new());
+        stage.run();
+        stage.expect("server", &["opened", "closed finished by us"]);
+        let metrics = stage.driver.metrics();
+        stage.check(metrics.timers == 1 && metrics.stale == 0, "that of the driver alone fired");
+    });
+}

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lariat::sim::{Sim, Socket, Trace};
+use lariat::sim::{Link, Sim, Socket, Trace};
 use lariat::{Context, Driver, DriverLimits, ErrorKind, Input, Outcome, Overload, Protocol, Timer};
 
 use crate::kit::{Echo, Sink, ms, serve};
@@ -189,4 +189,52 @@ fn the_date_is_the_same_in_each_run_until_it_is_set_and_goes_on_with_virtual_tim
     sim.set_wall_clock(date);
     sim.run_for(Duration::from_secs(60)).unwrap();
     assert_eq!(sim.control().wall_clock(), date + Duration::from_secs(60));
+}
+
+#[test]
+fn an_empty_write_after_a_close_is_no_late_write() {
+    struct Empty;
+    impl Protocol for Empty {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            use std::io::Write;
+            cx.close();
+            cx.write(b"");
+            cx.write_bytes(&b""[..]);
+            let (own, none) = (cx.id(), b"");
+            cx.peer(own).write(none);
+            cx.peer(own).push(&none[..]);
+            assert!(cx.writer().write(none).is_err());
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+    let mut sim = Sim::new(1);
+    sim.strict(true);
+    let addr = serve(&mut sim, || Empty);
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    assert!(client.is_finished());
+    assert_eq!((sim.metrics().refused_bytes, sim.metrics().panics), (0, 0));
+}
+
+#[test]
+fn a_link_is_that_of_the_time_when_the_connection_was_dialled_both_ways() {
+    let mut sim = Sim::new(1);
+    let addr = serve(&mut sim, || Echo);
+    let quick = sim.dial(addr);
+    let mut link = Link::default();
+    link.latency = ms(100);
+    sim.set_link(link);
+    let slow = sim.dial(addr);
+    sim.set_link(Link::default());
+    for (client, both_ways) in [(quick, ms(0)), (slow, ms(200))] {
+        sim.run_for(ms(500)).unwrap();
+        client.send(b"x");
+        let (began, answered) = (sim.now(), |_: &mut Sim| !client.take_received().is_empty());
+        assert!(sim.run_until(answered).unwrap());
+        let took = sim.now() - began;
+        assert!(took >= both_ways && took < both_ways + ms(2), "{took:?}, not {both_ways:?}");
+    }
 }

@@ -342,6 +342,12 @@ impl Network {
             Some(_) => {
                 let source = Source::new(Owner::Accepted(self.endpoints[end].source.key()));
                 let other = self.add(remote, local, Progress::Open, None, source);
+                // Of the time when it was dialled, at both ends.
+                self.endpoints[other].link = self.endpoints[end].link.clone();
+                #[cfg(feature = "peer-credentials")]
+                {
+                    self.endpoints[other].credentials = self.endpoints[end].credentials;
+                }
                 self.endpoints[other].other = Some(end);
                 self.endpoints[end].other = Some(other);
                 self.endpoints[end].progress = Progress::Open;
