@@ -215,6 +215,7 @@ fn work(hub: &Arc<Hub>) {
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
     use super::*;
+    use crate::admission::Pace;
     use crate::blocking::tests::rig::{Rig, hub};
     use crate::limits::{DriverLimits, Limits};
 
@@ -262,5 +263,21 @@ mod tests {
             assert_eq!((waiting.join().unwrap(), parked(&hub)), (taken, 0));
         }
         assert_eq!(lock(&hub.state).pool.busy, 1, "no thread was started");
+    }
+
+    #[test]
+    fn a1_a_connection_that_was_served_where_it_was_accepted_releases_its_descriptor() {
+        let Rig { hub, mut desk, cell, .. } = Rig::open(Limits::default());
+        let mut pace = Pace::default();
+        let lack = io::Error::from_raw_os_error(libc::EMFILE);
+        let now = hub.clock.exact();
+        let mut state = lock(&hub.state);
+        state.admission.note_lack(&mut pace);
+        state.admission.note_failed(&mut pace, &lack, now);
+        assert!(state.admission.next_try(&pace, now) > 0, "it waits");
+        state.pool.claim();
+        drop(state);
+        hub.serve_here(&mut desk, cell);
+        assert_eq!(lock(&hub.state).admission.next_try(&pace, hub.clock.exact()), 0);
     }
 }

@@ -360,3 +360,52 @@ fn one_of_a_pair_and_a_listener_of_std_are_adopted() {
         assert!(place.0.exists(), "its file is not ours");
     });
 }
+
+#[test]
+fn a_link_at_the_path_is_no_file_of_a_server_that_is_gone() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let (left, link) = (Place::new(), Place::new());
+        // Its file stays.
+        drop(UnixListener::bind(&left.0).unwrap());
+        std::os::unix::fs::symlink(&left.0, &link.0).unwrap();
+        let listen = |stage: &mut Stage<'_>, place: &Place| {
+            stage.driver.control().listen(place.0.as_path(), |_| None::<Play>)
+        };
+        let error = listen(stage, &link).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddressInUse);
+        assert!(link.0.is_symlink() && left.0.exists(), "neither is touched");
+        listen(stage, &left).unwrap();
+        stage.driver.handle().shutdown();
+        stage.run();
+    });
+}
+
+/// Linux lets one more wait than it is told.
+#[cfg(target_os = "linux")]
+#[test]
+fn as_many_newcomers_wait_at_a_path_as_the_backlog_says() {
+    for backlog in [1, 2, 7] {
+        on_sockets(DriverLimits::default(), |stage| {
+            let place = Place::new();
+            let mut options = ListenOptions::default();
+            options.backlog = backlog;
+            let mut control = stage.driver.control();
+            control.listen_with(place.0.as_path(), options, |_| None::<Play>).unwrap();
+            drop(control);
+            // Nobody accepts before the driver runs.
+            let mut waiting = Vec::new();
+            let refused = loop {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                match socket.connect(&SockAddr::unix(&place.0).unwrap()) {
+                    Ok(()) if waiting.len() < 100 => waiting.push(socket),
+                    other => break other.err(),
+                }
+            };
+            assert_eq!(refused.map(|e| e.kind()), Some(std::io::ErrorKind::WouldBlock));
+            assert_eq!(waiting.len(), backlog as usize + 1);
+            stage.driver.handle().shutdown();
+            stage.run();
+        });
+    }
+}

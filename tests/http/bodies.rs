@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::http::{Handler, Header, Http, Request, Response, Status};
+use lariat::http::{self, Handler, Header, Http, Request, Response, Status};
 use lariat::sim::Probe;
 use lariat::{Context, Outcome, Timer};
 
@@ -177,4 +177,43 @@ fn the_answer_to_a_refused_upload_arrives_on_every_driver() {
         let answer = only(&heard[0]);
         assert!(answer.status == 413 && answer.closes(), "{answer:?} on {told}");
     });
+}
+
+/// Answers when a part of the body has come.
+struct SoonDone;
+
+impl Handler for SoonDone {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        Ok(())
+    }
+    fn body(&mut self, cx: &mut Context<'_>, part: &[u8], response: &mut Response) -> Outcome {
+        if part.len() > 1 {
+            response.send(cx, Status::OK, &[], b"");
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn of_a_body_only_what_comes_behind_its_answer_counts_as_unwanted() {
+    let mut limits = http::Limits::default();
+    limits.discard_max = 100;
+    let limits = limits.validate().unwrap();
+    // The lines between the chunks have six bytes.
+    for (wanted, unwanted, kept) in [(1000, 94, true), (2, 94, true), (1000, 95, false)] {
+        let mut probe = Probe::new(Http::with_limits(SoonDone, &limits));
+        let end = b"0\r\n\r\n".len();
+        let part = |byte, count| chunked("/", &vec![byte; count], count);
+        let (first, second) = (part(b'w', wanted), part(b'u', unwanted));
+        let (first, last) = first.split_at(first.len() - end);
+        // Behind its head.
+        let begins = second.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let rest = &second[begins..];
+        assert!(rest.ends_with(last));
+        probe.receive(first);
+        assert_eq!(only(&probe.sent()).status, 200);
+        probe.receive(rest);
+        probe.receive(&part(b'w', 2));
+        assert_eq!(!probe.sent().is_empty(), kept, "{wanted} and {unwanted}");
+    }
 }

@@ -1,10 +1,14 @@
 //! Slow peers and slow handlers, on the simulator's clock.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lariat::http::{self, Handler, Http, Request, Response, Status, ValidLimits};
-use lariat::sim::Probe;
-use lariat::{CloseKind, Context, Deadline, DriverLimits, Limits, ListenOptions, Note, Outcome};
+use lariat::sim::{Probe, Sim};
+use lariat::{
+    CloseKind, ConnId, Context, Deadline, DriverLimits, Input, Limits, ListenOptions, Note,
+    Outcome, Protocol,
+};
 
 use crate::answer::{all, only};
 use crate::kit::{Step, everywhere, narrow, serve, serve_with, talk};
@@ -358,7 +362,7 @@ fn the_idle_limit_of_the_connection_holds_before_and_between_requests_where_it_i
 #[test]
 fn the_idle_limit_between_requests_holds_to_the_millisecond() {
     // 20 s of the connection, 60 s of HTTP.
-    let mut sim = lariat::sim::Sim::new(0);
+    let mut sim = Sim::new(0);
     let mut options = ListenOptions::default();
     options.limits.idle = Some(20 * SECOND);
     let addr = serve_with(&mut sim, options, || Http::new(Site));
@@ -477,7 +481,7 @@ fn h15_a_note_within_a_head_leaves_its_deadline_and_a_pause_suspends_it() {
 fn h15_b6_a_thousand_slow_heads_are_cut_while_another_client_is_served() {
     let mut limits = DriverLimits::default();
     limits.connections_max = 2000;
-    let mut sim = lariat::sim::Sim::with_limits(3, limits).unwrap();
+    let mut sim = Sim::with_limits(3, limits).unwrap();
     let addr = serve(&mut sim, || Http::new(Site));
     let slow: Vec<_> = (0..1000).map(|_| sim.dial(addr)).collect();
     let healthy = sim.dial(addr);
@@ -496,4 +500,60 @@ fn h15_b6_a_thousand_slow_heads_are_cut_while_another_client_is_served() {
         assert_eq!(only(&client.take_received()).status, 408);
     }
     assert_eq!(sim.metrics().open, 1);
+}
+
+/// Passes bodies on to a connection that may not take them.
+struct PassesOn(Arc<Mutex<Option<ConnId>>>);
+
+impl Handler for PassesOn {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        Ok(())
+    }
+    fn body(&mut self, cx: &mut Context<'_>, part: &[u8], _: &mut Response) -> Outcome {
+        let to = self.0.lock().unwrap().ok_or("nobody takes it")?;
+        cx.peer(to).write(part);
+        Ok(())
+    }
+    fn complete(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
+        response.send(cx, Status::OK, &[], b"");
+        Ok(())
+    }
+}
+
+/// Takes what comes.
+struct Far;
+
+impl Protocol for Far {
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+}
+
+#[test]
+fn h15_time_in_flow_control_of_another_connection_does_not_count_against_the_client() {
+    let mut limits = http::Limits::default();
+    // What comes at once pays for a third of a second.
+    (limits.body_grace, limits.body_rate) = (SECOND, 1 << 20);
+    let limits = limits.validate().unwrap();
+    let mut sim = Sim::new(1);
+    let to = Arc::new(Mutex::new(None));
+    let passes = Arc::clone(&to);
+    let factory = move |_: &_| Some(Http::with_limits(PassesOn(Arc::clone(&passes)), &limits));
+    let listener = sim.listen("10.0.0.1:80", factory).unwrap();
+    let acceptor = sim.acceptor("10.0.0.9:7").unwrap();
+    *to.lock().unwrap() = Some(sim.connect("10.0.0.9:7", Far));
+    sim.run_for(MS).unwrap();
+    let far = acceptor.accept().unwrap();
+    far.stop_reading();
+    let client = sim.dial(sim.addresses(listener)[0]);
+    client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n");
+    client.send(&vec![b'x'; 1 << 20]);
+    sim.run_for(10 * SECOND).unwrap();
+    assert_eq!(sim.metrics().held, 1);
+    assert!(client.take_received().is_empty() && !client.is_finished());
+    far.resume_reading();
+    sim.run_for(SECOND).unwrap();
+    assert_eq!(only(&client.take_received()).status, 200);
+    assert_eq!(far.take_received().len(), 1 << 20);
 }

@@ -1,11 +1,13 @@
 //! What each answer says of the connection behind it, and that it comes so: every way of answering,
 //! every version, every wish of the client, of the handler and of the driver.
 
+use std::time::Duration;
+
 use lariat::http::{Handler, Http, Request, Response, Status};
 use lariat::sim::Probe;
-use lariat::{Context, Note, Outcome};
+use lariat::{Context, Note, Outcome, Timer};
 
-use crate::answer::take;
+use crate::answer::{only, take};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
@@ -139,4 +141,36 @@ fn h14_each_answer_says_whether_the_connection_stays_and_it_does_so() {
             }
         }
     }
+}
+
+/// Answers after a second. In the same turn, a moment before, the driver begins to stop.
+struct Timed;
+
+impl Handler for Timed {
+    fn request(&mut self, cx: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        cx.after(Duration::from_secs(1), |control| control.shutdown());
+        cx.set_timer(Timer::new(1), Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer, response: &mut Response) -> Outcome {
+        assert!(cx.driver().is_stopping());
+        response.send(cx, Status::OK, &[], "ok");
+        Ok(())
+    }
+
+    fn stopping(&mut self, _: &mut Context<'_>, response: &mut Response) -> Outcome {
+        assert!(!response.is_due(), "it is answered before it is told");
+        Ok(())
+    }
+}
+
+#[test]
+fn an_answer_between_shutdown_and_stopping_says_that_nothing_follows() {
+    let mut probe = Probe::new(Http::new(Timed));
+    probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    probe.advance(Duration::from_secs(2));
+    let answer = only(&probe.sent());
+    assert!(answer.status == 200 && answer.closes());
+    assert!(probe.is_finished());
 }

@@ -752,3 +752,26 @@ fn of_sockets_that_share_an_address_the_connected_one_hears_its_peer() {
     assert_eq!(log.of("connected"), ["opened", "datagram of 4 bytes"]);
     assert_eq!(log.of("any"), ["opened", "datagram of 5 bytes"]);
 }
+
+#[test]
+fn a_group_that_nobody_has_joined_refuses_nothing() {
+    let (mut sim, log) = (Sim::new(1), Log::default());
+    // The last is an address at which nobody is.
+    for (peer, lines) in [
+        ("239.1.2.3:7", &["opened"][..]),
+        ("255.255.255.255:7", &["opened"]),
+        ("10.0.0.9:7", &["opened", "refused"]),
+    ] {
+        let options = with(|o| {
+            o.connect = Some(peer.parse::<SocketAddr>().unwrap().into());
+            o.broadcast = true;
+        });
+        let node = Node::new().opened(|cx| {
+            cx.send(b"is anybody there?")?;
+            Ok(())
+        });
+        bind(&mut sim, peer, options, node, &log);
+        sim.run_for(ms(5)).unwrap();
+        assert_eq!(log.of(peer), lines);
+    }
+}

@@ -2,7 +2,8 @@
 
 use lariat::sim::{Call, Fault, Link, Sim, Socket, Trace};
 use lariat::{
-    CloseKind, CloseReason, Context, ErrorKind, Input, Outcome, Overload, Protocol, Timer,
+    CloseKind, CloseReason, Context, ErrorKind, Input, ListenOptions, Outcome, Overload, Protocol,
+    Timer,
 };
 
 use crate::kit::{Echo, Reasons, Sink, ms, serve, serve_with, sim_with, stream};
@@ -330,7 +331,7 @@ fn a_backlog_that_is_full_makes_newcomers_try_again() {
     let mut sim = sim_with(1, |limits| {
         (limits.connections_max, limits.overload) = (1, Overload::Pause);
     });
-    let mut options = lariat::ListenOptions::default();
+    let mut options = ListenOptions::default();
     options.backlog = 2;
     let listener = sim.listen_with("127.0.0.1:0", options, |_| Some(Echo)).unwrap();
     let addr = sim.addresses(listener)[0];
@@ -465,4 +466,26 @@ impl Protocol for Local {
     fn closed(&mut self, _: &mut Context<'_>, reason: &CloseReason) {
         self.0.keep(reason);
     }
+}
+
+#[test]
+fn as_many_newcomers_wait_as_the_backlog_says_and_others_are_tried_again() {
+    let mut sim = sim_with(1, |limits| limits.connections_max = 1);
+    let mut options = ListenOptions::default();
+    options.backlog = 2;
+    let listener = sim.listen_with("127.0.0.1:0", options, |_| Some(Echo)).unwrap();
+    let addr = sim.addresses(listener)[0];
+    let first = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    let others = [(); 3].map(|()| sim.dial(addr));
+    sim.run_for(ms(1)).unwrap();
+    // The place of each that leaves is the next one's.
+    for (left, client) in [&first, &others[0], &others[1]].into_iter().enumerate() {
+        assert_eq!(sim.metrics().accepted, left as u64 + 1);
+        client.close();
+        sim.run_for(ms(10)).unwrap();
+    }
+    assert_eq!(sim.metrics().accepted, 3, "the last one finds no place among those that wait");
+    sim.run_for(ms(100)).unwrap();
+    assert_eq!(sim.metrics().accepted, 4);
 }

@@ -1,14 +1,16 @@
 //! Unix sockets: their files, and who is at the other end.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::mpsc;
+use std::thread;
 
 use lariat::{
-    Context, Datagram, DatagramContext, DatagramProtocol, DriverLimits, Incoming, Input, Outcome,
-    PeerCredentials, Protocol,
+    Context, Datagram, DatagramContext, DatagramOptions, DatagramProtocol, DriverLimits, Incoming,
+    Input, Outcome, PeerCredentials, Protocol,
 };
 
 use crate::kit::*;
@@ -88,4 +90,32 @@ fn the_user_and_the_group_of_a_peer_are_not_taken_for_one_another() {
         assert_eq!(told.iter().collect::<Vec<_>>(), [expected; 2], "{name}");
         assert!(child.wait().unwrap().success());
     }
+}
+
+#[test]
+fn a_file_never_has_more_permissions_than_its_mode_says() {
+    const NAME: &str = "unix::a_file_never_has_more_permissions_than_its_mode_says";
+    let Some(name) = part() else {
+        // Time to look, before the permissions are set by the path.
+        let Some(slow) = strace("?chmod,?fchmodat,?fchmodat2:delay_enter=200000") else { return };
+        let slow: Vec<&str> = slow.iter().map(String::as_str).collect();
+        DRIVERS.iter().for_each(|driver| drop(again(&slow, NAME, driver)));
+        return;
+    };
+    let place = std::env::temp_dir().join(format!("lariat-mode-{}", std::process::id()));
+    let seen = place.clone();
+    let looks = thread::spawn(move || {
+        loop {
+            if let Ok(file) = std::fs::symlink_metadata(&seen) {
+                return file.permissions().mode() & 0o777;
+            }
+        }
+    });
+    let mut driver = driver(&name, DriverLimits::default());
+    let mut options = DatagramOptions::default();
+    options.mode = Some(0o600);
+    driver.control().bind_with(place.as_path(), options, Stays).unwrap();
+    assert_eq!(looks.join().unwrap(), 0o600);
+    driver.control().shutdown();
+    driver.run().unwrap();
 }
