@@ -6,6 +6,7 @@ mod filtered;
 mod input;
 mod output;
 mod random;
+mod rare;
 mod rig;
 mod toy;
 

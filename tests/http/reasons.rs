@@ -1,6 +1,8 @@
 //! Why a connection of HTTP ended: what was refused has a reason of its own, on every driver.
 
-use lariat::http::{Handler, Header, Http, Request, Response, Status};
+use std::time::Duration;
+
+use lariat::http::{self, Handler, Header, Http, Request, Response, Status};
 use lariat::sim::Probe;
 use lariat::{By, CloseKind, Context, Limits, Outcome};
 
@@ -88,6 +90,44 @@ fn what_is_refused_has_its_status_and_its_words_for_a_reason_on_every_driver() {
         assert_eq!(after.finished - before.finished, WRONG.len() as u64, "on {told}");
         assert_eq!(after.total() - before.total(), 2 * WRONG.len() as u64, "on {told}");
     });
+}
+
+#[test]
+fn what_comes_late_or_without_end_has_its_words_for_a_reason() {
+    let mut limits = http::Limits::default();
+    (limits.head_max, limits.line_max, limits.extensions_max) = (300, 64, 9);
+    limits.connect = true;
+    let limits = limits.validate().unwrap();
+    let chunks = "1;abcd\r\nx\r\n".repeat(2);
+    let cases = [
+        (request(&format!("C: {chunks}")), 0, 400, "chunk extensions without end"),
+        (b"\r\n".repeat(170), 0, 431, "empty lines without end"),
+        (
+            b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na".to_vec(),
+            0,
+            400,
+            "a CONNECT with a body",
+        ),
+        (b"GET / HT".to_vec(), 11, 408, "a head that did not come in time"),
+        (request("L: 5"), 11, 408, "a body that did not come in time"),
+        (
+            b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            61,
+            503,
+            "no answer of the handler in time",
+        ),
+    ];
+    for (bytes, seconds, status, words) in cases {
+        let mut probe = Probe::new(Http::with_limits(Site, &limits));
+        probe.receive(&bytes);
+        probe.advance(Duration::from_secs(seconds));
+        let answer = only(&probe.sent());
+        assert!(answer.status == status && answer.closes(), "{words}: {answer:?}");
+        probe.finish();
+        let reason = probe.closed().unwrap();
+        assert_eq!(reason.kind(), CloseKind::Refused(status), "{words}");
+        assert_eq!(reason.error().unwrap().to_string(), words);
+    }
 }
 
 #[test]

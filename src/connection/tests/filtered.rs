@@ -1,8 +1,11 @@
 //! A filter under the queues.
 
+use std::sync::{Arc, Mutex};
+
 use super::super::Flags;
 use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
 use super::toy::{HELLO, NONSENSE, UNSPEAKABLE, encode, end};
+use crate::buffer::ChunkPool;
 use crate::filter::{Filter, FilterResult, Progress};
 use crate::grammar::Callback;
 use crate::guard::GuardedBytes;
@@ -313,4 +316,89 @@ fn wire_bytes_that_an_abort_drops_are_counted_without_those_that_have_left() {
     rig.other_wishes(Wish::Abort);
     rig.settle();
     assert_eq!(rig.reason.unwrap().unsent(), left as u64);
+}
+
+/// Writes each clear byte once, and notes how many it is given at a time.
+struct Steps(Arc<Mutex<Vec<usize>>>);
+
+impl Filter for Steps {
+    fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        clear.extend_from_slice(bytes);
+        Ok(Progress::Open)
+    }
+
+    fn send(&mut self, clear: &[u8], wire: &mut Vec<u8>) -> FilterResult {
+        self.0.lock().unwrap().push(clear.len());
+        wire.extend_from_slice(clear);
+        Ok(Progress::Open)
+    }
+}
+
+#[test]
+fn a_filter_is_given_a_slice_in_steps_of_16_kib_up_to_64_kib_on_the_wire() {
+    const STEP: usize = 16_384;
+    let clear = vec![7; 6 * STEP];
+    // What is on the wire already, and the steps that follow.
+    let cases: [(usize, &[usize]); 5] = [
+        (0, &[STEP, STEP, STEP, STEP]),
+        (1, &[STEP, STEP, STEP, STEP]),
+        (3 * STEP, &[STEP]),
+        (4 * STEP - 1, &[STEP]),
+        (4 * STEP, &[]),
+    ];
+    for (before, steps) in cases {
+        let (told, mut pool) = (Arc::new(Mutex::new(Vec::new())), ChunkPool::default());
+        let mut rig = Rig::accepted(small_limits());
+        let (filter, tick) = (Box::new(Steps(Arc::clone(&told))), rig.tick());
+        rig.conn.handle_filter(filter, false, &mut pool, tick);
+        assert!(rig.conn.filters_directly());
+        if before > 0 {
+            rig.conn.queue_shared(GuardedBytes::new(vec![7; before]), tick);
+            assert!(!rig.conn.filters_directly(), "what is queued comes first");
+            let mut slices = [std::io::IoSlice::new(&[]); 1];
+            rig.conn.poll_output(&mut slices, usize::MAX, &mut pool, tick);
+        }
+        assert_eq!((rig.conn.unsent(), rig.conn.bytes_out()), (before, before as u64));
+        told.lock().unwrap().clear();
+        let given = rig.conn.filter_output(&clear, &mut pool, tick);
+        assert_eq!((&told.lock().unwrap()[..], given), (steps, steps.iter().sum()), "{before}");
+        assert_eq!(rig.conn.unsent(), before + given);
+        assert_eq!(rig.conn.bytes_out(), (before + given) as u64);
+    }
+    // What is shorter than a step, or a little longer than some.
+    for (length, steps) in [
+        (0, &[][..]),
+        (1, &[1]),
+        (STEP - 1, &[STEP - 1]),
+        (STEP, &[STEP]),
+        (STEP + 1, &[STEP, 1]),
+        (2 * STEP + 1, &[STEP, STEP, 1]),
+    ] {
+        let (told, mut pool) = (Arc::new(Mutex::new(Vec::new())), ChunkPool::default());
+        let mut rig = Rig::accepted(small_limits());
+        let (filter, tick) = (Box::new(Steps(Arc::clone(&told))), rig.tick());
+        rig.conn.handle_filter(filter, false, &mut pool, tick);
+        assert_eq!(rig.conn.filter_output(&clear[..length], &mut pool, tick), length);
+        assert_eq!(told.lock().unwrap()[..], *steps);
+    }
+}
+
+#[test]
+fn no_slice_goes_to_a_filter_before_it_is_open_or_after_its_end() {
+    let mut pool = ChunkPool::default();
+    let mut rig = Rig::filtered(small_limits(), 0);
+    let tick = rig.tick();
+    assert!(!rig.conn.filters_directly());
+    assert_eq!(rig.conn.filter_output(&[1; 10], &mut pool, tick), 0);
+    let mut rig = open();
+    assert!(rig.conn.filters_directly());
+    rig.other_wishes(Wish::Finish);
+    rig.settle();
+    assert!(!rig.conn.filters_directly());
+    assert_eq!(rig.conn.filter_output(&[1; 10], &mut pool, tick), 0);
+    assert!(!Rig::accepted(small_limits()).conn.filters_directly(), "there is none");
 }

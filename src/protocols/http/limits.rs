@@ -253,6 +253,32 @@ mod tests {
     }
 
     #[test]
+    fn each_bound_is_told_with_its_numbers() {
+        let told = |change: fn(&mut Limits)| {
+            let sentence = sentence(change);
+            sentence.strip_prefix("these limits cannot work: ").unwrap().to_owned()
+        };
+        let zero = Duration::ZERO;
+        let sentences = [
+            (told(|l| l.head_max = 0), "head_max must be from 16 bytes to 16 MiB"),
+            (told(|l| l.line_max = 0), "line_max must be from 16 bytes to head_max"),
+            (told(|l| l.fields_max = 0), "fields_max must be from 1 to 128"),
+            (told(|l| l.chunk_line_max = 0), "chunk_line_max must be from 3 bytes to 64 KiB"),
+            (told(|l| l.extensions_max = 1 << 31), "extensions_max must be at most 1 GiB"),
+            (told(|l| l.trailers_max = 0), "trailers_max must be from 2 bytes to 64 KiB"),
+            (told(|l| l.pipeline_max = 0), "pipeline_max must be at least 1"),
+            (told(|l| l.body_rate = 0), "body_rate must be at least 1 byte a second"),
+        ];
+        for (told, sentence) in sentences {
+            assert_eq!(told, sentence);
+        }
+        let mut limits = Limits::default();
+        (limits.head, limits.body_total) = (MS, Some(zero));
+        let error = limits.validate().unwrap_err().to_string();
+        assert!(error.ends_with(": body_total must be at least 1 ms; None turns it off"));
+    }
+
+    #[test]
     fn valid_limits_are_the_ones_that_were_checked_and_their_clones_share_them() {
         let mut limits = Limits::default();
         limits.clone().validate().unwrap();
