@@ -32,6 +32,12 @@ impl ChunkPool {
         if count > CHUNK { self.large.pop().unwrap_or_default() } else { self.take() }
     }
 
+    /// How many buffers wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.chunks.len() + self.large.len()
+    }
+
     fn give(&mut self, mut buffer: Vec<u8>) {
         // Small ones too: a relay of small messages needs them, and they grow where more is queued.
         let (place, most) = match buffer.capacity() {

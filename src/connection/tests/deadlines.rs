@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::super::{Connection, Expired, Flags};
 use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
+use super::toy::Toy;
 use crate::buffer::ChunkPool;
+use crate::filter::{Filter, FilterResult, Progress};
 use crate::id::Ids;
 use crate::limits::Limits;
 use crate::reason::{By, CloseKind, Deadline};
@@ -148,4 +150,152 @@ fn an_ended_connection_has_no_deadline() {
     let mut rig = Rig::accepted(small_limits());
     rig.other_wishes(Wish::Abort);
     assert_eq!(rig.conn.poll_deadline(), u64::MAX);
+}
+
+/// A connection of 1 s of age 0, past `opened`.
+fn bare(limits: Limits) -> Connection {
+    let peer = ([127, 0, 0, 1], 7000).into();
+    let id = Ids::default().reserve();
+    let mut conn = Connection::accepted(id, None, peer, Arc::new(limits), NOW);
+    conn.flags.clear(Flags::OPENED_DUE);
+    conn.flags.set(Flags::OPENED);
+    conn
+}
+
+const NOW: u64 = 1000 * MILLISECOND;
+
+/// Asserts that the next deadline is `millis` after `from`, is not due a nanosecond sooner, and is
+/// this one then.
+#[track_caller]
+fn expires(mut conn: Connection, from: u64, millis: u64, kind: CloseKind) {
+    // The tick may lag by a millisecond.
+    let at = from + (millis + 1) * MILLISECOND;
+    let mut pool = ChunkPool::default();
+    assert_eq!(conn.poll_deadline(), at, "{kind:?}");
+    assert_eq!(conn.handle_deadline(at - 1, &mut pool), Expired::Nothing, "{kind:?}");
+    assert_eq!(conn.handle_deadline(at, &mut pool), Expired::Something, "{kind:?}");
+    assert_eq!(conn.decided(at).map(|reason| reason.kind()), Some(kind));
+    assert_eq!(conn.unsent(), 0, "{kind:?}");
+    for deadline in [Deadline::Connect, Deadline::Handshake, Deadline::Write, Deadline::Idle] {
+        let is = kind == CloseKind::TimedOut(deadline);
+        assert_eq!(conn.has_timed_out(deadline), is, "{kind:?}, {deadline:?}");
+    }
+}
+
+#[test]
+fn each_deadline_holds_to_the_nanosecond() {
+    let pool = &mut ChunkPool::default();
+    let timed_out = CloseKind::TimedOut;
+    let peer = ([127, 0, 0, 1], 7000).into();
+    let (id, limits) = (Ids::default().reserve(), Arc::new(small_limits()));
+    let conn = Connection::connecting(id, peer, limits, NOW);
+    assert_eq!(conn.since(), NOW);
+    expires(conn, NOW, 50, timed_out(Deadline::Connect));
+
+    let conn = bare(small_limits());
+    assert_eq!((conn.since(), conn.last_active()), (NOW, NOW));
+    expires(conn, NOW, 90, timed_out(Deadline::Idle));
+
+    let later = NOW + 7 * MILLISECOND;
+    let mut conn = bare(small_limits());
+    conn.handle_read(1, 1, later);
+    assert_eq!(conn.last_active(), later);
+    expires(conn, later, 90, timed_out(Deadline::Idle));
+
+    let mut conn = bare(small_limits());
+    conn.handle_filter(Box::new(Toy::new(0, false)), false, pool, later);
+    expires(conn, later, 40, timed_out(Deadline::Handshake));
+
+    // A filter that is open at once: silence counts from there.
+    let mut conn = bare(small_limits());
+    conn.handle_filter(Box::new(Opens), false, pool, later);
+    conn.flags.clear(Flags::OPENED_DUE);
+    expires(conn, later, 90, timed_out(Deadline::Idle));
+
+    let mut conn = bare(small_limits());
+    conn.queue(&[1; 9], pool, later);
+    expires(conn, later, 30, timed_out(Deadline::Write));
+}
+
+#[test]
+fn of_a_stall_and_the_time_for_a_close_the_one_that_has_passed_is_told() {
+    // The close is begun at `NOW` and has 60 ms; a stall has 30 ms from the last progress.
+    for (progress, at, kind) in [
+        (20, 51, Deadline::Write),
+        (29, 60, Deadline::Write),
+        (30, 61, Deadline::Close),
+        (31, 61, Deadline::Close),
+    ] {
+        let pool = &mut ChunkPool::default();
+        let mut conn = bare(without_idle());
+        conn.queue(&[1; 9], pool, NOW);
+        conn.want_close();
+        conn.handle_wishes(pool, NOW, false);
+        conn.handle_sent(1, pool, NOW + progress * MILLISECOND);
+        let due = NOW + at * MILLISECOND;
+        assert_eq!(conn.poll_deadline(), due, "{progress}");
+        assert_eq!(conn.handle_deadline(due - 1, pool), Expired::Nothing, "{progress}");
+        assert_eq!(conn.handle_deadline(due, pool), Expired::Something, "{progress}");
+        let found = conn.decided(due).map(|reason| reason.kind());
+        assert_eq!(found, Some(CloseKind::TimedOut(kind)), "{progress}");
+    }
+    // A nanosecond before the time for the close, a stall is a stall.
+    let pool = &mut ChunkPool::default();
+    let mut conn = bare(without_idle());
+    conn.queue(&[1; 9], pool, NOW);
+    conn.want_close();
+    conn.handle_wishes(pool, NOW, false);
+    let due = NOW + 61 * MILLISECOND;
+    conn.handle_deadline(due - 1, pool);
+    assert!(conn.has_timed_out(Deadline::Write) && !conn.has_timed_out(Deadline::Close));
+}
+
+/// Open from the start, and writes nothing by itself.
+struct Opens;
+
+impl Filter for Opens {
+    fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn receive(&mut self, bytes: &mut [u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        clear.extend_from_slice(bytes);
+        Ok(Progress::Open)
+    }
+
+    fn send(&mut self, clear: &[u8], wire: &mut Vec<u8>) -> FilterResult {
+        wire.extend_from_slice(clear);
+        Ok(Progress::Open)
+    }
+}
+
+#[test]
+fn a_deadline_is_untried_while_what_would_put_it_off_may_wait_at_the_socket() {
+    let pool = &mut ChunkPool::default();
+    let due = NOW + 91 * MILLISECOND;
+    let mut conn = bare(small_limits());
+    assert!(!conn.is_untried(due), "nothing is known to wait");
+    conn.handle_ready(Flags::READABLE);
+    assert!(!conn.is_untried(due - 1) && conn.is_untried(due));
+    conn.want_pause();
+    assert!(!conn.is_untried(due), "paused, it is not read");
+    conn.want_resume();
+    conn.handle_read(1, 1, due);
+    assert!(!conn.is_untried(due), "it was read since");
+
+    // A stall: room that was not tried.
+    let due = NOW + 31 * MILLISECOND;
+    let mut conn = bare(without_idle());
+    conn.queue(&[1; 9], pool, NOW);
+    assert!(!conn.is_untried(due - 1) && conn.is_untried(due));
+    conn.handle_write_blocked();
+    assert!(!conn.is_untried(due));
+
+    // A close has its time however much still comes, but for a stall on the way.
+    let mut conn = bare(without_idle());
+    conn.want_close();
+    conn.handle_wishes(pool, NOW, false);
+    conn.handle_fin_sent(NOW);
+    conn.handle_ready(Flags::READABLE);
+    assert!(conn.poll_deadline() <= due && !conn.is_untried(due));
 }

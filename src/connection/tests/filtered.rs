@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::super::Flags;
+use super::super::{Flags, Step, Steps as Round};
 use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
 use super::toy::{HELLO, NONSENSE, UNSPEAKABLE, encode, end};
-use crate::buffer::ChunkPool;
+use crate::buffer::{ByteQueue, ChunkPool};
 use crate::filter::{Filter, FilterResult, Progress};
 use crate::grammar::Callback;
 use crate::guard::GuardedBytes;
@@ -401,4 +401,89 @@ fn no_slice_goes_to_a_filter_before_it_is_open_or_after_its_end() {
     assert!(!rig.conn.filters_directly());
     assert_eq!(rig.conn.filter_output(&[1; 10], &mut pool, tick), 0);
     assert!(!Rig::accepted(small_limits()).conn.filters_directly(), "there is none");
+}
+
+/// Writes nothing, shows nothing, and cannot be dropped quietly if it is told so.
+struct Mute {
+    ends: bool,
+    panics: bool,
+}
+
+impl Filter for Mute {
+    fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn ends_with_stream(&self) -> bool {
+        self.ends
+    }
+}
+
+impl Drop for Mute {
+    fn drop(&mut self) {
+        assert!(!self.panics || std::thread::panicking(), "the filter cannot be dropped");
+    }
+}
+
+#[test]
+fn a_filter_that_makes_nothing_of_what_it_is_given_keeps_no_buffer() {
+    let mut rig = Rig::accepted(small_limits());
+    let (mut pool, tick) = (ChunkPool::default(), rig.tick());
+    // Three buffers that have been used.
+    let mut queues: [ByteQueue; 3] = Default::default();
+    queues.iter_mut().for_each(|queue| queue.push(b"used", &mut pool));
+    for mut queue in queues {
+        queue.clear(&mut pool);
+    }
+    assert_eq!(pool.len(), 3);
+    rig.conn.handle_filter(Box::new(Mute { ends: true, panics: false }), false, &mut pool, tick);
+    assert_eq!(pool.len(), 3, "after its start");
+    rig.conn.handle_wire(&mut [1; 10], &mut pool, tick);
+    assert_eq!(pool.len(), 3, "after input");
+    assert_eq!(rig.conn.filter_output(&[1; 10], &mut pool, tick), 10);
+    assert_eq!(pool.len(), 3, "after output");
+    rig.conn.want_fin();
+    let mut steps = Round::after(false);
+    assert_eq!(rig.conn.poll_step(&mut steps, &mut pool, tick), Step::Fin);
+    assert_eq!(pool.len(), 3, "after its end");
+}
+
+#[test]
+fn a_filter_that_is_refused_may_panic_in_its_drop() {
+    for second in [false, true] {
+        let mut rig = if second { open() } else { Rig::accepted(small_limits()) };
+        let tick = rig.tick();
+        if !second {
+            rig.conn.handle_wire(&mut [1], &mut rig.chunks, tick);
+        }
+        let filter = Box::new(Mute { ends: true, panics: true });
+        rig.conn.handle_filter(filter, second, &mut rig.chunks, tick);
+        let kind = rig.conn.decided(tick).map(|reason| reason.kind());
+        let why = if second { FilterFailure::Second } else { FilterFailure::UnreadInput };
+        assert_eq!(kind, failure(why));
+    }
+}
+
+#[test]
+fn who_cuts_a_filters_stream_has_finished_nevertheless() {
+    for ends in [false, true] {
+        let mut rig = Rig::accepted(small_limits());
+        let tick = rig.tick();
+        let filter = Box::new(Mute { ends, panics: false });
+        rig.conn.handle_filter(filter, false, &mut rig.chunks, tick);
+        rig.conn.handle_ready(Flags::READABLE);
+        rig.conn.handle_fin();
+        assert!(rig.conn.peer_finished());
+        let cut = rig.conn.decided(tick).map(|reason| (reason.kind(), reason.peer_finished()));
+        let truncated = CloseKind::Filter(FilterFailure::Truncated);
+        assert_eq!(cut, (!ends).then_some((truncated, true)));
+    }
 }

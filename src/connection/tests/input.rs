@@ -1,7 +1,7 @@
 //! Input: what is shown, when, and what waits.
 
-use super::super::Flags;
-use super::rig::{Answer, Failure, Rig, Wish, small_limits};
+use super::super::{Due, Flags, Round};
+use super::rig::{Answer, Failure, MILLISECOND, Rig, Wish, small_limits};
 use crate::grammar::Callback;
 use crate::reason::CloseKind;
 
@@ -299,4 +299,81 @@ fn a_protocol_that_takes_over_in_eof_is_told_of_the_end_anew() {
     use Callback::{Closed, Data, Eof, Opened};
     assert_eq!(rig.calls, [Opened, Data, Data, Eof, Opened, Data, Eof, Closed]);
     assert_eq!(lengths(&rig), [3, 2, 2, 2, 0]);
+}
+
+#[test]
+fn what_was_needed_once_is_not_needed_again() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.extend([need(6), keep(1)]);
+    for count in [1, 5, 1] {
+        rig.peer_sends(count);
+        rig.settle();
+    }
+    assert_eq!(lengths(&rig)[..3], [1, 6, 1], "made progress: it is shown the rest");
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.extend([need(6), Answer { keep: 1, ..wish(Wish::Pause) }]);
+    rig.peer_sends(1);
+    rig.settle();
+    rig.peer_sends(5);
+    rig.settle();
+    rig.note();
+    rig.plan.push_back(Answer { keep: 1, ..wish(Wish::Resume) });
+    rig.settle();
+    rig.plan.push_back(keep(1));
+    rig.peer_sends(1);
+    rig.settle();
+    assert_eq!(lengths(&rig)[..3], [1, 6, 1]);
+}
+
+#[test]
+fn a_note_that_comes_while_notes_are_told_waits_for_the_next_round() {
+    let mut rig = Rig::accepted(small_limits());
+    assert!(rig.note() && rig.note());
+    let mut round = Round::default();
+    let mut told = Vec::new();
+    while let Some(due) = rig.conn.poll_due(&mut round) {
+        assert!(matches!(due, Due::Notified(_)));
+        told.push(rig.conn.queues().map_or(0, |queues| queues.notes.len()));
+        assert!(rig.note(), "there is room for it");
+    }
+    assert_eq!(told, [1, 1], "two in this round, however many came");
+    assert!(rig.conn.has_due());
+    let mut round = Round::default();
+    let next = std::iter::from_fn(|| rig.conn.poll_due(&mut round)).count();
+    assert_eq!(next, 2);
+    assert!(!rig.conn.has_due());
+}
+
+#[test]
+fn who_waits_for_output_to_leave_is_read_behind_it() {
+    let mut rig = Rig::accepted(small_limits());
+    assert!(!rig.conn.reads_behind_output());
+    let other = rig.other(0);
+    assert!(rig.hold(other));
+    assert!(!rig.conn.reads_behind_output(), "another queue holds it");
+    rig.conn.hold_itself();
+    assert!(rig.conn.reads_behind_output());
+    let id = rig.conn.id();
+    rig.release(id);
+    assert!(!rig.conn.reads_behind_output());
+    rig.release(other);
+    for fin in [Flags::PEER_FIN, Flags::FIN_TOLD] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.conn.flags.set(fin);
+        assert!(rig.conn.reads_behind_output() && rig.conn.peer_finished());
+    }
+}
+
+#[test]
+fn events_of_the_sockets_that_lost_a_race_say_nothing_of_the_one_that_won() {
+    let mut rig = Rig::connecting(small_limits());
+    rig.event(Flags::FIN_TOLD | Flags::FAULTY);
+    assert!(rig.conn.peer_finished());
+    let (peer, tick) = (([127, 0, 0, 2], 7).into(), rig.tick() + MILLISECOND);
+    rig.conn.handle_race_won(peer, tick);
+    assert!(!rig.conn.peer_finished() && !rig.is(Flags::FAULTY | Flags::CONNECTING));
+    assert_eq!((rig.conn.peer(), rig.conn.last_active()), (peer, tick));
+    // It is looked at in any case.
+    assert!(rig.is(Flags::READABLE) && rig.is(Flags::HUNG) && rig.is(Flags::WRITABLE));
+    assert!(rig.is(Flags::OPENED_DUE));
 }

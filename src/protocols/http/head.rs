@@ -184,6 +184,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_whole_is_looked_at_again_only_where_it_may_have_become_so() {
+        let limits = Limits { line_max: 30, head_max: 40, ..DEFAULT.clone() };
+        // Wrong, as anybody finds who looks.
+        let bytes = [&b"GET / HTTP/1.1\r\nA B"[..], &[b'a'; 30]].concat();
+        let looks = |bytes: &[u8], last: bool, mut looked: u32| {
+            let found = parse(bytes, last, &mut looked, &limits);
+            assert_eq!(looked as usize, bytes.len());
+            match found {
+                Ok(None) => false,
+                Err(fault) => fault.status == Status::BAD_REQUEST,
+                Ok(Some(_)) => panic!("taken for whole"),
+            }
+        };
+        // How many bytes there are, how many were looked at, and whether this is all.
+        let cases = [
+            (20, 0, false, true),
+            (20, 1, false, true),
+            (20, 15, false, true),
+            (20, 16, false, false),
+            (20, 19, false, false),
+            (20, 20, false, false),
+            (20, 20, true, true),
+            // More than there are now.
+            (20, 99, false, false),
+            (20, 99, true, true),
+            (29, 20, false, false),
+            (30, 20, false, true),
+            (30, 29, false, true),
+            (31, 29, false, true),
+            (31, 30, false, false),
+            (39, 30, false, false),
+            (40, 39, false, true),
+            (41, 39, false, true),
+            (41, 40, false, false),
+            (45, 31, false, true),
+        ];
+        for (length, looked, last, expected) in cases {
+            assert_eq!(looks(&bytes[..length], last, looked), expected, "{looked} of {length}");
+        }
+    }
+
+    #[test]
     fn the_first_of_several_faults_is_answered() {
         let faults = ["Expect: tea\r\n", "Host: a b\r\n", "Content-Length: x\r\n"];
         let head = |lines: &[&str]| format!("POST / HTTP/1.1\r\n{}\r\n", lines.concat());
