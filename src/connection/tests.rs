@@ -3,6 +3,7 @@
 mod closing;
 mod deadlines;
 mod filtered;
+mod filters;
 mod input;
 mod output;
 mod random;

@@ -156,7 +156,9 @@ fn a_reset_while_paused_ends_at_once_with_what_was_unread() {
 
 #[test]
 fn a_reset_while_held_shows_what_had_arrived_up_to_input_max() {
-    for (arrived, shown, unread) in [(90, 90, 0), (300, 96, 96)] {
+    for (arrived, shown, unread) in
+        [(90, 90, 0), (99, 99, 0), (100, 100, 0), (101, 96, 5), (300, 96, 96)]
+    {
         let mut rig = Rig::accepted(small_limits());
         rig.hold(rig.other(0));
         rig.peer_sends(arrived);
@@ -413,4 +415,16 @@ fn no_callback_but_closed_runs_once_closing_has_begun() {
     rig.peer_finishes();
     rig.settle();
     assert_eq!(rig.calls, [Callback::Opened, Callback::Data, Callback::Closed]);
+}
+
+#[test]
+fn what_the_system_reports_is_looked_at_unless_the_connect_is_not_over() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.event(Flags::FAULTY);
+    rig.conn.handle_fault_seen();
+    assert!(rig.is(Flags::READABLE) && rig.is(Flags::HUNG) && !rig.is(Flags::FAULTY));
+    let mut rig = Rig::connecting(small_limits());
+    rig.event(Flags::FAULTY);
+    rig.conn.handle_fault_seen();
+    assert!(!rig.is(Flags::READABLE | Flags::HUNG | Flags::FAULTY));
 }

@@ -10,7 +10,7 @@ use crate::buffer::ChunkPool;
 use crate::filter::{Filter, FilterResult, Progress};
 use crate::id::Ids;
 use crate::limits::Limits;
-use crate::reason::{By, CloseKind, Deadline};
+use crate::reason::{By, Cause, CloseKind, Deadline};
 
 fn without_idle() -> Limits {
     Limits { idle: None, ..small_limits() }
@@ -298,4 +298,24 @@ fn a_deadline_is_untried_while_what_would_put_it_off_may_wait_at_the_socket() {
     conn.handle_fin_sent(NOW);
     conn.handle_ready(Flags::READABLE);
     assert!(conn.poll_deadline() <= due && !conn.is_untried(due));
+}
+
+#[test]
+fn the_time_for_a_close_begins_with_what_closes() {
+    let pool = &mut ChunkPool::default();
+    let mut conn = bare(small_limits());
+    let idle = conn.poll_deadline();
+    assert_eq!(conn.handle_deadline(idle, pool), Expired::Something);
+    assert_eq!(conn.poll_deadline(), idle + 61 * MILLISECOND, "without another call");
+    let mut conn = bare(small_limits());
+    conn.want_close();
+    conn.handle_wishes(pool, NOW + 5 * MILLISECOND, false);
+    assert_eq!(conn.poll_deadline(), NOW + 66 * MILLISECOND);
+    let mut conn = bare(small_limits());
+    conn.handle_failure(CloseKind::Protocol, Cause::new(std::io::Error::other("no")));
+    conn.handle_wishes(pool, NOW + 5 * MILLISECOND, false);
+    assert_eq!(conn.poll_deadline(), NOW + 66 * MILLISECOND);
+    // It does not begin again.
+    conn.handle_wishes(pool, NOW + 9 * MILLISECOND, false);
+    assert_eq!(conn.poll_deadline(), NOW + 66 * MILLISECOND);
 }

@@ -377,3 +377,86 @@ fn events_of_the_sockets_that_lost_a_race_say_nothing_of_the_one_that_won() {
     assert!(rig.is(Flags::READABLE) && rig.is(Flags::HUNG) && rig.is(Flags::WRITABLE));
     assert!(rig.is(Flags::OPENED_DUE));
 }
+
+#[test]
+fn who_is_let_go_is_shown_again_what_is_unread() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(keep(3));
+    rig.peer_sends(3);
+    rig.settle();
+    let other = rig.other(0);
+    rig.hold(other);
+    rig.settle();
+    assert_eq!(lengths(&rig), [3]);
+    rig.release(other);
+    rig.settle();
+    assert_eq!(lengths(&rig), [3, 3]);
+}
+
+#[test]
+fn what_the_last_protocol_needed_is_nothing_to_the_next() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer { need: 5, ..Answer::default() });
+    rig.peer_sends(1);
+    rig.settle();
+    assert!(rig.is(Flags::NEEDY));
+    rig.plan.push_back(wish(Wish::Replace));
+    rig.note();
+    rig.settle();
+    let tick = rig.tick();
+    rig.conn.handle_wire(&mut [9], &mut rig.chunks, tick);
+    assert!(rig.is(Flags::DATA_DUE) && !rig.is(Flags::NEEDY));
+}
+
+#[test]
+fn an_eof_that_leaves_nothing_leaves_no_box_and_no_buffer() {
+    for left in [0, 2] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.plan.extend([keep(2), keep(left)]);
+        rig.peer_sends(2);
+        rig.settle();
+        rig.peer_finishes();
+        let before = rig.chunks.len();
+        rig.settle();
+        assert_eq!(rig.calls.last(), Some(&Callback::Eof));
+        assert_eq!(rig.chunks.len(), before + 1, "the buffer is the pool's");
+        assert_eq!(rig.conn.rare().is_some(), left > 0, "{left} bytes are to be counted");
+    }
+}
+
+#[test]
+fn a_shutdown_asks_who_is_open_and_closes_who_is_not() {
+    // What a connection is, and whether it is asked.
+    let cases = [
+        (Flags::OPENED, true),
+        (Flags::OPENED_DUE, true),
+        (Flags::OPENED | Flags::OPENED_DUE, true),
+        (Flags::NONE, false),
+        (Flags::OPENED | Flags::CONNECTING, false),
+        (Flags::OPENED_DUE | Flags::HANDSHAKING, false),
+        (Flags::OPENED | Flags::HANDSHAKING, false),
+        (Flags::CONNECTING, false),
+        (Flags::HANDSHAKING, false),
+    ];
+    for (flags, asked) in cases {
+        let mut rig = Rig::accepted(small_limits());
+        rig.conn.flags = flags;
+        rig.conn.handle_shutdown();
+        assert_eq!(rig.is(Flags::STOPPING_DUE), asked, "{flags:?}");
+        assert_eq!(rig.conn.decided(rig.now).is_some(), !asked, "{flags:?}");
+    }
+    for flags in [Flags::CLOSING, Flags::ENDED] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.conn.flags.set(flags);
+        rig.conn.handle_shutdown();
+        assert!(!rig.is(Flags::STOPPING_DUE), "{flags:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "lariat called data where the order forbids it")]
+fn a_callback_out_of_order_is_noticed() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.conn.handle_grammar(Callback::Closed);
+    rig.conn.handle_grammar(Callback::Data);
+}

@@ -254,3 +254,52 @@ fn nothing_written_is_nothing_queued_and_nothing_lost() {
     assert!(rig.conn.queue(b"", &mut rig.chunks, rig.now));
     assert!(!rig.is(Flags::QUEUED));
 }
+
+#[test]
+fn a_stall_of_what_was_written_before_the_connect_counts_from_the_connect() {
+    let mut rig = Rig::connecting(small_limits());
+    rig.other_writes(3, false, None);
+    let later = rig.tick() + 20 * MILLISECOND;
+    rig.conn.handle_connected(later);
+    rig.conn.flags.clear(Flags::OPENED_DUE);
+    let stall = nanos(rig.conn.limits().write_stall) + MILLISECOND;
+    assert_eq!(rig.conn.poll_deadline(), later + stall);
+}
+
+#[test]
+fn a_list_of_writers_that_are_let_go_is_used_again() {
+    let mut rig = blocked();
+    let (one, two) = (rig.other(0), rig.other(1));
+    rig.conn.handle_holds(one);
+    let mut released = rig.conn.poll_released();
+    assert_eq!((&released[..], rig.conn.poll_released()), (&[one][..], Vec::new()));
+    let room = released.capacity();
+    released.clear();
+    rig.conn.put_holders(released);
+    let holders = &rig.conn.queues().unwrap().holders;
+    assert!(holders.is_empty() && holders.capacity() == room);
+    rig.conn.handle_holds(two);
+    rig.conn.put_holders(vec![]);
+    assert_eq!(rig.conn.poll_released(), [two], "it was not forgotten");
+}
+
+#[test]
+fn nothing_is_caused_of_what_was_dropped() {
+    let mut rig = blocked();
+    let writer = rig.other(0);
+    rig.other_writes(40, false, Some(writer));
+    assert_eq!(rig.conn.queues().unwrap().caused, 40);
+    rig.conn.want_abort();
+    rig.conn.handle_wishes(&mut rig.chunks, rig.now, false);
+    assert_eq!(rig.conn.queues().unwrap().caused, 0);
+}
+
+#[test]
+fn a_connection_is_marked_once_as_having_output_of_others() {
+    let mut rig = blocked();
+    let changes = [true, true, false, false, true].map(|dirty| {
+        let changed = rig.conn.handle_dirty(dirty);
+        (changed, rig.is(Flags::DIRTY))
+    });
+    assert_eq!(changes, [(true, true), (false, true), (true, false), (false, false), (true, true)]);
+}

@@ -428,6 +428,8 @@ impl Rig {
             let unread = queues.map_or(&[][..], |queues| queues.unread.as_slice());
             assert_eq!(unread, &model.received[model.consumed..], "unread");
             assert_eq!(flags.any(Flags::UNREAD), !unread.is_empty());
+        } else {
+            assert!(flags.none(Flags::UNREAD), "nobody will read it");
         }
         let unsent = self.conn.unsent();
         if flags.none(Flags::ENDED | Flags::BROKEN) {
