@@ -5,6 +5,7 @@ mod deadlines;
 mod filtered;
 mod filters;
 mod input;
+mod leaving;
 mod output;
 mod random;
 mod rare;

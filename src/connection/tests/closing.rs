@@ -428,3 +428,17 @@ fn what_the_system_reports_is_looked_at_unless_the_connect_is_not_over() {
     rig.conn.handle_fault_seen();
     assert!(!rig.is(Flags::READABLE | Flags::HUNG | Flags::FAULTY));
 }
+
+#[test]
+fn a_reset_shows_once_more_what_was_unread_when_flow_control_began() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer { keep: 3, ..Answer::default() });
+    rig.peer_sends(3);
+    rig.settle();
+    rig.hold(rig.other(0));
+    rig.peer_resets();
+    rig.settle();
+    assert_eq!(rig.shown.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
+    assert_eq!(by_and_kind(&rig), (By::Peer, CloseKind::Reset));
+    assert_eq!(rig.reason.unwrap().unread(), 0);
+}

@@ -291,6 +291,16 @@ fn a_deadline_is_untried_while_what_would_put_it_off_may_wait_at_the_socket() {
     conn.handle_write_blocked();
     assert!(!conn.is_untried(due));
 
+    // What was queued when the deadline passed is none of what it waited for.
+    let mut conn = bare(small_limits());
+    let due = conn.poll_deadline();
+    conn.queue(&[1; 9], pool, due - 1);
+    assert!(conn.is_untried(due));
+    let mut conn = bare(small_limits());
+    conn.queue(&[1; 9], pool, due);
+    assert!(conn.has_output() && !conn.is_untried(due));
+
+    let due = NOW + 31 * MILLISECOND;
     // A close has its time however much still comes, but for a stall on the way.
     let mut conn = bare(without_idle());
     conn.want_close();
@@ -318,4 +328,23 @@ fn the_time_for_a_close_begins_with_what_closes() {
     // It does not begin again.
     conn.handle_wishes(pool, NOW + 9 * MILLISECOND, false);
     assert_eq!(conn.poll_deadline(), NOW + 66 * MILLISECOND);
+}
+
+#[test]
+fn silence_counts_from_the_change_of_the_limits_and_never_from_before_the_last_byte() {
+    for (millis, from) in [(7, NOW + 7 * MILLISECOND), (0, NOW)] {
+        let pool = &mut ChunkPool::default();
+        let mut conn = bare(Limits { idle: None, ..small_limits() });
+        conn.put_limits(Arc::new(small_limits()));
+        conn.handle_wishes(pool, NOW + millis * MILLISECOND, false);
+        assert_eq!(conn.last_active(), from);
+        expires(conn, from, 90, CloseKind::TimedOut(Deadline::Idle));
+    }
+    let mut conn = bare(small_limits());
+    conn.put_limits(Arc::new(small_limits()));
+    // A byte may have moved by a later clock than that of the tick.
+    conn.handle_wishes(&mut ChunkPool::default(), NOW - 5 * MILLISECOND, false);
+    assert_eq!(conn.last_active(), NOW);
+    conn.handle_wishes(&mut ChunkPool::default(), NOW + MILLISECOND, false);
+    assert_eq!(conn.last_active(), NOW, "once");
 }

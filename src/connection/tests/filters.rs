@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::{Flags, Step, Steps};
 use super::rig::{Rig, Wish, small_limits};
-use super::toy::HELLO;
+use super::toy::{HELLO, NONSENSE};
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::filter::{Filter, FilterResult, Progress};
 use crate::guard::GuardedBytes;
@@ -271,5 +271,21 @@ fn a_filter_may_panic_in_each_of_its_calls() {
             }
         }
         assert_eq!(kind(&rig).is_none(), call == "none", "{call}");
+    }
+}
+
+#[test]
+fn what_waits_for_a_filter_that_never_opens_or_fails_is_counted_as_unsent() {
+    for wire in [None, Some(NONSENSE)] {
+        let mut rig = Rig::filtered(small_limits(), 0);
+        rig.other_writes(10, false, None);
+        match wire {
+            None => rig.other_wishes(Wish::Close),
+            Some(byte) => rig.peer_sends_wire(&[byte]),
+        }
+        rig.settle();
+        assert!(rig.kernel.fin_sent, "{wire:?}");
+        rig.settle_to_the_end();
+        assert_eq!(rig.reason.unwrap().unsent(), 10, "{wire:?}");
     }
 }
