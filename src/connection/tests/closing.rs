@@ -1,6 +1,8 @@
 //! The end: the state table of a connection, one sentence for each way through it.
 
-use super::super::Flags;
+use std::io::ErrorKind;
+
+use super::super::{Due, Flags, Round};
 use super::rig::{Answer, Failure, Rig, Wish, small_limits};
 use crate::grammar::Callback;
 use crate::reason::{By, CloseKind, ConnectFailure};
@@ -441,4 +443,40 @@ fn a_reset_shows_once_more_what_was_unread_when_flow_control_began() {
     assert_eq!(rig.shown.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
     assert_eq!(by_and_kind(&rig), (By::Peer, CloseKind::Reset));
     assert_eq!(rig.reason.unwrap().unread(), 0);
+}
+
+#[test]
+fn a_failed_read_ends_only_who_has_nothing_to_be_shown() {
+    for due in [false, true] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.plan.push_back(Answer { keep: 3, ..Answer::default() });
+        rig.peer_sends(3);
+        rig.settle();
+        if due {
+            let other = rig.other(0);
+            rig.hold(other);
+            rig.release(other);
+        }
+        assert_eq!(rig.is(Flags::DATA_DUE), due);
+        rig.conn.handle_read_failed(ErrorKind::ConnectionReset.into(), &mut rig.chunks);
+        assert_eq!((rig.is(Flags::BROKEN), rig.is(Flags::ENDED)), (due, !due));
+        let reason = rig.conn.decided(rig.now).unwrap();
+        assert_eq!((reason.by(), reason.kind()), (By::Peer, CloseKind::Reset));
+    }
+}
+
+#[test]
+fn who_breaks_after_a_fin_is_shown_the_rest_and_no_eof() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer { keep: 3, ..Answer::default() });
+    rig.peer_sends(3);
+    rig.settle();
+    rig.hold(rig.other(0));
+    rig.conn.handle_fin();
+    rig.conn.handle_write_failed(ErrorKind::BrokenPipe.into(), &mut rig.chunks);
+    assert!(rig.is(Flags::BROKEN) && rig.is(Flags::DATA_DUE) && !rig.is(Flags::EOF_DUE));
+    assert!(!rig.is(Flags::CONGESTED | Flags::DRAINED_DUE));
+    let mut round = Round::default();
+    assert!(matches!(rig.conn.poll_due(&mut round), Some(Due::Data)));
+    assert!(rig.conn.poll_due(&mut round).is_none());
 }

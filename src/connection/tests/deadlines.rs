@@ -283,6 +283,11 @@ fn a_deadline_is_untried_while_what_would_put_it_off_may_wait_at_the_socket() {
     conn.handle_read(1, 1, due);
     assert!(!conn.is_untried(due), "it was read since");
 
+    let mut conn = bare(small_limits());
+    conn.handle_ready(Flags::READABLE);
+    let since = [NOW - 1, NOW, NOW + 1].map(|time| conn.has_input_since(time));
+    assert_eq!(since, [false, false, true], "it was looked at just then");
+
     // A stall: room that was not tried.
     let due = NOW + 31 * MILLISECOND;
     let mut conn = bare(without_idle());
@@ -347,4 +352,32 @@ fn silence_counts_from_the_change_of_the_limits_and_never_from_before_the_last_b
     assert_eq!(conn.last_active(), NOW);
     conn.handle_wishes(&mut ChunkPool::default(), NOW + MILLISECOND, false);
     assert_eq!(conn.last_active(), NOW, "once");
+}
+
+#[test]
+fn lingering_begins_with_the_fin_and_lasts_from_byte_to_byte() {
+    let pool = &mut ChunkPool::default();
+    let at = |millis: u64| NOW + millis * MILLISECOND;
+    let mut conn = bare(without_idle());
+    conn.queue(&[1; 9], pool, NOW);
+    conn.want_close();
+    conn.handle_wishes(pool, NOW, false);
+    conn.handle_sent(9, pool, at(20));
+    conn.handle_flushed();
+    conn.handle_fin_sent(at(20));
+    // 10 ms of silence, 25 ms in all, 60 ms from the close.
+    assert_eq!(conn.poll_deadline(), at(20 + 10 + 1));
+    conn.handle_wire(&mut [1; 4], pool, at(29));
+    assert_eq!(conn.poll_deadline(), at(29 + 10 + 1));
+    conn.handle_wire(&mut [1; 4], pool, at(38));
+    assert_eq!(conn.poll_deadline(), at(20 + 25 + 1));
+    assert_eq!(conn.handle_deadline(at(46), pool), Expired::Something);
+    let reason = conn.poll_closed(at(46)).unwrap();
+    assert_eq!((reason.kind(), reason.unread()), (CloseKind::Finished, 8));
+    // A FIN that is late has what is left of the time for the close.
+    let mut conn = bare(without_idle());
+    conn.want_close();
+    conn.handle_wishes(pool, NOW, false);
+    conn.handle_fin_sent(at(55));
+    assert_eq!(conn.poll_deadline(), at(61));
 }

@@ -1,5 +1,7 @@
 //! Input: what is shown, when, and what waits.
 
+use std::io::ErrorKind;
+
 use super::super::{Due, Flags, Round};
 use super::rig::{Answer, Failure, MILLISECOND, Rig, Wish, small_limits};
 use crate::grammar::Callback;
@@ -108,6 +110,20 @@ fn a_connection_that_breaks_shows_what_was_left_while_congested() {
     rig.settle();
     assert_eq!(lengths(&rig), [3, 3]);
     assert_eq!(rig.kind(), Some(CloseKind::Reset));
+}
+
+#[test]
+fn a_connection_that_breaks_shows_what_was_left_also_when_nothing_holds_it() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.kernel.room = 10;
+    rig.plan.extend([Answer { write: 50, ..Answer::default() }, keep(1000)]);
+    rig.note();
+    rig.settle();
+    rig.peer_sends(3);
+    rig.settle();
+    assert!(rig.is(Flags::LEFT) && !rig.is(Flags::HELD));
+    rig.conn.handle_read_failed(ErrorKind::ConnectionReset.into(), &mut rig.chunks);
+    assert!(rig.is(Flags::DATA_DUE) && rig.is(Flags::BROKEN) && !rig.is(Flags::LEFT));
 }
 
 #[test]

@@ -303,3 +303,17 @@ fn a_connection_is_marked_once_as_having_output_of_others() {
     });
     assert_eq!(changes, [(true, true), (false, true), (true, false), (false, false), (true, true)]);
 }
+
+#[test]
+fn a_congestion_that_lasts_is_that_of_the_next_protocol_as_well() {
+    for (unsent, congested) in [(32, false), (33, true)] {
+        let mut rig = blocked();
+        rig.other_writes(33, false, None);
+        assert!(rig.conn.is_congested());
+        rig.peer_reads(33 - unsent);
+        rig.send_for_others();
+        assert!(rig.conn.is_congested() && rig.conn.unsent() == unsent);
+        rig.conn.handle_replaced();
+        assert_eq!(rig.conn.is_congested(), congested, "{unsent} unsent");
+    }
+}
