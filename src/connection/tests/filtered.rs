@@ -163,6 +163,7 @@ fn what_a_filter_says_after_the_fin_is_not_sent() {
     rig.peer_sends(5);
     rig.settle();
     assert_eq!((rig.shown.concat().len(), rig.conn.unsent()), (5, 0));
+    assert_eq!(rig.conn.wire_len(), 0, "and not kept");
     rig.peer_sends_wire(&end());
     rig.settle();
     assert_eq!(rig.kind(), Some(CloseKind::Finished));

@@ -289,3 +289,50 @@ fn what_waits_for_a_filter_that_never_opens_or_fails_is_counted_as_unsent() {
         assert_eq!(rig.reason.unwrap().unsent(), 10, "{wire:?}");
     }
 }
+
+/// Has its proper end in the first byte it is given, and never in the stream's.
+struct Ends;
+
+impl Filter for Ends {
+    fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::PeerFinished)
+    }
+
+    fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
+        Ok(Progress::Open)
+    }
+
+    fn ends_with_stream(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_fin_behind_the_proper_end_of_a_filter_cuts_nothing() {
+    for proper in [true, false] {
+        let mut rig = Rig::accepted(small_limits());
+        let tick = rig.tick();
+        rig.conn.handle_filter(Box::new(Ends), false, &mut rig.chunks, tick);
+        if proper {
+            rig.conn.handle_wire(&mut [1], &mut rig.chunks, tick);
+            assert!(rig.is(Flags::EOF_DUE) && rig.conn.peer_finished());
+        }
+        rig.conn.handle_fin();
+        assert_eq!(rig.conn.decided(tick).is_none(), proper);
+    }
+}
+
+#[test]
+fn what_is_fed_to_a_filter_leaves_no_buffer_behind() {
+    let mut rig = Rig::accepted(small_limits());
+    let tick = rig.tick();
+    rig.conn.handle_wire(&mut [1; 10], &mut rig.chunks, tick);
+    let before = rig.chunks.len();
+    let filter = Box::new(Mute { ends: true, panics: false });
+    rig.conn.handle_filter(filter, true, &mut rig.chunks, tick);
+    assert_eq!((rig.chunks.len(), rig.conn.bytes_in()), (before + 1, 0));
+}

@@ -366,7 +366,11 @@ fn an_idle_limit_of_a_connections_own_is_kept_to_the_millisecond_and_at_most_49_
             idle.map_or(u64::MAX, |idle| NOW + idle.as_nanos() as u64 + MILLISECOND)
         };
         assert_eq!(conn.poll_deadline(), from(Limits::default().idle));
+        #[cfg(feature = "http")]
+        assert!(!conn.has_own_idle());
         conn.put_idle(given);
+        #[cfg(feature = "http")]
+        assert!(conn.has_own_idle(), "{given:?}");
         assert_eq!(conn.poll_deadline(), from(kept), "{given:?}");
         assert_eq!(conn.counts_silence(), kept.is_some(), "{given:?}");
         assert!(conn.flags.any(Flags::LIMITS_CHANGED));
