@@ -26,3 +26,4 @@ mod stopped;
 mod surface;
 mod switches;
 mod tunnels;
+mod wire;

@@ -336,3 +336,15 @@ fn what_is_fed_to_a_filter_leaves_no_buffer_behind() {
     rig.conn.handle_filter(filter, true, &mut rig.chunks, tick);
     assert_eq!((rig.chunks.len(), rig.conn.bytes_in()), (before + 1, 0));
 }
+
+#[test]
+fn a_filter_that_answers_nothing_is_not_held_for_what_others_wrote() {
+    let mut rig = open();
+    rig.kernel.room = 0;
+    let writer = rig.other(0);
+    rig.other_writes(40, false, Some(writer));
+    assert_eq!(rig.holds, [writer]);
+    rig.peer_sends(1);
+    rig.settle();
+    assert!(!rig.is(Flags::HELD) && rig.shown.len() == 1);
+}

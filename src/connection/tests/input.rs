@@ -122,6 +122,10 @@ fn a_connection_that_breaks_shows_what_was_left_also_when_nothing_holds_it() {
     rig.peer_sends(3);
     rig.settle();
     assert!(rig.is(Flags::LEFT) && !rig.is(Flags::HELD));
+    let mut next = Rig::accepted(small_limits());
+    next.conn.flags = rig.conn.flags();
+    next.conn.handle_replaced();
+    assert!(!next.is(Flags::LEFT), "another protocol has left nothing yet");
     rig.conn.handle_read_failed(ErrorKind::ConnectionReset.into(), &mut rig.chunks);
     assert!(rig.is(Flags::DATA_DUE) && rig.is(Flags::BROKEN) && !rig.is(Flags::LEFT));
 }
@@ -193,12 +197,12 @@ fn data_runs_again_while_it_moves_on_and_input_max_is_unread() {
     let mut rig = Rig::accepted(small_limits());
     // It asks for more each time, which alone would keep the rest back.
     let asks = |left| Answer { need: 1, ..keep(left) };
-    rig.plan.extend([keep(96), asks(130), asks(120), asks(110), asks(90)]);
+    rig.plan.extend([keep(96), asks(130), asks(120), asks(110), asks(100), asks(90)]);
     rig.peer_sends(96);
     rig.settle();
     rig.peer_sends(60);
     rig.settle();
-    assert_eq!(lengths(&rig), [96, 156, 130, 120, 110]);
+    assert_eq!(lengths(&rig), [96, 156, 130, 120, 110, 100]);
     assert_eq!(rig.conn.queues().unwrap().unread.len(), 90);
 }
 
@@ -475,4 +479,18 @@ fn a_callback_out_of_order_is_noticed() {
     let mut rig = Rig::accepted(small_limits());
     rig.conn.handle_grammar(Callback::Closed);
     rig.conn.handle_grammar(Callback::Data);
+}
+
+#[test]
+fn a_pause_that_is_over_shows_what_is_enough_and_nothing_that_is_not() {
+    for (need, shown) in [(0, &[4, 4][..]), (3, &[4, 4]), (4, &[4, 4]), (5, &[4])] {
+        let mut rig = Rig::accepted(small_limits());
+        rig.plan.push_back(Answer { need, keep: 4, ..wish(Wish::Pause) });
+        rig.peer_sends(4);
+        rig.settle();
+        rig.plan.push_back(wish(Wish::Resume));
+        rig.note();
+        rig.settle();
+        assert_eq!(lengths(&rig), shown, "of {need}");
+    }
 }
