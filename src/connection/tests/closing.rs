@@ -1,11 +1,12 @@
 //! The end: the state table of a connection, one sentence for each way through it.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use super::super::{Due, Flags, Round};
 use super::rig::{Answer, Failure, Rig, Wish, small_limits};
 use crate::grammar::Callback;
-use crate::reason::{By, CloseKind, ConnectFailure};
+use crate::reason::{By, Cause, CloseKind, ConnectFailure};
 
 fn wish(wish: Wish) -> Answer {
     Answer { wishes: vec![wish], ..Answer::default() }
@@ -479,4 +480,29 @@ fn who_breaks_after_a_fin_is_shown_the_rest_and_no_eof() {
     let mut round = Round::default();
     assert!(matches!(rig.conn.poll_due(&mut round), Some(Due::Data)));
     assert!(rig.conn.poll_due(&mut round).is_none());
+}
+
+#[test]
+fn the_error_of_a_callback_is_dropped_with_the_reason_and_nowhere_else() {
+    #[derive(Debug)]
+    struct Counted {
+        _count: Arc<()>,
+    }
+    impl std::fmt::Display for Counted {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("counted")
+        }
+    }
+    impl std::error::Error for Counted {}
+
+    let count = Arc::new(());
+    let mut rig = Rig::accepted(small_limits());
+    let cause = Cause::new(Counted { _count: Arc::clone(&count) });
+    rig.conn.handle_failure(CloseKind::Panicked, cause);
+    rig.conn.handle_wishes(&mut rig.chunks, rig.now, false);
+    let reason = rig.conn.poll_closed(rig.now).unwrap();
+    assert_eq!(reason.error().unwrap().to_string(), "counted");
+    drop(reason);
+    assert_eq!(Arc::strong_count(&count), 1);
+    assert!(rig.conn.poll_closed(rig.now).is_none(), "once");
 }
