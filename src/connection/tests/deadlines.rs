@@ -381,3 +381,24 @@ fn lingering_begins_with_the_fin_and_lasts_from_byte_to_byte() {
     conn.handle_fin_sent(at(55));
     assert_eq!(conn.poll_deadline(), at(61));
 }
+
+#[test]
+fn the_next_protocol_has_the_idle_limit_of_the_limits_from_its_own_beginning_on() {
+    let pool = &mut ChunkPool::default();
+    let mut conn = bare(small_limits());
+    conn.put_idle(None);
+    conn.handle_wishes(pool, NOW, false);
+    assert_eq!(conn.poll_deadline(), u64::MAX);
+    // While silence had no limit, the times of its bytes were not kept.
+    let later = NOW + 500 * MILLISECOND;
+    conn.handle_replaced();
+    conn.flags.clear(Flags::OPENED_DUE);
+    conn.handle_wishes(pool, later, false);
+    expires(conn, later, 90, CloseKind::TimedOut(Deadline::Idle));
+    // With the same limit as before, silence goes on.
+    let mut conn = bare(small_limits());
+    conn.handle_replaced();
+    conn.flags.clear(Flags::OPENED_DUE);
+    conn.handle_wishes(pool, NOW + MILLISECOND, false);
+    expires(conn, NOW, 90, CloseKind::TimedOut(Deadline::Idle));
+}

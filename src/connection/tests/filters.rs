@@ -207,6 +207,9 @@ fn what_an_earlier_protocol_wrote_leaves_past_the_filter_and_is_counted_once() {
     assert_eq!((rig.conn.unsent(), rig.conn.bytes_out()), (0, 5));
 }
 
+/// Makes a connection call its filter.
+type Call = fn(&mut Rig, u64);
+
 /// Panics in the call of this name.
 struct Panics(&'static str);
 
@@ -246,7 +249,7 @@ fn a_filter_may_panic_in_each_of_its_calls() {
         let tick = rig.tick();
         rig.conn.handle_filter(Box::new(Panics(call)), false, &mut rig.chunks, tick);
         let kind = |rig: &Rig| rig.conn.decided(tick).map(|reason| (reason.by(), reason.kind()));
-        let mut calls: Vec<(&str, fn(&mut Rig, u64))> = vec![
+        let mut calls: Vec<(&str, Call)> = vec![
             ("start", |_, _| ()),
             ("receive", |rig, tick| rig.conn.handle_wire(&mut [1], &mut rig.chunks, tick)),
             ("send", |rig, tick| {
@@ -290,7 +293,7 @@ fn what_waits_for_a_filter_that_never_opens_or_fails_is_counted_as_unsent() {
     }
 }
 
-/// Has its proper end in the first byte it is given, and never in the stream's.
+/// Has its proper end in the first byte it is given, of either side, and not in the stream's.
 struct Ends;
 
 impl Filter for Ends {
@@ -302,12 +305,9 @@ impl Filter for Ends {
         Ok(Progress::PeerFinished)
     }
 
-    fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
-        Ok(Progress::Open)
-    }
-
-    fn ends_with_stream(&self) -> bool {
-        false
+    fn send(&mut self, clear: &[u8], wire: &mut Vec<u8>) -> FilterResult {
+        wire.extend_from_slice(clear);
+        Ok(Progress::PeerFinished)
     }
 }
 
@@ -347,4 +347,21 @@ fn a_filter_that_answers_nothing_is_not_held_for_what_others_wrote() {
     rig.peer_sends(1);
     rig.settle();
     assert!(!rig.is(Flags::HELD) && rig.shown.len() == 1);
+}
+
+#[test]
+fn what_a_filter_says_of_its_peer_counts_until_the_connection_closes() {
+    for closing in [false, true] {
+        let mut rig = Rig::accepted(small_limits());
+        let tick = rig.tick();
+        rig.conn.handle_filter(Box::new(Ends), false, &mut rig.chunks, tick);
+        rig.conn.queue(&[1; 5], &mut rig.chunks, tick);
+        if closing {
+            rig.conn.want_close();
+            rig.conn.handle_wishes(&mut rig.chunks, tick, false);
+        }
+        rig.conn.fill_wire(&mut rig.chunks, tick);
+        assert_eq!(rig.conn.wire_len(), 5);
+        assert_eq!((rig.conn.peer_finished(), rig.is(Flags::EOF_DUE)), (!closing, !closing));
+    }
 }

@@ -494,3 +494,34 @@ fn a_pause_that_is_over_shows_what_is_enough_and_nothing_that_is_not() {
         assert_eq!(lengths(&rig), shown, "of {need}");
     }
 }
+
+#[test]
+fn who_has_consumed_everything_gets_its_eof_although_output_is_congested() {
+    let mut rig = Rig::accepted(small_limits());
+    rig.kernel.room = 10;
+    rig.plan.push_back(Answer { write: 50, ..Answer::default() });
+    rig.note();
+    rig.settle();
+    rig.peer_sends(3);
+    rig.settle();
+    assert!(rig.conn.is_congested() && !rig.is(Flags::LEFT));
+    rig.plan.push_back(Answer::default());
+    rig.peer_finishes();
+    rig.settle();
+    assert_eq!(rig.calls[1..], [Callback::Notified, Callback::Data, Callback::Eof]);
+}
+
+#[test]
+fn callbacks_may_run_between_opened_and_the_end() {
+    let mut rig = Rig::accepted(small_limits());
+    let open = rig.conn.flags();
+    assert!(rig.conn.may_call());
+    rig.conn.flags = Flags::NONE;
+    assert!(!rig.conn.may_call());
+    for flags in [Flags::CLOSING, Flags::ENDED, Flags::OPENED_DUE, Flags::DETACHING] {
+        rig.conn.flags = open | flags;
+        assert!(!rig.conn.may_call(), "{flags:?}");
+        rig.conn.flags = flags;
+        assert!(!rig.conn.may_call(), "{flags:?}");
+    }
+}

@@ -177,7 +177,7 @@ fn a_socket_leaves_with_what_waits_on_both_sides_of_it() {
     let pool = &mut ChunkPool::default();
     let mut conn = conn(small_limits());
     conn.handle_wire(&mut b"unread".to_vec(), pool, NOW);
-    assert!(conn.queue(b"uns", pool, NOW) && conn.handle_caused(3) == false);
+    assert!(conn.queue(b"uns", pool, NOW) && !conn.handle_caused(3));
     conn.queue_shared(GuardedBytes::new(b"ent".to_vec()), NOW);
     assert!(!conn.is_detaching() && conn.leaving().is_none() && conn.take_detached().is_none());
     conn.want_detach(descriptor());

@@ -291,7 +291,8 @@ fn nothing_is_caused_of_what_was_dropped() {
     assert_eq!(rig.conn.queues().unwrap().caused, 40);
     rig.conn.want_abort();
     rig.conn.handle_wishes(&mut rig.chunks, rig.now, false);
-    assert_eq!(rig.conn.queues().unwrap().caused, 0);
+    assert_eq!((rig.conn.queues().unwrap().caused, rig.conn.unsent()), (0, 0));
+    assert!(!rig.is(Flags::QUEUED), "nothing waits");
 }
 
 #[test]

@@ -144,8 +144,7 @@ fn a_box_in_which_anything_is_left_stays_with_its_connection() {
                 conn.handle_flushed();
             },
             |conn, _| {
-                let mut metrics = Metrics::default();
-                metrics.buffered = 1;
+                let mut metrics = Metrics { buffered: 1, ..Metrics::default() };
                 assert_eq!(conn.account(&mut metrics), Some(0));
             },
         ),
@@ -279,8 +278,7 @@ fn a_handshake_is_counted_when_it_is_over_and_as_what_it_was() {
             None => rig.other_wishes(Wish::Close),
         }
         rig.settle();
-        let mut metrics = Metrics::default();
-        metrics.handshaking = 1;
+        let mut metrics = Metrics { handshaking: 1, ..Metrics::default() };
         rig.conn.account(&mut metrics);
         let found = [metrics.handshakes, rig.metrics.handshakes].into_iter().sum::<u64>();
         let failed = [metrics.failed_handshakes, rig.metrics.failed_handshakes];
