@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lariat::http::{self, Handler, Header, Http, Request, Response, Status};
 use lariat::sim::Probe;
-use lariat::{Context, Outcome, Timer};
+use lariat::{CloseKind, Context, Outcome, Timer};
 
 use crate::answer::{all, only};
 use crate::kit::{Step, converse, everywhere, narrow, serve};
@@ -215,5 +215,22 @@ fn of_a_body_only_what_comes_behind_its_answer_counts_as_unwanted() {
         probe.receive(rest);
         probe.receive(&part(b'w', 2));
         assert_eq!(!probe.sent().is_empty(), kept, "{wanted} and {unwanted}");
+    }
+}
+
+#[test]
+fn a_client_that_finishes_within_a_body_that_nobody_wants_has_finished_in_order() {
+    for path in ["/early", "/early/bytes", "/early/chunks", "/early/sized"] {
+        for whole in [sized(path, &[b'a'; 100]), chunked(path, &[b'a'; 100], 40)] {
+            let mut probe = Probe::new(Http::new(Site));
+            probe.receive(&whole[..whole.len() - 20]);
+            assert_eq!(only(&probe.sent()).body, b"early\n");
+            assert!(!probe.is_finished());
+            probe.finish();
+            let reason = probe.closed().unwrap();
+            assert_eq!(reason.kind(), CloseKind::Finished, "{path}");
+            assert!(reason.age() < Duration::from_secs(1), "{path}: {reason}");
+            assert!(probe.sent().is_empty(), "{path}");
+        }
     }
 }

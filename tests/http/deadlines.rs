@@ -125,6 +125,46 @@ fn h15_the_time_in_which_an_answer_is_not_read_is_not_the_clients_fault() {
     assert_eq!(only(&client.take_received()).body.len(), count);
 }
 
+/// Answers with this many bytes before the body has come.
+struct Talks(usize);
+
+impl Handler for Talks {
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: &Request<'_>,
+        response: &mut Response,
+    ) -> Outcome {
+        response.start(cx, Status::OK, &[]);
+        response.write(cx, vec![b'a'; self.0]);
+        Ok(())
+    }
+}
+
+#[test]
+fn h15_a_body_is_not_late_while_what_was_answered_before_it_is_not_read() {
+    // Less than stops reading, and more than the link takes in.
+    for (count, unread) in [(1000, false), (200_000, true)] {
+        let mut sim = narrow();
+        let mut options = ListenOptions::default();
+        (options.limits.high_mark, options.limits.write_stall) = (1 << 20, 1000 * SECOND);
+        let addr = serve_with(&mut sim, options, move || Http::new(Talks(count)));
+        let client = sim.dial(addr);
+        client.stop_reading();
+        client.send(POST);
+        sim.run_for(SECOND).unwrap();
+        let metrics = sim.metrics();
+        assert_eq!((metrics.buffered > 0, metrics.held, metrics.paused), (unread, 0, 0));
+        sim.run_for(50 * SECOND).unwrap();
+        assert_eq!(sim.metrics().open, u64::from(unread), "{count} bytes");
+        client.resume_reading();
+        sim.run_for(9 * SECOND).unwrap();
+        assert_eq!(sim.metrics().open, u64::from(unread), "{count} bytes: it has its time again");
+        sim.run_for(12 * SECOND).unwrap();
+        assert_eq!(sim.metrics().open, 0, "{count} bytes");
+    }
+}
+
 #[test]
 fn h15_a_whole_body_can_have_a_deadline_too() {
     let mut limits = http::Limits::default();

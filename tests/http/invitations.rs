@@ -4,7 +4,7 @@ use lariat::http::{Handler, Http, Request, Response, Status};
 use lariat::sim::Probe;
 use lariat::{Context, Outcome};
 
-use crate::answer::{Answer, all};
+use crate::answer::{Answer, all, take};
 
 /// Answers in the way that the path names, when the request has the method for it.
 #[derive(Default)]
@@ -176,5 +176,33 @@ fn h11_what_http_1_0_expects_is_ignored_whatever_it_is() {
         let (statuses, answer) = heard(&mut probe);
         assert_eq!((statuses, answer.header("connection")), (vec![200], Some("keep-alive")));
         goes_on(&mut probe, expectation);
+    }
+}
+
+#[test]
+fn h11_nobody_is_asked_for_a_body_who_does_not_wait_for_that() {
+    for method in ["POST", "HEAD", "DELETE"] {
+        for version in ["1.1", "1.0"] {
+            for (expects, asked) in [("", false), ("Expect: 100-continue\r\n", version == "1.1")] {
+                let mut probe = Probe::new(Http::new(Ways::default()));
+                let head = format!(
+                    "{method} /send HTTP/{version}\r\nHost: x\r\n{expects}\
+                     Connection: keep-alive, upgrade\r\nUpgrade: a\r\nContent-Length: 5\r\n\r\n"
+                );
+                let told = format!("{method} {version} {expects:?}");
+                probe.receive(head.as_bytes());
+                let expected = if asked { "HTTP/1.1 100 Continue\r\n\r\n" } else { "" };
+                assert_eq!(probe.sent(), expected.as_bytes(), "{told}");
+                // What else is known of the request is not forgotten.
+                probe.receive(b"hello");
+                let sent = probe.sent();
+                let mut rest = &sent[..];
+                let answer = take(&mut rest, method == "HEAD", false).unwrap();
+                assert_eq!((answer.status, rest.len()), (200, 0), "{told}");
+                let kept = (version == "1.0").then_some("keep-alive");
+                assert_eq!(answer.header("connection"), kept, "{told}");
+                goes_on(&mut probe, &told);
+            }
+        }
     }
 }

@@ -459,3 +459,74 @@ fn h14_a_client_of_http_1_0_asks_for_no_upgrade() {
     let sentence = b"cannot hand the connection over: the client did not ask for an upgrade";
     assert_eq!((answer.status, &answer.body[..]), (200, &sentence[..]));
 }
+
+/// Hands the connection over in the way of this name, and then goes on as if it had not.
+struct Forgetful(&'static str);
+
+/// Takes everything, and never waits for anything.
+struct Silent;
+
+impl Protocol for Silent {
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        Ok(())
+    }
+
+    fn timeout(&mut self, _: &mut Context<'_>, timer: Timer) -> Outcome {
+        panic!("{timer} belongs to the protocol before");
+    }
+}
+
+impl Handler for Forgetful {
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: &Request<'_>,
+        response: &mut Response,
+    ) -> Outcome {
+        match self.0 {
+            "tunnel" => response.tunnel(cx, &[], Silent)?,
+            "tunnel_local" => response.tunnel_local(cx, &[], Silent)?,
+            "upgrade" => response.upgrade(cx, "echo", &[], Silent)?,
+            _ => response.upgrade_local(cx, "echo", &[], Silent)?,
+        }
+        assert!(response.is_finished() && !response.is_due() && !response.is_streaming());
+        response.send(cx, Status::OK, &[], b"twice");
+        response.send_bytes(cx, Status::OK, &[], "twice");
+        response.start(cx, Status::OK, &[]);
+        response.write(cx, b"twice");
+        response.inform(cx, Status::EARLY_HINTS, &[]);
+        Ok(())
+    }
+
+    fn timeout(&mut self, _: &mut Context<'_>, _: Timer, _: &mut Response) -> Outcome {
+        panic!("it has the connection no more");
+    }
+}
+
+#[test]
+fn h14_h17_who_has_handed_over_says_nothing_more_and_its_deadlines_are_gone() {
+    let limits = allowed();
+    let ways = ["tunnel", "tunnel_local", "upgrade", "upgrade_local"];
+    for (way, parts) in ways.into_iter().flat_map(|way| [(way, 1), (way, 2)]) {
+        let mut probe = Probe::new(Http::with_limits(Forgetful(way), &limits));
+        let upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+        let is_tunnel = way.starts_with("tunnel");
+        let head = if is_tunnel { connect("x:1") } else { upgrade.to_vec() };
+        // What follows is not a request, whatever it looks like. A head in parts has a deadline.
+        let bytes = head.repeat(3);
+        let (begins, rest) = bytes.split_at(if parts == 1 { 0 } else { 10 });
+        probe.receive(begins);
+        probe.receive(rest);
+        let sent = probe.sent();
+        let mut rest = &sent[..];
+        let answer = take(&mut rest, true, false).unwrap();
+        assert_eq!(answer.status, if is_tunnel { 200 } else { 101 }, "{way}");
+        assert!(rest.is_empty(), "{way}: {}", rest.escape_ascii());
+        for _ in 0..30 {
+            probe.advance(Duration::from_secs(10));
+            probe.receive(b"GET / HT");
+        }
+        assert!(probe.sent().is_empty() && !probe.is_finished(), "{way}");
+    }
+}

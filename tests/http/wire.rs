@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lariat::http::{self, Event, Http, Request, Response, Status};
 use lariat::sim::Probe;
-use lariat::{Context, Outcome};
+use lariat::{Context, Note, Outcome};
 
 use crate::answer::{only, take};
 use crate::plain::Echo;
@@ -222,6 +222,8 @@ fn sixteen_empty_lines_are_nothing_and_one_more_is_the_beginning_of_a_head() {
                 for piece in line.repeat(count).as_bytes().chunks(step) {
                     probe.receive(piece);
                 }
+                // A note begins nothing either.
+                probe.notify(Note::new(()));
                 probe.advance(SECOND * 11);
                 let told = format!("{count} of {line:?} by {step}");
                 assert_eq!(probe.is_finished(), begins, "{told}");

@@ -205,6 +205,55 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_are_as_long_as_those_of_the_framing_are_none_of_them() {
+        let others = ["Date", "Accept", "Referer", "User-Agent", "Accept-Charset"];
+        let headers = others.iter().chain(&["If-Modified-Since", "Hos", "Hosts", "upgrade-"]);
+        for name in headers {
+            // No value of any of them.
+            let fields = check(&[("host", "x"), (name, "a b @,;close")], &DEFAULT).unwrap();
+            assert_eq!((fields.length(), fields.is_chunked()), (None, false), "{name}");
+            assert!(fields.keeps(Version::Http11) && !fields.expects(Version::Http11), "{name}");
+            assert!(!fields.upgrades(Version::Http11) && fields.hosts == 1, "{name}");
+        }
+        let upgrades = |name: &'static str| {
+            let headers = [("host", "x"), ("connection", "upgrade"), (name, "a")];
+            check(&headers, &DEFAULT).unwrap().upgrades(Version::Http11)
+        };
+        assert!(upgrades("UPGRADE") && !upgrades("Referer"));
+    }
+
+    #[test]
+    fn each_option_of_a_connection_counts_in_any_case_and_wherever_it_stands() {
+        // Whether HTTP/1.1 and HTTP/1.0 keep the connection, and whether an upgrade is named.
+        let cases = [
+            (&[""][..], true, false, false),
+            (&["close"], false, false, false),
+            (&["a, CLOSE ,b"], false, false, false),
+            (&["a", "close", "b"], false, false, false),
+            (&["close", "keep-alive"], false, false, false),
+            (&["keep-alive", "close"], false, false, false),
+            (&["close", "close"], false, false, false),
+            (&["keep-alive"], true, true, false),
+            (&["Keep-Alive", "keep-alive"], true, true, false),
+            (&["a", "x,keep-ALIVE"], true, true, false),
+            (&["closed, keepalive"], true, false, false),
+            (&["Upgrade"], true, false, true),
+            (&["upgrade", "upgrade"], true, false, true),
+            (&["keep-alive, Upgrade", "x"], true, true, true),
+            (&["upgrades"], true, false, false),
+        ];
+        for (values, keeps_11, keeps_10, upgrade) in cases {
+            let mut headers = vec![("host", "x"), ("upgrade", "a")];
+            headers.extend(values.iter().map(|value| ("connection", *value)));
+            let fields = check(&headers, &DEFAULT).unwrap();
+            assert_eq!(fields.keeps(Version::Http11), keeps_11, "{values:?}");
+            assert_eq!(fields.keeps(Version::Http10), keeps_10, "{values:?}");
+            assert_eq!(fields.upgrades(Version::Http11), upgrade, "{values:?}");
+            assert!(!fields.upgrades(Version::Http10), "{values:?}");
+        }
+    }
+
+    #[test]
     fn h2_a_content_length_is_one_number() {
         let lengths = |values: &[&'static str], limits: &Limits| {
             let mut headers = vec![("host", "x")];

@@ -359,9 +359,10 @@ mod tests {
 
     #[test]
     fn long_values_are_scanned_eight_bytes_at_a_time_and_no_control_byte_slips_through() {
-        for at in 0..40 {
-            for byte in 0..=255u8 {
-                let mut value = vec![b'a'; 40];
+        // What stands around it decides what a carry does.
+        for around in [b'a', b' ', b'!', b'~', b'@', b'\t', 0x80, 0x9F, 0xA0, 0xFE, 0xFF] {
+            for (at, byte) in (0..40).flat_map(|at| (0..=255u8).map(move |byte| (at, byte))) {
+                let mut value = vec![around; 40];
                 value[at] = byte;
                 let fine = byte == b'\t' || (byte >= b' ' && byte != 0x7F);
                 assert_eq!(value_run(&value), if fine { 40 } else { at }, "{byte} at {at}");

@@ -80,6 +80,8 @@ mod tests {
             ("OPTIONS", "*"),
             ("CONNECT", "example.org:443"),
             ("CONNECT", "[::1]:443"),
+            ("GET", "https://a:1?b"),
+            ("POST", "hTTpS://a"),
         ];
         for (method, target) in right {
             let checked = check_rare(method.as_bytes(), target.as_bytes());
@@ -97,6 +99,18 @@ mod tests {
             ("CONNECT", "example.org:"),
             ("CONNECT", ":443"),
             ("CONNECT", "http://example.org:443"),
+            ("CONNECT", "*"),
+            ("CONNECT", "a:1:2"),
+            ("CONNECT", "a@b:1"),
+            ("CONNECT", "[::1]:"),
+            ("CONNECT", ":"),
+            ("OPTIONS", "**"),
+            ("options", "*"),
+            ("GET", "http://"),
+            ("GET", "http:/a"),
+            ("GET", "http://?a"),
+            ("GET", "https://a b/"),
+            ("GET", "xttp://a/"),
         ];
         for (method, target) in wrong {
             let checked = check_rare(method.as_bytes(), target.as_bytes());
@@ -106,11 +120,54 @@ mod tests {
 
     #[test]
     fn h6_a_host_is_a_name_or_address_and_perhaps_a_port() {
-        for right in ["", "a", "a:", "a:80", "127.0.0.1:8080", "[::1]", "[::1]:80", "a_b-c.d"] {
+        let right = [
+            "",
+            "a",
+            "a:",
+            "a:80",
+            "a:65535",
+            "127.0.0.1:8080",
+            "a_b-c.d",
+            ":",
+            ":80",
+            "[::1]",
+            "[::1]:",
+            "[::1]:80",
+            "[::ffff:1.2.3.4]",
+            "[FE80::A]",
+            "%41",
+            "a~!$&'()*+,;=",
+        ];
+        for right in right {
             assert!(is_authority(right.as_bytes()), "{right}");
         }
-        for wrong in ["a b", "a/b", "u@a", "a:b", "a:80:80", "[::1", "[]", "[g]", "a:123456", "ä"]
-        {
+        let wrong = [
+            "a b",
+            "a/b",
+            "u@a",
+            "a:b",
+            "a:80:80",
+            "a:123456",
+            "ä",
+            "@",
+            "@a",
+            "/",
+            "[",
+            "]",
+            "[::1",
+            "[]",
+            "[]:80",
+            "[g]",
+            "[::1]a",
+            "[::1]80",
+            "[::1]:b",
+            "[::1]:123456",
+            "a[::1]",
+            "::1",
+            "a:8 0",
+            "[:: 1]",
+        ];
+        for wrong in wrong {
             assert!(!is_authority(wrong.as_bytes()), "{wrong}");
         }
     }
