@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lariat::http::{self, Handler, Header, Http, Request, Response, Status};
 use lariat::sim::Probe;
-use lariat::{CloseKind, Context, Outcome, Timer};
+use lariat::{CloseKind, Context, Note, Outcome, Timer};
 
 use crate::answer::{all, only};
 use crate::kit::{Step, converse, everywhere, narrow, serve};
@@ -162,9 +162,57 @@ fn an_unwanted_body_that_is_known_to_be_long_is_not_waited_for() {
 #[test]
 fn chunks_without_end_after_the_answer_are_read_only_so_far() {
     let mut probe = Probe::new(Http::new(Site));
-    probe.receive(&chunked("/early", &pattern(600_000), 1000));
+    let endless = chunked("/early", &pattern(300_000), 1000);
+    probe.receive(&endless[..endless.len() - 100]);
     assert_eq!(only(&probe.sent()).body, b"early\n");
-    assert!(probe.is_finished());
+    assert!(probe.is_finished(), "although its end may still come");
+}
+
+/// Answers when so many bytes of a body have come.
+struct Enough {
+    came: usize,
+    enough: usize,
+}
+
+impl Handler for Enough {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        self.came = 0;
+        Ok(())
+    }
+
+    fn body(&mut self, cx: &mut Context<'_>, part: &[u8], response: &mut Response) -> Outcome {
+        self.came += part.len();
+        if self.came >= self.enough {
+            response.send(cx, Status::OK, &[Header::TEXT], b"enough\n");
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
+        response.send(cx, Status::OK, &[Header::TEXT], b"all\n");
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_wanted_of_a_body_does_not_count_as_thrown_away() {
+    let mut limits = http::Limits::default();
+    limits.discard_max = 1000;
+    let limits = limits.validate().unwrap();
+    for (unwanted, kept) in [(0, true), (999, true), (1000, true), (1001, false)] {
+        let mut probe = Probe::new(Http::with_limits(Enough { came: 0, enough: 900 }, &limits));
+        let body = vec![b'a'; 900 + unwanted];
+        let bytes = sized("/", &body);
+        let (wanted, rest) = bytes.split_at(bytes.len() - unwanted);
+        probe.receive(wanted);
+        assert_eq!(only(&probe.sent()).body, b"enough\n");
+        rest.chunks(100).for_each(|part| probe.receive(part));
+        assert_eq!(probe.is_finished(), !kept, "{unwanted}");
+        if kept {
+            probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(only(&probe.sent()).body, b"all\n", "{unwanted}");
+        }
+    }
 }
 
 #[test]
@@ -231,6 +279,83 @@ fn a_client_that_finishes_within_a_body_that_nobody_wants_has_finished_in_order(
             assert_eq!(reason.kind(), CloseKind::Finished, "{path}");
             assert!(reason.age() < Duration::from_secs(1), "{path}: {reason}");
             assert!(probe.sent().is_empty(), "{path}");
+        }
+    }
+}
+
+/// Answers when a note comes, wherever the body is then.
+struct OnNote(&'static str);
+
+impl Handler for OnNote {
+    fn request(
+        &mut self,
+        _: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Outcome {
+        if request.path() == "/collected" {
+            response.collect();
+            response.collect();
+        }
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, _: Note, response: &mut Response) -> Outcome {
+        match self.0 {
+            "send" => response.send(cx, Status::OK, &[], "note"),
+            "send_bytes" => response.send_bytes(cx, Status::OK, &[], "note"),
+            "start" => {
+                response.start(cx, Status::OK, &[]);
+                response.write(cx, "note");
+                response.finish(cx);
+            }
+            _ => {
+                response.start_sized(cx, Status::OK, &[], 4);
+                response.write(cx, "note");
+                response.finish(cx);
+            }
+        }
+        Ok(())
+    }
+
+    fn body(&mut self, cx: &mut Context<'_>, part: &[u8], response: &mut Response) -> Outcome {
+        if part == b"streamed" {
+            response.send(cx, Status::OK, &[], part);
+        }
+        Ok(())
+    }
+
+    fn collected(&mut self, cx: &mut Context<'_>, body: &[u8], response: &mut Response) -> Outcome {
+        response.send(cx, Status::OK, &[], body);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_answer_that_comes_between_two_parts_of_a_body_leaves_the_rest_a_body() {
+    for way in ["send", "send_bytes", "start", "start_sized"] {
+        let digits = b"0123456789";
+        for bytes in [
+            sized("/", digits),
+            chunked("/", digits, 4),
+            sized("/collected", digits),
+            chunked("/collected", digits, 4),
+        ] {
+            let head = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+            for cut in head..bytes.len() {
+                let mut probe = Probe::new(Http::new(OnNote(way)));
+                probe.receive(&bytes[..cut]);
+                assert!(probe.sent().is_empty());
+                probe.notify(Note::new(()));
+                assert_eq!(only(&probe.sent()).body, b"note", "{way}, {cut}");
+                probe.receive(&bytes[cut..]);
+                assert!(probe.sent().is_empty() && !probe.is_finished(), "{way}, {cut}");
+                // And the next requests are some, with bodies of their own.
+                probe.receive(&sized("/", b"streamed"));
+                assert_eq!(only(&probe.sent()).body, b"streamed", "{way}, {cut}");
+                probe.receive(&sized("/collected", b"next"));
+                assert_eq!(only(&probe.sent()).body, b"next", "{way}, {cut}");
+            }
         }
     }
 }

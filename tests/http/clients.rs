@@ -499,3 +499,14 @@ fn a_response_before_the_whole_request_is_sent_ends_the_sending() {
         assert_eq!((sim.metrics().open, sim.metrics().closes.finished), (0, 2));
     }
 }
+
+#[test]
+fn what_comes_behind_a_response_is_thrown_away_and_not_missed() {
+    let (client, heard) = client();
+    let mut probe = Probe::new(client);
+    probe.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabwhat else");
+    probe.finish();
+    assert_eq!(*heard.lock().unwrap(), ["200 OK: ab"]);
+    let reason = probe.closed().unwrap();
+    assert_eq!((reason.kind(), reason.unread()), (CloseKind::Finished, 0));
+}

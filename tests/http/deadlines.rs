@@ -181,6 +181,21 @@ fn h15_a_whole_body_can_have_a_deadline_too() {
 }
 
 #[test]
+fn h15_each_whole_body_has_a_deadline_of_its_own() {
+    let mut limits = http::Limits::default();
+    (limits.body_total, limits.body_grace) = (Some(20 * SECOND), SECOND);
+    let mut probe = Probe::new(Http::with_limits(Site, &limits.validate().unwrap()));
+    for _ in 0..3 {
+        probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 150000\r\n\r\n");
+        for _ in 0..15 {
+            probe.advance(SECOND);
+            probe.receive(&[b'a'; 10_000]);
+        }
+        assert_eq!(only(&probe.sent()).body, b"150000 bytes\n");
+    }
+}
+
+#[test]
 fn a_handler_that_never_answers_is_answered_for_and_others_are_served() {
     let mut probe = Probe::new(Http::new(Site));
     probe.receive(b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -355,6 +370,13 @@ fn h15_a_body_has_the_time_that_its_bytes_are_worth() {
         assert!(!probe.is_finished(), "{bytes} bytes: cut too early");
         probe.advance(3 * MS);
         assert_eq!(only(&probe.sent()).status, 408, "{bytes} bytes");
+        // What comes with the head has taken no time, and is worth none.
+        let mut probe = Probe::new(Http::with_limits(Site, &limits));
+        probe.receive(&[POST, &vec![b'a'; bytes]].concat());
+        probe.advance(299 * MS);
+        assert!(!probe.is_finished(), "{bytes} bytes at once: cut too early");
+        probe.advance(3 * MS);
+        assert_eq!(only(&probe.sent()).status, 408, "{bytes} bytes at once");
     }
 }
 

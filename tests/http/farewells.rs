@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use lariat::http::{Handler, Http, Request, Response, Status};
 use lariat::sim::Probe;
-use lariat::{Context, Note, Outcome, Timer};
+use lariat::{Context, Input, Note, Outcome, Protocol, Timer};
 
 use crate::answer::{only, take};
+use crate::site::on;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
@@ -173,4 +174,36 @@ fn an_answer_between_shutdown_and_stopping_says_that_nothing_follows() {
     let answer = only(&probe.sent());
     assert!(answer.status == 200 && answer.closes());
     assert!(probe.is_finished());
+}
+
+/// Leads to HTTP when the driver is being shut down.
+struct LastChance(Way);
+
+impl Protocol for LastChance {
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+
+    fn stopping(&mut self, cx: &mut Context<'_>) -> Outcome {
+        let way = self.0;
+        cx.replace(Http::new(on(move |cx, _, response| {
+            Later { way, status: Status::OK, ends: Ends::Nobody }.answer(cx, response);
+            Ok(())
+        })));
+        Ok(())
+    }
+}
+
+#[test]
+fn an_answer_during_a_shutdown_is_the_last_also_where_http_was_not_told_of_it() {
+    for way in WAYS {
+        let mut probe = Probe::new(LastChance(way));
+        probe.shutdown();
+        assert!(!probe.is_finished(), "{way:?}");
+        probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let sent = probe.sent();
+        let answer = take(&mut &sent[..], false, false).unwrap();
+        assert!(answer.closes() && answer.body == b"ok", "{way:?}: {answer:?}");
+        assert!(probe.is_finished(), "{way:?}");
+    }
 }

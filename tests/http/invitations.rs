@@ -43,6 +43,10 @@ impl Handler for Ways {
             // At once.
             "PUT" => self.answer(cx, response),
             // With an invitation of the handler's own.
+            _ if self.way == "/inform" => {
+                response.inform(cx, Status::CONTINUE, &[]);
+                response.inform(cx, Status::EARLY_HINTS, &[]);
+            }
             "PATCH" => response.inform(cx, Status::CONTINUE, &[]),
             _ => {}
         }
@@ -204,5 +208,20 @@ fn h11_nobody_is_asked_for_a_body_who_does_not_wait_for_that() {
                 goes_on(&mut probe, &told);
             }
         }
+    }
+}
+
+#[test]
+fn h11_an_invitation_of_the_handler_forgets_nothing_of_the_request() {
+    for method in ["POST", "HEAD"] {
+        let mut probe = Probe::new(Http::new(Ways::default()));
+        probe.receive(head(method, "/inform").as_bytes());
+        assert_eq!(heard(&mut probe).0, [100, 103], "{method}");
+        probe.receive(b"hello");
+        let sent = probe.sent();
+        let mut rest = &sent[..];
+        let answer = take(&mut rest, method == "HEAD", false).unwrap();
+        assert_eq!((answer.status, answer.closes(), rest.len()), (200, false, 0), "{method}");
+        goes_on(&mut probe, method);
     }
 }

@@ -8,7 +8,7 @@ use lariat::http::{
     Event, Handler, Header, Http, InvalidEvent, Length, Request, Response, Status, Version,
 };
 use lariat::sim::Probe;
-use lariat::{CloseReason, Context, Note, Outcome, Timer};
+use lariat::{CloseReason, Context, Note, Outcome, Protocol, Timer};
 
 use crate::answer::{all, only};
 use crate::site::on;
@@ -274,6 +274,7 @@ fn a_request_tells_all_that_its_head_says() {
                 request.keeps_alive(),
                 request.upgrade(),
             ));
+            assert!(!request.expects_continue());
             response.send(cx, Status::OK, &[], b"");
             Ok(())
         })));
@@ -283,6 +284,8 @@ fn a_request_tells_all_that_its_head_says() {
     assert_eq!(probe(b"GET / HTTP/1.0\r\n\r\n"), "Http10 None false None");
     let keep = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
     assert_eq!(probe(keep), "Http10 None true None");
+    let expects = b"GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n";
+    assert_eq!(probe(expects), "Http10 None false None");
     let chunked = b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(probe(chunked), "Http11 Unknown true None");
     let upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: a\r\n\r\n";
@@ -394,6 +397,12 @@ fn an_answer_knows_how_far_it_is_in_every_callback() {
     assert_eq!(*told.lock().unwrap(), expected);
     let sent = probe.sent();
     assert_eq!(all(&sent).0.iter().filter(|answer| answer.body == b"abc").count(), 2);
+}
+
+#[test]
+fn http_is_named_after_its_handler() {
+    let http = Http::new(States(Arc::default()));
+    assert_eq!(http.name(), std::any::type_name::<States>());
 }
 
 #[test]

@@ -383,6 +383,43 @@ fn a_handover_that_was_not_asked_for_is_refused_and_the_request_still_answered()
 }
 
 #[test]
+fn a_request_of_another_kind_is_no_wish_for_a_handover() {
+    for line in ["HEAD / HTTP/1.1", "GET / HTTP/1.0", "OPTIONS * HTTP/1.1", "PUT /a HTTP/1.1"] {
+        let mut probe = Probe::new(Http::with_limits(
+            on(|cx, _, response| {
+                assert!(response.tunnel(cx, &[], Echo).is_err());
+                assert!(response.tunnel_local(cx, &[], Echo).is_err());
+                assert!(response.upgrade(cx, "echo", &[], Echo).is_err());
+                assert!(response.upgrade_local(cx, "echo", &[], Echo).is_err());
+                response.collect();
+                assert!(response.upgrade(cx, "echo", &[], Echo).is_err());
+                response.send(cx, Status::NO_CONTENT, &[], b"");
+                Ok(())
+            }),
+            &allowed(),
+        ));
+        probe.receive(format!("{line}\r\nHost: x\r\nConnection: keep-alive\r\n\r\n").as_bytes());
+        assert_eq!(only(&probe.sent()).status, 204, "{line}");
+    }
+}
+
+#[test]
+fn a_protocol_that_takes_over_behind_an_answer_keeps_nothing_open() {
+    for option in ["close", "keep-alive"] {
+        let mut probe = Probe::new(Http::new(on(|cx, _, response| {
+            response.send(cx, Status::OK, &[], b"last");
+            cx.replace(Echo);
+            Ok(())
+        })));
+        probe.receive(
+            format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: {option}\r\n\r\n").as_bytes(),
+        );
+        assert_eq!(only(&probe.sent()).body, b"last");
+        assert_eq!(probe.is_finished(), option == "close", "{option}");
+    }
+}
+
+#[test]
 fn an_upgrade_needs_a_name_that_can_be_one() {
     let upgrades = |name: &'static str| {
         Probe::new(Http::new(on(move |cx, request, response| {

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::http::{self, Handler, Http, Request, Response, Status};
 use lariat::proxy_protocol::{AcceptProxy, Networks};
-use lariat::sim::{Call, Fault, Probe, Sim, Socket};
+use lariat::sim::{Call, Fault, Sim, Socket};
 use lariat::{
     Context, Control, Datagram, DatagramContext, DatagramProtocol, Driver, DriverLimits, Input,
     JobError, Note, Outcome, Protocol, Timer,
@@ -23,7 +22,7 @@ use crate::kit::*;
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
 
 /// Whether what is of level debug is kept too.
-static DETAILS: AtomicBool = AtomicBool::new(false);
+pub(crate) static DETAILS: AtomicBool = AtomicBool::new(false);
 
 struct Keeps;
 
@@ -47,20 +46,20 @@ fn keep_log() {
 }
 
 /// The lines at `level` since the last call, and nothing of others.
-fn take(level: Level) -> Vec<String> {
+pub(crate) fn take(level: Level) -> Vec<String> {
     let lines = std::mem::take(&mut *LINES.lock().unwrap());
     lines.into_iter().filter(|(of, _)| *of == level).map(|(_, line)| line).collect()
 }
 
 #[track_caller]
-fn expect(level: Level, words: &[&str]) {
+pub(crate) fn expect(level: Level, words: &[&str]) {
     let lines = take(level);
     let fit = lines.len() == words.len() && lines.iter().zip(words).all(|(l, w)| l.contains(w));
     assert!(fit, "expected {words:?}: {lines:#?}");
 }
 
 /// Runs the test `name` in a process of its own for each part, and returns true in those.
-fn is_child(name: &str, parts: &[&str]) -> Option<String> {
+pub(crate) fn is_child(name: &str, parts: &[&str]) -> Option<String> {
     if let Some(part) = part() {
         keep_log();
         return Some(part);
@@ -536,154 +535,4 @@ fn a_slow_turn_without_a_slow_callback_blames_none() {
     let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
     let [took, spent, moved] = numbers[..] else { panic!("{explained}") };
     assert!(spent >= took / 2 && spent <= took && moved < 1000, "{explained}");
-}
-
-// ---- HTTP ---------------------------------------------------------------------------------------
-
-/// Writes what fits no answer, often; a request for `/right` is answered rightly.
-struct Misuses;
-
-impl Handler for Misuses {
-    fn request(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: &Request<'_>,
-        response: &mut Response,
-    ) -> Outcome {
-        if request.path() != "/right" {
-            (0..50).for_each(|_| response.write(cx, b"too early"));
-        }
-        response.send(cx, Status::OK, &[], b"ok");
-        if request.path() != "/right" {
-            (0..50).for_each(|_| response.send(cx, Status::OK, &[], b"twice"));
-        }
-        Ok(())
-    }
-}
-
-#[test]
-fn a_misused_answer_is_one_warning() {
-    if is_child("logs::a_misused_answer_is_one_warning", &["probe"]).is_none() {
-        return;
-    }
-    let mut probe = Probe::new(Http::new(Misuses));
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
-    let warning = "an answer was misused, which is dropped: write: no answer was started";
-    for _ in 0..3 {
-        probe.receive(&get("/"));
-        expect(Level::Warn, &[warning]);
-        probe.receive(&get("/right"));
-        expect(Level::Warn, &[]);
-    }
-}
-
-/// Misuses its answer in the way of the path.
-struct Way;
-
-impl Handler for Way {
-    fn request(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: &Request<'_>,
-        response: &mut Response,
-    ) -> Outcome {
-        let ok = Status::OK;
-        match request.path() {
-            "/early/write" => response.write(cx, b"a"),
-            "/early/finish" => response.finish(cx),
-            "/more" => {
-                response.start_sized(cx, ok, &[], 1);
-                response.write(cx, b"ab");
-                response.finish(cx);
-            }
-            "/less" => {
-                response.start_sized(cx, ok, &[], 2);
-                response.write(cx, b"a");
-                response.finish(cx);
-            }
-            "/final" => response.inform(cx, ok, &[]),
-            "/first" => response.send(cx, Status::EARLY_HINTS, &[], b""),
-            "/never" => return Ok(()),
-            _ => {}
-        }
-        if !response.is_finished() {
-            response.send(cx, ok, &[], b"");
-        }
-        match request.path() {
-            "/late/collect" => response.collect(),
-            "/late/send" => response.send(cx, ok, &[], b""),
-            "/late/send_bytes" => response.send_bytes(cx, ok, &[], &b""[..]),
-            "/late/start" => response.start(cx, ok, &[]),
-            "/late/start_sized" => response.start_sized(cx, ok, &[], 0),
-            "/late/write" => response.write(cx, b"a"),
-            "/late/finish" => response.finish(cx),
-            "/late/inform" => response.inform(cx, Status::EARLY_HINTS, &[]),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-#[test]
-fn each_misuse_of_an_answer_has_its_words() {
-    if is_child("logs::each_misuse_of_an_answer_has_its_words", &["probe"]).is_none() {
-        return;
-    }
-    let ways = [
-        ("/early/write", "write: no answer was started (answer Due)"),
-        ("/early/finish", "finish: no answer was started (answer Due)"),
-        ("/more", "write: more bytes than start_sized had announced (answer Sized)"),
-        ("/less", "finish: fewer bytes than start_sized had announced (answer Sized)"),
-        ("/final", "inform: not before a final answer, or not 1xx (answer Due)"),
-        ("/first", "send (answer Due)"),
-        ("/late/collect", "collect: the answer has begun (answer Done)"),
-        ("/late/send", "send (answer Done)"),
-        ("/late/send_bytes", "send_bytes (answer Done)"),
-        ("/late/start", "start (answer Done)"),
-        ("/late/start_sized", "start_sized (answer Done)"),
-        ("/late/write", "write: no answer was started (answer Done)"),
-        ("/late/finish", "finish: no answer was started (answer Done)"),
-        ("/late/inform", "inform: not before a final answer, or not 1xx (answer Done)"),
-    ];
-    for (path, words) in ways {
-        let mut probe = Probe::new(Http::new(Way));
-        probe.receive(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
-        let line = format!("an answer was misused, which is dropped: {words}");
-        assert_eq!(take(Level::Warn), [line], "{path}");
-    }
-}
-
-#[test]
-fn what_http_refuses_is_one_line_with_its_reason_and_its_answer() {
-    let name = "logs::what_http_refuses_is_one_line_with_its_reason_and_its_answer";
-    if is_child(name, &["probe"]).is_none() {
-        return;
-    }
-    DETAILS.store(true, Ordering::Relaxed);
-    let mut limits = http::Limits::default();
-    limits.answer = Duration::from_secs(1);
-    let limits = limits.validate().unwrap();
-    let refused = |bytes: &[u8], level: Level, seconds: u64| {
-        let mut probe = Probe::new(Http::with_limits(Way, &limits));
-        probe.receive(bytes);
-        probe.advance(Duration::from_secs(seconds));
-        take(level).into_iter().filter(|line| line.contains("answered")).collect::<Vec<_>>()
-    };
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
-    let post = "POST /never HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n";
-    let lines = refused(b"\0", Level::Debug, 0);
-    let line = "a head of 127.0.0.1:49153: this does not begin a request, answered 400 Bad Request";
-    assert_eq!(lines, [line]);
-    let lines = refused(post.as_bytes(), Level::Debug, 0);
-    let line = "a request of 127.0.0.1:49153: a chunk size that is no number, or too large, \
-        answered 400 Bad Request";
-    assert_eq!(lines, [line]);
-    let lines = refused(get("/never").as_bytes(), Level::Debug, 2);
-    let line = "a request of 127.0.0.1:49153: no answer of the handler in time, \
-        answered 503 Service Unavailable";
-    assert_eq!(lines, [line]);
-    let lines = refused(get("/never").as_bytes(), Level::Warn, 2);
-    let handler = std::any::type_name::<Way>();
-    assert_eq!(lines, [format!("the handler {handler} has not answered 127.0.0.1:49153 in time")]);
-    assert!(refused(get("/").as_bytes(), Level::Debug, 2).is_empty());
 }

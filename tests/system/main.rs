@@ -7,6 +7,7 @@ mod accepting;
 mod connecting;
 mod datagrams;
 mod hand_over;
+mod http_logs;
 mod kit;
 mod logs;
 #[path = "../shared/patience.rs"]

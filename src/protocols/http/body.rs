@@ -281,6 +281,34 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_byte_behind_a_chunk_is_refused_at_once_and_a_bare_lf_where_it_is_allowed_taken() {
+        let lenient = Limits { bare_lf: true, ..DEFAULT.clone() };
+        // What stands behind the chunk so far, and whether that is wrong, strictly and leniently.
+        let cases = [
+            (&b""[..], false, false),
+            (b"\r", false, false),
+            (b"\r\n", false, false),
+            (b"\n", true, false),
+            (b"x", true, true),
+            (b"\rx", true, true),
+            (b"0", true, true),
+        ];
+        for (behind, strictly, leniently) in cases {
+            for (limits, wrong) in [(&DEFAULT, strictly), (&lenient, leniently)] {
+                let found = read(&[b"1\r\na", behind].concat(), 1, limits);
+                let expected = if wrong { Err(400) } else { Ok((b"a".to_vec(), 0, false)) };
+                assert_eq!(found, expected, "{}", behind.escape_ascii());
+            }
+        }
+        let bytes = b"5\nhello\n1\r\n!\r\n0\nA: b\n\nrest";
+        for step in 1..=bytes.len() {
+            let (data, left, whole) = read(bytes, step, &lenient).unwrap();
+            assert_eq!((&data[..], whole), (&b"hello!"[..], true));
+            assert!(left <= 4, "by {step}");
+        }
+    }
+
+    #[test]
     fn the_largest_chunk_size_is_taken() {
         let mut body = Body::new(Length::Unknown);
         let mut rest = &b"FFFFFFFFFFFFFFFF\r\nabc"[..];

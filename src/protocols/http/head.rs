@@ -180,6 +180,11 @@ mod tests {
         assert_eq!(status(b"GET / HT"), Ok(false));
         assert_eq!(status(b"GET / XX"), Ok(false), "the line has not ended");
         assert_eq!(status(b"GET / XX\r\n"), Err(400));
+        for partial in [&b"G"[..], b"GET", b"GET / HT", b"GET / XX", b"GET / HTTP/1.1\r"] {
+            assert_eq!(status(partial), Ok(false));
+            let fault = parse(partial, true, &mut 0, &DEFAULT).unwrap_err();
+            assert_eq!(fault.status, Status::BAD_REQUEST, "no more will come");
+        }
         assert_eq!(status(b"\x16\x03\x01"), Err(400));
     }
 
