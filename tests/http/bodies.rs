@@ -7,7 +7,7 @@ use lariat::http::{self, Handler, Header, Http, Request, Response, Status};
 use lariat::sim::Probe;
 use lariat::{CloseKind, Context, Note, Outcome, Timer};
 
-use crate::answer::{all, only};
+use crate::answer::{all, only, take};
 use crate::kit::{Step, converse, everywhere, narrow, serve};
 use crate::site::Site;
 
@@ -137,11 +137,21 @@ impl Handler for Hasty {
 #[test]
 fn an_answer_in_the_middle_of_a_body_closes_at_once_if_the_connection_is_not_kept() {
     for (header, closes) in [("", false), ("Connection: close\r\n", true)] {
-        let mut probe = Probe::new(Http::new(Hasty));
-        let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 10\r\n\r\nabc");
-        probe.receive(head.as_bytes());
-        assert_eq!(only(&probe.sent()).body, b"enough\n");
-        assert_eq!(probe.is_finished(), closes, "{header}");
+        for (method, path) in [("POST", "/"), ("HEAD", "/"), ("POST", "/early"), ("HEAD", "/early")]
+        {
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nHost: x\r\n{header}Content-Length: 10\r\n\r\nabc"
+            );
+            let mut probe = match path {
+                "/" => Probe::new(Http::new(Hasty)),
+                _ => Probe::new(Http::new(Site)),
+            };
+            probe.receive(head.as_bytes());
+            let sent = probe.sent();
+            let answer = take(&mut &sent[..], method == "HEAD", false).unwrap();
+            assert_eq!((answer.status, answer.closes()), (200, closes));
+            assert_eq!(probe.is_finished(), closes, "{method} {path} {header}");
+        }
     }
 }
 

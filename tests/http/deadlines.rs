@@ -183,7 +183,7 @@ fn h15_a_whole_body_can_have_a_deadline_too() {
 #[test]
 fn h15_each_whole_body_has_a_deadline_of_its_own() {
     let mut limits = http::Limits::default();
-    (limits.body_total, limits.body_grace) = (Some(20 * SECOND), SECOND);
+    (limits.body_total, limits.body_grace) = (Some(20 * SECOND), 2 * SECOND);
     let mut probe = Probe::new(Http::with_limits(Site, &limits.validate().unwrap()));
     for _ in 0..3 {
         probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 150000\r\n\r\n");
@@ -439,6 +439,19 @@ fn the_idle_limit_between_requests_holds_to_the_millisecond() {
     assert_eq!(all(&client.take_received()).0.len(), 3);
 }
 
+/// Does what another handler does, but for its answers.
+struct Slow<H>(H);
+
+impl<H: Handler> Handler for Slow<H> {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        Ok(())
+    }
+
+    fn body(&mut self, cx: &mut Context<'_>, part: &[u8], response: &mut Response) -> Outcome {
+        self.0.body(cx, part, response)
+    }
+}
+
 #[test]
 fn h15_new_limits_of_the_handlers_take_no_deadline_away() {
     /// Sets limits in this callback.
@@ -469,6 +482,17 @@ fn h15_new_limits_of_the_handlers_take_no_deadline_away() {
         fn notified(&mut self, cx: &mut Context<'_>, _: Note, _: &mut Response) -> Outcome {
             self.set("notified", cx)
         }
+
+        fn body(&mut self, cx: &mut Context<'_>, _: &[u8], _: &mut Response) -> Outcome {
+            self.set("body", cx)
+        }
+    }
+    let mut drips = Probe::new(Http::new(Slow(Sets("body"))));
+    drips.receive(POST);
+    for second in 1..20 {
+        drips.advance(SECOND);
+        drips.receive(b"a");
+        assert_eq!(drips.is_finished(), second > 10, "after {second} s");
     }
     for callback in ["opened", "request", "notified", "none"] {
         let mut fresh = Probe::new(Http::new(Sets(callback)));

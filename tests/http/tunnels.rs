@@ -406,16 +406,35 @@ fn a_request_of_another_kind_is_no_wish_for_a_handover() {
 #[test]
 fn a_protocol_that_takes_over_behind_an_answer_keeps_nothing_open() {
     for option in ["close", "keep-alive"] {
-        let mut probe = Probe::new(Http::new(on(|cx, _, response| {
-            response.send(cx, Status::OK, &[], b"last");
-            cx.replace(Echo);
-            Ok(())
-        })));
-        probe.receive(
-            format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: {option}\r\n\r\n").as_bytes(),
-        );
-        assert_eq!(only(&probe.sent()).body, b"last");
-        assert_eq!(probe.is_finished(), option == "close", "{option}");
+        for method in ["GET", "HEAD", "POST"] {
+            let mut probe = Probe::new(Http::new(on(|cx, _, response| {
+                response.send(cx, Status::OK, &[], b"last");
+                cx.replace(Echo);
+                Ok(())
+            })));
+            let head = format!("{method} / HTTP/1.1\r\nHost: x\r\nConnection: {option}\r\n\r\n");
+            probe.receive(head.as_bytes());
+            let sent = probe.sent();
+            assert_eq!(take(&mut &sent[..], method == "HEAD", false).unwrap().status, 200);
+            assert_eq!(probe.is_finished(), option == "close", "{method}, {option}");
+        }
+    }
+}
+
+#[test]
+fn h17_what_looks_like_a_request_behind_a_connect_is_the_tunnels() {
+    let limits = allowed();
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+    for way in ["tunnel", "send and replace", "send_bytes and replace", "start_sized and replace"] {
+        for target in ["now:1", "late:1"] {
+            let mut probe = Probe::new(Http::with_limits(Opens(way), &limits));
+            probe.receive(&[connect(target), request.clone()].concat());
+            probe.advance(Duration::from_millis(10));
+            let sent = probe.sent();
+            let mut rest = &sent[..];
+            assert!(take(&mut rest, true, false).unwrap().status < 300, "{way}");
+            assert_eq!(rest, request, "{way}, {target}");
+        }
     }
 }
 

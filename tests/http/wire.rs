@@ -241,3 +241,21 @@ fn sixteen_empty_lines_are_nothing_and_one_more_is_the_beginning_of_a_head() {
         }
     }
 }
+
+#[test]
+fn an_empty_line_that_ends_in_lf_alone_is_none_unless_that_is_forgiven() {
+    for (bare_lf, status) in [(false, 408), (true, 200)] {
+        let mut limits = http::Limits::default();
+        limits.bare_lf = bare_lf;
+        let limits = limits.validate().unwrap();
+        let mut probe = Probe::new(Http::with_limits(Site, &limits));
+        probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n\n");
+        assert_eq!(only(&probe.sent()).status, 200);
+        probe.advance(SECOND * 11);
+        assert_eq!(probe.is_finished(), !bare_lf);
+        if bare_lf {
+            probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        }
+        assert_eq!(only(&probe.sent()).status, status);
+    }
+}

@@ -282,6 +282,8 @@ mod tests {
         assert_eq!(coding(&[" Chunked , "]), Ok(true));
         assert_eq!(coding(&["gzip, chunked"]), Err(501));
         assert_eq!(coding(&["gzip", "chunked"]), Err(501));
+        assert_eq!(coding(&["gzip, deflate, chunked"]), Err(501));
+        assert_eq!(coding(&["gzip", "deflate", "gzip", "chunked"]), Err(501));
         for wrong in ["", "gzip", "identity", "chunked, gzip", "chunked, chunked", "xchunked"] {
             assert_eq!(coding(&[wrong]), Err(400), "{wrong:?}");
         }
