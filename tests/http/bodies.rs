@@ -369,3 +369,19 @@ fn an_answer_that_comes_between_two_parts_of_a_body_leaves_the_rest_a_body() {
         }
     }
 }
+
+#[test]
+fn an_answer_that_is_the_last_closes_although_the_rest_of_the_body_has_not_come() {
+    for way in ["send", "send_bytes", "start", "start_sized"] {
+        for method in ["POST", "HEAD"] {
+            let mut probe = Probe::new(Http::new(OnNote(way)));
+            let head = format!("{method} / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+            probe.receive(format!("{head}Content-Length: 10\r\n\r\n0123").as_bytes());
+            assert!(probe.sent().is_empty());
+            probe.notify(Note::new(()));
+            let sent = probe.sent();
+            assert!(take(&mut &sent[..], method == "HEAD", false).unwrap().closes());
+            assert!(probe.is_finished(), "{method}, {way}");
+        }
+    }
+}
