@@ -195,7 +195,7 @@ impl Protocol for LastChance {
 }
 
 #[test]
-fn an_answer_during_a_shutdown_is_the_last_also_where_http_was_not_told_of_it() {
+fn an_answer_during_a_shutdown_is_the_last_also_where_http_began_after_it() {
     for way in WAYS {
         let mut probe = Probe::new(LastChance(way));
         probe.shutdown();

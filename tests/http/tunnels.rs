@@ -383,7 +383,7 @@ fn a_handover_that_was_not_asked_for_is_refused_and_the_request_still_answered()
 }
 
 #[test]
-fn a_request_of_another_kind_is_no_wish_for_a_handover() {
+fn a_request_of_another_kind_asks_for_no_handover() {
     for line in ["HEAD / HTTP/1.1", "GET / HTTP/1.0", "OPTIONS * HTTP/1.1", "PUT /a HTTP/1.1"] {
         let mut probe = Probe::new(Http::with_limits(
             on(|cx, _, response| {

@@ -218,7 +218,7 @@ fn each_deadline_holds_to_the_nanosecond() {
 }
 
 #[test]
-fn of_a_stall_and_the_time_for_a_close_the_one_that_has_passed_is_told() {
+fn of_a_stall_and_the_time_for_a_close_the_one_that_has_passed_is_the_reason() {
     // The close is begun at `NOW` and has 60 ms; a stall has 30 ms from the last progress.
     for (progress, at, kind) in [
         (20, 51, Deadline::Write),

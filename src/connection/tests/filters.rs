@@ -106,7 +106,7 @@ fn no_slice_goes_to_a_filter_before_it_is_open_or_after_its_end() {
     assert!(!Rig::accepted(small_limits()).conn.filters_directly(), "there is none");
 }
 
-/// Writes nothing, shows nothing, and cannot be dropped quietly if it is told so.
+/// Writes nothing, shows nothing, and panics in its drop where that is asked for.
 struct Mute {
     ends: bool,
     panics: bool,

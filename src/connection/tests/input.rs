@@ -346,7 +346,7 @@ fn what_was_needed_once_is_not_needed_again() {
 }
 
 #[test]
-fn a_note_that_comes_while_notes_are_told_waits_for_the_next_round() {
+fn a_note_that_comes_while_notes_are_delivered_waits_for_the_next_round() {
     let mut rig = Rig::accepted(small_limits());
     assert!(rig.note() && rig.note());
     let mut round = Round::default();

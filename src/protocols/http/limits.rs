@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bound_is_told_with_its_numbers() {
+    fn the_error_of_each_bound_has_its_numbers() {
         let told = |change: fn(&mut Limits)| {
             let sentence = sentence(change);
             sentence.strip_prefix("these limits cannot work: ").unwrap().to_owned()
