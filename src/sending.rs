@@ -40,7 +40,7 @@ pub(crate) fn send_own(
         return 0;
     }
     if let Some(bytes) = shared.output.slice(shown) {
-        if conn.sends_directly() {
+        if most > 0 && conn.sends_directly() {
             let bytes = &bytes[..whole.min(most)];
             let result = sends(&[IoSlice::new(bytes)]);
             let attempt = (bytes.len(), result);

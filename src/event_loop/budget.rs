@@ -1,6 +1,7 @@
 //! How much moves between two polls.
 
-use crate::connection::BULK;
+use crate::connection::{BULK, Connection};
+use crate::id::ConnId;
 
 /// Bytes that move in one turn, in and out, for connections that move much at a time.
 const TURN_BYTES: usize = 2 * 1024 * 1024;
@@ -25,11 +26,15 @@ pub(super) const SHARE: usize = 256 * 1024;
 /// still move [`BULK`] bytes: so the interactive ones are served in every turn.
 pub(super) struct Budget {
     left: usize,
+    /// The connection that has sent last, in which turn, and how much it has sent there since
+    /// another one did.
+    sender: (ConnId, u64),
+    sent: usize,
 }
 
 impl Budget {
     pub(super) fn new() -> Budget {
-        Budget { left: TURN_BYTES }
+        Budget { left: TURN_BYTES, sender: (ConnId::PLACEHOLDER, 0), sent: 0 }
     }
 
     /// A turn begins.
@@ -64,6 +69,22 @@ impl Budget {
     #[inline(always)]
     pub(super) fn is_spent(&self) -> bool {
         self.left == 0
+    }
+
+    /// What `id` has sent in this turn, to be added to. Serving one connection takes several steps,
+    /// and what they send is bounded together.
+    pub(super) fn sent_by(&mut self, id: ConnId, turn: u64) -> &mut usize {
+        if self.sender != (id, turn) {
+            self.sender = (id, turn);
+            self.sent = 0;
+        }
+        &mut self.sent
+    }
+
+    /// Whether an answer that leaves whole fits into what is left of the connection's own budget.
+    pub(super) fn has_room_to_answer(&mut self, conn: &Connection, turn: u64) -> bool {
+        let (limits, sent) = (conn.limits(), *self.sent_by(conn.id(), turn));
+        sent <= limits.write_budget.saturating_sub(limits.high_mark)
     }
 
     /// How many of `wanted` bytes one connection may move now.

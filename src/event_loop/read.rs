@@ -59,7 +59,7 @@ impl<S: System> EventLoop<S> {
         }
         // Whether either was much: the mark is a power of two.
         if (count | sent) >= BULK {
-            self.note_bulk(id, count + sent);
+            self.note_bulk(id, count, sent);
             return true;
         }
         false
@@ -67,8 +67,9 @@ impl<S: System> EventLoop<S> {
 
     /// A connection has moved much: it is charged, and served after the others from now on.
     #[inline(never)]
-    fn note_bulk(&mut self, id: ConnId, moved: usize) {
-        self.budget.charge(moved);
+    fn note_bulk(&mut self, id: ConnId, read: usize, sent: usize) {
+        self.budget.charge(read + sent);
+        *self.budget.sent_by(id, self.shared.metrics.turns) += sent;
         if let Some(entry) = self.table.get_mut(id) {
             entry.conn.handle_bulk();
         }
@@ -113,7 +114,7 @@ impl<S: System> EventLoop<S> {
     #[cold]
     fn settle_short(&mut self, id: ConnId, shown: &[u8], result: io::Result<usize>) -> bool {
         if shown.len() >= BULK {
-            self.note_bulk(id, shown.len());
+            self.note_bulk(id, shown.len(), 0);
         }
         self.send_rest(id, shown, result, Callback::Data);
         self.shared.output.clear();
@@ -125,7 +126,7 @@ impl<S: System> EventLoop<S> {
     #[inline(never)]
     fn settle_data(&mut self, id: ConnId, shown: &[u8], consumed: Consumed) -> bool {
         if shown.len() >= BULK {
-            self.note_bulk(id, shown.len());
+            self.note_bulk(id, shown.len(), 0);
         }
         self.send_own(id, shown, Callback::Data);
         if let Some(entry) = self.table.get_mut(id) {

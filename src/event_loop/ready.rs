@@ -69,6 +69,7 @@ impl<S: System> EventLoop<S> {
     /// A connection that is alone and has more to read goes on at once: a poll between its reads
     /// would find nothing, and would cost a bulk transfer one call in six.
     fn serve_lone(&mut self, buffer: &mut [u8]) {
+        let turn = self.shared.metrics.turns;
         for _ in 1..LONE_BUDGETS {
             let (&[], Some(&id), 1) = (&self.ready[..], self.bulk.front(), self.bulk.len()) else {
                 return;
@@ -77,6 +78,7 @@ impl<S: System> EventLoop<S> {
                 Some(entry)
                     if entry.conn.may_read()
                         && entry.conn.flags().none(Flags::ATTENTION)
+                        && self.budget.has_room_to_answer(&entry.conn, turn)
                         && !self.budget.is_spent() =>
                 {
                     self.bulk.clear();

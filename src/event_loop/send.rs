@@ -7,7 +7,7 @@ use super::EventLoop;
 use super::budget::Budget;
 use super::system::{Stream, System};
 use super::table::Entry;
-use crate::connection::BULK;
+use crate::connection::{BULK, Connection};
 use crate::id::ConnId;
 use crate::protocol::{Callback, Shared};
 use crate::sending;
@@ -17,13 +17,10 @@ impl<S: System> EventLoop<S> {
     pub(super) fn send_own(&mut self, id: ConnId, shown: &[u8], callback: Callback) {
         if let Some(Entry { conn, stream, .. }) = self.table.get_mut(id) {
             let (tick, shared) = (self.shared.clock.tick(), &mut self.shared);
-            let most = self.budget.most(conn.limits().write_budget);
+            let most = most_to_send(conn, shared, &mut self.budget);
             let sends = &mut |slices: &[IoSlice<'_>]| send(stream, slices);
             let sent = sending::send_own(conn, shared, shown, callback, tick, most, sends);
-            if sent >= BULK {
-                conn.handle_bulk();
-                self.budget.charge(sent);
-            }
+            note_sent(conn, shared, &mut self.budget, sent);
         }
         self.shared.output.clear();
     }
@@ -40,10 +37,7 @@ impl<S: System> EventLoop<S> {
         let attempt = (self.shared.output.len(), result);
         let (tick, shared) = (self.shared.clock.tick(), &mut self.shared);
         let sent = sending::send_rest(conn, shared, shown, callback, tick, attempt);
-        if sent >= BULK {
-            conn.handle_bulk();
-            self.budget.charge(sent);
-        }
+        note_sent(conn, shared, &mut self.budget, sent);
     }
 
     /// Holds `writer` until the queue of `target` has drained.
@@ -82,9 +76,20 @@ pub(super) fn flush<S: System>(entry: &mut Entry<S>, shared: &mut Shared, turn: 
         return entry.conn.handle_bulk();
     }
     let Entry { conn, stream, .. } = entry;
-    let (most, tick) = (turn.most(conn.limits().write_budget), shared.clock.tick());
+    let (most, tick) = (most_to_send(conn, shared, turn), shared.clock.tick());
     let sends = &mut |slices: &[IoSlice<'_>]| send(stream, slices);
     let sent = sending::flush(conn, shared, tick, most, sends);
+    note_sent(conn, shared, turn, sent);
+}
+
+/// How much a connection may send now: what is left of its own budget, and of the turn's.
+fn most_to_send(conn: &Connection, shared: &Shared, turn: &mut Budget) -> usize {
+    let sent = *turn.sent_by(conn.id(), shared.metrics.turns);
+    turn.most(conn.limits().write_budget.saturating_sub(sent))
+}
+
+fn note_sent(conn: &mut Connection, shared: &Shared, turn: &mut Budget, sent: usize) {
+    *turn.sent_by(conn.id(), shared.metrics.turns) += sent;
     if sent >= BULK {
         conn.handle_bulk();
         turn.charge(sent);

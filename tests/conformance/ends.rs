@@ -306,8 +306,10 @@ fn b10_unread_input_does_not_destroy_the_last_reply() {
         stage.connect("client", addr, client);
         stage.run();
         let reply = data(b"413 too large");
-        let lines = stage.trace.of("client");
-        stage.check(lines[1..=2] == [reply, "eof".into()] || lines[1] == "drained", "the reply");
+        // When the socket has taken everything depends on its buffers.
+        let mut lines = stage.trace.of("client");
+        lines.retain(|line| line != "drained");
+        stage.check(lines[1..=2] == [reply, "eof".into()], "the reply");
         stage.expect("server", &["opened", "closed finished by us"]);
         let reason: Option<CloseReason> = reason.lock().unwrap().take();
         stage.check(reason.unwrap().unread() > 0, "what was discarded is counted");

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use lariat::sim::{Link, Sim, Socket};
 use lariat::{
-    CloseReason, Context, Filter, FilterResult, Incoming, Input, ListenOptions, Outcome, Progress,
-    Protocol,
+    CloseReason, ConnId, Context, Filter, FilterResult, Incoming, Input, Limits, ListenOptions,
+    Outcome, Progress, Protocol,
 };
 
 use crate::kit::{Echo, ms, serve, serve_with};
@@ -192,7 +192,7 @@ fn output_that_nobody_asked_for_is_within_the_turns_bytes() {
 }
 
 /// Sends what it hears to everybody.
-struct Broadcast(Rc<Cell<Vec<lariat::ConnId>>>);
+struct Broadcast(Rc<Cell<Vec<ConnId>>>);
 
 impl Protocol for Broadcast {
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
@@ -219,7 +219,7 @@ impl Protocol for Broadcast {
 #[test]
 fn output_for_others_is_within_the_turns_bytes_and_small_output_leaves_at_once() {
     let mut sim = sim();
-    let everybody: Rc<Cell<Vec<lariat::ConnId>>> = Rc::default();
+    let everybody: Rc<Cell<Vec<ConnId>>> = Rc::default();
     let addr = serve(&mut sim, move || Broadcast(Rc::clone(&everybody)));
     let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(addr)).collect();
     sim.run_for(ms(5)).unwrap();
@@ -329,7 +329,7 @@ fn moved_beside_notes(notes: usize) -> u64 {
     let flooded = serve(&mut sim, || Echo);
     let count = Arc::new(AtomicUsize::new(0));
     let quiet = sim.acceptor("10.0.0.1:80").unwrap();
-    let noted: Vec<lariat::ConnId> =
+    let noted: Vec<ConnId> =
         (0..40).map(|_| sim.connect("10.0.0.1:80", Noted(Arc::clone(&count)))).collect();
     let clients: Vec<Socket> = (0..FLOODERS).map(|_| sim.dial(flooded)).collect();
     sim.run_for(ms(1)).unwrap();
@@ -421,36 +421,110 @@ fn a_filter_is_given_at_most_48_kib_of_the_wire_at_a_time() {
     }
 }
 
-/// Answers with 250,000 bytes, through a filter or not.
-struct Lavish(Option<Ledger>);
+/// Answers each byte with `bytes`, through a filter or not, and a note as well.
+struct Lavish {
+    bytes: usize,
+    filter: Option<Ledger>,
+    id: Rc<Cell<Option<ConnId>>>,
+}
 
 impl Protocol for Lavish {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.id.set(Some(cx.id()));
+        Ok(())
+    }
+
     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        for _ in 0..input.len() {
+            cx.write(&vec![7; self.bytes]);
+        }
         input.consume_all();
-        cx.write(&[7; 250_000][..]);
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, _: lariat::Note) -> Outcome {
+        cx.write(&vec![7; self.bytes]);
         Ok(())
     }
 
     fn filter(&mut self) -> Option<Box<dyn Filter>> {
-        Some(Box::new(self.0.take()?))
+        Some(Box::new(self.filter.take()?))
+    }
+}
+
+/// What one connection of `Lavish` may send in a turn, in these tests.
+const WRITE_BUDGET: usize = 100_000;
+
+/// A connection that answers with `bytes` each time, its id, and its peer.
+fn lavish(sim: &mut Sim, bytes: usize, filtered: bool) -> (Rc<Cell<Option<ConnId>>>, Socket) {
+    let mut options = ListenOptions::default();
+    options.limits.write_budget = WRITE_BUDGET;
+    let id = Rc::<Cell<Option<ConnId>>>::default();
+    let opened = Rc::clone(&id);
+    let make = move |_: &Incoming| {
+        let filter = filtered.then(Ledger::default);
+        Some(Lavish { bytes, filter, id: Rc::clone(&opened) })
+    };
+    let listener = sim.listen_with("127.0.0.1:0", options, make).unwrap();
+    let client = sim.dial(sim.addresses(listener)[0]);
+    sim.run_for(ms(10)).unwrap();
+    if filtered {
+        // The handshake is over with the first byte.
+        client.send(b"");
+    }
+    (id, client)
+}
+
+/// The most bytes that one of the next turns sends, and what all of them do.
+fn sent(sim: &mut Sim) -> (usize, usize) {
+    let (mut most, first) = (0, sim.metrics().bytes_out);
+    for _ in 0..20 {
+        let before = sim.metrics().bytes_out;
+        sim.turn(Some(ms(1))).unwrap();
+        most = most.max(sim.metrics().bytes_out - before);
+    }
+    (most as usize, (sim.metrics().bytes_out - first) as usize)
+}
+
+#[test]
+fn a_turn_sends_no_more_than_the_write_budget_of_a_connection() {
+    for filtered in [false, true] {
+        for bytes in [WRITE_BUDGET - 1, WRITE_BUDGET, WRITE_BUDGET + 1, 3 * WRITE_BUDGET] {
+            let mut sim = sim();
+            let (_, client) = lavish(&mut sim, bytes, filtered);
+            client.send(b"?");
+            assert_eq!(sent(&mut sim), (bytes.min(WRITE_BUDGET), bytes), "filtered {filtered}");
+            assert_eq!(client.take_received().len(), bytes);
+        }
     }
 }
 
 #[test]
-fn a_large_answer_takes_no_more_of_a_turn_through_a_filter() {
-    let [plain, filtered] = [false, true].map(|filtered| {
+fn callbacks_of_one_turn_share_the_write_budget() {
+    for filtered in [false, true] {
         let mut sim = sim();
-        let mut options = ListenOptions::default();
-        options.limits.write_budget = 100_000;
-        let make = move |_: &Incoming| Some(Lavish(filtered.then(Ledger::default)));
-        let listener = sim.listen_with("127.0.0.1:0", options, make).unwrap();
-        let client = sim.dial(sim.addresses(listener)[0]);
-        sim.run_for(ms(10)).unwrap();
+        let bytes = 60_000;
+        let (id, client) = lavish(&mut sim, bytes, filtered);
+        for _ in 0..3 {
+            sim.control().peer(id.get().unwrap()).notify(lariat::Note::new(()));
+        }
         client.send(b"?");
-        let most = most_in_a_turn(&mut sim, 20, |_| ());
-        assert_eq!(client.take_received().len(), 250_000);
-        most
-    });
-    assert!(plain < 250_000, "{plain} bytes in a turn");
-    assert!(filtered <= plain, "{filtered} bytes in a turn, {plain} without a filter");
+        assert_eq!(sent(&mut sim), (WRITE_BUDGET, 4 * bytes), "filtered {filtered}");
+    }
+}
+
+#[test]
+fn the_reads_of_a_connection_that_is_alone_share_the_write_budget() {
+    let mut sim = sim();
+    let change = |limits: &mut Limits| {
+        limits.read_budget = 20_000;
+        limits.high_mark = 40_000;
+        limits.write_budget = WRITE_BUDGET - 30_000;
+    };
+    let addr = serve_with(&mut sim, change, || Echo);
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    client.send(&vec![7; 200_000]);
+    // A third read might be answered with as much as the high mark.
+    assert_eq!(sent(&mut sim), (40_000, 200_000));
 }
