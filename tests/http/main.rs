@@ -20,6 +20,7 @@ mod invitations;
 mod kit;
 #[path = "../shared/plain.rs"]
 mod plain;
+mod promises;
 mod reasons;
 mod site;
 mod stopped;

@@ -39,7 +39,7 @@ impl<'a> Event<'a> {
     ///
     /// # Errors
     ///
-    /// The name has a line break.
+    /// The name has a line break or a NUL.
     pub fn named(self, name: &'a str) -> Result<Event<'a>, InvalidEvent> {
         Ok(Event { name: Some(one_line(name)?), ..self })
     }

@@ -83,7 +83,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// The request is whole, with or without a body, and is not answered yet.
+    /// The request is whole, with or without a body, and its answer is not finished.
     ///
     /// # Errors
     ///

@@ -24,13 +24,22 @@ impl fmt::Display for HandoverRefused {
 
 impl std::error::Error for HandoverRefused {}
 
+/// `protocol-name [ "/" protocol-version ]`, both of them tokens (RFC 9110, 7.8).
+fn is_protocol(text: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(is_token);
+    match text.split_once('/') {
+        Some((name, version)) => is_word(name) && is_word(version),
+        None => is_word(text),
+    }
+}
+
 fn refused(why: &'static str) -> Result<(), HandoverRefused> {
     Err(HandoverRefused { why })
 }
 
 impl Response {
     /// Answers 101 and hands the connection over to `next`. `protocol` is the name for the
-    /// `upgrade` header. `next` first sees the bytes that the client has already sent.
+    /// `upgrade` header, `websocket` or `name/version`. `next` first sees the bytes that the client has already sent.
     ///
     /// # Errors
     ///
@@ -153,8 +162,7 @@ impl Response {
         if !self.body.is_whole() {
             return refused("the body of the request is not whole");
         }
-        let named = |byte: u8| is_token(byte) || byte == b'/';
-        if protocol.is_empty() || !protocol.bytes().all(named) {
+        if !is_protocol(protocol) {
             return refused("the name of the protocol is none");
         }
         cx.compose(|out, date| {

@@ -43,7 +43,8 @@ pub(super) fn parse<'a>(
             return incomplete(window, last, lack, limits);
         }
     };
-    if parts.method.len() + parts.target.len() + " HTTP/1.1\r\n".len() + 1 > limits.line_max {
+    let line = parts.method.len() + parts.target.len() + " HTTP/1.1\r\n".len() + 1;
+    if line > limits.line_max && request_line(window) > limits.line_max {
         return Err(Fault::new(Status::URI_TOO_LONG, "a request line that is too long"));
     }
     let mut is_connect = false;
@@ -72,6 +73,13 @@ pub(super) fn parse<'a>(
         is_connect,
     };
     Ok(Some((request, parts.length)))
+}
+
+/// Bytes of the request line, its line break included: LF alone is a shorter one.
+#[cold]
+fn request_line(window: &[u8]) -> usize {
+    let empty = window.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    window[empty..].iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1)
 }
 
 /// The name of a method, a token. The common ones need no look at each byte.

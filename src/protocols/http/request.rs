@@ -69,7 +69,8 @@ impl<'a> Request<'a> {
         self.target
     }
 
-    /// The path of the target, from its slash up to the query; the target itself if it has none.
+    /// The path of the target, from its slash up to the query. It is `/` for `http://host` without
+    /// a path, and the target itself for `*` and for `CONNECT`.
     #[inline]
     pub fn path(&self) -> &'a str {
         let path = self.without_authority();
@@ -139,13 +140,14 @@ impl<'a> Request<'a> {
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body. The library sends it
-    /// when the handler has returned from [`request`](super::Handler::request) without an answer.
+    /// when the handler has returned from [`request`](super::Handler::request) without an answer,
+    /// unless there is no body or a part of it is there already.
     pub fn expects_continue(&self) -> bool {
         self.expects
     }
 
-    /// The protocol that the client wants to [upgrade](super::Response::upgrade) to; None if it
-    /// does not.
+    /// What the client wants to [upgrade](super::Response::upgrade) to, the value of its first
+    /// `upgrade` header; None if it does not, or if that is not UTF-8.
     pub fn upgrade(&self) -> Option<&'a str> {
         // A request for a tunnel is no request for an upgrade.
         if !self.upgrades || self.is_connect {

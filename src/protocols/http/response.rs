@@ -36,6 +36,8 @@ pub struct Response {
     /// The body as far as it is collected.
     pub(super) collected: Option<Vec<u8>>,
     pub(super) number: u32,
+    /// The body goes to the handler in parts: it is too late to collect it.
+    pub(super) in_parts: bool,
     pub(super) stage: Stage,
     pub(super) facts: u8,
 }
@@ -48,6 +50,7 @@ impl Response {
             left: 0,
             collected: None,
             number: 0,
+            in_parts: false,
             stage: Stage::Idle,
             facts: 0,
         }
@@ -87,10 +90,14 @@ impl Response {
 
     /// Collects the body of this request: [`Handler::collected`](super::Handler::collected) gets
     /// the whole body instead of its parts. Above [`Limits::collect_max`] \[1 MiB\] the request is
-    /// answered 413. Call it in [`Handler::request`](super::Handler::request).
+    /// answered 413. Call it in [`Handler::request`](super::Handler::request), before an answer
+    /// begins; after that the body goes to the handler in parts.
     pub fn collect(&mut self) {
         if self.stage != Stage::Due {
             return self.misused("collect: the answer has begun");
+        }
+        if self.in_parts {
+            return self.misused("collect: the body is on its way in parts");
         }
         self.facts |= COLLECTS;
     }

@@ -208,12 +208,14 @@ impl<H: Handler> Http<H> {
     /// A body follows: it is collected, streamed or dropped, and may have to be asked for.
     fn begin_body(&mut self, cx: &mut Context<'_>, rest: &[u8]) -> Result<(), End> {
         self.watch.begin_body();
-        if self.response.collects() && self.response.is_due() {
+        if self.response.collects() && !self.response.is_finished() {
             let most = self.response.limits().collect_max as u64;
             if self.response.body.left().is_some_and(|left| left > most) {
                 return Err(TOO_LARGE.into());
             }
             self.response.collected = Some(Vec::new());
+        } else {
+            self.response.in_parts = true;
         }
         if self.response.is_finished() && !self.response.keeps() {
             // Answered, and the rest is not worth reading: lingering drops it.
@@ -227,6 +229,9 @@ impl<H: Handler> Http<H> {
     /// Takes one piece of a body. False when there is none now.
     fn take_body(&mut self, cx: &mut Context<'_>, rest: &mut &[u8]) -> Result<bool, End> {
         let unwanted = self.response.is_finished();
+        if unwanted {
+            self.watch.drop_body();
+        }
         let before = rest.len();
         let Response { body, limits, collected, .. } = &mut self.response;
         let limits = limits.as_deref().unwrap_or(&DEFAULT);
@@ -235,7 +240,7 @@ impl<H: Handler> Http<H> {
         match piece {
             Piece::More => return Ok(false),
             Piece::Data(_) if unwanted => {
-                if self.watch.received() > limits.discard_max {
+                if self.watch.dropped() > limits.discard_max {
                     self.response.keep_no_longer();
                     self.end_of_exchange(cx);
                 }
@@ -249,12 +254,8 @@ impl<H: Handler> Http<H> {
                 }
                 None => {
                     self.handler.body(cx, data, &mut self.response)?;
-                    if self.response.is_finished() {
-                        // What has come so far was wanted.
-                        self.watch.begin_body();
-                        if !self.response.keeps() {
-                            self.end_of_exchange(cx);
-                        }
+                    if self.response.is_finished() && !self.response.keeps() {
+                        self.end_of_exchange(cx);
                     }
                 }
             },

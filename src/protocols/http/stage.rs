@@ -46,6 +46,7 @@ impl Response {
     pub(super) fn begin(&mut self, request: &Request<'_>) {
         self.body = Body::new(request.length);
         self.number = self.number.wrapping_add(1);
+        self.in_parts = false;
         self.stage = Stage::Due;
         let fact = |holds: bool, fact: u8| if holds { fact } else { 0 };
         self.facts = fact(request.method == "HEAD", HEAD)

@@ -21,7 +21,7 @@ macro_rules! statuses {
             $(#[doc = concat!("`", $code, " ", $reason, "`")]
             pub const $name: Status = Status($code);)*
 
-            /// The words after the code; `Unknown` for a code that RFC 9110 does not name.
+            /// The words after the code; `Unknown` for a code that has no constant here.
             pub const fn reason(self) -> &'static str {
                 match self.0 {
                     $($code => $reason,)*

@@ -36,10 +36,12 @@ pub(super) struct Watch {
     before: u32,
     /// Milliseconds of the connection's age from which the body's rate counts.
     since: u64,
-    /// Bytes of the body that came since it began.
+    /// Bytes of the body that came since it began, or since nothing wants it.
     received: u64,
-    /// Bytes of the body that came before `since`.
+    /// `received` at `since`; it wraps when counting begins again.
     counted: u64,
+    /// The request is answered: the rest of the body is dropped.
+    drops: bool,
 }
 
 /// The meaning of a deadline that has passed.
@@ -53,7 +55,7 @@ pub(super) enum Passed {
 
 impl Watch {
     pub(super) fn new() -> Watch {
-        Watch { phase: Phase::Fresh, before: 0, since: 0, received: 0, counted: 0 }
+        Watch { phase: Phase::Fresh, before: 0, since: 0, received: 0, counted: 0, drops: false }
     }
 
     /// The connection is open.
@@ -67,8 +69,18 @@ impl Watch {
         self.received += count as u64;
     }
 
-    /// Bytes of the body since it began.
-    pub(super) fn received(&self) -> u64 {
+    /// The rest of the body is dropped. What has come so far was wanted, and does not count for
+    /// that; the deadline stays as it is.
+    pub(super) fn drop_body(&mut self) {
+        if !self.drops {
+            self.drops = true;
+            self.counted = self.counted.wrapping_sub(self.received);
+            self.received = 0;
+        }
+    }
+
+    /// Bytes of the body that came since it is dropped.
+    pub(super) fn dropped(&self) -> u64 {
         self.received
     }
 
@@ -84,6 +96,7 @@ impl Watch {
     pub(super) fn begin_body(&mut self) {
         self.received = 0;
         self.counted = 0;
+        self.drops = false;
         if self.phase == Phase::Body {
             // Two bodies in a row: the timer belongs to the first.
             self.phase = Phase::Own;
@@ -127,7 +140,7 @@ impl Watch {
 
     /// Milliseconds that the bytes since `since` pay for.
     fn earned(&self, limits: &Limits) -> u64 {
-        (self.received - self.counted).saturating_mul(1000) / u64::from(limits.body_rate)
+        self.received.wrapping_sub(self.counted).saturating_mul(1000) / u64::from(limits.body_rate)
     }
 
     /// How long from now a body may go on, `elapsed` milliseconds after `since`.

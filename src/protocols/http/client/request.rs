@@ -54,8 +54,9 @@ impl ClientRequest {
     ///
     /// # Errors
     ///
-    /// Host or target have a character that is not allowed there. Percent-encode characters outside
-    /// of RFC 3986 first.
+    /// Host or target have a character that is not allowed there, the target does not fit the
+    /// method, or the request line has more than 8 KiB. Percent-encode characters outside of RFC
+    /// 3986 first.
     pub fn get(host: &str, target: &str) -> Result<ClientRequest, InvalidRequest> {
         ClientRequest::new("GET", host, target)
     }
