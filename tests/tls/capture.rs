@@ -482,3 +482,16 @@ fn a_file_has_as_many_bytes_as_its_bound_without_its_end_and_not_one_more() {
     let (short, dropped) = size_of(whole - end - 1);
     assert!(short < whole && dropped == 1, "{short} of {whole}, {dropped} dropped");
 }
+
+#[test]
+fn a_capture_in_memory_is_finished_once_and_counts_what_comes_later() {
+    let capture = Capture::in_memory(CaptureOptions::default());
+    session_on(&mut Sim::new(1), &capture, b"in time");
+    let report = capture.finish().unwrap();
+    assert!(report.packets > 0 && report.dropped == 0, "{report}");
+    session_on(&mut Sim::new(2), &capture, b"late");
+    assert_eq!(capture.dropped(), report.packets, "as many as the first session had");
+    let captured = read(&capture.bytes());
+    assert_eq!(captured.packets.len() as u64, report.packets);
+    assert!(capture.finish().is_err());
+}

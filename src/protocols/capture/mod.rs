@@ -69,7 +69,8 @@ pub struct CaptureOptions {
     /// Bytes of packets that may wait for the thread that writes \[4 MiB\]. Packets beyond that are
     /// dropped and counted: a slow disk never holds a connection up.
     pub queue_max: usize,
-    /// Bytes of the file, beyond which packets are dropped and counted \[1 GiB\].
+    /// Bytes of the file, beyond which packets are dropped and counted \[1 GiB\]. The last block,
+    /// with the counts, comes on top.
     pub bytes_max: u64,
 }
 
@@ -134,8 +135,9 @@ impl Capture {
         CaptureTap::new(Arc::clone(&self.0))
     }
 
-    /// Packets that were dropped so far because too many waited. Those beyond
-    /// [`CaptureOptions::bytes_max`] are counted at the end.
+    /// Packets that were dropped so far because too many waited, or because they came after
+    /// [`finish`](Capture::finish). Those beyond [`CaptureOptions::bytes_max`] are counted at once
+    /// in memory, else by `finish`.
     pub fn dropped(&self) -> u64 {
         self.0.dropped()
     }

@@ -57,7 +57,10 @@ impl Sink {
     /// Takes a packet, or counts it as dropped. Never waits for the writer.
     pub(super) fn take(&self, packet: Packet) {
         let taken = match &self.kind {
-            Kind::Memory(file) => lock(file).packet(&packet).is_ok_and(|fits| fits),
+            Kind::Memory(file) => {
+                let mut file = lock(file);
+                !file.finished && file.packet(&packet).is_ok_and(|fits| fits)
+            }
             Kind::Thread { queued, writer } => {
                 let size = packet.bytes.len();
                 let before = queued.fetch_add(size, Ordering::Relaxed);
@@ -91,10 +94,16 @@ impl Sink {
     /// Waits until everything that was taken is written. Later packets count as dropped.
     pub(super) fn finish(&self) -> io::Result<CaptureReport> {
         let packets = match &self.kind {
-            Kind::Memory(file) => lock(file).packets,
+            Kind::Memory(file) => {
+                let mut file = lock(file);
+                if std::mem::replace(&mut file.finished, true) {
+                    return Err(finished_before());
+                }
+                file.packets
+            }
             Kind::Thread { writer, .. } => {
                 let Some(Writer { packets, thread }) = lock(writer).take() else {
-                    return Err(io::Error::other("the capture has been finished before"));
+                    return Err(finished_before());
                 };
                 drop(packets);
                 let ended = thread.join();
@@ -106,6 +115,10 @@ impl Sink {
         };
         Ok(CaptureReport { packets, dropped: self.dropped() })
     }
+}
+
+fn finished_before() -> io::Error {
+    io::Error::other("the capture has been finished before")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -145,12 +158,15 @@ struct File<W> {
     dropped: u64,
     /// The time of the last packet.
     last: u64,
+    /// Nothing more is taken. That of a thread has no use for it: its queue is gone then.
+    finished: bool,
     block: Vec<u8>,
 }
 
 impl<W: Write> File<W> {
     fn new(out: W, bytes_max: u64) -> File<W> {
-        File { out, bytes: 0, bytes_max, packets: 0, dropped: 0, last: 0, block: Vec::new() }
+        let block = Vec::new();
+        File { out, bytes: 0, bytes_max, packets: 0, dropped: 0, last: 0, finished: false, block }
     }
 
     fn start(&mut self) -> io::Result<()> {
