@@ -3,7 +3,7 @@
 //! It shows connections that write to one another (`push_all`), a state that they share, a timer
 //! for each, and what keeps a client from hurting the others: lines that are too long are answered
 //! and dropped, control bytes never reach another terminal, a client that says nothing is
-//! warned and closed, and one that does not read is closed. Run it, and talk to it from more
+//! told so and closed, and one that does not read is closed. Run it, and talk to it from more
 //! terminals:
 //!
 //! ```text

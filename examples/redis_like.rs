@@ -67,6 +67,9 @@ impl Framing for Resp {
                 return more(bytes.len() + 1);
             };
             let len = self.seen + end + 1;
+            if len > COMMAND_MAX {
+                return Err(FrameError::TooLong(COMMAND_MAX));
+            }
             *self = Resp::default();
             return Ok(Found::Frame { payload: 0..len, len });
         }
@@ -87,7 +90,7 @@ impl Framing for Resp {
                 return more(bytes.len() + 1);
             };
             let end = self.seen.saturating_add(head).saturating_add(len).saturating_add(2);
-            if bytes.len() < end {
+            if bytes.len() < end || end > COMMAND_MAX {
                 return more(end);
             }
             self.seen = end;
@@ -335,6 +338,11 @@ mod tests {
         assert!(begins(head) && head.len() + 524_273 + 2 == COMMAND_MAX);
         assert!(!begins("*1\r\n$524274\r\n"));
         assert!(begins(&"x".repeat(COMMAND_MAX - 1)) && !begins(&"x".repeat(COMMAND_MAX)));
+        // Also where it is whole at once.
+        let whole = |digits: usize| format!("*1\r\n${digits}\r\n{}\r\n", "x".repeat(digits));
+        assert!(begins(&whole(524_273)) && !begins(&whole(524_274)));
+        let words = |count| format!("{}\n", "x".repeat(count));
+        assert!(begins(&words(COMMAND_MAX - 1)) && !begins(&words(COMMAND_MAX)));
     }
 
     #[test]

@@ -23,7 +23,7 @@
 //! | `select!` | nothing: the callback of whatever happens runs |
 //! | a channel to a task | a [`Note`], by [`Peer::notify`] or [`Handle::notify`] |
 //! | `broadcast` | [`Control::push_all`] |
-//! | `copy_bidirectional` | two connections that write to [`peer`] |
+//! | `copy_bidirectional` | [`tunnel`](crate::tunnel), or two connections that write to [`peer`] |
 //! | `spawn_blocking` | [`offload`](crate::Context::offload), whose result is a [`Note`] |
 //! | a semaphore on accepts | [`DriverLimits::connections_max`], [`connections_per_address`] |
 //! | a cancellation token | [`Handle::shutdown`], [`stopping`] |
@@ -149,7 +149,7 @@
 //! | `transport.write`, `loseConnection`, `abortConnection` | [`write`], [`close`], [`abort`] |
 //! | `LineReceiver` | [`Lines`](crate::framing::Lines), or a loop in [`data`], below |
 //! | `Int16StringReceiver` | [`LengthPrefixed`](crate::framing::LengthPrefixed) |
-//! | `ReconnectingClientFactory` | [`closed`] with [`after`] |
+//! | `ReconnectingClientFactory` | [`reconnect`](crate::reconnect) |
 //! | `reactor.callLater` | [`set_timer`], [`after`] |
 //! | `callFromThread` | [`Handle::call`] |
 //! | `deferToThread`, `Deferred` | [`offload`](crate::Context::offload); state in the protocol |

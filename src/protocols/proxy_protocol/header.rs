@@ -82,12 +82,14 @@ impl Header {
 
     /// Looks for a header of at most `max` bytes at the beginning of `bytes`. What follows it is
     /// not looked at. Fields of version 2 behind the addresses are skipped, but for a checksum,
-    /// which is verified.
+    /// which is verified. What a header without addresses has behind its length is not looked at.
     ///
     /// # Errors
     ///
-    /// `bytes` is not the beginning of a valid header. In version 2 that is said as soon as it is
-    /// certain. A line of version 1 is judged when it is whole, or longer than it may be.
+    /// `bytes` is not the beginning of a valid header. Version and command of version 2 are judged
+    /// when they are there, family and length with the first 16 bytes, addresses and fields when
+    /// the header is whole. A line of version 1 is judged when it is whole, or longer than it may
+    /// be.
     pub fn parse(bytes: &[u8], max: usize) -> Result<Parsed, HeaderError> {
         match begins(bytes) {
             Beginning::V1 => text::parse(bytes, max),

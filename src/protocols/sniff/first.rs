@@ -3,7 +3,7 @@
 use super::Seen;
 use crate::protocols::proxy_protocol::{Beginning, begins};
 
-/// The longest method that is taken for one of HTTP; VERSION-CONTROL has 15 bytes.
+/// A word of so many bytes is no method of HTTP; VERSION-CONTROL has 15.
 const METHOD_MAX: usize = 20;
 /// HTTP/2 without TLS begins so (RFC 9113, 3.4), and is not HTTP/1.
 const HTTP_2: &[u8] = b"PRI * HTTP/2";

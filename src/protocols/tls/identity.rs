@@ -154,7 +154,7 @@ impl Roots {
     ///
     /// # Errors
     ///
-    /// There is no certificate in it, or one that cannot be an authority.
+    /// There is no certificate in it, or one that cannot be read.
     pub fn from_pem(pem: &[u8]) -> Result<Roots, TlsError> {
         Roots::parse(pem, "the list of authorities")
     }

@@ -70,7 +70,9 @@ type OnEnd = Box<dyn FnOnce(&mut Control<'_>, &Summary) + Send>;
 
 /// The protocol of a client's connection that is relayed to a target.
 ///
-/// See the [module](self) for what it does. It may be under [`Tls`](crate::tls), and is `Send`.
+/// See the [module](self) for what it does. It may be under [`Tls`](crate::tls), and is `Send`. The
+/// client's connection needs a [`Limits::notes_max`](crate::Limits::notes_max) \[64\] of at least 1
+/// and ends with an error otherwise.
 pub struct Tunnel {
     target: Address,
     options: ConnectOptions,

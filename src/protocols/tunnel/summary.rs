@@ -37,8 +37,8 @@ impl Summary {
         &self.client
     }
 
-    /// The connection to the target, or the attempt at it; None where the client's connection ended
-    /// before it had opened.
+    /// The connection to the target, or the attempt at it; None where there was none: the client's
+    /// connection ended before it had opened, or the limits or options of the tunnel cannot work.
     pub fn target(&self) -> Option<&End> {
         self.target.as_ref()
     }
