@@ -444,7 +444,7 @@ fn a_writer_fails_where_output_max_is_reached_and_takes_what_fits() {
                 assert_eq!(cx.writer().write(b"").unwrap(), 0);
                 let error = cx.writer().write(b"!").unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-                let error = write!(cx, "{}", "!").unwrap_err();
+                let error = write!(cx, "!").unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
                 Ok(())
             })
