@@ -39,7 +39,8 @@ fn refused(why: &'static str) -> Result<(), HandoverRefused> {
 
 impl Response {
     /// Answers 101 and hands the connection over to `next`. `protocol` is the name for the
-    /// `upgrade` header, `websocket` or `name/version`. `next` first sees the bytes that the client has already sent.
+    /// `upgrade` header, `websocket` or `name/version`. `next` first sees the bytes that the client
+    /// has already sent.
     ///
     /// # Errors
     ///
