@@ -195,6 +195,28 @@ mod tests {
     }
 
     #[test]
+    fn a_companion_that_looks_in_time_is_not_called() {
+        for (asleep, until, called) in
+            [(true, 4, false), (true, 5, false), (true, 6, true), (false, 4, true)]
+        {
+            let bell = Bell::default();
+            assert!(bell.call_or_hire(0) && bell.wait(0, &clock()));
+            (lock(&bell.inside).asleep, lock(&bell.inside).until) = (asleep, until);
+            assert!(!bell.call_or_hire(5));
+            assert_eq!(lock(&bell.inside).called, called, "asleep: {asleep}, until {until}");
+        }
+    }
+
+    #[test]
+    fn a_companion_that_leaves_to_another_has_it_look() {
+        let bell = Bell::default();
+        assert!(bell.call_or_hire(0) && !bell.go_away() && bell.go_away());
+        assert!(bell.call_or_hire(0) && bell.wait(0, &clock()));
+        assert!(!bell.come_back());
+        assert!(bell.wait(0, &clock()), "what the first has changed");
+    }
+
+    #[test]
     fn a_companion_that_could_not_be_started_is_missed_where_there_is_no_other() {
         let bell = Bell::default();
         assert!(bell.call_or_hire(0) && bell.leave());

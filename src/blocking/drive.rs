@@ -152,3 +152,66 @@ fn end(cell: &Cell, member: &Member) {
     }
     cell.wake(if member.writing { Shutdown::Both } else { Shutdown::Read });
 }
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::*;
+    use crate::blocking::tests::rig::Rig;
+    use crate::limits::{DriverLimits, Limits};
+    use crate::reason::{By, CloseKind};
+
+    /// Drives a connection on, and carries out what follows for others.
+    fn drive(rig: &mut Rig) {
+        let after = rig.hub.drive(&rig.cell, &mut lock(&rig.cell.member), &mut rig.desk.shared);
+        after.carry_out(rig.cell.id, &rig.hub);
+    }
+
+    #[test]
+    fn of_too_many_that_linger_the_oldest_is_cut() {
+        let limits = DriverLimits { lingering_max: 1, ..DriverLimits::default() };
+        let mut first = Rig::of(limits, Limits::default());
+        let mut second = first.beside(Limits::default());
+        for rig in [&mut first, &mut second] {
+            rig.member().conn.begin_close(By::Us, CloseKind::Finished, None);
+            assert!(!rig.member().lingered && !rig.calls().0);
+            drive(rig);
+            assert!(rig.member().lingered);
+        }
+        assert!(first.cell.has_requests() && !second.cell.has_requests());
+        assert!(first.calls().0, "its thread looks");
+        let mut member = first.member();
+        first.cell.take_signals(&mut member.conn);
+        assert!(member.conn.flags().any(Flags::ENDED));
+    }
+
+    #[test]
+    fn a_queue_that_has_drained_releases_its_writers_and_one_that_ends_forgets_them() {
+        for ends in [false, true] {
+            let mut queue = Rig::open(Limits::default());
+            let mut writer = queue.beside(Limits::default());
+            queue.queue_stuck(&[7; 100]);
+            hold(&writer.cell, &queue.cell);
+            assert!(writer.member().conn.flags().any(Flags::HELD));
+            if ends {
+                // The writer is over: the queue has nothing to release.
+                writer.member().conn.end(By::Us, CloseKind::Aborted, None);
+                drive(&mut writer);
+                assert!(queue.member().conn.poll_released().is_empty());
+                continue;
+            }
+            queue.member().conn.handle_ready(Flags::WRITABLE);
+            drive(&mut queue);
+            assert!(!writer.member().conn.flags().any(Flags::HELD));
+            assert!(writer.calls().0, "its thread reads on");
+        }
+        // Its own writer is released where it stands.
+        let mut rig = Rig::open(Limits::default());
+        rig.queue_stuck(&[7; 100]);
+        rig.member().conn.hold_itself();
+        rig.member().conn.handle_ready(Flags::WRITABLE);
+        let after = rig.hub.drive(&rig.cell, &mut lock(&rig.cell.member), &mut rig.desk.shared);
+        assert!(after.is_empty() && !rig.member().conn.flags().any(Flags::HELD));
+        assert!(rig.calls().0);
+    }
+}

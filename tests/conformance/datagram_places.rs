@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lariat::{ConnectOptions, DatagramOptions, DriverLimits, ErrorKind, Op, Timer};
+use lariat::{ConnectOptions, DatagramOptions, DriverLimits, ErrorKind, Note, Op, Timer};
 
-use crate::kit::{Play, data, echo, everywhere_with, on_sockets, says_all};
+use crate::kit::{Play, data, echo, everywhere_with, on_sockets, says_all, with_datagrams};
 use crate::node::Node;
 
 #[test]
@@ -161,5 +161,31 @@ fn a_socket_that_is_bound_in_the_same_callback_has_its_place_before_an_adopted_s
         stage.expect("adopted", &["closed connect failed, too many connections by the runtime"]);
         stage.expect_node("node", &["opened", "closed finished by us"]);
         assert_eq!(other.read(&mut [0]).unwrap(), 0, "it is closed");
+    });
+}
+
+#[test]
+fn what_is_asked_of_a_socket_that_its_closure_has_just_bound_is_not_forgotten() {
+    with_datagrams(|stage| {
+        let (log, handle) = (stage.log.clone(), stage.driver.handle());
+        stage.driver.control().set_timer(Duration::ZERO, move |control| {
+            let mut bind = |who| {
+                let node = Node::new().notified(|cx, note| {
+                    assert_eq!(note.get(), Some(&7));
+                    cx.close();
+                    Ok(())
+                });
+                control.bind("127.0.0.1:0", node.under(who, &log)).unwrap()
+            };
+            handle.abort(bind("aborted"));
+            handle.notify(bind("noted"), Note::new(7)).unwrap();
+            handle.close(bind("closed")).unwrap();
+        });
+        stage.run();
+        let found = stage.log.of("aborted");
+        assert_eq!(found.last().unwrap(), "closed aborted by us", "{found:?}");
+        stage.expect_node("noted", &["opened", "notified", "closed finished by us"]);
+        let found = stage.log.of("closed");
+        assert_eq!(found.last().unwrap(), "closed finished by us", "{found:?}");
     });
 }

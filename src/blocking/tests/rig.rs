@@ -51,7 +51,10 @@ impl Rig {
         limits: Limits,
         protocol: impl Protocol + Send + 'static,
     ) -> Rig {
-        let (hub, _) = hub(DriverLimits::default());
+        Rig::of_hub(hub(DriverLimits::default()).0, limits, protocol)
+    }
+
+    fn of_hub(hub: Arc<Hub>, limits: Limits, protocol: impl Protocol + Send + 'static) -> Rig {
         let (socket, peer) = UnixStream::pair().unwrap();
         let socket = system::adopted(Box::new(OwnedFd::from(socket))).unwrap();
         let id = lock(&hub.ids).reserve();
@@ -65,7 +68,21 @@ impl Rig {
 
     /// The same behind `opened`.
     pub(in crate::blocking) fn open(limits: Limits) -> Rig {
-        let rig = Rig::accepted(limits, Quiet);
+        Rig::of(DriverLimits::default(), limits)
+    }
+
+    /// The same, of a driver with these limits.
+    pub(in crate::blocking) fn of(driver: DriverLimits, limits: Limits) -> Rig {
+        Rig::of_hub(hub(driver).0, limits, Quiet).opened()
+    }
+
+    /// Another one of the same driver.
+    pub(in crate::blocking) fn beside(&self, limits: Limits) -> Rig {
+        Rig::of_hub(Arc::clone(&self.hub), limits, Quiet).opened()
+    }
+
+    fn opened(self) -> Rig {
+        let rig = self;
         let mut member = rig.member();
         assert!(member.conn.poll_due(&mut Round::default()).is_some());
         member.conn.handle_ready(Flags::READABLE);

@@ -137,6 +137,20 @@ fn what_was_asked_while_the_reader_slept_comes_before_the_input_that_wakes_it() 
     assert!(lines[1].starts_with("closed finished") && lines.len() == 2, "{lines:?}");
 }
 
+#[test]
+fn a_companion_that_has_done_what_was_asked_calls_the_reader_and_else_lets_it_sleep() {
+    let mut rig = Rig::open(Limits::default());
+    for asked in [true, false] {
+        if asked {
+            rig.hub.posted.fetch_add(1, Ordering::AcqRel);
+            assert!(rig.cell.deliver(Post::ShutdownWrite(rig.id())).is_ok());
+        }
+        assert!(matches!(rig.worker(Role::Companion).advance(), Next::Wait { .. }));
+        assert_eq!(rig.calls().0, asked);
+        assert_eq!(rig.hub.posted.load(Ordering::Acquire), 0);
+    }
+}
+
 // ---- sleeping for room --------------------------------------------------------------------------
 
 #[test]
