@@ -167,6 +167,66 @@ mod tests {
         after.carry_out(rig.cell.id, &rig.hub);
     }
 
+    /// A worker that advances a connection does so as well.
+    #[test]
+    fn what_follows_for_others_is_carried_out_whichever_it_is() {
+        use crate::blocking::worker::Role;
+        // What the queue no longer holds.
+        let mut queue = Rig::open(Limits::default());
+        let writer = queue.beside(Limits::default());
+        queue.queue_stuck(&[7; 100]);
+        hold(&writer.cell, &queue.cell);
+        queue.member().conn.handle_ready(Flags::WRITABLE);
+        queue.worker(Role::Reader).advance();
+        assert!(!writer.member().conn.flags().any(Flags::HELD));
+        // What held a writer that is over.
+        let mut queue = Rig::open(Limits::default());
+        let mut writer = queue.beside(Limits::default());
+        queue.queue_stuck(&[7; 100]);
+        hold(&writer.cell, &queue.cell);
+        writer.member().conn.want_abort();
+        writer.member().conn.handle_wishes(&mut Default::default(), 0, false);
+        writer.worker(Role::Reader).advance();
+        assert!(queue.member().conn.poll_released().is_empty());
+        // Who lingers too long.
+        let limits = DriverLimits { lingering_max: 1, ..DriverLimits::default() };
+        let mut first = Rig::of(limits, Limits::default());
+        let mut second = first.beside(Limits::default());
+        for rig in [&mut first, &mut second] {
+            rig.member().conn.begin_close(By::Us, CloseKind::Finished, None);
+            rig.worker(Role::Reader).advance();
+        }
+        assert!(first.cell.has_requests() && !second.cell.has_requests());
+        drop(queue);
+    }
+
+    /// The reset itself is found by a read, which says whose it is.
+    #[test]
+    fn a_fin_that_finds_the_connection_reset_is_no_error_of_its_own() {
+        use std::net::{TcpListener, TcpStream};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        let mut rig = Rig::open(Limits::default());
+        let socket = system::adopted(Box::new(std::os::fd::OwnedFd::from(stream))).unwrap();
+        let id = lock(&rig.hub.ids).reserve();
+        let conn = crate::connection::Connection::accepted(
+            id,
+            None,
+            crate::endpoint::Endpoint::Other,
+            Arc::default(),
+            0,
+        );
+        let quiet = Box::new(crate::blocking::tests::rig::Quiet);
+        rig.cell = Cell::new(id, conn, quiet, Some(socket));
+        rig.member().conn.begin_close(By::Us, CloseKind::Finished, None);
+        drive(&mut rig);
+        let flags = rig.member().conn.flags();
+        assert!(flags.any(Flags::FIN_SENT) && !flags.any(Flags::ENDED | Flags::BROKEN));
+    }
+
     #[test]
     fn of_too_many_that_linger_the_oldest_is_cut() {
         let limits = DriverLimits { lingering_max: 1, ..DriverLimits::default() };

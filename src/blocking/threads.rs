@@ -223,6 +223,27 @@ mod tests {
         lock(&hub.state).pool.parked()
     }
 
+    /// The lock is free once the acceptor waits.
+    #[test]
+    fn a_thread_that_is_done_calls_the_acceptors_that_wait_for_one() {
+        let (hub, _) = hub(DriverLimits::default());
+        let (tell, waits) = std::sync::mpsc::channel();
+        let acceptor = thread::spawn({
+            let hub = Arc::clone(&hub);
+            move || {
+                let state = lock(&hub.state);
+                tell.send(()).unwrap();
+                drop(hub.stand_in_line(state, None));
+                tell.send(()).unwrap();
+            }
+        });
+        waits.recv().unwrap();
+        lock(&hub.state).pool.busy = 1;
+        assert!(hub.wait_for_job(true).is_none());
+        waits.recv_timeout(Duration::from_secs(20)).expect("there is a thread for a newcomer");
+        acceptor.join().unwrap();
+    }
+
     #[test]
     fn an_acceptor_that_serves_gives_the_place_of_a_thread_back_and_counts_for_all() {
         let rig = Rig::open(Limits::default());

@@ -209,6 +209,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_interface_is_named_by_an_address_or_a_number() {
+        let addr = Ipv4Addr::new(10, 0, 0, 1);
+        assert_eq!(Interface::from(addr), Interface::Addr(addr));
+        assert_eq!(Interface::from(3), Interface::Index(3));
+        assert_eq!(Interface::default(), Interface::Any);
+    }
+
+    #[test]
     fn a_value_that_cannot_work_is_an_error_that_names_the_option() {
         let most = i32::MAX as usize;
         type Change = fn(&mut DatagramOptions, usize);

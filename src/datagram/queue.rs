@@ -172,6 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn one_that_takes_all_the_room_is_kept_where_the_oldest_go() {
+        let most = 10 + OVERHEAD;
+        for (policy, kept) in [(DropPolicy::Newest, 1), (DropPolicy::Oldest, 2)] {
+            let mut queue = Queue::default();
+            assert_eq!(queue.push(&[1], None, most, policy), 0);
+            assert_eq!(queue.push(&[2; 10], None, most, policy), 1);
+            assert_eq!(numbers(&queue), [kept]);
+            assert_eq!(queue.push(&[3; 11], None, most, policy), 1, "one byte above");
+            assert_eq!(numbers(&queue), [kept]);
+        }
+    }
+
+    #[test]
     fn a_datagram_counts_64_bytes_beyond_its_own_and_256_with_a_name() {
         let name = Endpoint::from(UnixName::from_pathname("/name").unwrap());
         let addr = Endpoint::from(([10, 0, 0, 1], 1));

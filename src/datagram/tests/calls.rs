@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::episode::tests::kept::lines_of;
 use crate::protocol::{Shared, made_up};
+use crate::random::Random;
 use crate::reason::{By, CloseKind};
 use log::Level;
 
@@ -84,6 +85,53 @@ const ALL: [(&str, Call); 8] = [
     ("stopping", |called| called.stopping()),
     ("closed", closed),
 ];
+
+/// Has nothing but what it must have.
+struct Bare;
+
+impl DatagramProtocol for Bare {
+    fn datagram(&mut self, _: &mut DatagramContext<'_>, _: &Datagram<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_protocol_in_a_box_is_called_as_it_would_be_without() {
+    for (name, call) in ALL {
+        let (mut shared, now) = made_up();
+        let mut state = open(|_| {});
+        let alike = Alike { now: Arc::clone(&now), takes: 3, fails: None };
+        let mut protocol: Box<dyn DatagramProtocol> = Box::new(alike);
+        assert_eq!(DatagramProtocol::name(&protocol), "Alike");
+        let (lent, socket) = (&mut shared, Planned::new(&[]));
+        call(Called { shared: lent, state: &mut state, protocol: &mut protocol, socket: &socket });
+        assert_eq!(now.load(Ordering::Relaxed), 3, "{name}");
+    }
+}
+
+#[test]
+fn by_default_a_timer_and_the_stop_of_the_driver_close_a_socket_and_nothing_else_does() {
+    assert_eq!(Bare.name(), std::any::type_name::<Bare>());
+    for (name, call) in ALL {
+        let (mut shared, _) = made_up();
+        let mut state = open(|_| {});
+        let (lent, socket) = (&mut shared, Planned::new(&[]));
+        call(Called { shared: lent, state: &mut state, protocol: &mut Bare, socket: &socket });
+        assert_eq!(state.close_wanted, ["timeout", "stopping"].contains(&name), "{name}");
+        assert!(!state.abort_wanted && state.decided(9).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn chance_comes_from_the_driver() {
+    let (mut shared, _) = made_up();
+    let (mut state, socket) = (open(|_| {}), Planned::new(&[]));
+    let mut cx = DatagramContext { shared: &mut shared, state: &mut state, socket: &socket };
+    let mut random = Random::new(1);
+    for _ in 0..3 {
+        assert_eq!(cx.random(), random.next());
+    }
+}
 
 /// Runs a callback that takes so long and fails so, on a driver whose turns were slow or not.
 fn run(call: Call, turns: u32, takes: u64, fails: Option<bool>) -> (Shared, State) {

@@ -256,6 +256,20 @@ fn what_the_system_has_no_room_for_keeps_its_place_and_what_fails_makes_room() {
 }
 
 #[test]
+fn without_room_over_udp_no_other_receiver_is_tried() {
+    let (socket, mut metrics) = (Planned::new(&[EAGAIN]), Metrics::default());
+    let mut state = open(|_| {});
+    for to in [1, 2] {
+        state.send(&socket, &mut metrics, b"x", Some(&port(to)), 7).unwrap();
+    }
+    assert_eq!(socket.calls(), ["x to 1"]);
+    state.handle_ready(false, true);
+    socket.answers.borrow_mut().push_back(EAGAIN);
+    state.flush(&socket, &mut metrics, 9);
+    assert_eq!((socket.calls(), state.unsent()), (vec!["x to 1".to_owned()], 2));
+}
+
+#[test]
 fn where_no_event_tells_of_room_it_is_tried_again_ever_more_seldom() {
     for (socket, errno, retries) in [
         (Planned::new(&[]), EAGAIN, false),

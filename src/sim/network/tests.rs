@@ -90,3 +90,41 @@ fn an_open_end_finishes_when_it_closes_and_resets_where_input_is_left_or_it_is_a
         assert_eq!(error, resets.then_some(libc::ECONNRESET));
     }
 }
+
+#[test]
+fn a_call_that_is_cut_short_moves_at_least_a_byte_and_fewer_than_there_are() {
+    let mut counts = [[0; 4]; 2];
+    for seed in 0..100 {
+        let mut network = Network::new(Tape::new(seed));
+        let (here, there) = pair(&mut network);
+        network.faults.short_writes = 1000;
+        network.faults.short_reads = 1000;
+        counts[0][network.write(here, &[b"abc"]).unwrap()] += 1;
+        let sent = network.endpoints[there].under_way_bytes;
+        settle(&mut network);
+        network.endpoints[there].arrived = b"abc".to_vec().into();
+        let before = network.now();
+        counts[1][network.read(there, &mut [0; 9]).unwrap()] += 1;
+        // To a driver a short read means that nothing follows: an event tells of the rest.
+        assert_eq!(network.next_event(), Some(before + 1));
+        assert!((1..3).contains(&sent));
+    }
+    for [none, one, two, three] in counts {
+        assert!(none == 0 && one > 20 && two > 20 && three == 0, "{one} and {two} of 100");
+    }
+}
+
+#[test]
+fn a_writer_hears_of_room_a_latency_after_it_has_come() {
+    let mut network = Network::new(Tape::new(1));
+    network.link.latency = std::time::Duration::from_millis(5);
+    network.link.window = 4;
+    let (here, there) = pair(&mut network);
+    assert_eq!(network.write(here, &[b"abcdef"]).unwrap(), 4);
+    assert_eq!(network.write(here, &[b"ef"]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    settle(&mut network);
+    let before = network.now();
+    network.read(there, &mut [0; 9]).unwrap();
+    assert_eq!(network.next_event(), Some(before + 5_000_000));
+    assert_eq!(network.write(here, &[b"ef"]).unwrap(), 2);
+}
