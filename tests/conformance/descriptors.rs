@@ -205,6 +205,34 @@ fn a_single_descriptor_takes_all_output_of_a_reader_that_takes_its_time() {
 }
 
 #[test]
+fn the_byte_for_which_there_is_no_room_is_one_write_more() {
+    // What a pipe of Linux holds.
+    const PIPE: usize = 64 * 1024;
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    on_sockets(DriverLimits::default(), |stage| {
+        let play = Play::new().opened(|cx| {
+            cx.write_bytes(pattern(PIPE + 1));
+            cx.close();
+            Ok(())
+        });
+        let (mut reads, _writes) = pipes(stage, "server", play);
+        let handle = stage.driver.handle();
+        let peer = thread::spawn(move || {
+            until(|| handle.metrics().bytes_out == PIPE as u64, "the pipe is full");
+            let mut all = Vec::new();
+            reads.read_to_end(&mut all).unwrap();
+            all
+        });
+        stage.run();
+        assert!(peer.join().unwrap() == pattern(PIPE + 1));
+        let metrics = stage.driver.metrics();
+        assert_eq!((metrics.writes, metrics.bytes_out), (2, PIPE as u64 + 1));
+    });
+}
+
+#[test]
 fn a_terminal_is_served_and_its_flags_are_as_before() {
     on_sockets(DriverLimits::default(), |stage| {
         let (master, terminal) = terminal();

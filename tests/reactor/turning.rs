@@ -357,3 +357,14 @@ fn a_timer_is_due_at_the_deadline_that_the_reactor_names() {
     }
     finish(reactor);
 }
+
+#[test]
+fn between_turns_nobody_is_kept_waiting_by_the_lookup_of_a_name() {
+    let mut reactor = Reactor::new().unwrap();
+    for _ in 0..2 {
+        let listener = reactor.control().listen("localhost:0", |_| None::<Slowly>).unwrap();
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        assert!(!reactor.addresses(listener).is_empty());
+    }
+    finish(reactor);
+}

@@ -522,3 +522,37 @@ fn a1_the_descriptor_of_a_datagram_socket_is_used_at_once() {
     let served = waiting.iter().filter(|socket| echoes(&mut sim, socket)).count();
     assert_eq!(served, 1, "one descriptor, one newcomer");
 }
+
+/// Closes at once.
+struct Leaving;
+impl Protocol for Leaving {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.close();
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn a1_a_connect_without_a_descriptor_takes_that_of_the_oldest_that_lingers() {
+    let mut sim = Sim::new(1);
+    sim.set_descriptors_max(2);
+    let addr = serve(&mut sim, || Leaving);
+    let acceptor = sim.acceptor("10.0.0.9:1").unwrap();
+    // They keep their side open.
+    let (oldest, other) = (sim.dial(addr), sim.dial(addr));
+    sim.run_for(ms(2)).unwrap();
+    assert_eq!(sim.metrics().lingering, 2);
+    sim.connect("10.0.0.9:1", Sink);
+    sim.run_for(ms(2)).unwrap();
+    assert!(acceptor.accept().is_some());
+    let metrics = sim.metrics();
+    assert_eq!((metrics.lingering, metrics.open, metrics.closes.connect), (1, 1, 0));
+    // What comes too late is answered with a reset.
+    oldest.send(b"x");
+    other.send(b"x");
+    sim.run_for(ms(2)).unwrap();
+    assert!(oldest.is_reset() && !other.is_reset());
+}

@@ -238,3 +238,23 @@ fn a_link_is_that_of_the_time_when_the_connection_was_dialled_both_ways() {
         assert!(took >= both_ways && took < both_ways + ms(2), "{took:?}, not {both_ways:?}");
     }
 }
+
+#[cfg(feature = "fd")]
+#[test]
+fn a_simulator_that_stops_makes_no_pipe() {
+    let mut sim = Sim::new(1);
+    sim.control().shutdown();
+    sim.run_for(ms(1)).unwrap();
+    let error = sim.pipe(lariat::Limits::default(), Sink).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped);
+}
+
+#[test]
+fn between_turns_nobody_is_kept_waiting_by_the_lookup_of_a_name() {
+    let mut sim = Sim::new(1);
+    for _ in 0..2 {
+        let listener = sim.control().listen("localhost:0", |_| None::<Sink>).unwrap();
+        sim.turn(Some(ms(1))).unwrap();
+        assert!(!sim.addresses(listener).is_empty());
+    }
+}
