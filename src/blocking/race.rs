@@ -112,3 +112,46 @@ impl Race {
         std::mem::take(&mut self.failed)
     }
 }
+
+// A stream is one of the model's there.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> Endpoint {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn as_many_attempts_are_under_way_as_there_may_be_and_none_is_waited_for_beyond() {
+        let mut race = Race::new(SocketOptions::default(), (1..=5).map(addr).collect());
+        let delay = nanos(ATTEMPT_DELAY);
+        for number in 0..3 {
+            let now = u64::from(number) * delay;
+            assert_eq!(race.next(), now);
+            assert_eq!(race.take_next(now), Some(addr(number + 1)));
+            assert_eq!(race.take_next(now), None, "each has its time alone");
+        }
+        let late = 10 * delay;
+        assert_eq!((race.next(), race.take_next(late)), (u64::MAX, None));
+        // One that is refused makes room, and the next does not wait.
+        race.answer(addr(2), Err(io::ErrorKind::ConnectionRefused.into()));
+        assert!(race.judge().is_none() && !race.is_lost());
+        assert_eq!((race.next(), race.take_next(late)), (0, Some(addr(4))));
+        assert_eq!((race.next(), race.take_next(late)), (u64::MAX, None));
+    }
+
+    #[test]
+    fn a_race_is_lost_when_all_have_failed_and_not_while_it_looks_up() {
+        let mut race = Race::new(SocketOptions::default(), VecDeque::new());
+        assert!(!race.is_lost() && race.next() == u64::MAX);
+        race.found([addr(1)].into());
+        assert!(!race.is_lost() && race.take_next(0) == Some(addr(1)) && !race.is_lost());
+        race.answer(addr(1), Err(io::ErrorKind::TimedOut.into()));
+        assert!(race.judge().is_none() && race.is_lost());
+        // A lookup that has found nothing is over as well.
+        let mut race = Race::new(SocketOptions::default(), VecDeque::new());
+        race.found(VecDeque::new());
+        assert!(race.is_lost() && race.into_errors().is_some());
+    }
+}

@@ -2,17 +2,19 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lariat::{
-    ConnectOptions, Control, Driver, DriverLimits, ErrorKind, Limits, ListenOptions, Note, Overload,
+    ConnectOptions, Context, Control, Driver, DriverLimits, ErrorKind, Limits, ListenOptions, Note,
+    Overload,
 };
 
 use socket2::{Domain, Socket, Type};
 
-use crate::kit::{Last, Play, closes_after, data, everywhere, everywhere_with, on_sockets};
+use crate::kit::{Last, Play, Stage, closes_after, data, everywhere, everywhere_with, on_sockets};
 
 // ---- limits -------------------------------------------------------------------------------------
 
@@ -455,31 +457,67 @@ fn a_writer_fails_where_output_max_is_reached_and_takes_what_fits() {
     });
 }
 
-#[test]
-fn output_max_that_a_connection_gives_itself_holds_for_what_others_write() {
-    // More than any connection may have unsent by default.
-    const MUCH: &[u8] = &[7; 9 << 20];
-    for (output_max, closed) in [
-        (MUCH.len(), "closed aborted by us"),
-        (MUCH.len() - 1, "closed output full by the runtime"),
-    ] {
-        everywhere(|stage| {
-            let addr = stage.serve("server", move || {
-                Play::new().opened(move |cx| {
-                    let mut limits = cx.limits().clone();
-                    limits.output_max = output_max;
-                    cx.set_limits(limits)?;
-                    let id = cx.id();
-                    cx.after(Duration::ZERO, move |control| {
-                        control.peer(id).write_bytes(MUCH);
-                        control.peer(id).abort();
-                    });
-                    Ok(())
-                })
-            });
-            stage.connect("client", addr, Play::new());
-            stage.run();
-            stage.expect("server", &["opened", closed]);
+/// More than any connection may have unsent by default.
+const MUCH: &[u8] = &[7; 9 << 20];
+
+/// What is too much by default is written to it, by a closure, which then aborts it.
+fn strained(prepare: impl Fn(&mut Context<'_>) + Send + 'static) -> Play {
+    Play::new().opened(move |cx| {
+        prepare(cx);
+        let id = cx.id();
+        cx.after(Duration::ZERO, move |control| {
+            control.peer(id).write_bytes(MUCH);
+            control.peer(id).abort();
         });
+        Ok(())
+    })
+}
+
+#[test]
+fn output_max_of_one_connection_holds_for_what_others_write_however_it_has_it() {
+    let ways: [fn(&mut Stage<'_>, Limits); 3] = [
+        |stage, limits| {
+            let itself = move |cx: &mut Context<'_>| cx.set_limits(limits.clone()).unwrap();
+            let addr = stage.serve("other", Play::new);
+            stage.connect("one", addr, strained(itself));
+        },
+        |stage, limits| {
+            let addr = stage.serve("other", Play::new);
+            stage.connect_with("one", addr, limits, strained(|_| ()));
+        },
+        |stage, limits| {
+            let addr = stage.serve_with("one", limits, || strained(|_| ()));
+            stage.connect("other", addr, Play::new());
+        },
+    ];
+    for way in ways {
+        judged(MUCH.len(), "closed aborted by us", |scenario| everywhere(scenario), way);
+        let full = "closed output full by the runtime";
+        judged(MUCH.len() - 1, full, |scenario| everywhere(scenario), way);
     }
+    let adopted = |stage: &mut Stage<'_>, limits: Limits| {
+        let (stream, other) = UnixStream::pair().unwrap();
+        let keeps = move |_: &mut Context<'_>| assert!(other.peer_addr().is_ok());
+        let one = stage.trace.wrap("one", strained(keeps));
+        stage.driver.control().adopt_stream(stream, limits.into(), one).unwrap();
+    };
+    let on_sockets = |scenario: &dyn Fn(&mut Stage<'_>)| on_sockets(Default::default(), scenario);
+    judged(MUCH.len(), "closed aborted by us", on_sockets, adopted);
+}
+
+/// How the connection "one" ends where it has this output_max.
+#[track_caller]
+fn judged(
+    output_max: usize,
+    closed: &str,
+    drivers: impl Fn(&dyn Fn(&mut Stage<'_>)),
+    way: impl Fn(&mut Stage<'_>, Limits),
+) {
+    drivers(&|stage| {
+        let mut limits = Limits::default();
+        limits.output_max = output_max;
+        way(stage, limits);
+        stage.run();
+        stage.expect("one", &["opened", closed]);
+    });
 }

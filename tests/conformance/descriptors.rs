@@ -117,6 +117,18 @@ fn a_megabyte_goes_through_a_child_and_fin_closes_what_is_its_input() {
 }
 
 #[test]
+fn a_child_without_both_pipes_keeps_the_one_that_it_has() {
+    for (input, output) in [(true, false), (false, true), (false, false)] {
+        let way = |pipe: bool| if pipe { Stdio::piped() } else { Stdio::null() };
+        let mut child = Command::new("cat").stdin(way(input)).stdout(way(output)).spawn().unwrap();
+        assert!(Descriptors::of_child(&mut child).is_none());
+        assert_eq!((child.stdin.is_some(), child.stdout.is_some()), (input, output));
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
 fn a_close_waits_for_no_fin_and_an_abort_closes_both_at_once() {
     on_sockets(DriverLimits::default(), |stage| {
         let begun = Instant::now();

@@ -13,6 +13,7 @@ use lariat::{
 
 use crate::handles::Told;
 use crate::kit::{Play, Stage, data, echo, everywhere, on_sockets, says};
+use crate::patience::until;
 use crate::toy::Toy;
 
 const MEGABYTE: usize = 1024 * 1024;
@@ -115,6 +116,31 @@ fn a_socket_leaves_without_the_time_outs_of_its_driver() {
         stage.driver.control().adopt_stream(stream, options, play).unwrap();
         client.write_all(b"go").unwrap();
         stage.run();
+        let stream = TcpStream::from(gets.recv().unwrap().unwrap().socket);
+        let times = (stream.read_timeout().unwrap(), stream.write_timeout().unwrap());
+        stage.check(times == (None, None), "it has no time-out");
+    });
+}
+
+#[test]
+fn a_socket_leaves_without_the_time_out_of_a_write_that_waited_for_room() {
+    const MUCH: usize = 6 << 20;
+    on_sockets(DriverLimits::default(), |stage| {
+        let play = Play::new().opened(|cx| {
+            cx.write_bytes(vec![7; MUCH]);
+            Ok(())
+        });
+        let (play, gets) = taking(play.drained(|cx| Ok(cx.detach()?)));
+        let (client, handle) = (adopt(stage, "server", play), stage.driver.handle());
+        let reads = thread::spawn(move || {
+            until(|| handle.metrics().bytes_out > 0, "what the socket takes is sent");
+            // All but what may be left when it has drained, and what ends the read of a thread.
+            (&client).read_exact(&mut vec![0; MUCH - (64 << 10)]).unwrap();
+            (&client).write_all(b"x").unwrap();
+            client
+        });
+        stage.run();
+        let _client = reads.join().unwrap();
         let stream = TcpStream::from(gets.recv().unwrap().unwrap().socket);
         let times = (stream.read_timeout().unwrap(), stream.write_timeout().unwrap());
         stage.check(times == (None, None), "it has no time-out");

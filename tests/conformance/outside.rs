@@ -186,17 +186,3 @@ fn a_listener_that_is_stopped_before_the_driver_runs_has_no_socket_any_more() {
         stage.run();
     });
 }
-
-#[test]
-fn a_name_is_looked_up_where_the_driver_does_not_run_any_more() {
-    everywhere(|stage| {
-        for _ in 0..2 {
-            stage.run();
-            let mut control = stage.driver.control();
-            let listener = control.listen("localhost:0", |_| None::<Play>).unwrap();
-            assert!(!control.addresses(listener).is_empty());
-            control.stop_listening(listener);
-        }
-        stage.run();
-    });
-}

@@ -385,3 +385,42 @@ fn an_answer_that_is_the_last_closes_although_the_rest_of_the_body_has_not_come(
         }
     }
 }
+
+/// Collects the first body, and answers it when a note comes; counts the bytes of the others.
+#[derive(Default)]
+struct CollectsOnce {
+    count: usize,
+}
+
+impl Handler for CollectsOnce {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, answer: &mut Response) -> Outcome {
+        if answer.number() == 1 {
+            answer.collect();
+        }
+        Ok(())
+    }
+    fn notified(&mut self, cx: &mut Context<'_>, _: Note, answer: &mut Response) -> Outcome {
+        answer.send(cx, Status::OK, &[], b"");
+        Ok(())
+    }
+    fn body(&mut self, _: &mut Context<'_>, part: &[u8], _: &mut Response) -> Outcome {
+        self.count += part.len();
+        Ok(())
+    }
+    fn complete(&mut self, cx: &mut Context<'_>, answer: &mut Response) -> Outcome {
+        answer.send(cx, Status::OK, &[], self.count.to_string());
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_collected_for_an_answer_that_came_before_does_not_take_the_next_body() {
+    let mut probe = Probe::new(Http::new(CollectsOnce::default()));
+    let (first, rest) = (sized("/", b"0123456789"), b"456789");
+    probe.receive(first.strip_suffix(rest).unwrap());
+    probe.notify(Note::new(()));
+    assert_eq!(only(&probe.sent()).status, 200);
+    probe.receive(rest);
+    probe.receive(&sized("/", b"12345"));
+    assert_eq!(only(&probe.sent()).body, b"5");
+}

@@ -401,6 +401,8 @@ fn the_slot_of_a_connection_that_could_not_be_watched_is_given_out_again() {
     let _client = sim.dial(addr);
     sim.run_for(ms(1)).unwrap();
     assert_eq!(*names.borrow(), ["c0.4"]);
+    let metrics = sim.metrics();
+    assert_eq!((metrics.accept_errors, metrics.accepted, metrics.refused), (3, 1, 0));
 }
 
 #[test]
