@@ -192,6 +192,8 @@ fn h15_each_whole_body_has_a_deadline_of_its_own() {
             probe.receive(&[b'a'; 10_000]);
         }
         assert_eq!(only(&probe.sent()).body, b"150000 bytes\n");
+        // Nor does its time begin before it.
+        probe.advance(30 * SECOND);
     }
 }
 
