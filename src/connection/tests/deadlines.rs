@@ -152,7 +152,7 @@ fn an_ended_connection_has_no_deadline() {
     assert_eq!(rig.conn.poll_deadline(), u64::MAX);
 }
 
-/// A connection of 1 s of age 0, past `opened`.
+/// An accepted connection whose `opened` has run.
 fn bare(limits: Limits) -> Connection {
     let peer = ([127, 0, 0, 1], 7000).into();
     let id = Ids::default().reserve();
