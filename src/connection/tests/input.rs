@@ -339,7 +339,7 @@ fn a_note_that_comes_while_notes_are_delivered_waits_for_the_next_round() {
     let mut round = Round::default();
     let mut told = Vec::new();
     while let Some(due) = rig.conn.poll_due(&mut round) {
-        assert!(matches!(due, Due::Notified(_)));
+        assert!(matches!(due, Due::Notified(_)) && told.len() < 5);
         told.push(rig.conn.queues().map_or(0, |queues| queues.notes.len()));
         assert!(rig.note(), "there is room for it");
     }
