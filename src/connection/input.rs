@@ -209,7 +209,7 @@ impl Connection {
         if left == 0 {
             return;
         }
-        if left < shown && (need == 0 || left >= self.limits.input_max) {
+        if left < shown && need <= left {
             // The protocol makes progress: the rest has its turn after other connections.
             self.flags.set(Flags::DATA_DUE);
         } else if left < self.limits.input_max {

@@ -415,3 +415,40 @@ fn data_runs_again_until_it_consumes_nothing() {
         );
     });
 }
+
+#[test]
+fn a_need_of_what_is_left_already_keeps_nothing_away() {
+    everywhere(|stage| {
+        for (more, who) in [(false, "content"), (true, "asking")] {
+            let addr = stage.serve(who, move || {
+                let mut begun = false;
+                Play::new().data(move |cx, input| {
+                    begun |= input.len() == 4;
+                    if !begun {
+                        return Ok(());
+                    }
+                    input.consume(1);
+                    input.need(input.len() + usize::from(more));
+                    if input.is_empty() {
+                        cx.close();
+                    } else if more {
+                        cx.shutdown_write();
+                    }
+                    Ok(())
+                })
+            });
+            // It goes on waiting: what it has sent is all there is.
+            let client = Play::new().opened(|cx| {
+                cx.write(b"1234");
+                Ok(())
+            });
+            stage.connect("client", addr, client);
+        }
+        stage.run();
+        stage.expect("content", &["opened", &data(b"1234"), "closed finished by us"]);
+        // One look when it is asked for, and one at the FIN.
+        let lines =
+            ["opened", &data(b"12"), "eof with 2 bytes left", "closed finished by the peer"];
+        stage.expect("asking", &lines);
+    });
+}

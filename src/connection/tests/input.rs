@@ -54,13 +54,19 @@ fn data_runs_once_in_a_round_and_again_in_the_next() {
 
 #[test]
 fn data_that_asked_for_more_or_paused_does_not_run_again_by_itself() {
-    for answer in [Answer { need: 2, ..keep(2) }, Answer { keep: 2, ..wish(Wish::Pause) }] {
+    for answer in [Answer { need: 3, ..keep(2) }, Answer { keep: 2, ..wish(Wish::Pause) }] {
         let mut rig = Rig::accepted(small_limits());
         rig.plan.push_back(answer);
         rig.peer_sends(4);
         rig.settle();
         assert_eq!(lengths(&rig), [4]);
     }
+    // This is no more than there is.
+    let mut rig = Rig::accepted(small_limits());
+    rig.plan.push_back(Answer { need: 2, ..keep(2) });
+    rig.peer_sends(4);
+    rig.settle();
+    assert_eq!(lengths(&rig), [4, 2]);
 }
 
 #[test]
@@ -195,9 +201,9 @@ fn consuming_nothing_of_input_max_ends_with_input_full_and_one_byte_less_does_no
 #[test]
 fn data_runs_again_while_it_moves_on_and_input_max_is_unread() {
     let mut rig = Rig::accepted(small_limits());
-    // It asks for more each time, which alone would keep the rest back.
-    let asks = |left| Answer { need: 1, ..keep(left) };
-    rig.plan.extend([keep(96), asks(130), asks(120), asks(110), asks(100), asks(90)]);
+    // It asks each time for the most that may be unread.
+    let asks = |left| Answer { need: 100, ..keep(left) };
+    rig.plan.extend([keep(96), asks(130), asks(120), asks(110), asks(90)]);
     rig.peer_sends(96);
     rig.settle();
     rig.peer_sends(60);
