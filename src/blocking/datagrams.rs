@@ -148,6 +148,11 @@ impl Keeper<'_> {
     fn take_requests(&mut self, inside: &mut Inside) {
         let requests = self.outlet.take_requests();
         self.hub.count_taken(requests.posts.len());
+        if requests.abort {
+            // It overtakes what waits.
+            inside.state.want_abort();
+            self.settle(inside);
+        }
         for post in requests.posts {
             match post {
                 Post::Notify { note, .. } => {
@@ -164,9 +169,6 @@ impl Keeper<'_> {
                 // their own drop.
                 _ => self.desk.shared.metrics.stale += 1,
             }
-        }
-        if requests.abort {
-            inside.state.want_abort();
         }
         if requests.stop {
             inside.state.handle_shutdown();

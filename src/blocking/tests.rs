@@ -6,11 +6,15 @@ mod workers;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::worker::{Role, Worker};
 use super::*;
+use crate::connection::Connection;
 use crate::limits::Overload;
 use crate::protocol::{Context, Input, Outcome};
 use crate::reason::{By, CloseKind, ConnectFailure};
@@ -182,4 +186,26 @@ fn a_stack_that_the_system_cannot_give_is_told_as_a_lack_of_threads() {
     driver.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
     let error = driver.run().unwrap_err();
     assert_eq!(error.op(), Op::Start);
+}
+
+#[test]
+fn a_byte_that_leaves_behind_the_end_of_its_connection_is_counted() {
+    let hub = Arc::new(Hub::new(
+        Clock::system(Readings { monotonic: system::now, wall: SystemTime::now }),
+        DriverLimits::blocking(),
+        |_, _, _| (),
+    ));
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let id = lock(&hub.ids).reserve();
+    let mut conn = Connection::accepted(id, None, Endpoint::Other, Arc::default(), 0);
+    conn.end(By::Us, CloseKind::Aborted, None);
+    let cell =
+        cell::Cell::new(id, conn, Box::new(Echo), system::adopted(Box::new(OwnedFd::from(ours))));
+    let mut desk = Desk::new(&hub);
+    Worker::new(&hub, &cell, &mut desk, Role::Reader).sleep_for_room(b'x');
+    let mut byte = [0];
+    theirs.read_exact(&mut byte).unwrap();
+    let metrics = &desk.shared.metrics;
+    assert_eq!((byte, metrics.writes, metrics.bytes_out), (*b"x", 1, 1));
+    assert_eq!(lock(&cell.member).conn.bytes_out(), 1);
 }

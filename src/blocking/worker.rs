@@ -308,13 +308,13 @@ impl<'a> Worker<'a> {
         member.reader_writes = false;
         self.changed = true;
         let over = member.conn.flags().any(Flags::ENDED | Flags::BROKEN);
+        shared.metrics.writes += 1;
+        shared.metrics.bytes_out += result.as_ref().map_or(0, |sent| *sent as u64);
         match result {
             // It has been dropped from the queue meanwhile.
             Ok(sent) if over => member.conn.handle_sent_late(sent),
             Ok(0) => {}
             Ok(sent) => {
-                shared.metrics.writes += 1;
-                shared.metrics.bytes_out += sent as u64;
                 member.conn.handle_sent(sent, &mut shared.chunks, now);
                 member.conn.handle_flushed();
                 member.conn.handle_ready(Flags::WRITABLE);

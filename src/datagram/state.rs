@@ -26,6 +26,8 @@ use crate::timer::{Timer, TimerKey};
 const FAILURES_MAX: u32 = 64;
 /// Receivers of which it is remembered, until the protocol is told, that they are not there.
 const REFUSED_MAX: usize = 64;
+/// A tick lags by less than this: deadlines counted from one are rounded up by it.
+const TICK: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Phase {
@@ -403,7 +405,8 @@ impl State {
     }
 
     fn end_at(&self) -> u64 {
-        let after = |from: u64, time: Duration| from.saturating_add(nanos(time));
+        let after =
+            |from: u64, time: Duration| from.saturating_add(nanos(time)).saturating_add(TICK);
         match (self.phase, self.options.idle) {
             (Phase::Closing, _) => after(self.closing, self.options.close_deadline),
             (Phase::Open, Some(idle)) => after(self.active, idle),

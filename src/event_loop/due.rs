@@ -60,8 +60,7 @@ impl<S: System> EventLoop<S> {
             if self.put_off(owner, key, at) {
                 continue;
             }
-            let late = self.shared.clock.tick().saturating_sub(at) > LATE;
-            self.shared.metrics.late_timers += u64::from(late);
+            let fired = self.shared.metrics.timers;
             match owner {
                 TimerOwner::Protocol(id, timer) => self.fire(id, timer, key),
                 TimerOwner::Deadline(id) => self.check_deadline(id, key),
@@ -72,6 +71,10 @@ impl<S: System> EventLoop<S> {
                     self.apply_driver_effects();
                 }
             }
+            // One that was cancelled meanwhile, or whose deadline has moved, has not fired.
+            let late = self.shared.clock.tick().saturating_sub(at) > LATE;
+            let metrics = &mut self.shared.metrics;
+            metrics.late_timers += u64::from(late && metrics.timers > fired);
         }
         self.due = due;
     }

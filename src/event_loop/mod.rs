@@ -362,7 +362,7 @@ impl<S: System> EventLoop<S> {
             metrics.busy += over.saturating_duration_since(begun) * 16;
         }
         if now != tick {
-            self.judge_turn(now - tick);
+            self.judge_turn(begun, over);
         }
         #[cfg(debug_assertions)]
         self.check_ready_list();
@@ -396,13 +396,13 @@ impl<S: System> EventLoop<S> {
     }
 
     #[cold]
-    fn judge_turn(&mut self, took: u64) {
-        let longest = &mut self.shared.metrics.longest_turn;
-        *longest = (*longest).max(Duration::from_nanos(took));
-        if took >= self.shared.blame.limit {
-            self.shared.metrics.slow_turns += 1;
-            let Shared { blame, metrics, clock, .. } = &mut self.shared;
-            blame.judge_turn(took, clock.tick(), metrics);
+    pub(crate) fn judge_turn(&mut self, begun: Instant, over: Instant) {
+        let took = over.saturating_duration_since(begun);
+        let Shared { blame, metrics, clock, .. } = &mut self.shared;
+        metrics.longest_turn = metrics.longest_turn.max(took);
+        if nanos(took) > blame.limit {
+            metrics.slow_turns += 1;
+            blame.judge_turn(nanos(took), clock.tick(), metrics);
         }
     }
 

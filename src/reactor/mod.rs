@@ -479,6 +479,20 @@ mod tests {
         let size = EventLoop::<MioSystem>::ENTRY_SIZE;
         assert!(size <= 136, "{size} bytes: what is rare belongs into the rare part");
     }
+
+    #[test]
+    fn a_turn_is_slow_that_takes_longer_than_it_may() {
+        let limit = Duration::from_millis(100);
+        let limits = DriverLimits { slow_callback: Some(limit), ..DriverLimits::default() };
+        let mut reactor = Reactor::with_limits(limits).unwrap();
+        let begun = Instant::now();
+        for (took, slow) in [(limit / 2, 0), (limit, 0), (limit + Duration::from_nanos(1), 1)] {
+            reactor.inner.judge_turn(begun, begun + took);
+            let metrics = reactor.metrics();
+            assert_eq!((metrics.slow_turns, metrics.longest_turn), (slow, took));
+        }
+    }
+
     #[test]
     fn every_option_of_a_socket_is_read_back() {
         read_back::every_option_is_read_back(|| Reactor::new().unwrap());

@@ -541,6 +541,18 @@ fn a_socket_that_stays_is_ended_when_the_time_to_drain_is_over() {
 }
 
 #[test]
+fn an_abort_of_a_handle_overtakes_the_close_that_waits() {
+    everywhere(|stage| {
+        let (id, _) = stage.bind("node", Node::new());
+        let handle = stage.driver.handle();
+        handle.close(id).unwrap();
+        handle.abort(id);
+        stage.run();
+        stage.expect_node("node", &["closed aborted by us"]);
+    });
+}
+
+#[test]
 fn a_silent_socket_ends_when_it_may_not_be_idle() {
     everywhere(|stage| {
         let idle = with(|o| o.idle = Some(Duration::from_millis(600)));

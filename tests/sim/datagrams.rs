@@ -1,13 +1,15 @@
 //! Datagrams in a made-up network: what a test's own socket sees, queues that fill up, calls that
 //! fail, and a flood beside streams.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use lariat::sim::{Call, DatagramSocket, Fault, Faults, Link, Sim};
 use lariat::{
-    CloseKind, ConnId, DatagramContext, DatagramOptions, DropPolicy, Endpoint, ErrorKind,
-    Interface, Limits, Op, Outcome, Timer,
+    CloseKind, CloseReason, ConnId, Datagram, DatagramContext, DatagramOptions, DatagramProtocol,
+    DropPolicy, Endpoint, ErrorKind, Interface, Limits, Op, Outcome, Timer,
 };
 
 use crate::kit::{Echo, ms, serve_with, stream};
@@ -181,7 +183,7 @@ fn a_turn_sends_as_many_of_those_that_wait_as_it_may() {
 fn closing_waits_for_datagrams_to_leave_until_its_deadline() {
     for (deadline, kind, arrived) in [
         (ms(1000), CloseKind::Finished, 10),
-        (ms(3), CloseKind::TimedOut(lariat::Deadline::Close), 5),
+        (ms(2), CloseKind::TimedOut(lariat::Deadline::Close), 5),
     ] {
         let (mut sim, log) = (Sim::new(1), Log::default());
         sim.set_link(narrow());
@@ -717,6 +719,36 @@ fn c17_a_datagram_that_came_while_the_process_was_stopped_puts_the_idle_deadline
     assert_eq!(log.of("node"), ["opened", "datagram of 7 bytes"]);
     sim.run_for(ms(100)).unwrap();
     assert_eq!(log.of("node").last().unwrap(), "closed timed out (idle) by the runtime");
+}
+
+/// Notes when its datagram came, and when it ended.
+struct Timed(Rc<Cell<[Option<Instant>; 2]>>);
+
+impl DatagramProtocol for Timed {
+    fn datagram(&mut self, cx: &mut DatagramContext<'_>, _: &Datagram<'_>) -> Outcome {
+        self.0.set([Some(cx.now()), None]);
+        Ok(())
+    }
+    fn closed(&mut self, cx: &mut DatagramContext<'_>, _: &CloseReason) {
+        self.0.set([self.0.get()[0], Some(cx.now())]);
+    }
+}
+
+#[test]
+fn the_idle_deadline_of_a_socket_is_never_early() {
+    for micros in [0, 1, 500, 999] {
+        let mut sim = Sim::new(1);
+        let times = Rc::<Cell<[Option<Instant>; 2]>>::default();
+        let options = with(|o| o.idle = Some(ms(200)));
+        let id = sim.bind_with("10.0.0.1:7", options, Timed(Rc::clone(&times))).unwrap();
+        let client = sim.datagram_socket("10.0.0.2:0").unwrap();
+        sim.run_for(Duration::from_micros(micros)).unwrap();
+        client.send_to(b"here", addr_of(&sim, id));
+        sim.run().unwrap();
+        let [Some(came), Some(ended)] = times.get() else { panic!("it did not come or end") };
+        let silence = ended - came;
+        assert!((ms(200)..=ms(202)).contains(&silence), "{silence:?} after {micros} us");
+    }
 }
 
 #[test]

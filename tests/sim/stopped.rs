@@ -350,6 +350,38 @@ fn a_timer_that_fires_more_than_10_ms_late_is_counted_as_late() {
     assert_eq!(sim.metrics().late_timers, 1);
 }
 
+/// Sets a timer, and cancels it as soon as it hears anything.
+struct Cancelling;
+
+impl Protocol for Cancelling {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.set_timer(Timer::new(1), ms(20));
+        Ok(())
+    }
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        cx.cancel_timer(Timer::new(1));
+        input.consume_all();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_timer_that_does_not_fire_is_not_counted_as_a_late_one() {
+    let mut sim = Sim::new(1);
+    let addr = serve_with(&mut sim, |limits| limits.idle = Some(ms(200)), || Cancelling);
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    client.send(b"cancel it");
+    sim.stop_for(ms(40));
+    sim.run_for(ms(160)).unwrap();
+    // The idle deadline was armed for 200 ms, and has moved since.
+    sim.stop_for(ms(30));
+    sim.run_for(ms(1)).unwrap();
+    assert_eq!((sim.metrics().timers, sim.metrics().late_timers), (0, 0));
+    sim.run_for(ms(100)).unwrap();
+    assert_eq!((sim.metrics().timers, sim.metrics().late_timers), (1, 0));
+}
+
 /// As a signal that ends a stop interrupts the wait of a real process: the first look after it
 /// tells of nothing, and the one behind it of everything.
 #[test]

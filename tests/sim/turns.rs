@@ -537,3 +537,24 @@ fn b12_half_open_and_paused_connections_never_make_the_loop_spin() {
         assert_eq!(sim.metrics().open, 20);
     }
 }
+
+#[test]
+fn an_abort_and_a_shutdown_of_a_handle_overtake_what_waits() {
+    let mut sim = Sim::new(1);
+    let (ids, _, clients) =
+        members(&mut sim, 2, || |_: &mut Context<'_>, _: &[ConnId], _: &[u8]| ());
+    let (id, handle) = (ids.borrow()[0], sim.handle());
+    handle.write(id, b"late").unwrap();
+    handle.close(id).unwrap();
+    handle.abort(id);
+    let (tell, told) = std::sync::mpsc::channel();
+    handle.call(move |control| tell.send(control.is_stopping()).unwrap()).unwrap();
+    handle.shutdown();
+    sim.run().unwrap();
+    assert_eq!(clients[0].take_received(), b"");
+    assert!(clients[0].is_reset() && !clients[1].is_reset());
+    let metrics = sim.metrics();
+    assert_eq!((metrics.closes.aborted, metrics.closes.shutdown), (1, 1));
+    assert_eq!(metrics.refused_bytes, 4);
+    assert_eq!(told.recv(), Ok(true));
+}
