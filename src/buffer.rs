@@ -160,7 +160,6 @@ impl SendQueue {
         }
     }
 
-    /// Drops everything and returns its length.
     /// Takes all bytes out, in order.
     pub(crate) fn take_all(&mut self, pool: &mut ChunkPool) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len());
@@ -171,6 +170,7 @@ impl SendQueue {
         bytes
     }
 
+    /// Drops everything and returns its length.
     pub(crate) fn clear(&mut self, pool: &mut ChunkPool) -> usize {
         let dropped = self.len;
         self.advance(dropped, pool);

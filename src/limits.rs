@@ -57,7 +57,9 @@ pub struct Limits {
     pub idle: Option<Duration>,
     /// Time without progress in sending while bytes are unsent \[30 s\].
     pub write_stall: Duration,
-    /// Time for the whole close: flushing, FIN and lingering \[10 s\].
+    /// Time for the whole close: flushing, FIN and lingering \[10 s\]. If output is left then, the
+    /// peer gets a reset, and [`Finished`](crate::CloseKind::Finished) or
+    /// [`Shutdown`](crate::CloseKind::Shutdown) becomes `TimedOut(Close)`; any other reason stays.
     pub close_deadline: Duration,
     /// While lingering, time without a byte from the peer \[2 s\].
     pub linger_idle: Duration,
@@ -91,9 +93,9 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`] names the field when a budget or maximum is 0, `low_mark` is
-    /// above `high_mark`, `high_mark` is above `output_max`, `input_max` is above 1 GiB, or `idle`
-    /// is zero.
+    /// [`ErrorKind::InvalidLimits`] names the field when a budget, `input_max` or `output_max` is 0,
+    /// `low_mark` is above `high_mark`, `high_mark` is above `output_max`, `input_max` is above
+    /// 1 GiB, or `idle` is zero.
     pub fn validate(&self) -> Result<()> {
         let fault =
             |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));
@@ -149,9 +151,10 @@ pub struct DriverLimits {
     pub overload: Overload,
     /// Open connections of one client's address, accepted by all listeners together \[off\]. One
     /// more is closed as soon as it is accepted, counted in
-    /// [`Metrics::refused`](crate::Metrics::refused), and logged. All addresses of an IPv6 network
-    /// of 64 bits are one, but for link-local ones. Lingering and outgoing connections, adopted
-    /// streams and Unix sockets are not counted. Behind a balancer the address is the balancer's.
+    /// [`Metrics::refused`](crate::Metrics::refused); the first of a series is logged. All addresses
+    /// of an IPv6 network of 64 bits are one, but for link-local ones. Lingering and outgoing
+    /// connections, adopted streams and Unix sockets are not counted. Behind a balancer the address
+    /// is the balancer's.
     pub connections_per_address: Option<usize>,
     /// Connections accepted per turn and listener \[64\]. No meaning on blocking threads.
     pub accepts_max: usize,
@@ -160,13 +163,15 @@ pub struct DriverLimits {
     pub posts_max: usize,
     /// Timers run per turn \[1,024\]. No meaning on blocking threads.
     pub timers_max: usize,
-    /// Connections that linger after their close \[1,024\]; beyond that the oldest is aborted.
+    /// Connections that linger after their close \[1,024\]; beyond that the oldest is closed at
+    /// once, with its reason.
     pub lingering_max: usize,
     /// Readiness events taken from the system per turn \[1,024\]. No meaning on blocking threads.
     pub events_max: usize,
     /// Time that shutdown leaves connections to finish before the rest are aborted \[30 s\].
     pub drain: Duration,
     /// A turn longer than this starts the search for a slow callback \[100 ms\]; None turns it off.
+    /// Turns that take less than a millisecond may go unnoticed.
     /// No meaning on blocking threads, where a slow callback keeps no other connection waiting.
     pub slow_callback: Option<Duration>,
     /// The threads of [`Control::offload`](crate::Control::offload) \[4 threads, 1,024 jobs

@@ -30,9 +30,10 @@ pub struct Metrics {
     pub bytes_out: u64,
     /// Callbacks run.
     pub callbacks: u64,
-    /// Connections accepted from listeners, and streams adopted.
+    /// Connections accepted from listeners for which there is a protocol, and streams adopted.
     pub accepted: u64,
-    /// Accepted connections that a factory refused or that were shed.
+    /// Further ones, which a factory refused, also by a panic, or which were shed or too many of
+    /// one client.
     pub refused: u64,
     /// Failed accepts.
     pub accept_errors: u64,
@@ -90,7 +91,7 @@ pub struct Metrics {
     pub slow_turns: u64,
     /// Callbacks found to be slow; the log names them.
     pub slow_callbacks: u64,
-    /// The longest turn, to the millisecond.
+    /// The longest turn. One that takes less than a millisecond may go unnoticed.
     pub longest_turn: Duration,
     /// Time spent working, estimated from one turn in sixteen.
     pub busy: Duration,

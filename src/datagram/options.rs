@@ -173,8 +173,9 @@ impl DatagramOptions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`] names the field when a maximum is 0, `datagram_max` is above
-    /// 1 MiB, `idle` or `ttl` is zero, or a buffer is 0 or 2 GiB or more.
+    /// [`ErrorKind::InvalidLimits`] names the field when `datagram_max`, `output_max` or
+    /// `datagrams_max` is 0, `datagram_max` is above 1 MiB, `idle` or `ttl` is zero, or a buffer is
+    /// 0 or 2 GiB or more.
     pub fn validate(&self) -> Result<()> {
         let fault =
             |what: &str| Err(Error::new(ErrorKind::InvalidLimits, Op::Limits).with_detail(what));

@@ -138,7 +138,7 @@ impl<S: System> EventLoop<S> {
         let successor = self.apply_effects(Some(id), shown);
         self.succeed(id, successor);
         // A large echo that the socket took at once: delaying `drained` to the next turn would cost
-        // it a poll. The writes of `drained` itself do wait.
+        // it a poll. Another one, for what this one writes, does wait.
         match self.table.get_mut(id) {
             Some(entry) if entry.conn.drains_at_once() => self.call_drained(id),
             _ => self.finish(id),

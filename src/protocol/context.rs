@@ -133,8 +133,9 @@ impl Context<'_> {
     // ---- the end -----------------------------------------------------------------------------
 
     /// Closes in order. No more callbacks run but `closed`; queued output is sent, then FIN, then
-    /// input is discarded until the peer's FIN or [`Limits::linger_total`] \[5 s\]. A second call
-    /// does nothing. A connect that is under way is cancelled.
+    /// input is discarded until the peer's FIN, at most until it is silent for
+    /// [`Limits::linger_idle`] \[2 s\] or for [`Limits::linger_total`] \[5 s\] in all. A second
+    /// call does nothing. A connect that is under way is cancelled.
     pub fn close(&mut self) {
         self.conn.want_close();
     }
@@ -230,7 +231,8 @@ impl Context<'_> {
     // ---- input -------------------------------------------------------------------------------
 
     /// Stops `data` and `eof` until [`resume_reading`](Context::resume_reading). Bytes that were
-    /// read are kept; further ones stay with the kernel. A second call does nothing.
+    /// read are kept; further ones stay with the kernel. On blocking threads they are read and kept
+    /// up to [`Limits::input_max`], so that a reset is noticed. A second call does nothing.
     pub fn pause_reading(&mut self) {
         self.conn.want_pause();
     }

@@ -10,13 +10,13 @@ use crate::connection::{Connection, Flags};
 use crate::guard::GuardedBytes;
 
 impl Context<'_> {
-    /// Queues a copy of `bytes`; slices of the shown input are not even copied.
+    /// Queues a copy of `bytes`; a slice of the shown input, or adjacent ones, are not even copied.
     ///
     /// If more than [`Limits::output_max`](crate::Limits::output_max) \[8 MiB\] would be unsent,
     /// `bytes` is dropped and the connection ends with
     /// [`OutputFull`](crate::CloseKind::OutputFull). After [`close`](Context::close) or
-    /// [`shutdown_write`](Context::shutdown_write) `bytes` is dropped, counted in
-    /// [`CloseReason::refused`](crate::CloseReason::refused) and logged once.
+    /// [`shutdown_write`](Context::shutdown_write) `bytes` is dropped and counted in
+    /// [`CloseReason::refused`](crate::CloseReason::refused); the first of a series is logged.
     #[inline(always)]
     pub fn write(&mut self, bytes: &[u8]) {
         // The straight path: nothing waits, and this is the callback's first write.

@@ -475,13 +475,18 @@ fn lavish(sim: &mut Sim, bytes: usize, filtered: bool) -> (Rc<Cell<Option<ConnId
     (id, client)
 }
 
+/// How many bytes the next turn sends.
+fn sent_in_a_turn(sim: &mut Sim) -> u64 {
+    let before = sim.metrics().bytes_out;
+    sim.turn(Some(ms(1))).unwrap();
+    sim.metrics().bytes_out - before
+}
+
 /// The most bytes that one of the next turns sends, and what all of them do.
 fn sent(sim: &mut Sim) -> (usize, usize) {
     let (mut most, first) = (0, sim.metrics().bytes_out);
     for _ in 0..20 {
-        let before = sim.metrics().bytes_out;
-        sim.turn(Some(ms(1))).unwrap();
-        most = most.max(sim.metrics().bytes_out - before);
+        most = most.max(sent_in_a_turn(sim));
     }
     (most as usize, (sim.metrics().bytes_out - first) as usize)
 }
@@ -527,4 +532,37 @@ fn the_reads_of_a_connection_that_is_alone_share_the_write_budget() {
     client.send(&vec![7; 200_000]);
     // A third read might be answered with as much as the high mark.
     assert_eq!(sent(&mut sim), (40_000, 200_000));
+}
+
+/// Writes 100,000 bytes for what it reads, and as many for each of the first `.0` times that this
+/// has drained.
+struct Refilling(usize);
+
+impl Protocol for Refilling {
+    fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        input.consume_all();
+        cx.write(&[7; 100_000]);
+        Ok(())
+    }
+
+    fn drained(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if self.0 > 0 {
+            self.0 -= 1;
+            cx.write(&[7; 100_000]);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn drained_runs_once_in_the_turn_that_congested_the_connection() {
+    let mut sim = sim();
+    let addr = serve(&mut sim, || Refilling(3));
+    let client = sim.dial(addr);
+    sim.run_for(ms(1)).unwrap();
+    client.send(b"?");
+    // The answer and what the first `drained` writes, then that of the others.
+    let turns: Vec<u64> =
+        (0..5).map(|_| sent_in_a_turn(&mut sim)).filter(|sent| *sent > 0).collect();
+    assert_eq!(turns, [200_000, 100_000, 100_000]);
 }
