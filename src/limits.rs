@@ -39,10 +39,10 @@ pub struct Limits {
     pub high_mark: usize,
     /// Unsent bytes at or below which a congested connection gets `drained` \[16 KiB\].
     pub low_mark: usize,
-    /// Bytes written to one connection in a turn before the others have their turn \[1 MiB\]. Timers
-    /// and the writes of other connections come later in the turn, each with as much again. An
-    /// answer of at most `high_mark` bytes leaves whole. On blocking threads: bytes sent before the
-    /// thread looks whether anything else is due.
+    /// Bytes written to one connection in a turn before the others have their turn \[1 MiB\].
+    /// Timers and the writes of other connections come later in the turn, each with as much again.
+    /// An answer of at most `high_mark` bytes leaves whole. On blocking threads: bytes sent before
+    /// the thread looks whether anything else is due.
     pub write_budget: usize,
     /// The most unsent bytes \[8 MiB\]; more ends the connection with
     /// [`OutputFull`](crate::CloseKind::OutputFull).
@@ -93,8 +93,8 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidLimits`] names the field when a budget, `input_max` or `output_max` is 0,
-    /// `low_mark` is above `high_mark`, `high_mark` is above `output_max`, `input_max` is above
+    /// [`ErrorKind::InvalidLimits`] names the field when a budget, `input_max` or `output_max` is
+    /// 0, `low_mark` is above `high_mark`, `high_mark` is above `output_max`, `input_max` is above
     /// 1 GiB, or `idle` is zero.
     pub fn validate(&self) -> Result<()> {
         let fault =
