@@ -151,10 +151,10 @@ pub struct DriverLimits {
     pub overload: Overload,
     /// Open connections of one client's address, accepted by all listeners together \[off\]. One
     /// more is closed as soon as it is accepted, counted in
-    /// [`Metrics::refused`](crate::Metrics::refused); the first of a series is logged. All addresses
-    /// of an IPv6 network of 64 bits are one, but for link-local ones. Lingering and outgoing
-    /// connections, adopted streams and Unix sockets are not counted. Behind a balancer the address
-    /// is the balancer's.
+    /// [`Metrics::refused`](crate::Metrics::refused); the first of a series is logged. All
+    /// addresses of an IPv6 network of 64 bits are one, but for link-local ones. Lingering and
+    /// outgoing connections, adopted streams and Unix sockets are not counted. Behind a balancer
+    /// the address is the balancer's.
     pub connections_per_address: Option<usize>,
     /// Connections accepted per turn and listener \[64\]. No meaning on blocking threads.
     pub accepts_max: usize,

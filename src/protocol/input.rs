@@ -80,8 +80,8 @@ impl<'a> Input<'a> {
     }
 
     /// Keeps `data` away until `count` bytes are unread or FIN has come. Holds until the next
-    /// `data`; where so many are left unread already, it keeps nothing away. Without it, a peer that sends single bytes makes a protocol scan the same beginning
-    /// again and again.
+    /// `data`; where so many are left unread already, it keeps nothing away. Without it, a peer
+    /// that sends single bytes makes a protocol scan the same beginning again and again.
     ///
     /// A `count` above [`Limits::input_max`](crate::Limits::input_max) ends the connection with
     /// [`InputFull`](crate::CloseKind::InputFull).
