@@ -34,8 +34,8 @@ pub struct Limits {
     /// nothing while this much is unread ends the connection with
     /// [`InputFull`](crate::CloseKind::InputFull).
     pub input_max: usize,
-    /// Unsent bytes above which a connection is congested \[64 KiB\]. Input that causes more output
-    /// is then not read.
+    /// Unsent bytes above which a connection is congested \[64 KiB\]. Input is not read while more
+    /// than this of what it has caused is unsent.
     pub high_mark: usize,
     /// Unsent bytes at or below which a congested connection gets `drained` \[16 KiB\].
     pub low_mark: usize,

@@ -15,7 +15,7 @@ use crate::guard::drop_guarded;
 pub enum By {
     /// The protocol of this side, by `close`, `abort`, an `Err` or a panic.
     Us,
-    /// The peer, or the network between.
+    /// The peer, or the network between. A `close` after the peer's FIN counts as the peer's.
     Peer,
     /// The driver: a limit, a deadline or shutdown.
     Runtime,
@@ -54,7 +54,7 @@ pub enum ConnectFailure {
     Limit,
     /// No descriptor or memory is left.
     Exhausted,
-    /// `close`, `abort` or shutdown came before the connection opened.
+    /// `close`, `abort` or shutdown came before the socket was connected.
     Cancelled,
     /// The system rejects one of the [`ConnectOptions`](crate::ConnectOptions);
     /// [`CloseReason::error`] names it.

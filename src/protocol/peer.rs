@@ -58,9 +58,9 @@ impl Peer<'_> {
         }
     }
 
-    /// Queues a copy of `bytes`. In `data` and `eof`, a receiver above its high mark holds the
-    /// writer: the writer is not read until the receiver has drained to its low mark. This bounds a
-    /// relay.
+    /// Queues a copy of `bytes`. In `data` and `eof`, a receiver that has more than its high mark
+    /// unsent of what input has caused holds the writer: the writer is not read until no more than
+    /// the low mark of that is left. This bounds a relay.
     pub fn write(&mut self, bytes: &[u8]) {
         if self.own.is_some() {
             return self.write_own(bytes.len(), |output, shown| output.push(bytes, shown));

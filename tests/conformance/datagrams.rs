@@ -541,14 +541,16 @@ fn a_socket_that_stays_is_ended_when_the_time_to_drain_is_over() {
 }
 
 #[test]
-fn an_abort_of_a_handle_overtakes_the_close_that_waits() {
+fn an_abort_of_a_handle_overtakes_what_waits() {
     everywhere(|stage| {
         let (id, _) = stage.bind("node", Node::new());
         let handle = stage.driver.handle();
+        handle.notify(id, Note::new(())).unwrap();
         handle.close(id).unwrap();
         handle.abort(id);
         stage.run();
         stage.expect_node("node", &["closed aborted by us"]);
+        assert_eq!(stage.driver.metrics().refused_notes, 1);
     });
 }
 
