@@ -234,11 +234,15 @@ fn exposition(metrics: &Metrics) -> String {
         ("timed_out", closes.timed_out),
         ("input_full", closes.input_full),
         ("output_full", closes.output_full),
+        ("connect", closes.connect),
+        ("filter", closes.filter),
         ("protocol", closes.protocol),
         ("refused", closes.refused),
         ("panicked", closes.panicked),
         ("shutdown", closes.shutdown),
+        ("unsupported", closes.unsupported),
         ("system_error", closes.system_error),
+        ("detached", closes.detached),
     ];
     for (kind, value) in kinds {
         let _ = writeln!(text, "{name}{{kind=\"{kind}\"}} {value}");

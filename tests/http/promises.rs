@@ -1,10 +1,11 @@
 //! Sentences of the documentation that no other test holds to their word.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lariat::http::{Handler, Header, Http, Limits, Request, Response, Status};
 use lariat::sim::Probe;
-use lariat::{Context, Input, Note, Outcome, Protocol};
+use lariat::{CloseKind, Context, Input, Note, Outcome, Protocol};
 
 use crate::answer::only;
 
@@ -20,8 +21,10 @@ struct Collecting {
 enum When {
     /// In `request`, and then an answer begins.
     BeforeStart,
-    /// With the first part of the body.
+    /// With each part of the body.
     InBody,
+    /// In `request`, of every second request.
+    EverySecond,
 }
 
 impl Handler for Collecting {
@@ -35,11 +38,16 @@ impl Handler for Collecting {
             response.collect();
             response.start(cx, Status::OK, &[Header::TEXT]);
         }
+        if self.when == When::EverySecond && response.number() % 2 == 0 {
+            response.collect();
+        }
         Ok(())
     }
 
     fn body(&mut self, _: &mut Context<'_>, part: &[u8], response: &mut Response) -> Outcome {
-        response.collect();
+        if self.when == When::InBody {
+            response.collect();
+        }
         self.calls.lock().unwrap().push(format!("part {}", part.escape_ascii()));
         Ok(())
     }
@@ -52,8 +60,12 @@ impl Handler for Collecting {
 
     fn collected(&mut self, cx: &mut Context<'_>, body: &[u8], response: &mut Response) -> Outcome {
         self.calls.lock().unwrap().push(format!("collected {}", body.escape_ascii()));
-        response.write(cx, body);
-        response.finish(cx);
+        if response.is_due() {
+            response.send(cx, Status::OK, &[Header::TEXT], body);
+        } else {
+            response.write(cx, body);
+            response.finish(cx);
+        }
         Ok(())
     }
 }
@@ -82,6 +94,19 @@ fn collect_is_dropped_once_the_body_comes_in_parts() {
     let (calls, body) = calls_of(When::InBody);
     assert_eq!(calls, ["part abc", "part def", "complete"]);
     assert_eq!(body, b"parts");
+}
+
+#[test]
+fn after_a_body_in_parts_the_next_one_can_be_collected() {
+    let calls = Calls::default();
+    let handler = Collecting { calls: Arc::clone(&calls), when: When::EverySecond };
+    let mut probe = Probe::new(Http::new(handler));
+    for body in ["abc", "def", "ghi"] {
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
+        probe.receive(format!("{head}{body}").as_bytes());
+    }
+    let expected = ["part abc", "complete", "collected def", "part ghi", "complete"];
+    assert_eq!(*calls.lock().unwrap(), expected);
 }
 
 /// Streams a body in, and answers when a note comes.
@@ -116,6 +141,22 @@ fn bytes_that_came_before_a_late_answer_do_not_count_as_unwanted() {
         probe.receive(&vec![b'a'; rest]);
         assert_eq!(probe.is_finished(), !kept, "{rest} bytes to come");
     }
+}
+
+#[test]
+fn bytes_that_came_before_a_late_answer_still_pay_for_the_rate() {
+    let mut probe = Probe::new(Http::new(Later));
+    probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 150000\r\n\r\n");
+    probe.receive(&[b'a'; 100_000]);
+    probe.notify(Note::new(()));
+    probe.receive(b"a");
+    assert_eq!(only(&probe.sent()).status, 200);
+    probe.advance(Duration::from_millis(10_500));
+    assert!(!probe.is_finished(), "the first ten seconds have brought enough");
+    probe.advance(Duration::from_secs(10));
+    assert!(probe.is_finished());
+    assert_eq!(probe.closed().unwrap().kind(), CloseKind::Refused(408));
+    assert_eq!(probe.sent(), b"", "a second answer");
 }
 
 #[test]

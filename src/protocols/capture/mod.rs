@@ -89,8 +89,8 @@ impl Capture {
     ///
     /// # Errors
     ///
-    /// The file cannot be created or written, which the error says with its name; the system has no
-    /// thread for it.
+    /// The file cannot be created, which the error says with its name; the system has no thread for
+    /// it. That it cannot be written is an error of [`finish`](Capture::finish).
     pub fn create(path: impl AsRef<Path>) -> io::Result<Capture> {
         Capture::create_with(path, CaptureOptions::default())
     }

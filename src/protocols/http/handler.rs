@@ -104,7 +104,7 @@ pub trait Handler {
         Ok(())
     }
 
-    /// Congested output has drained: more may be written.
+    /// Congested output has drained: more may be written. Not called between requests.
     ///
     /// # Errors
     ///

@@ -83,7 +83,8 @@ impl Response {
         self.number
     }
 
-    /// Closes the connection after this answer, and says so in the head if that is not sent yet.
+    /// Closes the connection after this answer, and says so in the head if that is not sent yet. It
+    /// does nothing between requests: [`Context::close`] does.
     pub fn close_after(&mut self) {
         self.keep_no_longer();
     }

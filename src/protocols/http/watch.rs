@@ -36,7 +36,7 @@ pub(super) struct Watch {
     before: u32,
     /// Milliseconds of the connection's age from which the body's rate counts.
     since: u64,
-    /// Bytes of the body that came since it began, or since nothing wants it.
+    /// Bytes of bodies that have come, counted from 0 again when the rest of one is dropped.
     received: u64,
     /// `received` at `since`; it wraps when counting begins again.
     counted: u64,
@@ -94,8 +94,6 @@ impl Watch {
 
     /// A body begins: its rate counts from here.
     pub(super) fn begin_body(&mut self) {
-        self.received = 0;
-        self.counted = 0;
         self.drops = false;
         if self.phase == Phase::Body {
             // Two bodies in a row: the timer belongs to the first.
