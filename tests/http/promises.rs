@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::http::{Handler, Header, Http, Limits, Request, Response, Status};
+use lariat::http::{
+    ClientRequest, Event, Handler, Header, Http, Limits, Request, Response, Status,
+};
 use lariat::sim::Probe;
-use lariat::{CloseKind, Context, Input, Note, Outcome, Protocol};
+use lariat::{CloseKind, CloseReason, Context, Input, Note, Outcome, Protocol};
 
 use crate::answer::only;
 
@@ -234,4 +236,132 @@ fn a_request_line_that_ends_in_lf_alone_has_its_whole_bound() {
             }
         }
     }
+}
+
+/// Answers with the first part of a body.
+struct First;
+
+impl Handler for First {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        Ok(())
+    }
+
+    fn body(&mut self, cx: &mut Context<'_>, _: &[u8], response: &mut Response) -> Outcome {
+        response.send(cx, Status::OK, &[Header::TEXT], "enough\n");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_whole_body_has_its_time_once_also_when_it_is_answered_on_its_way() {
+    let mut limits = Limits::default();
+    limits.body_total = Some(Duration::from_secs(20));
+    let limits = limits.validate().unwrap();
+    let mut probe = Probe::new(Http::with_limits(First, &limits));
+    probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n");
+    probe.advance(Duration::from_secs(9));
+    for second in 9..20 {
+        assert!(!probe.is_finished(), "it ended after {second} s");
+        probe.receive(&[b'a'; 4000]);
+        probe.advance(Duration::from_secs(1));
+    }
+    assert_eq!(only(&probe.sent()).status, 200);
+    assert_eq!(probe.closed().unwrap().kind(), CloseKind::Refused(408));
+}
+
+#[test]
+fn each_of_two_requests_has_the_whole_time_for_its_answer() {
+    let mut probe = Probe::new(Http::new(Later));
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    probe.receive(&[request.as_slice(), request].concat());
+    probe.advance(Duration::from_secs(59));
+    probe.notify(Note::new(()));
+    assert_eq!(only(&probe.sent()).status, 200);
+    probe.advance(Duration::from_millis(59_990));
+    assert_eq!(probe.sent(), b"");
+    probe.advance(Duration::from_millis(20));
+    assert_eq!(only(&probe.sent()).status, 503);
+    assert_eq!(probe.closed().unwrap().kind(), CloseKind::Refused(503));
+}
+
+/// Upgrades each request, and notes its own end.
+struct Leaving(Calls);
+
+impl Handler for Leaving {
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Outcome {
+        match request.upgrade() {
+            Some(name) => response.upgrade(cx, name, &[], Next)?,
+            None => response.send(cx, Status::OK, &[], ""),
+        }
+        Ok(())
+    }
+
+    fn timeout(
+        &mut self,
+        _: &mut Context<'_>,
+        _: lariat::Timer,
+        response: &mut Response,
+    ) -> Outcome {
+        response.close_after();
+        Ok(())
+    }
+
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.set_timer(lariat::Timer::new(1), Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &mut Context<'_>, _: &CloseReason) {
+        self.0.lock().unwrap().push("closed".to_owned());
+    }
+}
+
+#[test]
+fn a_handler_hears_of_the_end_unless_another_protocol_has_taken_over() {
+    for (upgrade, expected) in [("", &["closed"][..]), ("Connection: upgrade\r\n", &[])] {
+        let calls = Calls::default();
+        let mut probe = Probe::new(Http::new(Leaving(Arc::clone(&calls))));
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: a\r\n{upgrade}\r\n");
+        probe.receive(head.as_bytes());
+        probe.finish();
+        probe.advance(Duration::from_secs(20));
+        assert!(probe.is_finished());
+        assert_eq!(*calls.lock().unwrap(), expected, "{upgrade:?}");
+    }
+}
+
+#[test]
+fn close_after_does_nothing_between_requests() {
+    let mut probe = Probe::new(Http::new(Leaving(Calls::default())));
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    probe.receive(request);
+    assert_eq!(only(&probe.sent()).status, 200);
+    probe.advance(Duration::from_secs(2));
+    probe.receive(request);
+    assert!(!only(&probe.sent()).closes() && !probe.is_finished());
+}
+
+#[test]
+fn a_clients_request_line_is_one_that_a_server_takes() {
+    let line = "GET /".len() + " HTTP/1.1\r\n".len();
+    let made = |path: usize| ClientRequest::get("x", &format!("/{}", "a".repeat(path)));
+    assert!(made(8192 - line).is_ok());
+    assert!(made(8192 - line + 1).is_err());
+    assert!(ClientRequest::get("x", "*").is_err());
+    assert!(ClientRequest::new("OPTIONS", "x", "*").is_ok());
+}
+
+#[test]
+fn a_nul_is_in_no_name_of_an_event_and_a_status_without_a_constant_has_no_words() {
+    assert!(Event::new("").named("a\0b").is_err());
+    assert!(Event::new("a\0b").named("tick").is_ok());
+    for code in [102, 203, 402, 428, 599] {
+        assert_eq!(Status::new(code).unwrap().reason(), "Unknown");
+    }
+    assert_eq!(Status::TOO_MANY_REQUESTS.reason(), "Too Many Requests");
 }

@@ -145,7 +145,8 @@ pub trait Handler {
         Ok(())
     }
 
-    /// The connection has ended.
+    /// The connection has ended. After an [upgrade](Response::upgrade) or a
+    /// [tunnel](Response::tunnel) the next protocol hears of that, and this handler does not.
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         let _ = (cx, reason);
     }
