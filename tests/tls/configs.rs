@@ -84,7 +84,8 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     let server = ServerConfig::new(authority.issue("localhost"));
     server.add_name("Other.Example", authority.issue("other.example")).unwrap();
     let client = ClientConfig::new(&authority.roots());
-    for name in ["localhost", "other.example"] {
+    server.add_name("rooted.example.", authority.issue("rooted.example")).unwrap();
+    for name in ["localhost", "other.example", "rooted.example"] {
         let (served, heard) = session_on(&mut Sim::new(1), &server, &client, name, b"x");
         assert_eq!(heard.bytes(), b"x", "{name}: {}", heard.reason());
         assert_eq!(served.session().server_name(), Some(name));

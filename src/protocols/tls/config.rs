@@ -85,8 +85,10 @@ impl ServerConfig {
         if DnsName::try_from(name.strip_prefix("*.").unwrap_or(name)).is_err() {
             return Err(TlsError::plain(format!("{name:?} is not a host name")));
         }
+        // Clients leave the dot of the root out.
+        let asked = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         let mut all = certificates.all.write().unwrap_or_else(PoisonError::into_inner);
-        all.named.insert(name.to_ascii_lowercase(), identity.0);
+        all.named.insert(asked, identity.0);
         Ok(())
     }
 
