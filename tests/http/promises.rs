@@ -7,9 +7,10 @@ use lariat::http::{
     ClientRequest, Event, Handler, Header, Http, Limits, Request, Response, Status,
 };
 use lariat::sim::Probe;
-use lariat::{CloseKind, CloseReason, Context, Input, Note, Outcome, Protocol};
+use lariat::{CloseKind, CloseReason, Context, Input, Note, Outcome, Protocol, Timer};
 
 use crate::answer::only;
+use crate::kit::{narrow, serve};
 
 type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -301,18 +302,13 @@ impl Handler for Leaving {
         Ok(())
     }
 
-    fn timeout(
-        &mut self,
-        _: &mut Context<'_>,
-        _: lariat::Timer,
-        response: &mut Response,
-    ) -> Outcome {
+    fn timeout(&mut self, _: &mut Context<'_>, _: Timer, response: &mut Response) -> Outcome {
         response.close_after();
         Ok(())
     }
 
     fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        cx.set_timer(lariat::Timer::new(1), Duration::from_secs(1));
+        cx.set_timer(Timer::new(1), Duration::from_secs(1));
         Ok(())
     }
 
@@ -364,4 +360,60 @@ fn a_nul_is_in_no_name_of_an_event_and_a_status_without_a_constant_has_no_words(
         assert_eq!(Status::new(code).unwrap().reason(), "Unknown");
     }
     assert_eq!(Status::TOO_MANY_REQUESTS.reason(), "Too Many Requests");
+}
+
+/// Pauses for a while at the first part of a body.
+struct Pausing(bool);
+
+impl Handler for Pausing {
+    fn request(&mut self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Outcome {
+        Ok(())
+    }
+
+    fn body(&mut self, cx: &mut Context<'_>, _: &[u8], _: &mut Response) -> Outcome {
+        if !std::mem::replace(&mut self.0, true) {
+            cx.pause_reading();
+            cx.set_timer(Timer::new(1), Duration::from_millis(9_500));
+        }
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Timer, _: &mut Response) -> Outcome {
+        cx.resume_reading();
+        Ok(())
+    }
+}
+
+#[test]
+fn time_in_a_pause_that_is_over_does_not_count_against_the_client() {
+    let mut probe = Probe::new(Http::new(Pausing(false)));
+    probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\na");
+    // Its ten seconds begin with the end of the pause; a byte does not begin them again.
+    probe.advance(Duration::from_millis(9_400));
+    probe.advance(Duration::from_millis(5_000));
+    probe.receive(b"b");
+    probe.advance(Duration::from_millis(5_000));
+    assert_eq!(probe.sent(), b"", "at 19.4 s");
+    probe.advance(Duration::from_millis(300));
+    assert_eq!(only(&probe.sent()).status, 408);
+}
+
+#[test]
+fn time_in_flow_control_that_is_over_does_not_count_against_the_client() {
+    let mut limits = Limits::default();
+    limits.body_rate = 1 << 20;
+    let limits = limits.validate().unwrap();
+    let mut sim = narrow();
+    let addr = serve(&mut sim, move || Http::with_limits(crate::site::Site, &limits));
+    let client = sim.dial(addr);
+    client.stop_reading();
+    client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n");
+    client.send(&[b'a'; 400_000]);
+    sim.run_for(Duration::from_millis(9_500)).unwrap();
+    assert_eq!(sim.metrics().held, 1);
+    client.resume_reading();
+    sim.run_for(Duration::from_millis(1_500)).unwrap();
+    assert!(sim.metrics().held == 0 && !client.is_finished(), "at 11 s");
+    sim.run_for(Duration::from_secs(10)).unwrap();
+    assert!(client.is_finished(), "at 21 s");
 }

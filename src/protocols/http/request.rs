@@ -141,7 +141,8 @@ impl<'a> Request<'a> {
 
     /// Whether the client waits for `100 Continue` before it sends the body. The library sends it
     /// when the handler has returned from [`request`](super::Handler::request) without an answer,
-    /// unless there is no body or a part of it is there already.
+    /// unless there is no body or a part of it is there already. A client that is answered in
+    /// `request` is not asked for its body, and the connection closes after the answer.
     pub fn expects_continue(&self) -> bool {
         self.expects
     }

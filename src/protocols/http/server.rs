@@ -454,6 +454,7 @@ impl<H: Handler> Protocol for Http<H> {
             cx.resume_reading();
             return Ok(());
         }
+        self.watch.end_congestion();
         let outcome = self.handler.drained(cx, &mut self.response);
         self.settle_call(cx, outcome)
     }

@@ -42,6 +42,8 @@ pub(super) struct Watch {
     counted: u64,
     /// The request is answered: the rest of the body is dropped.
     drops: bool,
+    /// The body was held back by our own side, by a pause or by flow control.
+    kept_back: bool,
 }
 
 /// The meaning of a deadline that has passed.
@@ -55,7 +57,15 @@ pub(super) enum Passed {
 
 impl Watch {
     pub(super) fn new() -> Watch {
-        Watch { phase: Phase::Fresh, before: 0, since: 0, received: 0, counted: 0, drops: false }
+        Watch {
+            phase: Phase::Fresh,
+            before: 0,
+            since: 0,
+            received: 0,
+            counted: 0,
+            drops: false,
+            kept_back: false,
+        }
     }
 
     /// The connection is open.
@@ -101,9 +111,35 @@ impl Watch {
         }
     }
 
+    /// Flow control has ended: it may have held a body back.
+    pub(super) fn end_congestion(&mut self) {
+        self.kept_back = true;
+    }
+
+    /// Time in a pause or in flow control does not count against the client: its time begins again
+    /// when that ends. The timer stays; when it fires, it is set for what is left.
+    fn notice_pause(&mut self, cx: &Context<'_>) {
+        let paused = cx.is_paused();
+        if self.kept_back && !paused && self.phase == Phase::Body {
+            self.begin_again(millis(cx.age()));
+        }
+        self.kept_back = paused;
+    }
+
+    /// The rate of the body counts from now on.
+    fn begin_again(&mut self, now: u64) {
+        let before = u64::from(self.before).saturating_add(now.saturating_sub(self.since));
+        self.before = u32::try_from(before).unwrap_or(u32::MAX);
+        self.since = now;
+        self.counted = self.received;
+    }
+
     /// The connection waits for this now.
     #[inline(always)]
     pub(super) fn turn_to(&mut self, phase: Phase, cx: &mut Context<'_>, response: &Response) {
+        if phase == Phase::Body {
+            self.notice_pause(cx);
+        }
         // New limits of the handler removed the deadline of a first byte.
         if self.phase != phase || (phase == Phase::Idle && !cx.has_own_idle()) {
             self.change(phase, cx, response);
@@ -165,10 +201,7 @@ impl Watch {
                 // its time begins again: fast bytes earlier do not excuse silence later.
                 let kept_back = cx.is_paused() || cx.is_held() || cx.unsent() > 0;
                 if kept_back || self.earned(limits) >= elapsed {
-                    let before = u64::from(self.before).saturating_add(elapsed);
-                    self.before = u32::try_from(before).unwrap_or(u32::MAX);
-                    self.since = now;
-                    self.counted = self.received;
+                    self.begin_again(now);
                     cx.set_timer(DEADLINE, self.body_wait(0, limits));
                     return Passed::Nothing;
                 }
