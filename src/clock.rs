@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-const MILLISECOND: u64 = 1_000_000;
+/// The tick lags by less than this: deadlines counted from a tick are rounded up by it.
+pub(crate) const TICK: u64 = 1_000_000;
 
 /// The readings of the system's clocks, passed in by the drivers that have them.
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +103,8 @@ impl Clock {
     #[inline(never)]
     fn move_tick(&mut self, now: Instant) {
         let since = nanos(now.saturating_duration_since(self.start));
-        self.tick = since - since % MILLISECOND;
-        self.next_tick = self.start + Duration::from_nanos(self.tick + MILLISECOND);
+        self.tick = since - since % TICK;
+        self.next_tick = self.start + Duration::from_nanos(self.tick + TICK);
     }
 
     /// The last reading, rounded down to a millisecond.
@@ -178,22 +179,22 @@ mod tests {
     #[test]
     fn the_tick_lags_by_less_than_a_millisecond_and_never_leads() {
         let (mut clock, now) = virtual_clock();
-        for step in [1, 999_998, 1, 1, 5 * MILLISECOND, 300, MILLISECOND - 1] {
+        for step in [1, 999_998, 1, 1, 5 * TICK, 300, TICK - 1] {
             now.store(now.load(Ordering::Relaxed) + step, Ordering::Relaxed);
             clock.update(clock.instant());
             assert!(clock.tick() <= clock.exact());
-            assert!(clock.exact() - clock.tick() < MILLISECOND);
+            assert!(clock.exact() - clock.tick() < TICK);
         }
     }
 
     #[test]
     fn c9_the_tick_does_not_go_back_with_a_clock_that_does() {
         let (mut clock, now) = virtual_clock();
-        now.store(5 * MILLISECOND, Ordering::Relaxed);
+        now.store(5 * TICK, Ordering::Relaxed);
         clock.update(clock.instant());
-        now.store(MILLISECOND, Ordering::Relaxed);
+        now.store(TICK, Ordering::Relaxed);
         clock.update(clock.instant());
-        assert_eq!(clock.tick(), 5 * MILLISECOND);
+        assert_eq!(clock.tick(), 5 * TICK);
     }
 
     #[test]

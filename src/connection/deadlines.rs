@@ -6,12 +6,9 @@ use std::time::Duration;
 use super::ending::Ending;
 use super::{Connection, Flags};
 use crate::buffer::ChunkPool;
-use crate::clock::nanos;
+use crate::clock::{TICK, nanos};
 use crate::reason::{By, CloseKind, Deadline};
 use crate::timer::TimerKey;
-
-/// The tick lags by less than this: deadlines counted from a tick are rounded up by it.
-const TICK: u64 = 1_000_000;
 
 /// The meaning of a passed deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::queue::Queue;
 use super::sending::Retry;
 use super::socket::{Received, is_refusal};
 use super::train::Train;
-use crate::clock::nanos;
+use crate::clock::{TICK, nanos};
 use crate::endpoint::Endpoint;
 use crate::guard::drop_each;
 use crate::id::ConnId;
@@ -26,8 +26,6 @@ use crate::timer::{Timer, TimerKey};
 const FAILURES_MAX: u32 = 64;
 /// Receivers of which it is remembered, until the protocol is told, that they are not there.
 const REFUSED_MAX: usize = 64;
-/// A tick lags by less than this: deadlines counted from one are rounded up by it.
-const TICK: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Phase {

@@ -203,7 +203,7 @@ fn data_runs_again_while_it_moves_on_and_input_max_is_unread() {
     let mut rig = Rig::accepted(small_limits());
     // It asks each time for the most that may be unread.
     let asks = |left| Answer { need: 100, ..keep(left) };
-    rig.plan.extend([keep(96), asks(130), asks(120), asks(110), asks(90)]);
+    rig.plan.extend([keep(96), asks(130), asks(120), asks(110), asks(100), asks(90)]);
     rig.peer_sends(96);
     rig.settle();
     rig.peer_sends(60);

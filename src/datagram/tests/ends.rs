@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::clock::TICK;
 use crate::episode::tests::kept::lines_of;
 use crate::metrics::Metrics;
 use crate::reason::{By, Cause, CloseKind, CloseReason, Deadline};
@@ -158,7 +159,7 @@ fn what_ends_it_sends_what_waits_or_drops_it() {
         assert_eq!(end_of(&state, 60), end, "{what}");
         state.handle_retry(7 + MILLISECOND);
         state.flush(&Planned::new(&[libc::EAGAIN]), &mut metrics, 7 + MILLISECOND);
-        assert_eq!(state.deadline_at(), 50 + 9 * MILLISECOND, "{what}");
+        assert_eq!(state.deadline_at(), 50 + 9 * MILLISECOND + TICK, "{what}");
         state.handle_ready(false, true);
         state.flush(&Planned::new(&[]), &mut metrics, 70);
         state.handle_wishes(&mut metrics, 70);
@@ -193,11 +194,11 @@ fn a_deadline_is_due_at_its_time_and_not_before() {
     let ms = Duration::from_millis;
     // Idle, and what puts it off.
     let (mut state, mut metrics) = (open(idle(ms(5))), Metrics::default());
-    assert_eq!(state.deadline_at(), 7 + 5 * MILLISECOND);
+    assert_eq!(state.deadline_at(), 7 + 5 * MILLISECOND + TICK);
     state.handle_read(&received(0, 1), &mut metrics, 100);
-    assert_eq!(state.deadline_at(), 100 + 5 * MILLISECOND);
+    assert_eq!(state.deadline_at(), 100 + 5 * MILLISECOND + TICK);
     state.send(&Planned::new(&[]), &mut metrics, b"", Some(&port(1)), 200).unwrap();
-    let at = 200 + 5 * MILLISECOND;
+    let at = 200 + 5 * MILLISECOND + TICK;
     assert_eq!(state.deadline_at(), at);
     assert!(!state.is_overdue(at - 1) && !state.handle_deadline(at - 1));
     assert_eq!(state.phase(), Phase::Open);
@@ -209,7 +210,7 @@ fn a_deadline_is_due_at_its_time_and_not_before() {
     let mut state = with_output(&Arc::new(()), &mut metrics);
     state.want_close();
     state.handle_wishes(&mut metrics, 50);
-    let at = 50 + 9 * MILLISECOND;
+    let at = 50 + 9 * MILLISECOND + TICK;
     assert!(!state.handle_deadline(at - 1) && state.handle_deadline(at));
     assert_eq!(end_of(&state, at), (By::Runtime, CloseKind::TimedOut(Deadline::Close)));
     state.handle_wishes(&mut metrics, at);

@@ -3,6 +3,7 @@
 use libc::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, EIO, EMSGSIZE, ENOBUFS};
 
 use super::*;
+use crate::clock::TICK;
 use crate::endpoint::UnixName;
 use crate::episode::tests::kept::lines_of;
 use crate::error::ErrorKind;
@@ -175,11 +176,11 @@ fn one_that_follows_alone_leaves_as_any_other_and_the_next_turn_begins_again() {
     send(&mut state, &socket, &mut metrics, &["abc", "def"], 7);
     assert_eq!(socket.calls(), ["abc to 1"]);
     state.send_train(&socket, &mut metrics, 9);
-    assert_eq!((socket.calls(), state.deadline_at()), (vec!["def to 1".to_owned()], 19));
+    assert_eq!((socket.calls(), state.deadline_at()), (vec!["def to 1".to_owned()], 19 + TICK));
     send(&mut state, &socket, &mut metrics, &["ghi", "jkl", "mno"], 11);
     assert_eq!(socket.calls(), ["ghi to 1"]);
     state.send_train(&socket, &mut metrics, 12);
-    assert_eq!((socket.calls(), state.deadline_at()), (vec!["jkl+mno to 1".to_owned()], 22));
+    assert_eq!((socket.calls(), state.deadline_at()), (vec!["jkl+mno to 1".to_owned()], 22 + TICK));
     // Nothing has followed the last one: the turn that has passed ends that.
     send(&mut state, &socket, &mut metrics, &["pqr"], 13);
     state.send_train(&socket, &mut metrics, 13);
