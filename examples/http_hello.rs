@@ -44,7 +44,7 @@ const PROGRAM: Program = Program {
     try_this: "curl -v http://127.0.0.1:8080/",
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "a thread per connection",
-    idle_timeout: None,
+    idle_timeout: Some("close after T without a byte [60s between requests]"),
     udp: false,
     tls: Some(&["http/1.1"]),
     counted: Some(("requests", &REQUESTS)),

@@ -64,6 +64,11 @@ impl Authority {
 
     /// A list of revoked certificates, in PEM form.
     pub(crate) fn revoke(&self, serial: Option<SerialNumber>) -> String {
+        self.revoke_until(2990, serial)
+    }
+
+    /// The same, to be replaced by another list in this year.
+    pub(crate) fn revoke_until(&self, year: i32, serial: Option<SerialNumber>) -> String {
         let revoked = |serial_number| RevokedCertParams {
             serial_number,
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -72,7 +77,7 @@ impl Authority {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(2990, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serial.map(revoked).into_iter().collect(),

@@ -347,6 +347,17 @@ fn t9_a_revoked_certificate_is_refused_by_either_end() {
 }
 
 #[test]
+fn t9_a_list_of_revoked_certificates_that_has_expired_still_holds() {
+    let authority = Authority::new();
+    let (chain, key, serial) = authority.issue_numbered("localhost");
+    let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    let list = authority.revoke_until(2021, Some(serial));
+    let roots = authority.roots().with_revoked(list.as_bytes()).unwrap();
+    assert_eq!(refused(identity, &roots), "the peer's certificate is revoked");
+    passes(authority.issue("localhost"), &roots);
+}
+
+#[test]
 fn t9_lists_of_revoked_certificates_add_up() {
     let [first, second] = [(); 2].map(|()| Authority::new());
     let both = Roots::from_pem((first.pem() + &second.pem()).as_bytes()).unwrap();

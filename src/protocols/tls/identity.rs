@@ -195,8 +195,8 @@ impl Roots {
     }
 
     /// Refuses the certificates in these lists (CRLs), in PEM form, besides those of earlier calls.
-    /// A certificate whose authority has no list here passes, and so does a list that has expired:
-    /// whoever fetches the lists makes a new configuration with the next ones.
+    /// A certificate whose authority has no list here passes. A list that has expired still holds:
+    /// the program that fetches the lists makes a new configuration with the next ones.
     ///
     /// # Errors
     ///
