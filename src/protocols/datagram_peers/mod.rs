@@ -181,8 +181,8 @@ pub struct Counts {
     pub open: u64,
     /// Peers that there have been.
     pub opened: u64,
-    /// Datagrams that were dropped: the factory refused their sender, there was no place for it, or
-    /// it is a Unix socket without a name.
+    /// Datagrams that were dropped: the factory refused their sender or panicked, there was no
+    /// place for it, or it is a Unix socket without a name.
     pub refused: u64,
     /// Peers that ended for another one.
     pub evicted: u64,
