@@ -417,3 +417,40 @@ fn time_in_flow_control_that_is_over_does_not_count_against_the_client() {
     sim.run_for(Duration::from_secs(10)).unwrap();
     assert!(client.is_finished(), "at 21 s");
 }
+
+/// Answers at once, or later, and notes what it is told of the end of the driver.
+struct Stopping(Calls, bool);
+
+impl Handler for Stopping {
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: &Request<'_>,
+        response: &mut Response,
+    ) -> Outcome {
+        if self.1 {
+            response.send(cx, Status::OK, &[Header::TEXT], "at once\n");
+        }
+        Ok(())
+    }
+
+    fn stopping(&mut self, cx: &mut Context<'_>, response: &mut Response) -> Outcome {
+        self.0.lock().unwrap().push("stopping".to_owned());
+        response.send(cx, Status::OK, &[Header::TEXT], "late\n");
+        Ok(())
+    }
+}
+
+#[test]
+fn only_a_request_that_is_not_answered_is_told_that_the_driver_stops() {
+    for (at_once, expected) in [(false, &["stopping"][..]), (true, &[])] {
+        let calls = Calls::default();
+        let mut probe = Probe::new(Http::new(Stopping(Arc::clone(&calls), at_once)));
+        probe.receive(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
+        probe.shutdown();
+        assert_eq!(*calls.lock().unwrap(), expected, "answered at once: {at_once}");
+        let body: &[u8] = if at_once { b"at once\n" } else { b"late\n" };
+        assert_eq!(only(&probe.sent()).body, body);
+        assert!(probe.is_finished());
+    }
+}

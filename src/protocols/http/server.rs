@@ -493,7 +493,11 @@ impl<H: Handler> Protocol for Http<H> {
             return Ok(());
         }
         self.response.keep_no_longer();
-        let outcome = self.handler.stopping(cx, &mut self.response);
+        // Answered already, while the rest of its body is dropped: there is nothing to finish.
+        let outcome = match self.response.is_finished() {
+            true => Ok(()),
+            false => self.handler.stopping(cx, &mut self.response),
+        };
         self.settle_call(cx, outcome)
     }
 

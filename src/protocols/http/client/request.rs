@@ -130,7 +130,8 @@ impl ClientRequest {
     }
 
     /// The protocol that sends this request, for `connect` on any driver. `done` runs exactly once,
-    /// with the response or the error; the connection is then closed.
+    /// with the response or the error; the connection is then closed. It does not run when the
+    /// driver is dropped before that.
     pub fn then(
         self,
         done: impl FnOnce(&mut Context<'_>, Result<ClientResponse, ClientError>) + Send + 'static,
