@@ -74,6 +74,10 @@ fn main() -> lariat::Result<()> {
     let (flags, addrs): (Vec<_>, Vec<_>) =
         std::env::args().skip(1).partition(|a| a.starts_with('-'));
     let has = |flag: &str| flags.iter().any(|given| given == flag);
+    if has("-h") || has("--help") {
+        println!("{HELP}");
+        return Ok(());
+    }
     let ([addr], false) =
         (&addrs[..], flags.iter().any(|f| !["-l", "--blocking"].contains(&&f[..])))
     else {

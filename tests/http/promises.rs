@@ -454,3 +454,24 @@ fn only_a_request_that_is_not_answered_is_told_that_the_driver_stops() {
         assert!(probe.is_finished());
     }
 }
+
+#[test]
+fn the_end_of_a_request_is_heard_once_unless_its_driver_is_dropped() {
+    for runs in [true, false] {
+        let calls = Calls::default();
+        let heard = Arc::clone(&calls);
+        let request = ClientRequest::get("x", "/").unwrap();
+        let client = request.then(move |_, result| {
+            heard.lock().unwrap().push(result.unwrap_err().to_string());
+        });
+        let mut sim = lariat::sim::Sim::new(1);
+        sim.control().connect("10.0.0.1:80", client);
+        if runs {
+            sim.run_for(Duration::from_secs(60)).unwrap();
+        }
+        drop(sim);
+        let calls = calls.lock().unwrap();
+        assert_eq!(calls.len(), usize::from(runs), "{calls:?}");
+        assert!(calls.iter().all(|said| said.starts_with("the connection ended first: ")));
+    }
+}
