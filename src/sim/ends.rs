@@ -18,6 +18,15 @@ pub(super) struct Ends {
     locals: BTreeMap<ConnId, Endpoint>,
     ended: VecDeque<Line>,
     forgotten: usize,
+    /// The first connection, for a probe.
+    pub(super) first: Option<First>,
+}
+
+/// The first connection: its id, once it has a socket, and how it ended.
+#[derive(Default)]
+pub(super) struct First {
+    pub(super) id: Option<ConnId>,
+    pub(super) reason: Option<CloseReason>,
 }
 
 /// One connection.
@@ -33,6 +42,9 @@ impl Ends {
     /// The connection has a socket.
     pub(super) fn begun(&mut self, id: ConnId, local: Endpoint) {
         self.locals.insert(id, local);
+        if let Some(first) = &mut self.first {
+            first.id.get_or_insert(id);
+        }
     }
 
     pub(super) fn ended(&mut self, id: ConnId, peer: Endpoint, reason: &CloseReason) {
@@ -41,6 +53,9 @@ impl Ends {
             self.forgotten += 1;
         }
         let local = self.locals.remove(&id);
+        if let Some(first) = self.first.as_mut().filter(|first| first.id == Some(id)) {
+            first.reason = Some(reason.clone());
+        }
         let sentence = sentence(reason);
         self.ended.push_back(Line { id, local, peer, sentence });
     }

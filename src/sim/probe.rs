@@ -1,14 +1,13 @@
 //! One protocol, tested without a network or a visible driver.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::rc::Rc;
 use std::time::Duration;
 
+use super::ends::First;
 use super::{ByteText, Link, Sim, Socket};
 use crate::id::ConnId;
 use crate::note::Note;
-use crate::protocol::{Context, Outcome, Protocol};
+use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::reason::{CloseKind, CloseReason};
 
@@ -36,10 +35,7 @@ pub struct Probe {
     sim: Sim,
     client: Option<Socket>,
     id: ConnId,
-    reason: Reason,
 }
-
-type Reason = Rc<RefCell<Option<CloseReason>>>;
 
 impl Probe {
     /// Makes a probe around a protocol, as of an accepted connection. `opened` has run.
@@ -51,18 +47,16 @@ impl Probe {
         let mut sim = Sim::new(0);
         let (latency, window) = (Duration::ZERO, usize::MAX / 2);
         sim.set_link(Link { latency, window, ..Link::default() });
-        let reason = Reason::default();
-        let id = Rc::new(RefCell::new(None));
-        let watched = Watched { protocol, reason: Rc::clone(&reason), id: Rc::clone(&id) };
-        let mut watched = Some(watched);
+        sim.inner.system.ends.first = Some(First::default());
+        let mut protocol = Some(protocol);
         let listener = sim
-            .listen("127.0.0.1:1", move |_| watched.take())
+            .listen("127.0.0.1:1", move |_| protocol.take())
             .unwrap_or_else(|error| panic!("a fresh simulator listens: {error}"));
         let client = sim.dial(([127, 0, 0, 1], 1));
-        let mut probe = Probe { sim, client: Some(client), id: ConnId::PLACEHOLDER, reason };
+        let mut probe = Probe { sim, client: Some(client), id: ConnId::PLACEHOLDER };
         probe.settle();
         probe.sim.inner.stop_listening(listener);
-        if let Some(id) = *id.borrow() {
+        if let Some(id) = probe.first().and_then(|first| first.id) {
             probe.id = id;
         }
         probe
@@ -136,8 +130,12 @@ impl Probe {
     /// the reason of a close in order becomes [`TimedOut(Close)`](crate::Deadline::Close);
     /// [`advance`](Probe::advance) shows it.
     pub fn closed(&self) -> Option<CloseReason> {
-        let told = self.reason.borrow().clone();
-        told.or_else(|| self.sim.inner.decided(self.id))
+        let ended = self.first().and_then(|first| first.reason.clone());
+        ended.or_else(|| self.sim.inner.decided(self.id))
+    }
+
+    fn first(&self) -> Option<&First> {
+        self.sim.inner.system.ends.first.as_ref()
     }
 
     /// Whether the protocol has finished sending.
@@ -149,31 +147,6 @@ impl Probe {
 impl fmt::Debug for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Probe").field("closed", &self.closed()).finish_non_exhaustive()
-    }
-}
-
-/// Tells the probe what is not visible from the peer's side.
-struct Watched<P> {
-    protocol: P,
-    reason: Reason,
-    id: Rc<RefCell<Option<ConnId>>>,
-}
-
-impl<P: Protocol> Protocol for Watched<P> {
-    crate::forward_protocol! {
-        self => self.protocol;
-        pass: data eof drained timeout notified stopping name filter;
-        own: opened closed;
-    }
-
-    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
-        *self.id.borrow_mut() = Some(cx.id());
-        self.protocol.opened(cx)
-    }
-
-    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
-        *self.reason.borrow_mut() = Some(reason.clone());
-        self.protocol.closed(cx, reason);
     }
 }
 

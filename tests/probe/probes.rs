@@ -186,3 +186,48 @@ fn a_probe_of_a_filtered_protocol_speaks_the_wires_language() {
     probe.advance(Duration::from_secs(11));
     assert_eq!(probe.closed().unwrap().kind(), CloseKind::TimedOut(Deadline::Handshake));
 }
+
+#[test]
+fn a_probe_tells_why_a_connection_ended_whose_protocol_was_replaced() {
+    struct Leads;
+    impl Protocol for Leads {
+        fn data(&mut self, cx: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            cx.replace(Lines(Bug::None));
+            Ok(())
+        }
+    }
+    let mut probe = Probe::new(Leads);
+    probe.receive(b"quit\r\n");
+    probe.finish();
+    probe.advance(Duration::from_secs(60));
+    let reason = probe.closed().expect("its end is over, and known");
+    assert_eq!((reason.kind(), reason.by()), (CloseKind::Finished, By::Us));
+}
+
+#[test]
+fn of_several_connections_a_probe_tells_of_its_own() {
+    /// Connects to where nobody is, and stays.
+    struct Calls;
+    struct Alone;
+    impl Protocol for Alone {
+        fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+            Ok(())
+        }
+    }
+    impl Protocol for Calls {
+        fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+            cx.driver().connect("127.0.0.1:9", Alone);
+            Ok(())
+        }
+        fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            input.consume_all();
+            cx.abort();
+            Ok(())
+        }
+    }
+    let mut probe = Probe::new(Calls);
+    probe.advance(Duration::from_secs(60));
+    assert!(probe.closed().is_none());
+    probe.receive(b"!");
+    assert_eq!(probe.closed().unwrap().kind(), CloseKind::Aborted);
+}

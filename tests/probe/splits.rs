@@ -136,3 +136,35 @@ fn every_split_cuts_the_wire_of_a_filtered_protocol_too() {
     every_split(filtered, &wire[..wire.len() - 4]);
     every_split(filtered, b"HELP me");
 }
+
+/// Hands its connection over as soon as something has come.
+struct Leads;
+
+/// Says nothing, and fails where a line is not whole.
+struct Fussy;
+
+impl Protocol for Leads {
+    fn data(&mut self, cx: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        cx.replace(Fussy);
+        Ok(())
+    }
+}
+
+impl Protocol for Fussy {
+    fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+        match input.ends_with(b"\n") {
+            true => input.consume_all(),
+            false => return Err("not a line".into()),
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn every_split_finds_another_end_of_a_protocol_that_has_taken_over() {
+    let found = catch_unwind(|| every_split(|| Leads, b"ab\n"));
+    let panic = found.expect_err("found");
+    let message = panic.downcast_ref::<String>().expect("a message");
+    assert!(message.contains("whole: finished, \"\" before FIN"), "{message}");
+    assert!(message.contains("cut: protocol error, \"\" before FIN"), "{message}");
+}
