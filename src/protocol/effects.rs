@@ -291,6 +291,10 @@ mod tests {
         effects.write_shared(one, GuardedBytes::new(&[1; 1][..]), true, 100);
         assert!(matches!(&effects.list[0], Effect::Write { content: Content::Shared(_), .. }));
         assert!(matches!(&effects.list[1], Effect::Write { content: Content::TooMany(1), .. }));
+        // What was written by one callback counts for no later one.
+        effects.take();
+        [one, two].map(|to| effects.write(to, &[7; 60], b"", true, 100));
+        assert_eq!(effects.bytes.len(), 120, "both are kept");
     }
 
     #[test]

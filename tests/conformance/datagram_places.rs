@@ -189,3 +189,36 @@ fn what_is_asked_of_a_socket_that_its_closure_has_just_bound_is_not_forgotten() 
         assert_eq!(found.last().unwrap(), "closed finished by us", "{found:?}");
     });
 }
+
+#[test]
+fn a_socket_beside_one_that_keeps_less_keeps_as_much_as_it_may() {
+    with_datagrams(|stage| {
+        for (who, most) in [("small", 10), ("large", 100)] {
+            let mut options = DatagramOptions::default();
+            options.datagram_max = most;
+            let mut left = 2;
+            let node = Node::new().datagram(move |cx, _| {
+                left -= 1;
+                if left == 0 {
+                    cx.close();
+                }
+                Ok(())
+            });
+            let (_, addr) = stage.bind_with(who, options, node);
+            let sender = Node::new().opened(move |cx| {
+                cx.send_to(&vec![7; most], addr)?;
+                cx.send_to(&vec![7; most + 1], addr)?;
+                cx.close();
+                Ok(())
+            });
+            stage.bind("sender", sender);
+        }
+        stage.run();
+        for (who, most) in [("small", 10), ("large", 100)] {
+            let whole = format!("datagram of {most} bytes");
+            let cut = format!("{whole}, truncated");
+            let end = "closed finished by us".to_owned();
+            stage.expect_node(who, &["opened".to_owned(), whole, cut, end]);
+        }
+    });
+}

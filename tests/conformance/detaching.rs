@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use lariat::{
-    CloseReason, ConnId, ConnectOptions, Context, Detached, DriverLimits, ErrorKind, Note, Op,
-    Timer,
+    CloseReason, ConnId, ConnectOptions, Context, Detached, DriverLimits, ErrorKind, Limits, Note,
+    Op, Timer,
 };
 
 use crate::handles::Told;
@@ -331,6 +331,32 @@ fn what_cannot_be_detached_goes_on() {
         told.expect(stage, &[filter, "cannot detach the socket: the connection is ending"]);
         stage.check(stage.trace.of("client").contains(&data(b"x")), "it was answered");
     });
+}
+
+#[test]
+fn a_connection_that_its_callback_ends_in_any_way_cannot_leave() {
+    let ends: [(fn(&mut Context<'_>), &str); 3] = [
+        (|cx| cx.close(), "closed finished by us"),
+        (|cx| cx.abort(), "closed aborted by us"),
+        (|cx| cx.write(&[0; 1001]), "closed output full by the runtime"),
+    ];
+    for (end, closed) in ends {
+        on_sockets(DriverLimits::default(), |stage| {
+            let mut limits = Limits::default();
+            (limits.low_mark, limits.high_mark, limits.output_max) = (10, 100, 1000);
+            let addr = stage.serve_with("server", limits, move || {
+                Play::new().opened(move |cx| {
+                    end(cx);
+                    let error = cx.detach().unwrap_err();
+                    assert_eq!((error.kind(), error.op()), (ErrorKind::InvalidSocket, Op::Detach));
+                    Ok(())
+                })
+            });
+            stage.connect("client", addr, Play::new());
+            stage.run();
+            stage.expect("server", &["opened", closed]);
+        });
+    }
 }
 
 #[test]
