@@ -211,7 +211,10 @@ fn a_socket_beside_one_that_keeps_less_keeps_as_much_as_it_may() {
                 cx.close();
                 Ok(())
             });
-            stage.bind("sender", sender);
+            // It keeps less than both.
+            let mut options = DatagramOptions::default();
+            options.datagram_max = 1;
+            stage.bind_with("sender", options, sender);
         }
         stage.run();
         for (who, most) in [("small", 10), ("large", 100)] {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::{By, CloseKind, CloseReason, Context, Deadline, DriverLimits, Limits, Outcome, Timer};
+use lariat::{
+    By, CloseKind, CloseReason, Context, Deadline, DriverLimits, Input, Limits, Outcome, Timer,
+};
 
 use crate::kit::{Play, Stage, echo, everywhere, everywhere_with, on_sockets, says};
 use crate::sockets::{self, pattern};
@@ -437,4 +439,34 @@ fn c14_what_does_not_end_in_time_is_aborted_and_reported() {
         assert!(report.unsent() == reason.unsent() && report.unsent() > 0, "{reason}");
         assert!(reason.age() >= Duration::from_millis(300), "{reason}");
     });
+}
+
+#[test]
+fn a_reason_says_whether_the_peer_had_finished_also_of_an_abort() {
+    for finishes in [true, false] {
+        everywhere(|stage| {
+            let addr = stage.serve("server", move || {
+                let aborts = move |cx: &mut Context<'_>, rest: &mut Input<'_>| {
+                    rest.consume_all();
+                    cx.abort();
+                    Ok(())
+                };
+                let play = Play::new().closed(move |_, reason| {
+                    assert_eq!(reason.kind(), CloseKind::Aborted);
+                    assert_eq!(reason.peer_finished(), finishes);
+                });
+                if finishes { play.eof(aborts) } else { play.data(aborts) }
+            });
+            let client = Play::new().opened(move |cx| {
+                if finishes {
+                    cx.shutdown_write();
+                } else {
+                    cx.write(b"x");
+                }
+                Ok(())
+            });
+            stage.connect("client", addr, client);
+            stage.run();
+        });
+    }
 }
