@@ -335,7 +335,8 @@ fn what_cannot_be_detached_goes_on() {
 
 #[test]
 fn a_connection_that_its_callback_ends_in_any_way_cannot_leave() {
-    let ends: [(fn(&mut Context<'_>), &str); 3] = [
+    type End = fn(&mut Context<'_>);
+    let ends: [(End, &str); 3] = [
         (|cx| cx.close(), "closed finished by us"),
         (|cx| cx.abort(), "closed aborted by us"),
         (|cx| cx.write(&[0; 1001]), "closed output full by the runtime"),
