@@ -108,7 +108,8 @@ impl Connection {
         self.need = 0;
         if let Some(queues) = self.get_queues() {
             // A note is the user's, and so is its drop.
-            for note in queues.notes.drain(..) {
+            queues.notes_counted = 0;
+            for (note, _) in queues.notes.drain(..) {
                 drop_guarded(note);
             }
         }

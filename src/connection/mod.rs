@@ -196,20 +196,26 @@ impl Connection {
 
     /// A note has come. It is returned if too many are waiting or no callback will receive it.
     pub(crate) fn handle_note(&mut self, note: Note) -> Result<(), Note> {
-        let waiting = self.queues().map_or(0, |queues| queues.notes.len());
+        let waiting = self.queues().map_or(0, |queues| queues.notes_counted);
         if waiting >= self.limits.notes_max {
             return Err(note);
         }
-        self.handle_result(note)
+        self.keep_note(note, true)
     }
 
     /// The result of a job has come. Only a connection that is closing returns it: the number of
     /// jobs has a bound of its own.
     pub(crate) fn handle_result(&mut self, note: Note) -> Result<(), Note> {
+        self.keep_note(note, false)
+    }
+
+    fn keep_note(&mut self, note: Note, counts: bool) -> Result<(), Note> {
         if self.flags.any(Flags::CLOSING | Flags::ENDED) {
             return Err(note);
         }
-        self.queues_mut().notes.push_back(note);
+        let queues = self.queues_mut();
+        queues.notes.push_back((note, counts));
+        queues.notes_counted += usize::from(counts);
         self.make_notes_due();
         Ok(())
     }

@@ -34,7 +34,10 @@ pub(crate) struct Rare {
 pub(crate) struct Queues {
     pub(crate) unread: ByteQueue,
     pub(crate) queue: SendQueue,
-    pub(crate) notes: VecDeque<Note>,
+    /// With whether it counts towards `notes_max`, as results of jobs do not.
+    pub(super) notes: VecDeque<(Note, bool)>,
+    /// How many of them count.
+    pub(super) notes_counted: usize,
     /// Unsent bytes that input caused, at most what is unsent.
     pub(crate) caused: usize,
     /// The tick of the last progress in sending.

@@ -160,14 +160,15 @@ impl Connection {
         if self.flags.none(Flags::NOTES_DUE) {
             return None;
         }
-        let notes = &mut self.get_queues()?.notes;
-        let left = round.notes.get_or_insert(notes.len());
+        let queues = self.get_queues()?;
+        let left = round.notes.get_or_insert(queues.notes.len());
         *left = left.checked_sub(1)?;
-        let note = notes.pop_front();
-        if notes.is_empty() {
+        let (note, counts) = queues.notes.pop_front()?;
+        queues.notes_counted -= usize::from(counts);
+        if queues.notes.is_empty() {
             self.flags.clear(Flags::NOTES_DUE);
         }
-        note
+        Some(note)
     }
 
     /// The next step after anything has happened to the connection: requests of its callbacks are

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use super::super::{Due, Flags, Round};
 use super::rig::{Answer, Failure, MILLISECOND, Rig, Wish, small_limits};
 use crate::grammar::Callback;
+use crate::note::Note;
 use crate::reason::CloseKind;
 
 fn keep(keep: usize) -> Answer {
@@ -516,5 +517,26 @@ fn callbacks_may_run_between_opened_and_the_end() {
         assert!(!rig.conn.may_call(), "{flags:?}");
         rig.conn.flags = flags;
         assert!(!rig.conn.may_call(), "{flags:?}");
+    }
+}
+
+#[test]
+fn results_of_jobs_take_no_place_from_notes() {
+    let limits = small_limits();
+    let most = limits.notes_max;
+    let mut rig = Rig::accepted(limits);
+    let mut round = Round::default();
+    while rig.conn.poll_due(&mut round).is_some() {}
+    for _ in 0..2 {
+        // One result in front of the notes and one behind them; each note gives its place back.
+        assert!(rig.conn.handle_result(Note::new(0u8)).is_ok());
+        for number in 0..most {
+            assert!(rig.conn.handle_note(Note::new(number)).is_ok(), "{number} of {most}");
+        }
+        assert!(rig.conn.handle_note(Note::new(0u8)).is_err());
+        assert!(rig.conn.handle_result(Note::new(0u8)).is_ok());
+        let mut round = Round::default();
+        let told = std::iter::from_fn(|| rig.conn.poll_due(&mut round)).count();
+        assert_eq!(told, most + 2);
     }
 }
