@@ -157,7 +157,8 @@ impl<'a> Control<'a> {
         self.shared.random.next()
     }
 
-    /// The driver's counters up to now.
+    /// The driver's counters up to now. On blocking threads, what each thread is doing at this
+    /// moment is missing, the running callback included.
     pub fn metrics(&self) -> Metrics {
         self.shared.metrics()
     }
