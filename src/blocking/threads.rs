@@ -245,6 +245,27 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_that_ends_does_not_wait_for_a_thread_that_goes_away_into_a_connect() {
+        let (hub, _) = hub(DriverLimits::default());
+        let (tell, waits) = std::sync::mpsc::channel();
+        let runner = thread::spawn({
+            let hub = Arc::clone(&hub);
+            move || {
+                let mut state = lock(&hub.state);
+                state.awaited = Some(crate::blocking::hub::Awaited::Gone);
+                tell.send(()).unwrap();
+                drop(hub.runner.wait(state));
+                tell.send(()).unwrap();
+            }
+        });
+        waits.recv().unwrap();
+        lock(&hub.state).pool.busy = 1;
+        hub.thread_away();
+        waits.recv_timeout(Duration::from_secs(20)).expect("no thread is left that comes back");
+        runner.join().unwrap();
+    }
+
+    #[test]
     fn an_acceptor_that_serves_gives_the_place_of_a_thread_back_and_counts_for_all() {
         let rig = Rig::open(Limits::default());
         let Rig { hub, mut desk, cell, .. } = rig;
