@@ -248,6 +248,16 @@ mod tests {
     }
 
     #[test]
+    fn a1_a_datagram_socket_that_gives_its_place_back_releases_a_descriptor() {
+        let hub = hub();
+        let pace = exhausted(&hub);
+        assert!(hub.take_place() && waits(&hub, &pace));
+        hub.give_place();
+        assert!(!waits(&hub, &pace));
+        assert_eq!(lock(&hub.state).bound, 0);
+    }
+
+    #[test]
     fn a1_a_listener_that_stops_releases_a_descriptor() {
         let hub = hub();
         let pace = exhausted(&hub);
