@@ -402,7 +402,8 @@ fn adopt(author: &mut Author<'_>, later: &mut Later, adopted: Adopted<Boxed>, lo
 
 /// Removes a connection that was entered and never had a thread. Returns its protocol.
 pub(super) fn discard(hub: &Hub, cell: &Cell) -> Option<Box<dyn Protocol + Send>> {
-    hub.leave(cell.id, false, 0);
+    hub.free_place(cell.id, false);
+    hub.leave(cell.id, 0);
     hub.drop_posts(cell.close_mail());
     let mut member = lock(&cell.member);
     member.conn.end(By::Us, CloseKind::Aborted, None);

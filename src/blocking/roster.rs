@@ -87,14 +87,9 @@ impl Hub {
         }
     }
 
-    /// Removes a connection whose `closed` has run.
-    pub(super) fn leave(&self, id: ConnId, lingered: bool, unsent: u64) {
-        // First, so that no request is left for an id that is gone.
-        self.release(id);
+    /// A connection has ended: its place is free, also for what its `closed` begins.
+    pub(super) fn free_place(&self, id: ConnId, lingered: bool) {
         let mut state = lock(&self.state);
-        if state.cells.remove(&id).is_none() {
-            return;
-        }
         if lingered {
             state.lingering -= 1;
             state.lingerers.retain(|lingerer| *lingerer != id);
@@ -102,9 +97,19 @@ impl Hub {
             state.open -= 1;
             state.admission.leave(id);
         }
+        self.tell_acceptors(&state);
+    }
+
+    /// Removes a connection whose `closed` has run, and whose place is free.
+    pub(super) fn leave(&self, id: ConnId, unsent: u64) {
+        // First, so that no request is left for an id that is gone.
+        self.release(id);
+        let mut state = lock(&self.state);
+        if state.cells.remove(&id).is_none() {
+            return;
+        }
         state.count_left(self.is_stopping(), unsent);
         self.tell_runner(&state);
-        self.tell_acceptors(&state);
     }
 
     // ---- datagram sockets --------------------------------------------------------------------
@@ -202,10 +207,12 @@ mod tests {
         };
         let ids: Vec<ConnId> = (0..5).map(|_| enter()).collect();
         assert_eq!([hub.linger(ids[0]), hub.linger(ids[1])], [None, None]);
-        hub.leave(ids[1], true, 0);
+        hub.free_place(ids[1], true);
+        hub.leave(ids[1], 0);
         assert_eq!(hub.linger(ids[2]), None, "two of them linger");
         assert_eq!(hub.linger(ids[3]), Some(ids[0]), "the oldest goes");
-        hub.leave(ids[0], true, 0);
+        hub.free_place(ids[0], true);
+        hub.leave(ids[0], 0);
         assert_eq!(hub.linger(ids[4]), Some(ids[2]));
         assert_eq!(lock(&hub.state).lingering, 3);
     }

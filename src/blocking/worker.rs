@@ -530,6 +530,7 @@ impl<'a> Worker<'a> {
         let mut member = lock(&cell.member);
         let Some(reason) = member.conn.poll_closed(self.desk.shared.clock.exact()) else { return };
         debug_assert!(!member.writing, "a thread that writes counts what has gone");
+        hub.free_place(cell.id, member.lingered);
         let peer = member.conn.peer();
         // The error in the reason is the user's, also in how it is displayed and dropped.
         let _ = guarded(|| log::debug!(target: "lariat::close", "{} {peer}: {reason}", cell.id));
@@ -538,7 +539,7 @@ impl<'a> Worker<'a> {
         let shared = &mut self.desk.shared;
         shared.output.clear();
         shared.metrics.closes.count(reason.kind());
-        let (protocol, lingered) = (member.protocol.take(), member.lingered);
+        let protocol = member.protocol.take();
         for deadline in member.conn.take_jobs() {
             shared.cancel_closure(TimerId(deadline));
         }
@@ -546,7 +547,7 @@ impl<'a> Worker<'a> {
         drop_protocol(protocol, &mut shared.metrics);
         effects::apply(&mut Author { hub, shared, cell: Some(cell) }, &[]);
         self.desk.publish();
-        hub.leave(cell.id, lingered, reason.unsent());
+        hub.leave(cell.id, reason.unsent());
         drop_guarded(reason);
         hub.drop_posts(cell.close_mail());
     }

@@ -521,3 +521,21 @@ fn judged(
         stage.expect("one", &["opened", closed]);
     });
 }
+
+#[test]
+fn a_connection_that_has_ended_leaves_its_place_to_what_its_closed_begins() {
+    let mut limits = DriverLimits::default();
+    limits.connections_max = 1;
+    everywhere_with(limits, |stage| {
+        let nobody = stage.deserted();
+        let trace = stage.trace.clone();
+        let first = Play::new().closed(move |cx, _| {
+            assert_eq!(cx.driver().metrics().open, 0);
+            cx.connect(nobody, trace.wrap("second", Play::new()));
+        });
+        stage.connect("first", nobody, first);
+        stage.run();
+        stage.expect("first", &["closed connect refused by the peer"]);
+        stage.expect("second", &["closed connect refused by the peer"]);
+    });
+}
