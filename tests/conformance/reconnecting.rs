@@ -1,6 +1,7 @@
 //! A connection that is kept: `lariat::reconnect`.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -287,23 +288,39 @@ fn a_delay_that_ends_while_the_driver_drains_begins_no_attempt() {
         let log = Log::default();
         let addr = stage.deserted();
         // It keeps the driver draining until the delay is over.
-        let busy = stage.serve("busy", || {
-            Play::new().stopping(|cx| {
-                cx.set_timer(lariat::Timer::new(1), Duration::from_millis(30));
-                Ok(())
-            })
+        let drains = Arc::new(AtomicBool::new(false));
+        let opened = Arc::clone(&drains);
+        let busy = stage.serve("busy", move || {
+            let opened = Arc::clone(&opened);
+            Play::new()
+                .opened(move |_| {
+                    opened.store(true, Ordering::Release);
+                    Ok(())
+                })
+                .stopping(|cx| {
+                    cx.set_timer(lariat::Timer::new(1), Duration::from_millis(30));
+                    Ok(())
+                })
         });
         stage.connect("other", busy, Play::new().stopping(|_| Ok(())));
-        let soon = |control: &mut Control<'_>, _: &Keeper, ended: &Ended<'_>| {
-            if ended.attempt() == 2 {
+        let last = Arc::new(AtomicU64::new(0));
+        let stopped_at = Arc::clone(&last);
+        let soon = move |control: &mut Control<'_>, _: &Keeper, ended: &Ended<'_>| {
+            if drains.load(Ordering::Acquire) && ended.attempt() >= 2 && !control.is_stopping() {
+                stopped_at.store(ended.attempt(), Ordering::Relaxed);
                 control.shutdown();
             }
         };
         let keeper = log.start(stage, addr, backoff(), soon, Play::new);
         stage.run();
-        assert_eq!(log.ends().len(), 2);
+        let last = last.load(Ordering::Relaxed);
+        assert_eq!(
+            log.ends().last().map(|end| end.attempt),
+            Some(last),
+            "the last before it stops"
+        );
         assert!(keeper.is_over());
-        assert_eq!(stage.driver.metrics().connects, 3);
+        assert_eq!(stage.driver.metrics().connects, last + 1);
     });
 }
 
