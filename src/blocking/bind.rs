@@ -10,7 +10,6 @@ use crate::datagram::{Bound, Boxed, DatagramOptions, DatagramProtocol, State};
 use crate::guard::drop_guarded;
 use crate::id::ConnId;
 use crate::reason::{By, CloseKind};
-use crate::timer::Timers;
 
 /// A socket that waits for a thread, in a form that may go to one.
 pub(super) struct Waiting {
@@ -47,7 +46,7 @@ pub(super) fn enter(hub: &Hub, waiting: Waiting) -> Job {
         socket = None;
         state.end(By::Runtime, CloseKind::Shutdown, None);
     }
-    let inside = Inside { state, protocol: Some(protocol), timers: Timers::default(), socket };
+    let inside = Inside::new(state, Some(protocol), socket);
     let outlet = Outlet::new(id, inside);
     hub.enter_outlet(&outlet);
     Job::Receive(outlet)

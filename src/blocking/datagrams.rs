@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
 use super::outlet::{Inside, Outlet};
-use super::system::Datagrams;
+use super::system::{self, Datagrams};
 use crate::datagram::{
     Called, Datagram, DatagramSocket, Due, NoSocket, Phase, Read, Received, Round, State,
 };
@@ -21,6 +21,9 @@ use crate::protocol::{TimerOwner, drop_protocol};
 use crate::reason::{By, CloseKind, ConnectFailure};
 use crate::sync::atomic::Ordering;
 use crate::timer::Timers;
+
+/// How long an end waits for the thread that receives.
+const MILLISECOND: u64 = 1_000_000;
 
 /// Receives until the end, on this thread, and tells `closed`.
 pub(super) fn receive(hub: &Arc<Hub>, desk: &mut Desk, outlet: &Arc<Outlet>) {
@@ -115,7 +118,7 @@ impl Keeper<'_> {
         if let Some(socket) = answering(inside) {
             inside.state.flush(&*socket, &mut self.desk.shared.metrics, now);
         }
-        if inside.state.handle_deadline(now) {
+        if !self.is_put_off(inside, now) && inside.state.handle_deadline(now) {
             self.desk.shared.metrics.timers += 1;
         }
         self.settle(inside);
@@ -142,6 +145,24 @@ impl Keeper<'_> {
         }
         self.settle(inside);
         self.desk.publish();
+    }
+
+    /// Whether the end of a silence has to wait: something has come that its thread has not received
+    /// yet, because of a callback, or because the process was stopped.
+    fn is_put_off(&mut self, inside: &mut Inside, now: u64) -> bool {
+        if inside.state.phase() != Phase::Open || !inside.state.is_overdue(now) {
+            return false;
+        }
+        let Some(socket) = &inside.socket else { return false };
+        match system::has_datagram(socket) {
+            // That thread is on its way.
+            Ok(true) => inside.put_off = now + MILLISECOND,
+            Ok(false) => {}
+            Err(error) => {
+                inside.state.handle_read(&Err(error), &mut self.desk.shared.metrics, now);
+            }
+        }
+        inside.put_off > now
     }
 
     /// Applies what others have asked for.
@@ -186,7 +207,7 @@ impl Keeper<'_> {
 
     /// Runs one callback, to which the timers of the socket are lent, and applies what it asks for.
     fn call(&mut self, inside: &mut Inside, call: impl FnOnce(Called<'_>)) {
-        let Inside { state, protocol, timers, socket } = inside;
+        let Inside { state, protocol, timers, socket, .. } = inside;
         let Some(protocol) = protocol else { return };
         let socket: &dyn DatagramSocket = match socket {
             Some(socket) => &**socket,

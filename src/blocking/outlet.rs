@@ -37,6 +37,8 @@ pub(super) struct Inside {
     pub(super) timers: Timers<TimerOwner>,
     /// None once the end is decided.
     pub(super) socket: Option<Arc<Datagrams>>,
+    /// Until then the end that is due waits for the thread that receives: see `is_put_off`.
+    pub(super) put_off: u64,
 }
 
 struct Table {
@@ -74,13 +76,21 @@ impl Requests {
 }
 
 impl Inside {
+    pub(super) fn new(
+        state: State,
+        protocol: Option<Box<dyn DatagramProtocol + Send>>,
+        socket: Option<Arc<Datagrams>>,
+    ) -> Inside {
+        Inside { state, protocol, timers: Timers::default(), socket, put_off: 0 }
+    }
+
     /// When something is due without a notification. `u64::MAX` is never.
     fn due(&self) -> u64 {
         if self.state.has_due() || self.state.has_output_to_move() {
             return 0;
         }
         let timer = self.timers.next().unwrap_or(u64::MAX);
-        timer.min(self.state.deadline_at())
+        timer.min(self.state.deadline_at().max(self.put_off))
     }
 }
 
@@ -263,7 +273,7 @@ mod tests {
     fn outlet() -> (Arc<Outlet>, Box<Inside>) {
         let id = Ids::default().reserve();
         let state = State::new(id, Arc::new(DatagramOptions::default()), 0);
-        let inside = Inside { state, protocol: None, timers: Timers::default(), socket: None };
+        let inside = Inside::new(state, None, None);
         let outlet = Outlet::new(id, inside);
         let inside = outlet.take();
         (outlet, inside)
@@ -298,7 +308,7 @@ mod tests {
         assert!(outlet.deliver(Post::Close(outlet.id)).is_err());
         // One that never had a thread.
         let state = State::new(outlet.id, Arc::new(DatagramOptions::default()), 0);
-        let inside = Inside { state, protocol: None, timers: Timers::default(), socket: None };
+        let inside = Inside::new(state, None, None);
         let outlet = Outlet::new(outlet.id, inside);
         outlet.close();
         assert!(outlet.deliver(Post::Close(outlet.id)).is_err());

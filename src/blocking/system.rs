@@ -7,11 +7,11 @@ pub(super) use super::model::net::{
     send_vectored, sockets, threads_max, wake_accept, write,
 };
 #[cfg(all(test, lariat_model))]
-pub(super) use super::model::udp::Datagrams;
+pub(super) use super::model::udp::{Datagrams, has_datagram};
 #[cfg(not(all(test, lariat_model)))]
 pub(super) use real::{
-    Datagrams, Listener, Stream, accept, adopted, connect, has_input, now, reset_on_close, send,
-    send_vectored, sockets, threads_max, wake_accept, write,
+    Datagrams, Listener, Stream, accept, adopted, connect, has_datagram, has_input, now,
+    reset_on_close, send, send_vectored, sockets, threads_max, wake_accept, write,
 };
 
 #[cfg(not(all(test, lariat_model)))]
@@ -26,11 +26,13 @@ mod real {
 
     use socket2::{SockRef, Socket};
 
+    use crate::datagram::DatagramSocket;
     use crate::endpoint::Endpoint;
     use crate::options::Dial;
     use crate::protocol::Sockets;
     use crate::socket::{SystemSockets, touch};
 
+    use super::super::calls::has_input as socket_has_input;
     #[cfg(not(feature = "fd"))]
     pub(crate) use super::super::calls::{has_input, send, send_vectored, write};
     #[cfg(feature = "fd")]
@@ -123,6 +125,15 @@ mod real {
     #[cfg(feature = "fd")]
     pub(crate) fn has_input(stream: &Stream) -> io::Result<bool> {
         stream.has_input()
+    }
+
+    /// Whether a receive would find something. An error is one of the socket, which the system tells
+    /// once.
+    pub(crate) fn has_datagram(socket: &Datagrams) -> io::Result<bool> {
+        if socket.has_more() {
+            return Ok(true);
+        }
+        socket_has_input(&SockRef::from(socket))
     }
 
     #[cfg(feature = "fd")]

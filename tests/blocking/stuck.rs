@@ -154,7 +154,7 @@ fn a_write_stall_is_noticed_on_time() {
     // has more than one try. The buffers have their size, so that a window which grows later is no
     // progress. A quarter more would be 2.5 s.
     let mut ages = Vec::new();
-    while ages.len() < 4 {
+    while ages.len() < 10 {
         let mut driver = Blocking::new();
         let mut options = ListenOptions::default();
         options.limits.write_stall = STALL;

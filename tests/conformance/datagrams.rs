@@ -1,6 +1,6 @@
 //! Datagram sockets: what they are told, in which order, and how they end.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use lariat::{
     Interface, Note, Op, Outcome, Timer,
 };
 
-use crate::kit::{self, Play, everywhere_with, with_datagrams as everywhere};
+use crate::kit::{self, Play, everywhere_with, on_sockets, with_datagrams as everywhere};
 use crate::node::{Node, echo};
 
 pub(crate) fn with(change: impl FnOnce(&mut DatagramOptions)) -> DatagramOptions {
@@ -551,6 +551,33 @@ fn an_abort_of_a_handle_overtakes_what_waits() {
         stage.run();
         stage.expect_node("node", &["closed aborted by us"]);
         assert_eq!(stage.driver.metrics().refused_notes, 1);
+    });
+}
+
+#[test]
+fn a_datagram_that_waits_behind_a_slow_callback_puts_the_end_of_a_silence_off() {
+    on_sockets(DriverLimits::default(), |stage| {
+        const IDLE: Duration = Duration::from_millis(20);
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = peer.try_clone().unwrap();
+        let mut number = 0;
+        let node = Node::new().datagram(move |cx, datagram| {
+            number += 1;
+            if number == 5 {
+                cx.close();
+                return Ok(());
+            }
+            // The next one comes while this callback runs, for longer than the socket may be idle.
+            sender.send_to(b"!", cx.local_addr().unwrap().socket_addr().unwrap()).unwrap();
+            std::thread::sleep(IDLE + IDLE / 2);
+            assert_eq!(&**datagram, b"!");
+            Ok(())
+        });
+        let (_, addr) = stage.bind_with("node", with(|o| o.idle = Some(IDLE)), node);
+        peer.send_to(b"!", addr).unwrap();
+        stage.run();
+        let lines = stage.log.of("node");
+        stage.check(lines.last().unwrap() == "closed finished by us", "it is not cut");
     });
 }
 

@@ -71,6 +71,11 @@ impl Datagrams {
     }
 }
 
+/// Whether a receive would find something.
+pub(crate) fn has_datagram(socket: &Datagrams) -> io::Result<bool> {
+    Ok(!socket.inbox.lock().arrived.is_empty())
+}
+
 impl DatagramSocket for Datagrams {
     fn local_addr(&self) -> io::Result<Endpoint> {
         Ok(self.local.into())
