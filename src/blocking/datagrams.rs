@@ -147,8 +147,8 @@ impl Keeper<'_> {
         self.desk.publish();
     }
 
-    /// Whether the end of a silence has to wait: something has come that its thread has not received
-    /// yet, because of a callback, or because the process was stopped.
+    /// Whether the end of a silence has to wait: something has come that its thread has not
+    /// received yet, because of a callback, or because the process was stopped.
     fn is_put_off(&mut self, inside: &mut Inside, now: u64) -> bool {
         if inside.state.phase() != Phase::Open || !inside.state.is_overdue(now) {
             return false;

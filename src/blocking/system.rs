@@ -127,8 +127,8 @@ mod real {
         stream.has_input()
     }
 
-    /// Whether a receive would find something. An error is one of the socket, which the system tells
-    /// once.
+    /// Whether a receive would find something. An error is one of the socket, which the system
+    /// tells once.
     pub(crate) fn has_datagram(socket: &Datagrams) -> io::Result<bool> {
         if socket.has_more() {
             return Ok(true);
