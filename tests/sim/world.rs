@@ -211,8 +211,9 @@ impl World {
     }
 
     /// Whether flow control may hold an end for as long as it likes: it has written to a connect
-    /// that has not succeeded, to a host that has vanished, or to one that is not read either. One
-    /// that waits for itself, round a circle, is held too. `known` has what was found out before.
+    /// that has not succeeded, to a host that has vanished, to one whose listener has no place for
+    /// it, or to one that is not read either. One that waits for itself, round a circle, is held
+    /// too. `known` has what was found out before.
     fn may_be_held(&self, by_addr: &ByAddr, at: usize, known: &mut BTreeMap<usize, bool>) -> bool {
         if let Some(held) = known.get(&at) {
             return *held;
@@ -223,7 +224,7 @@ impl World {
             let reader = peer_of(by_addr, to);
             to.closed == 0
                 && (to.opened == 0
-                    || reader.is_some_and(|at| {
+                    || reader.is_none_or(|at| {
                         let end = &self.ends[at];
                         let reads = end.raw || end.greedy;
                         end.cut || end.gone || !reads || self.may_be_held(by_addr, at, known)
