@@ -51,6 +51,8 @@ def place(text, defect):
     White space counts as such, however much, so that a changed indentation does no harm. `after`,
     where given, occurs exactly once, and the text is looked for from there on.
     """
+    if missing := {"breaks", "file", "text", "instead"} - set(defect):
+        raise Broken(f"without {', '.join(sorted(missing))}")
     start = 0
     if "after" in defect:
         start = only(text, defect["after"], defect, "after")[1]

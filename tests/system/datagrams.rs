@@ -119,7 +119,8 @@ fn per_batch(name: &str, part: &str) -> Option<BTreeMap<String, f64>> {
     let (few, many) = (calls(name, part, FEW)?, calls(name, part, MANY)?);
     let each = |(call, count): (String, usize)| {
         let more = count - few.get(&call).copied().unwrap_or(0);
-        (call, more as f64 / (MANY - FEW) as f64)
+        // To a tenth: a machine that is busy interrupts a call now and then, which is repeated.
+        (call, (10.0 * more as f64 / (MANY - FEW) as f64).round() / 10.0)
     };
     let calls: BTreeMap<String, f64> = many.into_iter().map(each).collect();
     println!("{part}: {:.2} calls per batch of {BATCH}: {calls:?}", calls.values().sum::<f64>());
