@@ -147,22 +147,25 @@ impl Keeper<'_> {
         self.desk.publish();
     }
 
-    /// Whether the end of a silence has to wait: something has come that its thread has not
-    /// received yet, because of a callback, or because the process was stopped.
+    /// Whether the end of a silence has to wait: something has come that its thread has not shown
+    /// yet, because of a callback, or because the process was stopped.
     fn is_put_off(&mut self, inside: &mut Inside, now: u64) -> bool {
         if inside.state.phase() != Phase::Open || !inside.state.is_overdue(now) {
             return false;
         }
-        let Some(socket) = &inside.socket else { return false };
-        match system::has_datagram(socket) {
-            // That thread is on its way.
-            Ok(true) => inside.put_off = now + MILLISECOND,
-            Ok(false) => {}
-            Err(error) => {
-                inside.state.handle_read(&Err(error), &mut self.desk.shared.metrics, now);
-            }
+        let waits = self.outlet.is_awaited() || self.has_datagram(inside, now);
+        if waits {
+            inside.put_off = now + MILLISECOND;
         }
-        inside.put_off > now
+        waits
+    }
+
+    fn has_datagram(&mut self, inside: &mut Inside, now: u64) -> bool {
+        let Some(socket) = &inside.socket else { return false };
+        system::has_datagram(socket).unwrap_or_else(|error| {
+            inside.state.handle_read(&Err(error), &mut self.desk.shared.metrics, now);
+            false
+        })
     }
 
     /// Applies what others have asked for.

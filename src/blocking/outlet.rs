@@ -47,6 +47,8 @@ struct Table {
     requests: Requests,
     /// Whether its own thread has begun: what is asked before waits for that.
     begun: bool,
+    /// Whether its own thread waits for the state, perhaps with what it has received.
+    awaited: bool,
     /// Whether a companion is there, and when it looks in any case.
     companion: bool,
     looks_at: u64,
@@ -101,6 +103,7 @@ impl Outlet {
             inside: Some(Box::new(inside)),
             requests: Requests::default(),
             begun: false,
+            awaited: false,
             companion: false,
             looks_at: 0,
             due: u64::MAX,
@@ -165,10 +168,17 @@ impl Outlet {
         table.begun = true;
         loop {
             if let Some(inside) = table.inside.take() {
+                table.awaited = false;
                 return inside;
             }
+            table.awaited = true;
             table = self.wait(table, None);
         }
+    }
+
+    /// Whether the socket's own thread waits for the state.
+    pub(super) fn is_awaited(&self) -> bool {
+        lock(&self.table).awaited
     }
 
     /// Takes the state for a companion once something is due. None when the socket has ended.
