@@ -152,7 +152,8 @@ impl Admission {
         self.clients.enter(id, peer);
     }
 
-    /// A connection is no longer open: it lingers or has ended. What was not entered may leave.
+    /// A connection is no longer open: it lingers or has ended. Nothing happens if it was not
+    /// entered.
     pub(crate) fn leave(&mut self, id: ConnId) {
         self.clients.leave(id);
     }

@@ -12,7 +12,7 @@ use crate::limits::{DriverLimits, JobLimits};
 use crate::sync::thread;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// What [`JobLimits::threads`] says of threads without work.
+/// How long a thread waits for work before it ends; [`JobLimits::threads`] names it.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Why a job has no result.
@@ -110,7 +110,7 @@ struct Pool {
     name: &'static str,
     threads_max: usize,
     queue_max: usize,
-    /// How long a thread without work waits for some before it ends.
+    /// How long a thread waits for work before it ends.
     idle: Duration,
     inside: Mutex<Inside>,
     /// Idle threads wait here.

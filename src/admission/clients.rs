@@ -1,28 +1,21 @@
 //! The open connections of each client, where their number is bounded.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::endpoint::Endpoint;
 use crate::episode::Episode;
 use crate::id::ConnId;
 
-/// Who has connected: an IPv4 address, or the network of an IPv6 address. A host with IPv6 usually
-/// has all addresses of a network of 64 bits, so they are one client. Link-local addresses are of
-/// one network on every link, so each of them is a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Client {
-    V4(u32),
-    V6(u128),
-}
-
-impl Client {
-    fn at(ip: IpAddr) -> Client {
-        match ip.to_canonical() {
-            IpAddr::V4(addr) => Client::V4(addr.to_bits()),
-            IpAddr::V6(addr) if addr.is_unicast_link_local() => Client::V6(addr.to_bits()),
-            IpAddr::V6(addr) => Client::V6(addr.to_bits() >> 64 << 64),
+/// The address by which a client is counted. A host with IPv6 usually has all addresses of a
+/// network of 64 bits, so they are one client. Link-local addresses are of one network on every
+/// link, so each of them is a client.
+fn client(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(addr) if !addr.is_unicast_link_local() => {
+            Ipv6Addr::from_bits(addr.to_bits() >> 64 << 64).into()
         }
+        addr => addr,
     }
 }
 
@@ -32,8 +25,8 @@ pub(super) struct Clients {
     most: Option<u64>,
     /// The client of each open connection: by the time it ends, its peer may have another address,
     /// which a balancer has announced.
-    by_id: BTreeMap<ConnId, Client>,
-    open: BTreeMap<Client, u64>,
+    by_id: BTreeMap<ConnId, IpAddr>,
+    open: BTreeMap<IpAddr, u64>,
     refused: Episode,
 }
 
@@ -50,7 +43,7 @@ impl Clients {
     /// Whether one more connection of this peer may be open. The first refusal is logged.
     pub(super) fn admit(&mut self, peer: Endpoint, now: u64) -> bool {
         let Some((most, ip)) = self.most.zip(peer.ip()) else { return true };
-        let open = self.open.get(&Client::at(ip)).copied().unwrap_or_default();
+        let open = self.open.get(&client(ip)).copied().unwrap_or_default();
         if open < most {
             return true;
         }
@@ -67,7 +60,7 @@ impl Clients {
     /// The connection `id` of this peer is open.
     pub(super) fn enter(&mut self, id: ConnId, peer: Endpoint) {
         let (Some(_), Some(ip)) = (self.most, peer.ip()) else { return };
-        let client = Client::at(ip);
+        let client = client(ip);
         self.by_id.insert(id, client);
         *self.open.entry(client).or_default() += 1;
     }
@@ -111,7 +104,7 @@ mod tests {
             ["fe80::1", "fe80::2"],
             ["127.0.0.1", "::1"],
         ];
-        let client = |ip: &str| Client::at(ip.parse().unwrap());
+        let client = |ip: &str| client(ip.parse().unwrap());
         assert!(same.iter().all(|[one, two]| client(one) == client(two)));
         assert!(other.iter().all(|[one, two]| client(one) != client(two)));
     }

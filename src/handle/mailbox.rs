@@ -43,8 +43,8 @@ struct Counters {
     /// How often the loop has given them.
     given: u64,
     asked: bool,
-    /// Threads that wait for them. Without one nobody is woken: that is a system call, even if
-    /// nobody waits.
+    /// How many threads wait for them. If none does, none is notified: a notification is a system
+    /// call also then.
     waiting: usize,
 }
 

@@ -158,7 +158,7 @@ struct File<W> {
     dropped: u64,
     /// The time of the last packet.
     last: u64,
-    /// Nothing more is taken. That of a thread has no use for it: its queue is gone then.
+    /// Nothing more is taken. A file that a thread writes does not need it: its queue is closed.
     finished: bool,
     block: Vec<u8>,
 }
