@@ -131,10 +131,11 @@ pub trait Filter: Send {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    struct Plain;
+    /// Open at once; makes nothing of what it is given.
+    pub(crate) struct Plain;
 
     impl Filter for Plain {
         fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {

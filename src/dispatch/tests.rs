@@ -1,7 +1,7 @@
 //! Callbacks: each is counted, timed after a slow turn, and named in the log when it fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use log::Level;
 
@@ -10,29 +10,11 @@ use crate::buffer::ChunkPool;
 use crate::connection::Flags;
 use crate::endpoint::Endpoint;
 use crate::episode::tests::kept::lines_of;
-use crate::filter::{FilterResult, Progress};
+use crate::filter::tests::Plain;
 use crate::id::Ids;
-use crate::protocol::{NoSocket, made_up};
+use crate::protocol::{Alike, NoSocket, made_up};
 
 const MILLISECOND: u64 = 1_000_000;
-
-/// Does the same in each callback.
-struct Alike {
-    now: Arc<AtomicU64>,
-    takes: u64,
-    fails: Option<bool>,
-}
-
-impl Alike {
-    fn act(&self) -> Outcome {
-        self.now.fetch_add(self.takes, Ordering::Relaxed);
-        match self.fails {
-            None => Ok(()),
-            Some(false) => Err("enough".into()),
-            Some(true) => panic!("planned"),
-        }
-    }
-}
 
 impl Protocol for Alike {
     fn opened(&mut self, _: &mut Context<'_>) -> Outcome {
@@ -71,17 +53,6 @@ impl Protocol for Alike {
     }
     fn name(&self) -> &str {
         "Alike"
-    }
-}
-
-struct Plain;
-
-impl Filter for Plain {
-    fn receive(&mut self, _: &mut [u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
-        Ok(Progress::Open)
-    }
-    fn send(&mut self, _: &[u8], _: &mut Vec<u8>) -> FilterResult {
-        Ok(Progress::Open)
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) use report::{drop_protocol, guarded_name, report_error, report_panic}
 pub(crate) use shared::{Common, Shared, TimerOwner, Watched};
 pub(crate) use socket_info::{NoSocket, SocketInfo};
 #[cfg(test)]
-pub(crate) use tests::made_up;
+pub(crate) use tests::{Alike, made_up};
 pub use writer::Writer;
 
 /// What a callback returns. `?` converts every error that is `Send + Sync + 'static`, and strings:

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Binder, Bound, Listeners, Shared, Sockets, Workplace};
+use super::{Binder, Bound, Listeners, Outcome, Shared, Sockets, Workplace};
 use crate::clock::Clock;
 use crate::endpoint::Endpoint;
 use crate::id::{IdSource, Ids};
@@ -28,4 +28,24 @@ pub(crate) fn made_up() -> (Shared, Arc<AtomicU64>) {
     let binder = Binder::new(Listeners::default(), Box::new(Anywhere));
     let workplace = Workplace::here(Box::new(|| Duration::ZERO), &DriverLimits::default());
     (Shared::new(clock, IdSource::Own(Ids::default()), 1, binder, workplace), now)
+}
+
+/// A protocol, of a connection or of a datagram socket, that does the same in each callback.
+pub(crate) struct Alike {
+    pub(crate) now: Arc<AtomicU64>,
+    /// Nanoseconds that a callback takes.
+    pub(crate) takes: u64,
+    /// Whether a callback fails, and whether by a panic.
+    pub(crate) fails: Option<bool>,
+}
+
+impl Alike {
+    pub(crate) fn act(&self) -> Outcome {
+        self.now.fetch_add(self.takes, Ordering::Relaxed);
+        match self.fails {
+            None => Ok(()),
+            Some(false) => Err("enough".into()),
+            Some(true) => panic!("planned"),
+        }
+    }
 }

@@ -14,7 +14,9 @@ use lariat::{
 
 use socket2::{Domain, Socket, Type};
 
-use crate::kit::{Last, Play, Stage, closes_after, data, everywhere, everywhere_with, on_sockets};
+use crate::kit::{
+    Last, Play, Stage, closes_after, data, everywhere, everywhere_with, on_sockets, says,
+};
 
 // ---- limits -------------------------------------------------------------------------------------
 
@@ -67,14 +69,8 @@ const PAIRS: usize = 3;
 /// Of so many clients of one address that connect and stay, so many are refused.
 fn refused(limits: DriverLimits, refused: usize) {
     everywhere_with(limits.clone(), |stage| {
-        let served = || {
-            Play::new().opened(|cx| {
-                cx.write(b"x");
-                Ok(())
-            })
-        };
-        let addr = stage.serve_many(PAIRS, Limits::default(), move |number| {
-            (format!("server {number}"), served())
+        let addr = stage.serve_many(PAIRS, Limits::default(), |number| {
+            (format!("server {number}"), says(b"x"))
         });
         // Everybody stays until everybody knows.
         let left = Arc::new(AtomicUsize::new(PAIRS));
@@ -198,11 +194,8 @@ fn a_client_that_the_factory_refuses_takes_no_place_of_its_address() {
     everywhere_with(one_per_address(), |stage| {
         let made = AtomicUsize::new(0);
         let factory = move |incoming: &lariat::Incoming| {
-            let play = Play::new().opened(|cx| {
-                cx.write(b"x");
-                Ok(())
-            });
-            (made.fetch_add(1, Ordering::Relaxed) == 2).then(|| Last::new(play, incoming))
+            let accepts = made.fetch_add(1, Ordering::Relaxed) == 2;
+            accepts.then(|| Last::new(says(b"x"), incoming))
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = stage.driver.control().listen(addr, factory).unwrap();
@@ -217,12 +210,7 @@ fn a_client_that_the_factory_refuses_takes_no_place_of_its_address() {
 #[test]
 fn each_address_has_its_own_maximum_at_all_listeners_together() {
     everywhere_with(one_per_address(), |stage| {
-        let factory = |_: &lariat::Incoming| {
-            Some(Play::new().opened(|cx| {
-                cx.write(b"x");
-                Ok(())
-            }))
-        };
+        let factory = |_: &lariat::Incoming| Some(says(b"x"));
         let [one, two] = [(); 2].map(|()| {
             let addr = SocketAddr::from(([127, 0, 0, 1], 0));
             let listener = stage.driver.control().listen(addr, factory).unwrap();

@@ -12,7 +12,7 @@ use lariat::{
 
 use crate::answer::{all, only};
 use crate::kit::{Step, everywhere, narrow, serve, serve_with, talk};
-use crate::site::Site;
+use crate::site::{Site, on};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,22 +125,6 @@ fn h15_the_time_in_which_an_answer_is_not_read_is_not_the_clients_fault() {
     assert_eq!(only(&client.take_received()).body.len(), count);
 }
 
-/// Answers with this many bytes before the body has come.
-struct Talks(usize);
-
-impl Handler for Talks {
-    fn request(
-        &mut self,
-        cx: &mut Context<'_>,
-        _: &Request<'_>,
-        response: &mut Response,
-    ) -> Outcome {
-        response.start(cx, Status::OK, &[]);
-        response.write(cx, vec![b'a'; self.0]);
-        Ok(())
-    }
-}
-
 #[test]
 fn h15_a_body_is_not_late_while_what_was_answered_before_it_is_not_read() {
     // Less than stops reading, and more than the link takes in.
@@ -148,7 +132,12 @@ fn h15_a_body_is_not_late_while_what_was_answered_before_it_is_not_read() {
         let mut sim = narrow();
         let mut options = ListenOptions::default();
         (options.limits.high_mark, options.limits.write_stall) = (1 << 20, 1000 * SECOND);
-        let addr = serve_with(&mut sim, options, move || Http::new(Talks(count)));
+        let answers = move |cx: &mut Context<'_>, _: &Request<'_>, response: &mut Response| {
+            response.start(cx, Status::OK, &[]);
+            response.write(cx, vec![b'a'; count]);
+            Ok(())
+        };
+        let addr = serve_with(&mut sim, options, move || Http::new(on(answers)));
         let client = sim.dial(addr);
         client.stop_reading();
         client.send(POST);

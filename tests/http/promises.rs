@@ -11,6 +11,7 @@ use lariat::{CloseKind, CloseReason, Context, Input, Note, Outcome, Protocol, Ti
 
 use crate::answer::only;
 use crate::kit::{narrow, serve};
+use crate::site::on;
 
 type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -181,9 +182,6 @@ fn of_a_chunked_body_the_bytes_after_a_late_answer_are_bounded() {
     assert!(dropped > unwanted, "it closed after {dropped} bytes");
 }
 
-/// Upgrades to a protocol of this name.
-struct To(&'static str);
-
 struct Next;
 
 impl Protocol for Next {
@@ -192,24 +190,15 @@ impl Protocol for Next {
     }
 }
 
-impl Handler for To {
-    fn request(
-        &mut self,
-        cx: &mut Context<'_>,
-        _: &Request<'_>,
-        response: &mut Response,
-    ) -> Outcome {
-        if let Err(refused) = response.upgrade(cx, self.0, &[], Next) {
-            response.send(cx, Status::OK, &[Header::TEXT], refused.to_string());
-        }
-        Ok(())
-    }
-}
-
 #[test]
 fn an_upgrade_names_a_protocol_and_perhaps_its_version() {
     let begins = |name: &'static str| {
-        let mut probe = Probe::new(Http::new(To(name)));
+        let mut probe = Probe::new(Http::new(on(move |cx, _, response| {
+            if let Err(refused) = response.upgrade(cx, name, &[], Next) {
+                response.send(cx, Status::OK, &[Header::TEXT], refused.to_string());
+            }
+            Ok(())
+        })));
         probe.receive(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n");
         probe.sent()[9..12].to_vec()
     };

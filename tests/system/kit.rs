@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
+use lariat::sim::Sim;
 use lariat::{Control, Driver, DriverLimits, Handle, Metrics, Protocol};
 
 pub(crate) use crate::patience::{PATIENCE, until};
@@ -82,6 +83,7 @@ pub(crate) fn in_a_network(setup: &str, name: &str, part: &str) {
 
 pub(crate) fn driver(name: &str, limits: DriverLimits) -> Box<dyn Driver> {
     match name {
+        "sim" => Box::new(Sim::with_limits(1, limits).unwrap()),
         "reactor" => Box::new(Reactor::with_limits(limits).unwrap()),
         _ => Box::new(Blocking::with_limits(limits).unwrap()),
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use lariat::proxy_protocol::{AcceptProxy, Networks};
 use lariat::sim::{Call, Fault, Sim, Socket};
 use lariat::{
-    Context, Control, Datagram, DatagramContext, DatagramProtocol, Driver, DriverLimits, Input,
-    JobError, Note, Outcome, Protocol, Timer,
+    Context, Control, Datagram, DatagramContext, DatagramProtocol, DriverLimits, Input, JobError,
+    Note, Outcome, Protocol, Timer,
 };
 use log::Level;
 
@@ -192,10 +192,7 @@ fn a_callback_that_fails_is_logged_with_its_protocol_and_its_error() {
     let name = "logs::a_callback_that_fails_is_logged_with_its_protocol_and_its_error";
     let Some(name) = is_child(name, &["sim", "reactor", "blocking"]) else { return };
     DETAILS.store(true, Ordering::Relaxed);
-    let mut driver: Box<dyn Driver> = match name.as_str() {
-        "sim" => Box::new(Sim::new(1)),
-        name => driver(name, DriverLimits::default()),
-    };
+    let mut driver = driver(&name, DriverLimits::default());
     let accept = AcceptProxy::from(Networks::new(["127.0.0.0/8"]).unwrap());
     let factory = accept.factory(|_| Some(Echo));
     let listener = driver.control().listen("127.0.0.1:0", factory).unwrap();
@@ -259,10 +256,7 @@ impl DatagramProtocol for Heavy {
 fn a_protocol_that_panics_while_it_is_dropped_is_an_error_in_the_log() {
     let name = "logs::a_protocol_that_panics_while_it_is_dropped_is_an_error_in_the_log";
     let Some(name) = is_child(name, &["sim", "reactor", "blocking"]) else { return };
-    let mut driver: Box<dyn Driver> = match name.as_str() {
-        "sim" => Box::new(Sim::new(1)),
-        name => driver(name, DriverLimits::default()),
-    };
+    let mut driver = driver(&name, DriverLimits::default());
     let listener = driver.control().listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
     let addr = driver.addresses(listener)[0];
     driver.control().bind("127.0.0.1:0", Heavy { replaces: false }).unwrap();
@@ -291,10 +285,7 @@ fn every_end_is_a_line_in_the_log_and_so_is_a_connect_that_fails() {
     let name = "logs::every_end_is_a_line_in_the_log_and_so_is_a_connect_that_fails";
     let Some(name) = is_child(name, &["sim", "reactor", "blocking"]) else { return };
     DETAILS.store(true, Ordering::Relaxed);
-    let mut driver: Box<dyn Driver> = match name.as_str() {
-        "sim" => Box::new(Sim::new(1)),
-        name => driver(name, DriverLimits::default()),
-    };
+    let mut driver = driver(&name, DriverLimits::default());
     let id = driver.control().bind("127.0.0.1:0", Brief).unwrap();
     driver.run().unwrap();
     let ended = format!("{id}: finished by us: 0 bytes in, 0 bytes out, open for ");
@@ -327,10 +318,7 @@ impl Protocol for Late {
 fn b13_late_writes_are_one_warning_and_a_number() {
     let name = "logs::b13_late_writes_are_one_warning_and_a_number";
     let Some(name) = is_child(name, &["sim", "reactor", "blocking"]) else { return };
-    let mut driver: Box<dyn Driver> = match name.as_str() {
-        "sim" => Box::new(Sim::new(1)),
-        name => driver(name, DriverLimits::default()),
-    };
+    let mut driver = driver(&name, DriverLimits::default());
     let listener = driver.control().listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
     let addr = driver.addresses(listener)[0];
     for _ in 0..20 {

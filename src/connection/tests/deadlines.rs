@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Connection, Expired, Flags};
+use super::filters::Counts;
 use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
 use super::toy::Toy;
 use crate::buffer::ChunkPool;
-use crate::filter::{Filter, FilterResult, Progress};
 use crate::id::Ids;
 use crate::limits::Limits;
 use crate::reason::{By, Cause, CloseKind, Deadline};
@@ -208,7 +208,7 @@ fn each_deadline_holds_to_the_nanosecond() {
 
     // A filter that is open at once: silence counts from there.
     let mut conn = bare(small_limits());
-    conn.handle_filter(Box::new(Opens), false, pool, later);
+    conn.handle_filter(Box::<Counts>::default(), false, pool, later);
     conn.flags.clear(Flags::OPENED_DUE);
     expires(conn, later, 90, timed_out(Deadline::Idle));
 
@@ -248,25 +248,6 @@ fn of_a_stall_and_the_time_for_a_close_the_one_that_has_passed_is_the_reason() {
     let due = NOW + 61 * MILLISECOND;
     conn.handle_deadline(due - 1, pool);
     assert!(conn.has_timed_out(Deadline::Write) && !conn.has_timed_out(Deadline::Close));
-}
-
-/// Open from the start, and writes nothing by itself.
-struct Opens;
-
-impl Filter for Opens {
-    fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {
-        Ok(Progress::Open)
-    }
-
-    fn receive(&mut self, bytes: &mut [u8], clear: &mut Vec<u8>, _: &mut Vec<u8>) -> FilterResult {
-        clear.extend_from_slice(bytes);
-        Ok(Progress::Open)
-    }
-
-    fn send(&mut self, clear: &[u8], wire: &mut Vec<u8>) -> FilterResult {
-        wire.extend_from_slice(clear);
-        Ok(Progress::Open)
-    }
 }
 
 #[test]

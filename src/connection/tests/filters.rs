@@ -22,7 +22,8 @@ fn failure(failure: FilterFailure) -> Option<CloseKind> {
 }
 
 /// Writes each clear byte once, and notes how many it is given at a time.
-struct Counts(Arc<Mutex<Vec<usize>>>);
+#[derive(Default)]
+pub(super) struct Counts(Arc<Mutex<Vec<usize>>>);
 
 impl Filter for Counts {
     fn start(&mut self, _: &mut Vec<u8>) -> FilterResult {

@@ -1,31 +1,13 @@
 //! Callbacks: each is counted, timed after a slow turn, and named in the log when it fails.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::episode::tests::kept::lines_of;
-use crate::protocol::{Shared, made_up};
+use crate::protocol::{Alike, Shared, made_up};
 use crate::random::Random;
 use crate::reason::{By, CloseKind};
 use log::Level;
-
-/// Does the same in each callback.
-struct Alike {
-    now: Arc<AtomicU64>,
-    takes: u64,
-    fails: Option<bool>,
-}
-
-impl Alike {
-    fn act(&self) -> Outcome {
-        self.now.fetch_add(self.takes, Ordering::Relaxed);
-        match self.fails {
-            None => Ok(()),
-            Some(false) => Err("enough".into()),
-            Some(true) => panic!("planned"),
-        }
-    }
-}
 
 impl DatagramProtocol for Alike {
     fn opened(&mut self, _: &mut DatagramContext<'_>) -> Outcome {
