@@ -224,6 +224,12 @@ mod tests {
         Arc::new(Hub::new(Clock::system(readings), DriverLimits::default(), |_, _, _| ()))
     }
 
+    fn socket() -> Socket {
+        let addr = ([127, 0, 0, 1], 0).into();
+        let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
+        Socket::new(bound.addr, *bound.socket.downcast().unwrap())
+    }
+
     /// A socket for which nothing is left.
     fn exhausted(hub: &Hub) -> Pace {
         let mut pace = Pace::default();
@@ -273,9 +279,7 @@ mod tests {
         let mut paces: Vec<Pace> = (0..4).map(|_| exhausted(&hub)).collect();
         hub.note_released();
         assert!(paces.iter().all(|pace| !waits(&hub, pace)));
-        let addr = ([127, 0, 0, 1], 0).into();
-        let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
-        let socket = Socket::new(bound.addr, *bound.socket.downcast().unwrap());
+        let socket = socket();
         assert!(hub.wait_to_accept(&socket, &mut paces[0]));
         // With the fifth of a second, there is a gap before the next.
         assert!(waits(&hub, &paces[1]));
@@ -284,9 +288,7 @@ mod tests {
     #[test]
     fn a_refused_connection_gives_its_id_back() {
         let hub = hub();
-        let addr = ([127, 0, 0, 1], 0).into();
-        let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
-        let socket = Socket::new(bound.addr, *bound.socket.downcast().unwrap());
+        let socket = socket();
         let claim = || hub.claim(&socket, &mut Pace::default(), Endpoint::Other).unwrap();
         let first = claim();
         hub.unclaim(first);
@@ -308,9 +310,7 @@ mod tests {
         let readings = Readings { monotonic: counted, wall: SystemTime::now };
         let hub =
             Arc::new(Hub::new(Clock::system(readings), DriverLimits::default(), |_, _, _| ()));
-        let addr = ([127, 0, 0, 1], 0).into();
-        let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
-        let socket = Socket::new(bound.addr, *bound.socket.downcast().unwrap());
+        let socket = socket();
         let mut pace = exhausted(&hub);
         let next = lock(&hub.state).admission.next_try(&pace, hub.clock.exact());
         let (tell, told) = std::sync::mpsc::channel();

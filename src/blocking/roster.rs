@@ -152,12 +152,7 @@ impl Hub {
     /// Removes a datagram socket that has been told `closed`.
     pub(super) fn leave_outlet(&self, id: ConnId, unsent: u64) {
         // First, so that no request is left for an id that is gone.
-        let mut ids = lock(&self.ids);
-        if ids.is_current(id) {
-            ids.release(id);
-            ids.end_turn();
-        }
-        drop(ids);
+        self.release(id);
         let mut state = lock(&self.state);
         if state.outlets.remove(&id).is_some() {
             state.count_left(self.is_stopping(), unsent);

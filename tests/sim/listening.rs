@@ -3,9 +3,13 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use lariat::sim::Sim;
-use lariat::{ErrorKind, Incoming, ListenOptions, ListenerId, PeerCredentials};
+use lariat::{
+    Context, ErrorKind, Incoming, Input, ListenOptions, ListenerId, Outcome, PeerCredentials,
+    Protocol,
+};
 
 use crate::kit::{Echo, ms};
 
@@ -92,10 +96,37 @@ fn each_end_of_a_unix_stream_is_told_what_the_process_of_the_other_announces() {
     sim.listen("unix:@server", listen).unwrap();
     sim.set_credentials(client);
     let socket = sim.dial("unix:@server");
-    // That of the accepted end is made when the handshake arrives.
+    // What is set while the handshake is on its way is for later streams.
     sim.set_credentials(server);
     sim.run_for(ms(10)).unwrap();
     assert_eq!(told.get(), Some(client));
     socket.finish();
     sim.run_for(ms(10)).unwrap();
+}
+
+#[test]
+fn both_ends_of_a_unix_stream_announce_the_process_of_the_time_when_it_was_dialled() {
+    let (then, later) = (PeerCredentials::new(7, 1001, 1002), PeerCredentials::new(8, 0, 3));
+    let mut sim = Sim::new(1);
+    sim.listen("unix:@server", |_| Some(Echo)).unwrap();
+    let told = Rc::new(Cell::new(None));
+    sim.set_credentials(then);
+    sim.control().connect_local("unix:@server", Asks(Rc::clone(&told)));
+    sim.run_for(Duration::ZERO).unwrap();
+    sim.set_credentials(later);
+    sim.run_for(ms(10)).unwrap();
+    assert_eq!(told.get(), Some(then));
+}
+
+/// Notes which process is at the other end.
+struct Asks(Rc<Cell<Option<PeerCredentials>>>);
+
+impl Protocol for Asks {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.0.set(cx.peer_credentials());
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
 }
