@@ -260,3 +260,105 @@ impl Keeper<'_> {
         hub.drop_posts(posts);
     }
 }
+
+// The model check gives these locks to threads of its own only.
+#[cfg(all(test, not(lariat_model)))]
+mod tests {
+    use std::io::{self, ErrorKind};
+    use std::net::{IpAddr, SocketAddr, UdpSocket};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::blocking::tests::rig::hub;
+    use crate::datagram::{DatagramOptions, Interface};
+    use crate::endpoint::Endpoint;
+    use crate::id::Ids;
+    use crate::limits::DriverLimits;
+    use crate::metrics::Metrics;
+
+    /// An open socket that may be idle for 5 ns, and another one that it is connected to.
+    fn opened() -> (Inside, UdpSocket) {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let options = DatagramOptions {
+            idle: Some(Duration::from_nanos(5)),
+            connect: Some(peer.local_addr().unwrap().into()),
+            ..DatagramOptions::default()
+        };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = Datagrams::open(addr.into(), &options, false).unwrap();
+        peer.connect(socket.local_addr().unwrap().socket_addr().unwrap()).unwrap();
+        let id = Ids::default().reserve();
+        let mut state = State::new(id, Arc::new(options), 0);
+        while state.poll_due(&mut Round::default()).is_some() {}
+        (Inside::new(state, None, Some(Arc::new(socket))), peer)
+    }
+
+    /// Whether the end is put off at `now`, as a thread finds that has the state.
+    fn is_put_off(inside: Inside, now: u64) -> (bool, Box<Inside>, Metrics) {
+        let (hub, _) = hub(DriverLimits::default());
+        let outlet = Outlet::new(inside.state.id(), inside);
+        let (mut desk, mut inside) = (Desk::new(&hub), outlet.take());
+        let mut keeper = Keeper { hub: &hub, outlet: &outlet, desk: &mut desk };
+        let put_off = keeper.is_put_off(&mut inside, now);
+        assert_eq!(inside.put_off, if put_off { now + 1_000_000 } else { 0 });
+        (put_off, inside, desk.shared.metrics.clone())
+    }
+
+    #[test]
+    fn the_end_of_a_silence_is_put_off_while_a_datagram_waits() {
+        let (inside, peer) = opened();
+        let end = inside.state.deadline_at();
+        peer.send(b"").unwrap();
+        assert!(is_put_off(inside, end).0, "also one without a byte");
+        let (inside, peer) = opened();
+        peer.send(b"!").unwrap();
+        assert!(!is_put_off(inside, end - 1).0, "it is not due");
+        assert!(!is_put_off(opened().0, end).0, "nothing waits");
+    }
+
+    #[test]
+    fn the_end_of_a_close_is_never_put_off() {
+        let (mut inside, peer) = opened();
+        peer.send(b"!").unwrap();
+        let mut metrics = Metrics::default();
+        inside.state.send(&Full, &mut metrics, b"queued", None, 0).unwrap();
+        inside.state.want_close();
+        inside.state.handle_wishes(&mut metrics, 0);
+        assert_eq!(inside.state.phase(), Phase::Closing);
+        let end = inside.state.deadline_at();
+        assert!(inside.state.is_overdue(u64::MAX), "{end}");
+        assert!(!is_put_off(inside, u64::MAX - 1_000_000).0);
+    }
+
+    #[test]
+    fn a_refusal_that_the_look_finds_in_place_of_a_datagram_is_told() {
+        let (inside, peer) = opened();
+        let end = inside.state.deadline_at();
+        drop(peer);
+        let socket = inside.socket.clone().unwrap();
+        socket.send(b"nobody", None).unwrap();
+        // Over the loopback interface the answer is there when the send is over.
+        let (put_off, mut inside, metrics) = is_put_off(inside, end);
+        assert!(!put_off);
+        assert_eq!(metrics.datagrams_refused, 1);
+        assert!(matches!(inside.state.poll_due(&mut Round::default()), Some(Due::Refused(_))));
+    }
+
+    /// A socket without room.
+    struct Full;
+
+    impl DatagramSocket for Full {
+        fn local_addr(&self) -> io::Result<Endpoint> {
+            Err(ErrorKind::NotConnected.into())
+        }
+        fn send(&self, _: &[u8], _: Option<&Endpoint>) -> io::Result<()> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+        fn receive(&self, _: &mut [u8]) -> io::Result<Received> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+        fn set_member(&self, _: IpAddr, _: Interface, _: bool) -> io::Result<()> {
+            Err(ErrorKind::Unsupported.into())
+        }
+    }
+}

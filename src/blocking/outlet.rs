@@ -277,7 +277,7 @@ impl Outlet {
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
     use super::*;
-    use crate::datagram::DatagramOptions;
+    use crate::datagram::{DatagramOptions, Round};
     use crate::id::Ids;
 
     fn outlet() -> (Arc<Outlet>, Box<Inside>) {
@@ -306,6 +306,36 @@ mod tests {
         outlet.stay_alone();
         assert!(outlet.take_requests().alone);
         assert!(stop(), "there was none");
+    }
+
+    #[test]
+    fn an_end_that_is_put_off_is_due_when_that_is_over() {
+        let (_, mut inside) = outlet();
+        let options = DatagramOptions { idle: Some(Duration::from_nanos(5)), ..Default::default() };
+        inside.state = State::new(inside.state.id(), Arc::new(options), 0);
+        while inside.state.poll_due(&mut Round::default()).is_some() {}
+        let end = inside.state.deadline_at();
+        for (put_off, due) in [(0, end), (end, end), (end + 1, end + 1)] {
+            inside.put_off = put_off;
+            assert_eq!(inside.due(), due);
+        }
+    }
+
+    #[test]
+    fn a_socket_is_awaited_while_its_thread_waits_for_what_another_has() {
+        let (outlet, inside) = outlet();
+        assert!(!outlet.is_awaited());
+        let waiting = std::thread::spawn({
+            let outlet = Arc::clone(&outlet);
+            move || outlet.take()
+        });
+        while !outlet.is_awaited() {
+            assert!(!waiting.is_finished(), "it did not wait");
+            std::thread::yield_now();
+        }
+        assert!(outlet.give_back(inside).is_ok());
+        waiting.join().unwrap();
+        assert!(!outlet.is_awaited());
     }
 
     #[test]

@@ -95,7 +95,12 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::endpoint::Endpoint;
+    use crate::id::Ids;
+    use crate::limits::Limits;
 
     #[test]
     fn a_turn_moves_2_mib_and_then_16_kib_for_each_connection() {
@@ -116,6 +121,30 @@ mod tests {
         assert!(budget.is_spent());
         budget.begin();
         assert_eq!(budget.most(usize::MAX), 2_097_152);
+    }
+
+    #[test]
+    fn a_connection_has_room_to_answer_while_an_answer_of_its_high_mark_fits() {
+        let limits = Limits { write_budget: 100, high_mark: 30, low_mark: 10, ..Limits::default() };
+        let mut ids = Ids::default();
+        let [one, other] = [(); 2].map(|()| {
+            let limits = Arc::new(limits.clone());
+            Connection::accepted(ids.reserve(), None, Endpoint::Other, limits, 0)
+        });
+        let mut budget = Budget::new();
+        for (sent, room) in [(0, true), (69, true), (1, true), (1, false)] {
+            *budget.sent_by(one.id(), 7) += sent;
+            assert_eq!(budget.has_room_to_answer(&one, 7), room, "{sent} more");
+        }
+        assert!(budget.has_room_to_answer(&one, 8), "in the next turn");
+        *budget.sent_by(one.id(), 8) += 71;
+        assert!(budget.has_room_to_answer(&other, 8), "another one");
+        // Where no answer fits, the first one goes.
+        let small = Limits { write_budget: 10, ..limits };
+        let conn = Connection::accepted(ids.reserve(), None, Endpoint::Other, Arc::new(small), 0);
+        assert!(budget.has_room_to_answer(&conn, 8));
+        *budget.sent_by(conn.id(), 8) += 1;
+        assert!(!budget.has_room_to_answer(&conn, 8));
     }
 
     #[test]

@@ -359,6 +359,7 @@ mod tests {
         drop(running);
         assert_eq!(asked(), 2);
         assert_eq!(handle.metrics().turns, 2);
+        assert_eq!(mailbox.lock().counters.waiting, 0, "nobody waits any more");
     }
 
     #[test]

@@ -345,3 +345,12 @@ fn what_a_filter_keeps_to_itself_waits_for_nothing() {
         assert_eq!(rig.wire.taken, b"");
     }
 }
+
+#[test]
+fn where_nothing_more_may_leave_no_call_is_made_and_everything_is_queued() {
+    let mut rig = Rig::new(&[]);
+    assert_eq!(rig.send(b"abc", Callback::Timeout, 0), 0);
+    assert_eq!((rig.wire.calls.len(), rig.counted()), (0, (0, 0, 0)));
+    assert!(rig.conn.has_output());
+    assert_eq!((rig.flush(ALL), &rig.wire.taken[..]), (3, &b"abc"[..]));
+}

@@ -388,3 +388,21 @@ fn a_vacant_place_has_no_connection_in_it() {
     assert!(conn.listener().is_none() && conn.rare().is_none() && !conn.has_work());
     assert_eq!((conn.since(), conn.bytes_in(), conn.bytes_out()), (0, 0, 0));
 }
+
+#[test]
+fn notes_that_went_with_a_connection_take_no_places_of_the_next_that_has_its_boxes() {
+    let (mut pool, mut chunks) = (RarePool::default(), ChunkPool::default());
+    for _ in 0..2 {
+        let mut conn = conn();
+        conn.borrow_queues(&mut pool);
+        let most = conn.limits().notes_max;
+        for number in 0..most {
+            assert!(conn.handle_note(Note::new(number)).is_ok(), "{number} of {most}");
+        }
+        assert!(conn.handle_note(Note::new(most)).is_err());
+        conn.want_abort();
+        conn.handle_wishes(&mut chunks, NOW, false);
+        conn.return_rare(&mut pool);
+        assert!(conn.queues().is_none(), "they are in the pool");
+    }
+}
