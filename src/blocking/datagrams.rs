@@ -276,16 +276,22 @@ mod tests {
     use crate::limits::DriverLimits;
     use crate::metrics::Metrics;
 
-    /// An open socket that may be idle for 5 ns, and another one that it is connected to.
     fn opened() -> (Inside, UdpSocket) {
+        opened_with(false)
+    }
+
+    /// An open socket that may be idle for 5 ns, and another one that it is connected to.
+    fn opened_with(offload: bool) -> (Inside, UdpSocket) {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         let options = DatagramOptions {
             idle: Some(Duration::from_nanos(5)),
             connect: Some(peer.local_addr().unwrap().into()),
+            offload,
             ..DatagramOptions::default()
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let socket = Datagrams::open(addr.into(), &options, false).unwrap();
+        // A call that may not sleep brings all that has come.
+        let socket = Datagrams::open(addr.into(), &options, offload).unwrap();
         peer.connect(socket.local_addr().unwrap().socket_addr().unwrap()).unwrap();
         let id = Ids::default().reserve();
         let mut state = State::new(id, Arc::new(options), 0);
@@ -314,6 +320,22 @@ mod tests {
         peer.send(b"!").unwrap();
         assert!(!is_put_off(inside, end - 1).0, "it is not due");
         assert!(!is_put_off(opened().0, end).0, "nothing waits");
+    }
+
+    #[cfg(feature = "udp-offload")]
+    #[test]
+    fn the_end_of_a_silence_is_put_off_while_a_datagram_is_left_of_those_that_came_by_one_call() {
+        let (inside, peer) = opened_with(true);
+        let end = inside.state.deadline_at();
+        let socket = inside.socket.clone().unwrap();
+        peer.send(b"one").unwrap();
+        peer.send(b"two").unwrap();
+        assert_eq!(socket.receive(&mut [0; 9]).unwrap().calls, 1);
+        let (put_off, mut inside, _) = is_put_off(inside, end);
+        assert!(put_off);
+        assert_eq!(socket.receive(&mut [0; 9]).unwrap().calls, 0, "it has been here");
+        inside.put_off = 0;
+        assert!(!is_put_off(*inside, end).0, "that was the last one");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use lariat::blocking::Blocking;
-use lariat::{Context, Input, Limits, Outcome, Overload, Protocol};
+use lariat::{CloseReason, Context, Input, Limits, Outcome, Overload, Protocol};
 use socket2::{Domain, Socket, Type};
 
 use crate::kit::*;
@@ -111,6 +111,47 @@ fn a6_a_connection_that_lingers_gives_its_place_back_at_once() {
         stream.read_exact(&mut [0; 3]).unwrap();
     }
     drop(clients);
+    running.finish();
+}
+
+#[test]
+fn a6_a_connection_that_has_ended_gives_its_place_away_while_its_closed_runs() {
+    /// Tells of its bytes. The first one waits in `closed` for those of the next one.
+    struct Patient {
+        tell: mpsc::Sender<()>,
+        next: Option<(mpsc::Receiver<()>, mpsc::Sender<bool>)>,
+    }
+    impl Protocol for Patient {
+        fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+            input.consume(input.len());
+            self.tell.send(()).unwrap();
+            Ok(())
+        }
+        fn closed(&mut self, _: &mut Context<'_>, _: &CloseReason) {
+            if let Some((next, result)) = &self.next {
+                result.send(next.recv_timeout(PATIENCE).is_ok()).unwrap();
+            }
+        }
+    }
+    let mut driver = driver_with(|limits| limits.connections_max = 1);
+    let (tell_first, first) = mpsc::channel();
+    let (tell_next, next) = mpsc::channel();
+    let (result, went_on) = mpsc::channel();
+    let (tells, waits) = ([tell_next, tell_first], Some((next, result)));
+    let made = Mutex::new((tells.to_vec(), waits));
+    let (addr, _) = listen(&mut driver, move || {
+        let (tells, next) = &mut *made.lock().unwrap();
+        Patient { tell: tells.pop().unwrap(), next: next.take() }
+    });
+    let running = start(driver);
+    let mut stream = client(addr);
+    stream.write_all(b"!").unwrap();
+    first.recv_timeout(PATIENCE).unwrap();
+    let mut waiting = client(addr);
+    waiting.write_all(b"!").unwrap();
+    drop(stream);
+    assert!(went_on.recv().unwrap(), "the next one has to wait for the end of `closed`");
+    drop(waiting);
     running.finish();
 }
 

@@ -157,6 +157,34 @@ fn equal_and_unequal_datagrams_to_several_receivers_arrive_whole_and_in_order() 
 }
 
 #[test]
+fn a_datagram_that_came_with_the_last_one_puts_the_end_of_a_silence_off() {
+    // A timer of a busy machine is not so late.
+    const IDLE: Duration = Duration::from_millis(200);
+    everywhere(|stage| {
+        let mut number = 0;
+        let server = Node::new().datagram(move |_, _| {
+            number += 1;
+            if number == 1 {
+                std::thread::sleep(IDLE + IDLE / 2);
+            }
+            Ok(())
+        });
+        let (_, addr) = stage.bind_with("server", with(|o| o.idle = Some(IDLE)), server);
+        let client = Node::new().opened(move |cx| {
+            // With offload they leave, and come, by one call.
+            cx.send_to(b"one", addr)?;
+            cx.send_to(b"two", addr)?;
+            close(cx)
+        });
+        stage.bind("client", client);
+        stage.run();
+        let lines = ["opened", "datagram of 3 bytes", "datagram of 3 bytes"];
+        let end = "closed timed out (idle) by the runtime";
+        stage.expect_node("server", &[&lines[..], &[end]].concat());
+    });
+}
+
+#[test]
 fn an_abort_drops_what_was_to_leave_together_and_counts_it() {
     everywhere(|stage| {
         let server = Node::new().datagram(|cx, _| close(cx));
