@@ -35,3 +35,29 @@ impl Socket {
         system::wake_accept(&self.listener)
     }
 }
+
+#[cfg(all(test, target_os = "linux", not(lariat_model)))]
+mod tests {
+    use super::*;
+    use crate::endpoint::UnixName;
+    use crate::options::ListenOptions;
+
+    #[test]
+    fn the_path_of_a_listener_is_free_as_soon_as_it_is_stopped() {
+        let path = std::env::temp_dir().join(format!("lariat-stopped-{}", std::process::id()));
+        let listen = || {
+            let addr = UnixName::from_pathname(&path).unwrap().into();
+            let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
+            Socket::new(bound.addr, *bound.socket.downcast().unwrap())
+        };
+        let first = listen();
+        assert!(first.stop());
+        assert!(!path.exists());
+        let second = listen();
+        // The thread of the first one has noticed, and drops it.
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+}

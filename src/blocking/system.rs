@@ -91,12 +91,18 @@ mod real {
     /// connection to it elsewhere. False if another may take that connection: a process that has
     /// the socket as well, or another socket of the same port.
     pub(crate) fn wake_accept(listener: &Listener) -> bool {
-        let Listener { socket, gives, .. } = listener;
+        let Listener { file, socket, gives } = listener;
         let socket = SockRef::from(socket);
         // A socket that was adopted may be another process's as well, and has to go on listening.
         let ours = cfg!(target_os = "linux") && gives.is_none();
-        if ours && socket.shutdown(Shutdown::Both).is_ok() {
-            return true;
+        if ours {
+            // The thread may take its time, and the path be listened at again at once.
+            if let Some(file) = file {
+                file.remove();
+            }
+            if socket.shutdown(Shutdown::Both).is_ok() {
+                return true;
+            }
         }
         if let Err(error) = touch(&socket, Duration::from_secs(1)) {
             log::debug!(target: "lariat::accept", "cannot wake an accept: {error}");

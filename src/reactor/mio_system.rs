@@ -73,10 +73,10 @@ struct WatchedSignals {
 
 /// A listening socket, and the options for accepted streams.
 pub(super) struct MioListener {
+    /// Dropped first, so that the file is removed before the socket.
+    _file: Option<SocketFile>,
     socket: Accepts,
     gives: Option<SocketOptions>,
-    /// Removed behind the socket.
-    _file: Option<SocketFile>,
 }
 
 /// A socket that listens, as its family has it.
@@ -253,12 +253,12 @@ impl Sockets for MioSockets {
 fn closable(bound: Bound) -> Bound {
     match bound.socket.downcast::<socket::Listener>() {
         Ok(listener) => {
-            let socket::Listener { socket, gives, file } = *listener;
+            let socket::Listener { file, socket, gives } = *listener;
             let socket = match socket {
                 Listens::Tcp(socket) => Accepts::Tcp(TcpListener::from_std(socket)),
                 Listens::Unix(socket) => Accepts::Unix(UnixListener::from_std(socket)),
             };
-            let listener = MioListener { socket, gives, _file: file };
+            let listener = MioListener { _file: file, socket, gives };
             let listening = Listening(Rc::new(Cell::new(Some(listener))));
             let closed = listening.clone();
             let close: Close = Box::new(move || drop(closed.0.take()));

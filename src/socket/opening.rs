@@ -63,12 +63,12 @@ pub(super) fn refuse(option: &'static str, asked_for: bool) -> io::Result<()> {
 
 /// A listening socket of the system.
 pub(crate) struct Listener {
+    /// Dropped first, so that the file is removed before the socket.
+    pub(crate) file: Option<SocketFile>,
     pub(crate) socket: Listens,
     /// What accepted streams are given, if they do not inherit it: those that a socket had waiting
     /// before it was adopted.
     pub(crate) gives: Option<SocketOptions>,
-    /// Removed behind the socket.
-    pub(crate) file: Option<SocketFile>,
 }
 
 /// A socket that listens, as its family has it.

@@ -2,10 +2,11 @@
 //! socket.
 
 use std::fs::{self, File, Metadata, Permissions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -14,10 +15,15 @@ use crate::error::rejected;
 
 /// The file that a bound socket has made. It is removed with the socket, if it is still the
 /// same file by then.
+///
+/// It goes before the socket: whoever finds the path in use then finds its server alive as well,
+/// and does not replace the file. Behind the socket, a file that another has put there meanwhile
+/// could have the number of this one, and be removed in its place.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
     place: (u64, u64),
+    removed: AtomicBool,
 }
 
 /// The device and the number of a file, which another file at the same path does not have.
@@ -30,18 +36,26 @@ impl SocketFile {
         // The process may change its directory before the socket is closed.
         let path = std::path::absolute(path)?;
         let place = place(&fs::symlink_metadata(&path)?);
-        Ok(SocketFile { path, place })
+        Ok(SocketFile { path, place, removed: AtomicBool::new(false) })
     }
-}
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
+    /// Removes it before the socket is dropped. What stands at the path later is another's.
+    pub(crate) fn remove(&self) {
+        if self.removed.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| place(&file) == self.place);
         if ours {
             if let Err(error) = fs::remove_file(&self.path) {
                 log::warn!(target: "lariat::socket", "cannot remove {:?}: {error}", self.path);
             }
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
@@ -56,7 +70,7 @@ pub(super) fn bind(
     let Some(path) = name.as_pathname() else {
         if mode.is_some() {
             let sentence = "an abstract name has no permissions";
-            return Err(rejected("mode")(io::Error::new(io::ErrorKind::Unsupported, sentence)));
+            return Err(rejected("mode")(io::Error::new(ErrorKind::Unsupported, sentence)));
         }
         socket.bind(&addr)?;
         return Ok(None);
@@ -64,9 +78,9 @@ pub(super) fn bind(
     let kind = socket.r#type()?;
     restrict(socket, mode)?;
     match socket.bind(&addr) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &addr, kind)? => {
+        Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path, &addr, kind)? => {
             log::info!(target: "lariat::socket", "{path:?} is of a server that is gone: replaced");
-            fs::remove_file(path)?;
+            ignore_absence(fs::remove_file(path))?;
             socket.bind(&addr)?;
         }
         result => result?,
@@ -90,18 +104,27 @@ fn restrict(socket: &Socket, mode: Option<u32>) -> io::Result<()> {
     }
 }
 
+/// The server that has left a file may remove it at any time.
+fn ignore_absence(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
 /// Whether no socket is behind a path any more that is in use: a connect to it, of a socket of the
-/// same kind, is refused.
+/// same kind, is refused, or the file is gone.
 fn is_stale(path: &Path, addr: &SockAddr, kind: Type) -> io::Result<bool> {
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+    let file = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        result => result?,
+    };
+    if !file.file_type().is_socket() {
         let sentence = "a file that is no socket has this path";
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, sentence));
+        return Err(io::Error::new(ErrorKind::AddrInUse, sentence));
     }
     let probe = Socket::new(Domain::UNIX, kind, None)?;
     // It must not wait for a place in a queue.
     probe.set_nonblocking(true)?;
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    Ok(probe.connect(addr).is_err_and(refused))
+    let gone = [ErrorKind::ConnectionRefused, ErrorKind::NotFound];
+    Ok(probe.connect(addr).is_err_and(|error| gone.contains(&error.kind())))
 }
 
 #[cfg(test)]
@@ -176,14 +199,43 @@ mod tests {
         assert!(path.exists());
         let first = listens(&path, None).unwrap();
         let error = listens(&path, None).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
         UnixStream::connect(&path).unwrap();
         drop(first);
         let datagrams = UnixDatagram::bind(&path).unwrap();
         let error = listens(&path, None).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "another kind of socket is alive");
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "another kind of socket is alive");
         drop(datagrams);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn d10_what_stands_at_the_path_when_the_file_has_been_removed_is_anothers() {
+        let directory = Directory::new("removed");
+        let path = directory.0.join("s");
+        let (socket, file) = listens(&path, None).unwrap();
+        file.as_ref().unwrap().remove();
+        assert!(!path.exists());
+        // The same file comes back: its number does not tell that it is another's.
+        let kept = directory.0.join("kept");
+        let (other, file_of_other) = listens(&path, None).unwrap();
+        fs::hard_link(&path, &kept).unwrap();
+        let mut file = file.unwrap();
+        file.place = file_of_other.as_ref().unwrap().place;
+        drop((socket, file));
+        assert!(path.exists() && kept.exists());
+        drop((other, file_of_other));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn d10_a_path_that_its_server_leaves_at_this_moment_is_free() {
+        let directory = Directory::new("moment");
+        let path = directory.0.join("s");
+        let addr = SockAddr::unix(&path).unwrap();
+        assert!(is_stale(&path, &addr, Type::STREAM).unwrap());
+        ignore_absence(fs::remove_file(&path)).unwrap();
+        assert!(ignore_absence(fs::remove_file(&directory.0)).is_err());
     }
 
     #[test]
@@ -192,7 +244,7 @@ mod tests {
         let path = directory.0.join("s");
         fs::write(&path, "kept").unwrap();
         let error = listens(&path, None).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains("no socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
         // A link to a socket of another is none either.
@@ -231,7 +283,7 @@ mod tests {
         let name = UnixName::from_abstract_name(&name).unwrap();
         let socket = open(name.into()).unwrap();
         let error = bind(&socket, name, Some(0o600)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(bind(&socket, name, None).unwrap().is_none());
         let addr = socket.local_addr().unwrap();
         assert_eq!(Endpoint::from(&addr), Endpoint::Unix(name));

@@ -19,13 +19,13 @@ use crate::endpoint::{Endpoint, UnixName};
 /// never have room.
 #[derive(Debug)]
 pub(crate) struct UnixDatagrams {
+    /// Dropped first, so that the file is removed before the socket.
+    _file: Option<SocketFile>,
     socket: UnixDatagram,
     name: UnixName,
     /// The peer that it was to be connected to, if that has a name.
     peer: Option<SockAddr>,
     woken: AtomicBool,
-    /// Removed behind the socket.
-    _file: Option<SocketFile>,
 }
 
 impl UnixDatagrams {
@@ -67,7 +67,7 @@ impl UnixDatagrams {
             None => peer.and_then(|peer| peer.to_sock_addr().ok()),
         };
         let (socket, woken) = (UnixDatagram::from(socket), AtomicBool::new(false));
-        Ok(UnixDatagrams { socket, name, peer, woken, _file: file })
+        Ok(UnixDatagrams { _file: file, socket, name, peer, woken })
     }
 
     pub(super) fn wake(&self) {
