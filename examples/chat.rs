@@ -309,6 +309,7 @@ const PROGRAM: Program = Program {
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "two threads per connection",
     idle_timeout: Some("close a client that says nothing for T [10m]"),
+    scales: false,
     udp: false,
     tls: None,
     counted: None,

@@ -21,6 +21,9 @@
 //!
 //! `--tls-self-signed`, or `--tls-cert` and `--tls-key`, serve the same over TLS.
 //!
+//! `--threads 4` runs four reactors, each on a thread of its own, and the system spreads the
+//! clients over them.
+//!
 //! With `--driver blocking` the same protocol runs on threads, and what one sees from outside is
 //! the same but for the ready line.
 
@@ -71,12 +74,13 @@ impl Protocol for Telling {
 
 const PROGRAM: Program = Program {
     name: "echo_reactor",
-    about: "sends every byte back, to all clients at once, on one thread",
+    about: "sends every byte back, to all clients at once",
     addr: "127.0.0.1:7000",
     try_this: r"printf 'hello\n' | nc -q1 127.0.0.1 7000",
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "a thread per connection",
     idle_timeout: None,
+    scales: true,
     udp: true,
     tls: Some(&[]),
     counted: None,
@@ -94,21 +98,17 @@ fn main() -> ExitCode {
 fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> common::Result {
     let mut how = ListenOptions::default();
     how.limits.idle = options.idle_timeout;
-    let mut driver = options.driver()?;
-    let mut listeners = Vec::new();
-    for addr in &options.addrs {
-        listeners.push(common::listen(&mut *driver, addr, &how, options, move |_| Some(make()))?);
-    }
-    common::run(&mut *driver, &listeners, options)
+    how.reuse_port = options.threads > 1;
+    common::serve(options, |driver, addr| {
+        common::listen(driver, addr, &how, options, move |_| Some(make()))
+    })
 }
 
 fn serve_datagrams(options: &Options) -> common::Result {
     let mut how = DatagramOptions::default();
     how.idle = options.idle_timeout;
-    let mut driver = options.driver()?;
-    let mut sockets = Vec::new();
-    for addr in &options.addrs {
-        sockets.push(driver.control().bind_with(addr, how.clone(), Echo)?);
-    }
-    common::run(&mut *driver, &sockets, options)
+    how.reuse_port = options.threads > 1;
+    common::serve(options, |driver, addr| {
+        Ok(driver.control().bind_with(addr, how.clone(), Echo)?)
+    })
 }

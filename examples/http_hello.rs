@@ -20,10 +20,11 @@
 //!
 //! `--stats 1s` prints a line each second: connections, requests and bytes per second.
 //!
-//! With `--driver blocking` the same handler runs on threads. `/metrics` has the driver's counters
-//! in Prometheus' text form, `/stream` an event every second. What is not there is answered 404, a
-//! method that a path does not know 405 with those it does. `--help` has the command line; what all
-//! examples share is in `common/`.
+//! `--threads 4` runs four reactors, each on a thread of its own. With `--driver blocking` the same
+//! handler runs on threads. `/metrics` has the counters of all of them in Prometheus' text form,
+//! `/stream` an event every second. What is not there is answered 404, a method that a path does
+//! not know 405 with those it does. `--help` has the command line; what all examples share is in
+//! `common/`.
 
 mod common;
 
@@ -33,7 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lariat::http::{Event, Handler, Header, Http, Length, Request, Response, Status};
-use lariat::{CloseReason, Context, ListenOptions, Metrics, Outcome, Timer};
+use lariat::{CloseReason, Context, JobError, ListenOptions, Metrics, Note, Outcome, Timer};
 
 use common::{DriverKind, Options, Program};
 
@@ -45,6 +46,7 @@ const PROGRAM: Program = Program {
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "a thread per connection",
     idle_timeout: Some("close after T without a byte [60s between requests]"),
+    scales: true,
     udp: false,
     tls: Some(&["http/1.1"]),
     counted: Some(("requests", &REQUESTS)),
@@ -86,10 +88,8 @@ impl Handler for Hello {
             // The answer begins with the body, so that a client that waits for `100 Continue` is
             // asked for it first.
             ("/echo", _) => self.route = Route::Echo(request.length()),
-            ("/metrics", "GET" | "HEAD") => {
-                let page = exposition(&cx.driver().metrics());
-                response.send(cx, Status::OK, &[PROMETHEUS], page);
-            }
+            // With `--threads` it waits for the counters of the others: nothing for a loop to do.
+            ("/metrics", "GET" | "HEAD") => cx.offload(common::metrics),
             ("/stream", "GET") => {
                 response.start_events(cx);
                 self.route = Route::Stream { count: 0 };
@@ -120,6 +120,15 @@ impl Handler for Hello {
         if matches!(self.route, Route::Echo(_)) {
             self.start_echo(cx, response);
             response.finish(cx);
+        }
+        Ok(())
+    }
+
+    fn notified(&mut self, cx: &mut Context<'_>, note: Note, response: &mut Response) -> Outcome {
+        match note.downcast::<Result<Metrics, JobError>>() {
+            Ok(Ok(metrics)) => response.send(cx, Status::OK, &[PROMETHEUS], exposition(&metrics)),
+            // Too many ask at one time.
+            _ => response.send(cx, Status::SERVICE_UNAVAILABLE, &[Header::TEXT], b"Try later.\n"),
         }
         Ok(())
     }
@@ -263,10 +272,6 @@ fn serve(options: &Options) -> common::Result {
     how.limits.idle = options.idle_timeout;
     let tells = options.verbose;
     let make = move |_: &_| Some(Http::new(Hello { route: Route::AtOnce, tells }));
-    let mut driver = options.driver()?;
-    let mut listeners = Vec::new();
-    for addr in &options.addrs {
-        listeners.push(common::listen(&mut *driver, addr, &how, options, make)?);
-    }
-    common::run(&mut *driver, &listeners, options)
+    how.reuse_port = options.threads > 1;
+    common::serve(options, |driver, addr| common::listen(driver, addr, &how, options, make))
 }

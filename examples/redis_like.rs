@@ -247,6 +247,7 @@ const PROGRAM: Program = Program {
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "a thread per connection",
     idle_timeout: None,
+    scales: false,
     udp: false,
     tls: None,
     counted: None,

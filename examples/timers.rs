@@ -205,6 +205,7 @@ const PROGRAM: Program = Program {
     drivers: &[DriverKind::Reactor, DriverKind::Blocking],
     threads: "two threads per connection",
     idle_timeout: None,
+    scales: false,
     udp: false,
     tls: None,
     counted: None,

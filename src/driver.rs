@@ -120,6 +120,17 @@ impl Report {
     }
 }
 
+/// Adds the report of another driver: for a server that runs several, as one
+/// [`Reactor`](crate::reactor::Reactor) per core.
+impl std::ops::AddAssign<&Report> for Report {
+    fn add_assign(&mut self, other: &Report) {
+        let Report { drained, aborted, unsent } = other;
+        self.drained += drained;
+        self.aborted += aborted;
+        self.unsent += unsent;
+    }
+}
+
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -138,5 +149,12 @@ mod tests {
     fn a_report_is_a_sentence() {
         let report = Report { drained: 3, aborted: 2, unsent: 10 };
         assert_eq!(report.to_string(), "3 drained, 2 aborted, 10 bytes unsent");
+    }
+
+    #[test]
+    fn reports_of_several_drivers_are_added() {
+        let mut sum = Report { drained: 3, aborted: 2, unsent: 10 };
+        sum += &Report { drained: 40, aborted: 50, unsent: 600 };
+        assert_eq!(sum, Report { drained: 43, aborted: 52, unsent: 610 });
     }
 }

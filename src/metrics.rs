@@ -1,6 +1,7 @@
 //! Counters of a driver.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use crate::reason::CloseKind;
@@ -109,10 +110,22 @@ macro_rules! sum {
     };
 }
 
-impl Metrics {
-    /// Adds the counters of another part of the same driver, gauges included. The longest turn is
-    /// the longer of the two, and the age stays.
-    pub(crate) fn add(&mut self, other: &Metrics) {
+/// Adds the counters of another driver, gauges included: for a server that runs several, as one
+/// [`Reactor`](crate::reactor::Reactor) per core. The longest turn is the longer of the two, and
+/// the age stays.
+///
+/// ```
+/// use lariat::Metrics;
+///
+/// let each = [Metrics::default(), Metrics::default()];
+/// let mut sum = Metrics::default();
+/// for metrics in &each {
+///     sum += metrics;
+/// }
+/// assert_eq!(sum, Metrics::default());
+/// ```
+impl AddAssign<&Metrics> for Metrics {
+    fn add_assign(&mut self, other: &Metrics) {
         // Listed one by one, so that a new counter cannot be forgotten.
         sum!(Metrics, self, other, rest: longest_turn busy age closes, each:
             turns events stale reads writes bytes_in bytes_out callbacks accepted refused
@@ -122,7 +135,7 @@ impl Metrics {
             late_timers wakeups panics slow_turns slow_callbacks);
         self.longest_turn = self.longest_turn.max(other.longest_turn);
         self.busy += other.busy;
-        self.closes.add(&other.closes);
+        self.closes += &other.closes;
     }
 }
 
@@ -263,6 +276,14 @@ pub struct Closes {
     pub detached: u64,
 }
 
+impl AddAssign<&Closes> for Closes {
+    fn add_assign(&mut self, other: &Closes) {
+        sum!(Closes, self, other, rest:, each:
+            finished reset aborted timed_out input_full output_full connect filter protocol
+            refused panicked shutdown unsupported system_error detached);
+    }
+}
+
 impl Closes {
     /// All connections that ended.
     pub fn total(&self) -> u64 {
@@ -305,12 +326,6 @@ impl Closes {
             ("failed in the system", system_error),
             ("detached", detached),
         ]
-    }
-
-    fn add(&mut self, other: &Closes) {
-        sum!(Closes, self, other, rest:, each:
-            finished reset aborted timed_out input_full output_full connect filter protocol
-            refused panicked shutdown unsupported system_error detached);
     }
 
     pub(crate) fn count(&mut self, kind: CloseKind) {

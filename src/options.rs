@@ -29,7 +29,9 @@ pub struct ListenOptions {
     /// Connections that wait in the kernel to be accepted \[1024\]. The system may silently lower
     /// it (Linux: to `net.core.somaxconn`).
     pub backlog: u32,
-    /// SO_REUSEPORT: several sockets share one port \[off\].
+    /// SO_REUSEPORT: several sockets share one port \[off\], if each of them asks for it and they
+    /// are of one user. On Linux the system spreads connections over them; the [module
+    /// `reactor`](crate::reactor) shows a server on several cores.
     pub reuse_port: bool,
     /// For IPv6 addresses: whether the listener takes IPv6 only \[on\]. When off, a listener on
     /// `[::]` serves both families, and an IPv4 peer has its IPv4 address.

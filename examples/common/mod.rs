@@ -15,7 +15,8 @@ use lariat::{Metrics, Report};
 
 pub(crate) use options::{DriverKind, Options, Program};
 use options::{Parsed, parse};
-pub(crate) use running::run;
+#[allow(unused_imports)] // Each example needs some of them.
+pub(crate) use running::{metrics, run, serve};
 #[allow(unused_imports)] // Not every example has TLS.
 pub(crate) use secure::listen;
 

@@ -30,6 +30,8 @@ pub(crate) struct Program {
     pub(crate) threads: &'static str,
     /// What `--idle-timeout` does; None for what it does in the library.
     pub(crate) idle_timeout: Option<&'static str>,
+    /// Whether there is `--threads`: what is served needs nothing that the drivers would share.
+    pub(crate) scales: bool,
     /// Whether there is `--udp`.
     pub(crate) udp: bool,
     /// Whether there is `--tls-cert` and the like, and what is then offered by ALPN.
@@ -69,6 +71,8 @@ pub(crate) struct Options {
     /// What each of them stands for, after [`Options::resolve`].
     pub(crate) addrs: Vec<Address>,
     pub(crate) driver: DriverKind,
+    /// How many drivers, each on a thread of its own.
+    pub(crate) threads: usize,
     /// Datagrams instead of connections.
     pub(crate) udp: bool,
     pub(super) tls: TlsFlags,
@@ -105,6 +109,9 @@ pub(super) fn parse(
             Short('a') | Long("addr") => options.named.push(value(&mut parser, "--addr", address)?),
             Short('d') | Long("driver") if program.drivers.len() > 1 => {
                 options.driver = value(&mut parser, "--driver", driver)?;
+            }
+            Short('t') | Long("threads") if program.scales => {
+                options.threads = value(&mut parser, "--threads", threads)?;
             }
             Long("udp") if program.udp => options.udp = true,
             Long("tls-cert") if program.tls.is_some() => {
@@ -148,8 +155,12 @@ pub(super) fn parse(
     if options.udp && options.tls.are_given() {
         return Err("--udp has no TLS".to_owned());
     }
+    options.check_threads()?;
     options.counted = program.counted;
     options.how = match options.driver {
+        DriverKind::Reactor if options.threads > 1 => {
+            format!("reactor, {} threads", options.threads)
+        }
         DriverKind::Reactor => "reactor, 1 thread".to_owned(),
         DriverKind::Blocking if options.udp => "blocking, a thread per socket".to_owned(),
         DriverKind::Blocking => format!("blocking, {}", program.threads),
@@ -176,6 +187,7 @@ fn expected(flag: &str) -> &'static str {
         "--addr" => "not an address; one looks like 127.0.0.1:7000, [::1]:7000, :0 or unix:PATH",
         "--driver" => "not a driver; there are reactor and blocking",
         "--tls-cert" | "--tls-key" => "not a file",
+        "--threads" => "not a number from 1 to 1024",
         "--max-conns" => "not a number from 1 to 1073741824",
         _ => "not a time above zero; one looks like 500ms, 30s or 2m",
     }
@@ -184,6 +196,8 @@ fn expected(flag: &str) -> &'static str {
 /// At most 24 lines of 80 columns, the last of them to paste.
 fn help(program: &Program) -> String {
     let Program { name, about, addr, try_this, drivers, idle_timeout, .. } = program;
+    let scales = "  -t, --threads N       serve on N reactors, each on a thread of its own [1]\n";
+    let scales = if program.scales { scales } else { "" };
     let udp = "      --udp             serve datagrams, not connections\n";
     let udp = if program.udp { udp } else { "" };
     let tls = "      --tls-cert FILE, --tls-key FILE  serve TLS with these PEM files
@@ -205,14 +219,13 @@ usage: {name} [options]
 
   -a, --addr ADDR       listen here; may be given several times [{addr}]
                         HOST:PORT, [::1]:PORT or :PORT (local); 0: a free port
-{driver}{udp}{tls}      --max-conns N     open at a time; others wait [{most}]
+{driver}{scales}{udp}{tls}      --max-conns N     open at a time; others wait [{most}]
       --idle-timeout T  {idle}
       --duration T      stop after T [off]
       --stats T         print what happens per second on stderr, every T [off]
   -v, --verbose         print each close with its reason
   -q, --quiet           print the ready line and errors only
-  -h, --help            print this
-  -V, --version         print the version
+  -h, --help, -V, --version  print this, print the version
 
 T is a time: 500ms, 30s, 2m, 1h, or a number of seconds.
 Ctrl-C lets connections finish for 5 s; a second one ends at once.
@@ -248,6 +261,10 @@ fn count(text: &str) -> Option<usize> {
     text.parse().ok().filter(|count| (1..=1 << 30).contains(count))
 }
 
+fn threads(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|threads| (1..=1024).contains(threads))
+}
+
 /// `500ms`, `30s`, `2m`, `1h`; a number alone is one of seconds.
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -269,6 +286,7 @@ impl Options {
             named: Vec::new(),
             addrs: Vec::new(),
             driver,
+            threads: 1,
             udp: false,
             tls: TlsFlags::default(),
             #[cfg(feature = "tls")]
@@ -294,11 +312,34 @@ impl Options {
         })
     }
 
-    /// The bounds of the driver: what was asked for, and 5 s for connections to finish in.
+    /// What several drivers cannot do, as a sentence.
+    fn check_threads(&self) -> std::result::Result<(), String> {
+        if self.threads == 1 {
+            return Ok(());
+        }
+        if self.driver == DriverKind::Blocking {
+            return Err("--threads is for the reactor: blocking has threads of its own".to_owned());
+        }
+        if let Some(name) = self.named.iter().find(|named| named.starts_with("unix:")) {
+            return Err(format!("--threads needs a port that can be shared: {name} cannot"));
+        }
+        match self.connections_max {
+            Some(most) if most < self.threads => Err(format!(
+                "--max-conns {most}: less than one for each of {} threads",
+                self.threads
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bounds of a driver: its part of what was asked for, and 5 s for connections to finish
+    /// in.
     pub(crate) fn driver_limits(&self) -> DriverLimits {
         let mut limits = self.driver.limits();
         limits.drain = DRAIN;
-        limits.connections_max = self.connections_max.unwrap_or(limits.connections_max);
+        if let Some(most) = self.connections_max {
+            limits.connections_max = most / self.threads;
+        }
         limits
     }
 

@@ -1,13 +1,16 @@
-//! Running an example to its end, on whichever driver: signals, `--duration`, `--stats`, the ready
-//! lines and the summary.
+//! Running an example to its end, on one driver or several: signals, `--duration`, `--stats`, the
+//! ready lines and the summary.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use lariat::{ConnId, Control, Driver, Endpoint, ListenerId, Metrics};
+use lariat::{Address, ConnId, Driver, Endpoint, Handle, ListenerId, Metrics, Report};
 
-use super::{Options, Result, ready, summary, tell};
+use super::{Failure, Options, Result, ready, summary, tell};
 
 /// What is served, and where: a listener, or a datagram socket.
 pub(crate) trait Served {
@@ -26,33 +29,145 @@ impl Served for ConnId {
     }
 }
 
-/// Says where `driver` listens, runs it until a signal or the end of `--duration`, and says how it
-/// went.
-pub(crate) fn run(driver: &mut dyn Driver, served: &[impl Served], options: &Options) -> Result {
-    // Only now: until here, Ctrl-C ends the process as it does any other.
-    if cfg!(feature = "signals") {
-        driver.stop_on_signals()?;
-    }
-    for addr in served.iter().flat_map(|served| served.addresses(driver)).collect::<Vec<_>>() {
-        ready(addr, options)?;
-    }
-    let mut control = driver.control();
-    if let Some(duration) = options.duration {
-        control.set_timer(duration, |control| control.shutdown());
-    }
-    if let Some(every) = options.stats {
-        let stats = Stats { every, udp: options.udp, counted: options.counted };
-        let last = stats.look(&control);
-        control.set_timer(every, move |control| stats.print(control, &last));
-    }
-    drop(control);
-    let report = driver.run()?;
-    summary(options, &driver.metrics(), &report);
+/// How a driver has ended.
+type Ended = Result<(Metrics, Report)>;
+
+/// Serves at each address on as many drivers as `--threads` says, each on a thread of its own.
+/// `open` listens, or binds, at an address; the drivers share it by `reuse_port`.
+#[allow(dead_code)] // Not every example has `--threads`.
+pub(crate) fn serve<S: Served>(
+    options: &Options,
+    open: impl Fn(&mut dyn Driver, &Address) -> Result<S> + Sync,
+) -> Result {
+    let mut driver = options.driver()?;
+    let served =
+        options.addrs.iter().map(|addr| open(&mut *driver, addr)).collect::<Result<Vec<_>>>()?;
+    // The others listen where this one does, also at a port that the system has chosen.
+    let addrs = served.iter().flat_map(|served| served.addresses(&*driver)).map(Address::from);
+    let addrs: Vec<Address> = addrs.collect();
+    let run_further = |is_ready: Sender<()>| -> Ended {
+        let mut driver = options.driver()?;
+        for addr in &addrs {
+            open(&mut *driver, addr)?;
+        }
+        prepare(&mut *driver, options)?;
+        let _ = is_ready.send(());
+        drop(is_ready);
+        run_to_end(&mut *driver)
+    };
+    let ended = thread::scope(|scope| {
+        let (is_ready, are_ready) = mpsc::channel();
+        let start = |_| {
+            let (is_ready, run_further) = (is_ready.clone(), &run_further);
+            thread::Builder::new().spawn_scoped(scope, move || run_further(is_ready))
+        };
+        let threads: Vec<_> = (1..options.threads).map(start).collect();
+        drop(is_ready);
+        // It ends when each of them is ready or has failed.
+        let all = are_ready.iter().count() == threads.len();
+        let first = all.then(|| run_first(&mut *driver, &served, options));
+        stop_all();
+        let others = threads.into_iter().map(|thread| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(Failure::Sentence(format!("cannot start a thread: {error}"))),
+        });
+        first.into_iter().chain(others).collect::<Result<Vec<_>>>()
+    })?;
+    let sum = ended.into_iter().reduce(|(mut metrics, mut report), other| {
+        metrics += &other.0;
+        report += &other.1;
+        (metrics, report)
+    });
+    let (metrics, report) = sum.unwrap_or_default();
+    summary(options, &metrics, &report);
     Ok(())
 }
 
+/// Says where `driver` listens, runs it until a signal or the end of `--duration`, and says how it
+/// went.
+#[allow(dead_code)] // Those with `--threads` call `serve`.
+pub(crate) fn run(driver: &mut dyn Driver, served: &[impl Served], options: &Options) -> Result {
+    let (metrics, report) = run_first(driver, served, options)?;
+    summary(options, &metrics, &report);
+    Ok(())
+}
+
+/// Runs the driver that speaks for all.
+fn run_first(driver: &mut dyn Driver, served: &[impl Served], options: &Options) -> Ended {
+    // Only now: until here, Ctrl-C ends the process as it does any other.
+    prepare(driver, options)?;
+    // The rates begin before the first client.
+    let stats = options.stats.map(|every| {
+        let stats = Stats { every, udp: options.udp, counted: options.counted };
+        let last = stats.look();
+        (stats, last)
+    });
+    for addr in served.iter().flat_map(|served| served.addresses(driver)).collect::<Vec<_>>() {
+        ready(addr, options)?;
+    }
+    let Some((stats, last)) = stats else { return run_to_end(driver) };
+    let (stop, is_stopped) = mpsc::channel();
+    thread::scope(|scope| {
+        // It waits for the counters of each driver, so it is the thread of none.
+        scope.spawn(move || stats.print(last, &is_stopped));
+        let ended = run_to_end(driver);
+        drop(stop);
+        ended
+    })
+}
+
+/// What ends a driver: signals, and `--duration`.
+fn prepare(driver: &mut dyn Driver, options: &Options) -> Result {
+    if cfg!(feature = "signals") {
+        driver.stop_on_signals()?;
+    }
+    if let Some(duration) = options.duration {
+        driver.control().set_timer(duration, |control| control.shutdown());
+    }
+    let mut drivers = drivers();
+    if drivers.stopped {
+        driver.handle().shutdown();
+    }
+    drivers.handles.push(driver.handle());
+    Ok(())
+}
+
+/// Runs a driver. When one has ended, all do.
+fn run_to_end(driver: &mut dyn Driver) -> Ended {
+    let report = driver.run();
+    stop_all();
+    Ok((driver.metrics(), report?))
+}
+
+/// The drivers of this process.
+struct Drivers {
+    handles: Vec<Handle>,
+    stopped: bool,
+}
+
+static DRIVERS: Mutex<Drivers> = Mutex::new(Drivers { handles: Vec::new(), stopped: false });
+
+fn drivers() -> MutexGuard<'static, Drivers> {
+    DRIVERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stop_all() {
+    let mut drivers = drivers();
+    drivers.stopped = true;
+    drivers.handles.iter().for_each(Handle::shutdown);
+}
+
+/// The counters of all drivers, added up. It waits for them, so it is not for a callback.
+pub(crate) fn metrics() -> Metrics {
+    let handles = drivers().handles.clone();
+    let sum = handles.iter().map(Handle::metrics).reduce(|mut sum, other| {
+        sum += &other;
+        sum
+    });
+    sum.unwrap_or_default()
+}
+
 /// What `--stats` prints.
-#[derive(Clone, Copy)]
 struct Stats {
     every: Duration,
     udp: bool,
@@ -67,16 +182,18 @@ struct Look {
 }
 
 impl Stats {
-    fn look(&self, control: &Control<'_>) -> Look {
+    fn look(&self) -> Look {
         let count = self.counted.map_or(0, |(_, count)| count.load(Ordering::Relaxed));
-        Look { metrics: control.metrics(), count }
+        Look { metrics: metrics(), count }
     }
 
-    /// One line, and the next one `every` later.
-    fn print(self, control: &mut Control<'_>, last: &Look) {
-        let now = self.look(control);
-        tell(format_args!("{}", self.line(&now, last)));
-        control.set_timer(self.every, move |control| self.print(control, &now));
+    /// A line each `every`, until the other end of `is_stopped` is dropped.
+    fn print(&self, mut last: Look, is_stopped: &Receiver<()>) {
+        while is_stopped.recv_timeout(self.every) == Err(RecvTimeoutError::Timeout) {
+            let now = self.look();
+            tell(format_args!("{}", self.line(&now, &last)));
+            last = now;
+        }
     }
 
     /// What has happened since `last`, per second of the time that it took.

@@ -153,7 +153,7 @@ impl Drop for Desk {
         self.publish();
         let mut state = lock(&self.hub.state);
         if let Some(published) = state.workers.remove(&self.number) {
-            state.metrics.add(&published.read());
+            state.metrics += &published.read();
         }
         state.pool.keep_buffer(std::mem::take(&mut self.buffer));
     }
@@ -294,7 +294,7 @@ impl Hub {
         let state = lock(&self.state);
         let mut metrics = state.metrics.clone();
         for worker in state.workers.values() {
-            metrics.add(&worker.read());
+            metrics += &worker.read();
         }
         for cell in state.cells.values() {
             let gauges = cell.gauges();

@@ -363,7 +363,7 @@ impl Blocking {
         shared.stopping = hub.is_stopping();
         Control::outside(shared, move |shared| {
             let new = effects::collect(&mut Author { hub: &hub, shared, cell: None }, &[]);
-            hub.count(|metrics| metrics.add(&shared.metrics));
+            hub.count(|metrics| *metrics += &shared.metrics);
             let mut outside = lock(&outside);
             outside.append(new);
             let stopped = outside.take_stopped();

@@ -78,7 +78,7 @@ fn adding_sums_every_counter() {
     (sum.longest_turn, other.longest_turn) = (Duration::from_millis(3), Duration::from_millis(7));
     (sum.busy, other.busy) = (Duration::from_millis(20), Duration::from_millis(22));
     (sum.age, other.age) = (Duration::from_secs(1), Duration::from_secs(2));
-    sum.add(&other);
+    sum += &other;
     for (number, counter) in (0..).zip(counters(&mut sum)) {
         assert_eq!(*counter, 6_000 + 2 * number, "counter {number}");
     }
@@ -86,7 +86,7 @@ fn adding_sums_every_counter() {
     assert_eq!(sum.busy, Duration::from_millis(42));
     assert_eq!(sum.age, Duration::from_secs(1), "parts of a driver are of the same age");
     other.longest_turn = Duration::from_millis(1);
-    sum.add(&other);
+    sum += &other;
     assert_eq!(sum.longest_turn, Duration::from_millis(7));
 }
 

@@ -1,6 +1,65 @@
 //! The asynchronous driver: one thread, readiness, very many connections, on mio.
 //!
 //! [`serve`] is a whole server in one call; [`Reactor`] is for programs that need more.
+//!
+//! # More than one core
+//!
+//! A reactor is one thread. A server that needs more runs one per core. Each has a listener of its
+//! own at the same address, by [`ListenOptions::reuse_port`], and the system spreads the clients
+//! over them. Connections never move from one to another. What they share, the program shares: by
+//! an `Arc`, or by notes through a [`Handle`]. The counters add up:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//! use std::sync::mpsc;
+//! use std::thread;
+//! use std::time::Duration;
+//!
+//! use lariat::reactor::Reactor;
+//! use lariat::{Context, Input, ListenOptions, Metrics, Outcome, Protocol};
+//!
+//! struct Echo;
+//!
+//! impl Protocol for Echo {
+//!     fn data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
+//!         cx.write(input);
+//!         input.consume(input.len());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! /// One of the reactors, and where it listens.
+//! fn listen(addr: SocketAddr) -> lariat::Result<(Reactor, SocketAddr)> {
+//!     let mut reactor = Reactor::new()?;
+//!     let mut options = ListenOptions::default();
+//!     options.reuse_port = true;
+//!     let listener = reactor.listen_with(addr, options, |_| Some(Echo))?;
+//!     let bound = reactor.addresses(listener)[0].socket_addr().unwrap();
+//!     Ok((reactor, bound))
+//! }
+//!
+//! // The system chooses a port for the first one, and the second one listens there as well.
+//! let (mut first, addr) = listen(([127, 0, 0, 1], 0).into())?;
+//! let (tell, told) = mpsc::channel();
+//! let thread = thread::spawn(move || -> lariat::Result<Metrics> {
+//!     // A reactor stays on the thread that made it. A handle reaches it from any other.
+//!     let (mut second, _) = listen(addr)?;
+//!     tell.send(second.handle()).unwrap();
+//!     second.run()?;
+//!     Ok(second.metrics())
+//! });
+//! let second = told.recv().unwrap();
+//! // They serve for a moment.
+//! first.control().set_timer(Duration::from_millis(10), move |control| {
+//!     control.shutdown();
+//!     second.shutdown();
+//! });
+//! first.run()?;
+//! let mut sum = first.metrics();
+//! sum += &thread.join().unwrap()?;
+//! assert_eq!(sum.open, 0);
+//! # Ok::<(), lariat::Error>(())
+//! ```
 
 mod mio_system;
 #[cfg(feature = "fd")]
