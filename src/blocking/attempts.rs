@@ -6,11 +6,12 @@
 //! of the driver. At most three attempts are under way at a time: where so many addresses never
 //! answer, those behind them are not tried.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::bell::lock;
 use super::cell::{Cell, Member};
+use super::due::PATIENCE;
 use super::hub::Hub;
 use super::pool::Job;
 use super::system;
@@ -35,7 +36,7 @@ impl Worker<'_> {
         loop {
             match self.race_step() {
                 Step::Try(dial, most) => {
-                    hub.begin(Job::Attempt(Arc::clone(cell), dial, most));
+                    hub.begin(Job::Attempt(Arc::downgrade(cell), dial, most));
                 }
                 Step::Wait(until) => {
                     cell.reader.wait(until, &self.desk.shared.clock);
@@ -71,6 +72,12 @@ impl Worker<'_> {
         }
         let deadline = conn.poll_deadline();
         if now >= deadline {
+            // A process that was stopped may have a connection of which no thread has told. Else
+            // attempts end with their deadline.
+            let patience = deadline.saturating_add(PATIENCE);
+            if running.is_under_way() && now < patience {
+                return Step::Wait(patience);
+            }
             conn.end(By::Runtime, CloseKind::TimedOut(Deadline::Connect), None);
             drop(member);
             return self.race_step();
@@ -90,13 +97,16 @@ impl Worker<'_> {
     }
 }
 
-/// Makes one attempt, on this thread, and says how it went.
-pub(super) fn attempt(hub: &Hub, cell: &Cell, dial: &Dial, most: Duration) {
+/// Makes one attempt, on this thread, and says how it went. A socket that nobody waits for any more
+/// is closed.
+pub(super) fn attempt(hub: &Hub, cell: &Weak<Cell>, dial: &Dial, most: Duration) {
     hub.thread_away();
     let result = system::connect(dial, most);
     hub.thread_back();
     let result = result.map_err(|error| if is_late(&error) { no_answer() } else { error });
-    cell.answer(dial.to, result);
+    if let Some(cell) = cell.upgrade() {
+        cell.answer(dial.to, result);
+    }
 }
 
 impl Hub {

@@ -204,7 +204,12 @@ impl Cell {
             conn.handle_linger_cut();
         }
         if signals.has(Signal::End) {
-            conn.handle_drain_over();
+            if signals.has(Signal::Stop) {
+                // There is no time to drain. `stopping` runs first all the same.
+                self.signals.fetch_or(Signal::End as u8, Ordering::AcqRel);
+            } else {
+                conn.handle_drain_over();
+            }
         }
         if signals.has(Signal::Alone) {
             // Only a connect that has not succeeded can fail.

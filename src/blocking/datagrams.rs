@@ -1,12 +1,13 @@
 //! The threads of a datagram socket: its own sleeps in the socket and shows what comes; a
 //! companion, which is started by the first timer, deadline or request, waits for those.
 //!
-//! Both do whatever is due when they have the state, so that a flood of datagrams puts no timer
-//! off. Sending over UDP sleeps until the system has room, which it soon has. What a Unix socket
-//! sends waits in the socket's own queue: its receiver may never have room.
+//! Both do whatever is due when they have the state. Before a silence ends, and before timers, what
+//! has come is shown; a flood of datagrams puts them off for no more than a socket may have
+//! waiting. Sending over UDP sleeps until the system has room, which it soon has. What a Unix
+//! socket sends waits in the socket's own queue: its receiver may never have room.
 
-use std::mem;
 use std::sync::Arc;
+use std::{iter, mem};
 
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
@@ -94,6 +95,14 @@ fn answering(inside: &Inside) -> Option<Arc<Datagrams>> {
     inside.socket.clone().filter(|socket| !socket.has_more())
 }
 
+/// What waits for a datagram that is to be shown first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct PutOff {
+    /// The end of a silence.
+    end: bool,
+    timers: bool,
+}
+
 /// One thread with a socket.
 struct Keeper<'a> {
     hub: &'a Arc<Hub>,
@@ -118,7 +127,8 @@ impl Keeper<'_> {
         if let Some(socket) = answering(inside) {
             inside.state.flush(&*socket, &mut self.desk.shared.metrics, now);
         }
-        if !self.is_put_off(inside, now) && inside.state.handle_deadline(now) {
+        let put_off = self.put_off(inside, now);
+        if !put_off.end && inside.state.handle_deadline(now) {
             self.desk.shared.metrics.timers += 1;
         }
         self.settle(inside);
@@ -132,7 +142,9 @@ impl Keeper<'_> {
                 Due::Notified(note) => called.notified(note),
             });
         }
-        while let Some((owner, key)) = inside.timers.pop_due(now) {
+        // Those set meanwhile wait for the next time, also those without a delay.
+        let pop = || if put_off.timers { None } else { inside.timers.pop_due(now) };
+        for (owner, key) in iter::from_fn(pop).collect::<Vec<_>>() {
             let TimerOwner::Protocol(_, timer) = owner else { continue };
             if inside.state.has_timer(timer, key) {
                 inside.state.take_timer(timer);
@@ -147,17 +159,21 @@ impl Keeper<'_> {
         self.desk.publish();
     }
 
-    /// Whether the end of a silence has to wait: something has come that its thread has not shown
-    /// yet, because of a callback, or because the process was stopped.
-    fn is_put_off(&mut self, inside: &mut Inside, now: u64) -> bool {
-        if inside.state.phase() != Phase::Open || !inside.state.is_overdue(now) {
-            return false;
+    /// What of that which is due has to wait: something has come that its thread has not shown yet,
+    /// because of a callback, or because the process was stopped.
+    fn put_off(&mut self, inside: &mut Inside, now: u64) -> PutOff {
+        let timer = inside.timers.next().is_some_and(|next| next <= now);
+        let end = inside.state.is_overdue(now);
+        if inside.state.phase() != Phase::Open || !(timer || end) {
+            return PutOff::default();
         }
         let waits = self.outlet.is_awaited() || self.has_datagram(inside, now);
-        if waits {
+        let timers = inside.state.puts_timers_off(waits);
+        let put_off = PutOff { end: end && waits, timers: timer && timers };
+        if put_off.end || put_off.timers {
             inside.put_off = now + MILLISECOND;
         }
-        waits
+        put_off
     }
 
     fn has_datagram(&mut self, inside: &mut Inside, now: u64) -> bool {
@@ -197,7 +213,10 @@ impl Keeper<'_> {
         if requests.stop {
             inside.state.handle_shutdown();
         }
-        if requests.end {
+        if requests.end && requests.stop {
+            // There is no time to drain. `stopping` runs first all the same.
+            self.outlet.ask_first(|requests| requests.end = true);
+        } else if requests.end {
             inside.state.end(By::Runtime, CloseKind::Shutdown, None);
         }
         if requests.alone {
@@ -275,6 +294,7 @@ mod tests {
     use crate::id::Ids;
     use crate::limits::DriverLimits;
     use crate::metrics::Metrics;
+    use crate::timer::Timer;
 
     fn opened() -> (Inside, UdpSocket) {
         opened_with(false)
@@ -301,12 +321,19 @@ mod tests {
 
     /// Whether the end is put off at `now`, as a thread finds that has the state.
     fn is_put_off(inside: Inside, now: u64) -> (bool, Box<Inside>, Metrics) {
+        let (put_off, inside, metrics) = put_off(inside, now);
+        assert!(!put_off.timers);
+        (put_off.end, inside, metrics)
+    }
+
+    fn put_off(inside: Inside, now: u64) -> (PutOff, Box<Inside>, Metrics) {
         let (hub, _) = hub(DriverLimits::default());
         let outlet = Outlet::new(inside.state.id(), inside);
         let (mut desk, mut inside) = (Desk::new(&hub), outlet.take());
         let mut keeper = Keeper { hub: &hub, outlet: &outlet, desk: &mut desk };
-        let put_off = keeper.is_put_off(&mut inside, now);
-        assert_eq!(inside.put_off, if put_off { now + 1_000_000 } else { 0 });
+        let put_off = keeper.put_off(&mut inside, now);
+        let waits = put_off != PutOff::default();
+        assert_eq!(inside.put_off, if waits { now + 1_000_000 } else { 0 });
         (put_off, inside, desk.shared.metrics.clone())
     }
 
@@ -336,6 +363,41 @@ mod tests {
         assert_eq!(socket.receive(&mut [0; 9]).unwrap().calls, 0, "it has been here");
         inside.put_off = 0;
         assert!(!is_put_off(*inside, end).0, "that was the last one");
+    }
+
+    #[test]
+    fn timers_are_put_off_while_a_datagram_waits_but_not_for_ever() {
+        let (mut inside, peer) = opened();
+        let timer = Timer::new(1);
+        let owner = TimerOwner::Protocol(inside.state.id(), timer);
+        let key = inside.timers.arm(3, owner);
+        inside.state.put_timer(timer, key);
+        assert_eq!(put_off(inside, 3).0, PutOff::default(), "nothing waits");
+        let (mut inside, peer_of_next) = opened();
+        let key = inside.timers.arm(3, owner);
+        inside.state.put_timer(timer, key);
+        drop(peer);
+        peer_of_next.send(b"!").unwrap();
+        let (nothing, mut inside, _) = put_off(inside, 2);
+        assert_eq!(nothing, PutOff::default(), "it is not due");
+        let timers = PutOff { end: false, timers: true };
+        let from = Endpoint::from(peer_of_next.local_addr().unwrap());
+        for shown in 0..1024 {
+            let (waits, back, mut metrics) = put_off(*inside, 3);
+            assert_eq!(waits, timers, "{shown}");
+            inside = back;
+            inside.put_off = 0;
+            let shown = Received { len: 1, from, to: None, ecn: None, calls: 1 };
+            inside.state.handle_read(&Ok(shown), &mut metrics, 0);
+        }
+        let (waits, mut inside, _) = put_off(*inside, 3);
+        assert_eq!(waits, PutOff::default(), "a flood");
+        // The end of a silence waits for as long as it takes.
+        let end = inside.state.deadline_at();
+        inside.timers = Timers::default();
+        let (waits, inside, _) = put_off(*inside, end);
+        assert_eq!(waits, PutOff { end: true, timers: false });
+        drop(inside);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use crate::connection::Flags;
 
 /// A deadline noticed later than this was slept through, by a process that was stopped.
 const LATE: u64 = 50 * MILLISECOND;
-/// How long a companion waits for the reader to report that input has moved a deadline.
-const PATIENCE: u64 = 3000 * MILLISECOND;
+/// How long a thread waits for another to report what has moved a deadline: a reader that has
+/// input, an attempt to connect that has succeeded.
+pub(super) const PATIENCE: u64 = 3000 * MILLISECOND;
 
 impl Worker<'_> {
     /// Whether what has happened at the socket puts the deadline off, which has passed only because
@@ -28,7 +29,7 @@ impl Worker<'_> {
         }
         // Input puts off no stall of output.
         let stalls = member.conn.poll_deadline_beside(true) > now;
-        if stalls || !member.conn.may_read() || member.conn.flags().any(Flags::CLOSING) {
+        if stalls || !member.conn.may_read() || !member.conn.waits_for_input(now) {
             return false;
         }
         let first = self.looked.note(deadline, now, member.conn.bytes_in());

@@ -37,7 +37,7 @@ pub(super) struct Inside {
     pub(super) timers: Timers<TimerOwner>,
     /// None once the end is decided.
     pub(super) socket: Option<Arc<Datagrams>>,
-    /// Until then the end that is due waits for the thread that receives: see `is_put_off`.
+    /// Until then what is due waits for the thread that receives: see `is_put_off`.
     pub(super) put_off: u64,
 }
 
@@ -92,7 +92,7 @@ impl Inside {
             return 0;
         }
         let timer = self.timers.next().unwrap_or(u64::MAX);
-        timer.min(self.state.deadline_at().max(self.put_off))
+        timer.min(self.state.deadline_at()).max(self.put_off)
     }
 }
 

@@ -2,7 +2,7 @@
 //! wait for one.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::cell::Cell;
@@ -21,8 +21,9 @@ pub(super) enum Job {
     Serve(Arc<Cell>),
     /// Connects, and serves the connection.
     Connect(Arc<Cell>, Box<Start>),
-    /// Connects to one of several addresses, for another thread.
-    Attempt(Arc<Cell>, Box<Dial>, Duration),
+    /// Connects to one of several addresses, for another thread. What it is for may end before:
+    /// nothing wakes a thread out of a connect.
+    Attempt(Weak<Cell>, Box<Dial>, Duration),
     Accompany(Arc<Cell>),
     /// Serves a datagram socket.
     Receive(Arc<Outlet>),

@@ -70,6 +70,11 @@ impl Race {
         None
     }
 
+    /// Whether an attempt has not answered.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     pub(super) fn is_lost(&self) -> bool {
         !self.looking_up && self.waiting.is_empty() && self.running.is_empty()
     }

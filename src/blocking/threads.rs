@@ -79,7 +79,10 @@ impl Hub {
     /// it so. One without a companion ends by itself.
     fn give_up(self: &Arc<Hub>, job: Job, error: io::Error) {
         match &job {
-            Job::Attempt(cell, dial, _) => return cell.answer(dial.to, Err(error)),
+            Job::Attempt(cell, dial, _) => {
+                let cell = cell.upgrade();
+                return cell.map_or((), |cell| cell.answer(dial.to, Err(error)));
+            }
             Job::Serve(cell) | Job::Connect(cell, _) => {
                 let exhausted = CloseKind::Connect(ConnectFailure::Exhausted);
                 lock(&cell.member).conn.end(By::Runtime, exhausted, Some(Cause::new(error)));

@@ -70,14 +70,29 @@ impl Connection {
         nearest
     }
 
-    /// Whether the deadline that has passed by `now` has to wait until the socket was tried. Those
-    /// of a close are for all of it, however much still comes.
+    /// Whether input puts off the deadline that passes next. Most of those of a close are for all
+    /// of it, however much still comes: only lingering ends by silence too.
+    pub(crate) fn waits_for_input(&self, now: u64) -> bool {
+        if self.flags.none(Flags::CLOSING) {
+            return true;
+        }
+        let Some(end) = self.end_box().filter(|_| self.flags.any(Flags::FIN_SENT)) else {
+            return false;
+        };
+        let phase = self.rare().map_or(0, |rare| rare.phase);
+        let limits = &self.limits;
+        [(phase, limits.close_deadline), (end.linger, limits.linger_total)]
+            .into_iter()
+            .all(|(from, limit)| from.saturating_add(nanos(limit)).saturating_add(TICK) > now)
+    }
+
+    /// Whether the deadline that has passed by `now` has to wait until the socket was tried.
     pub(crate) fn is_untried(&self, now: u64) -> bool {
         let deadline = self.poll_deadline();
         if deadline > now {
             return false;
         }
-        let input = self.flags.none(Flags::CLOSING) && self.has_input_since(deadline);
+        let input = self.waits_for_input(now) && self.has_input_since(deadline);
         input || (self.has_output() && self.progress() < deadline)
     }
 

@@ -48,7 +48,7 @@ impl Connection {
         self.rare_mut().end.get_or_insert_with(Box::default)
     }
 
-    fn end_box(&self) -> Option<&End> {
+    pub(super) fn end_box(&self) -> Option<&End> {
         self.rare()?.end.as_deref()
     }
 

@@ -24,6 +24,10 @@ use crate::timer::{Timer, TimerKey};
 
 /// Reads in a row that fail for no known reason before the socket ends.
 const FAILURES_MAX: u32 = 64;
+
+/// More than wait in a receive buffer of the default size.
+const WAITING_MAX: u64 = 1024;
+
 /// Receivers of which it is remembered, until the protocol is told, that they are not there.
 const REFUSED_MAX: usize = 64;
 
@@ -88,6 +92,10 @@ pub(crate) struct State {
     timers: Vec<(Timer, TimerKey)>,
     notes: VecDeque<Note>,
     deadline: Option<TimerKey>,
+    /// Datagrams that have come, and how many had when something was first put off for those that
+    /// wait.
+    received: u64,
+    behind: Option<u64>,
     /// When it was bound, when a datagram has last come or gone, and when closing began.
     since: u64,
     pub(super) active: u64,
@@ -128,6 +136,8 @@ impl State {
             timers: Vec::new(),
             notes: VecDeque::new(),
             deadline: None,
+            received: 0,
+            behind: None,
             since: now,
             active: now,
             closing: 0,
@@ -241,6 +251,17 @@ impl State {
         self.writable |= writable;
     }
 
+    /// Whether timers that are due wait for datagrams that have come and were not shown, if `any`
+    /// do: a process that was stopped, or busy, finds both. A flood puts nothing off for ever: they
+    /// wait for as many as a socket may have had waiting.
+    pub(crate) fn puts_timers_off(&mut self, any: bool) -> bool {
+        if !any || self.phase != Phase::Open {
+            self.behind = None;
+            return false;
+        }
+        self.received - *self.behind.get_or_insert(self.received) < WAITING_MAX
+    }
+
     /// What a read has brought. A datagram is one byte longer than is kept when it was cut short.
     pub(crate) fn handle_read(
         &mut self,
@@ -254,6 +275,7 @@ impl State {
                 let kept = received.len.min(self.options.datagram_max);
                 let truncated = kept < received.len;
                 self.failures = 0;
+                self.received += 1;
                 self.active = now;
                 self.bytes_in += kept as u64;
                 metrics.bytes_in += kept as u64;
@@ -313,7 +335,6 @@ impl State {
             return false;
         }
         let deadline = if self.phase == Phase::Closing { Deadline::Close } else { Deadline::Idle };
-        self.end = None;
         self.end(By::Runtime, CloseKind::TimedOut(deadline), None);
         true
     }
@@ -324,10 +345,14 @@ impl State {
         let panicked = failed && self.end.as_ref().is_some_and(|e| e.kind == CloseKind::Panicked);
         if panicked {
             self.phase = Phase::Ended;
+        } else if self.abort_wanted {
+            if failed {
+                // What a callback asked for comes before how it ended.
+                self.end = None;
+            }
+            self.end(By::Us, CloseKind::Aborted, None);
         } else if failed {
             self.begin_close(now);
-        } else if self.abort_wanted {
-            self.end(By::Us, CloseKind::Aborted, None);
         } else if self.close_wanted && self.phase < Phase::Closing {
             self.end = Some(End { by: By::Us, kind: CloseKind::Finished, cause: None });
             self.begin_close(now);
@@ -351,9 +376,13 @@ impl State {
         self.closing = now;
     }
 
-    /// Ends it at once. The first reason counts.
+    /// Ends it at once. The first reason counts, but for a close that was not over: that has not
+    /// finished.
     pub(crate) fn end(&mut self, by: By, kind: CloseKind, cause: Option<Cause>) {
         if self.phase != Phase::Ended {
+            if self.end.as_ref().is_some_and(|end| end.kind == CloseKind::Finished) {
+                self.end = None;
+            }
             self.end.get_or_insert(End { by, kind, cause });
             self.phase = Phase::Ended;
         }

@@ -277,6 +277,20 @@ impl<S: System> EventLoop<S> {
         }
     }
 
+    /// Whether a timer has to wait for a later turn, as not all that had come was shown in this
+    /// one. A deadline is judged by when a datagram has last come.
+    pub(super) fn put_off_datagrams(&mut self, owner: TimerOwner, key: TimerKey, at: u64) -> bool {
+        let TimerOwner::Protocol(id, timer) = owner else { return false };
+        let Some(outlet) = self.table.outlets.get_mut(&id) else { return false };
+        let state = &mut outlet.state;
+        let waits = state.has_timer(timer, key) && state.puts_timers_off(state.may_read());
+        if waits {
+            let key = self.shared.timers.put_back(at, owner, key);
+            state.put_timer(timer, key);
+        }
+        waits
+    }
+
     /// A timer of a protocol is due. It may have been cancelled or set again since it was taken
     /// out.
     pub(super) fn fire_datagrams(&mut self, id: ConnId, timer: Timer, key: TimerKey) {

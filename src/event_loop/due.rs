@@ -84,7 +84,9 @@ impl<S: System> EventLoop<S> {
     fn put_off(&mut self, owner: TimerOwner, key: TimerKey, at: u64) -> bool {
         let (TimerOwner::Protocol(id, _) | TimerOwner::Deadline(id)) = owner else { return false };
         let now = self.shared.clock.tick();
-        let Some(entry) = self.table.get_mut(id) else { return false };
+        let Some(entry) = self.table.get_mut(id) else {
+            return self.put_off_datagrams(owner, key, at);
+        };
         match owner {
             TimerOwner::Protocol(_, timer) => {
                 let waits = entry.conn.has_timer(timer, key) && entry.conn.has_input_since(at);

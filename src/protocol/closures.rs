@@ -102,8 +102,9 @@ impl Shared {
     /// The deadline of a timer that is set now.
     pub(crate) fn deadline_after(&self, delay: Duration) -> u64 {
         match nanos(delay) {
-            // The tick lies in the past, so the next turn finds it due.
-            0 => self.clock.tick(),
+            // It lies in the past, so the next turn finds it due; and behind what was due before,
+            // so that a timer that is set again and again goes in front of no other.
+            0 => self.clock.recent(),
             delay => self.clock.exact().saturating_add(delay),
         }
     }

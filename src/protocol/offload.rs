@@ -1,6 +1,6 @@
 //! Work that blocks, done away from the driver, and its result on the way home.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{Control, SendClosure, Shared, TimerId};
@@ -84,8 +84,14 @@ impl Workplace {
     }
 }
 
-/// What is to be done with a result, once: the deadline and the result are rivals.
-struct Receiver<T>(Arc<Mutex<Option<Then<T>>>>);
+/// What is to be done with a result, once: the deadline and the result are rivals. A result waits
+/// here while it is on its way home, so that a deadline that is noticed late finds it.
+struct Receiver<T>(Arc<Mutex<Pending<T>>>);
+
+struct Pending<T> {
+    then: Option<Then<T>>,
+    result: Option<Result<T, JobError>>,
+}
 
 type Then<T> = Box<dyn FnOnce(&mut Control<'_>, Result<T, JobError>) + Send>;
 
@@ -96,16 +102,33 @@ impl<T> Clone for Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    fn receive(&self, control: &mut Control<'_>, result: Result<T, JobError>) {
-        let then = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn new(then: Then<T>) -> Receiver<T> {
+        Receiver(Arc::new(Mutex::new(Pending { then: Some(then), result: None })))
+    }
+
+    /// User code never runs under this lock.
+    fn lock(&self) -> MutexGuard<'_, Pending<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The work is done.
+    fn put(&self, result: Result<T, JobError>) {
+        self.lock().result = Some(result);
+    }
+
+    /// Does what is to be done with the result, or with `otherwise` where there is none.
+    fn receive(&self, control: &mut Control<'_>, otherwise: JobError) {
+        let Pending { then, result } = &mut *self.lock();
+        let (then, result) = (then.take(), result.take());
+        let metrics = &mut control.shared_mut().metrics;
+        metrics.panics += u64::from(matches!(result, Some(Err(JobError::Panicked))));
         let Some(then) = then else {
             // It comes after its deadline.
             drop_guarded(result);
             return;
         };
-        if result.is_err() {
-            control.shared_mut().metrics.failed_jobs += 1;
-        }
+        let result = result.unwrap_or(Err(otherwise));
+        metrics.failed_jobs += u64::from(result.is_err());
         then(control, result);
     }
 }
@@ -122,20 +145,18 @@ impl Shared {
         then: impl FnOnce(&mut Control<'_>, Result<T, JobError>) + Send + 'static,
     ) -> TimerId {
         self.metrics.jobs += 1;
-        let receiver = Receiver(Arc::new(Mutex::new(Some(Box::new(then) as Then<T>))));
+        let receiver = Receiver::new(Box::new(then));
         let late = receiver.clone();
         // The timer also keeps the driver running until the result has come.
         let expire: SendClosure =
-            Box::new(move |control| late.receive(control, Err(JobError::TimedOut)));
+            Box::new(move |control| late.receive(control, JobError::TimedOut));
         let deadline = self.set_any_timer(self.workplace.limits(lane).deadline, expire);
         let begun = match &self.workplace.place {
             Place::Threads(threads, home) => {
                 let (home, receiver) = (Arc::clone(home), receiver.clone());
                 let work = Box::new(move || {
-                    let result = run(job);
-                    home.bring(Box::new(move |control| {
-                        bring_home(control, deadline, &receiver, result);
-                    }));
+                    receiver.put(run(job));
+                    home.bring(Box::new(move |control| bring_home(control, deadline, &receiver)));
                 });
                 threads.begin(lane, wanted, work).map_err(drop_guarded).is_ok()
             }
@@ -146,7 +167,7 @@ impl Shared {
         }
         self.cancel_closure(deadline);
         let refuse: SendClosure =
-            Box::new(move |control| receiver.receive(control, Err(JobError::Full)));
+            Box::new(move |control| receiver.receive(control, JobError::Full));
         self.set_any_timer(Duration::ZERO, refuse)
     }
 
@@ -167,8 +188,8 @@ impl Shared {
         let work = move |control: &mut Control<'_>| {
             control.shared_mut().workplace.leave_place(lane);
             if wanted.is_none_or(|wanted| wanted.strong_count() > 0) {
-                let result = run(job);
-                bring_home(control, deadline, &receiver, result);
+                receiver.put(run(job));
+                bring_home(control, deadline, &receiver);
             } else {
                 drop_guarded(job);
             }
@@ -193,14 +214,7 @@ fn run<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
     })
 }
 
-fn bring_home<T>(
-    control: &mut Control<'_>,
-    deadline: TimerId,
-    receiver: &Receiver<T>,
-    result: Result<T, JobError>,
-) {
+fn bring_home<T>(control: &mut Control<'_>, deadline: TimerId, receiver: &Receiver<T>) {
     control.cancel_timer(deadline);
-    let panicked = matches!(result, Err(JobError::Panicked));
-    control.shared_mut().metrics.panics += u64::from(panicked);
-    receiver.receive(control, result);
+    receiver.receive(control, JobError::TimedOut);
 }

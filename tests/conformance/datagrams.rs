@@ -742,3 +742,105 @@ fn each_policy_has_a_default_that_is_documented() {
     assert!(options.v6_only && options.multicast_loop);
     assert!(!options.broadcast && !options.reuse_port && !options.reuse_address);
 }
+
+#[test]
+fn c8_a_timer_set_again_at_zero_keeps_nothing_waiting() {
+    everywhere(|stage| {
+        let mut left = 1_000_000;
+        let node = Node::new()
+            .opened(|cx| {
+                let own = cx.local_addr().unwrap();
+                cx.set_timer(Timer::new(1), Duration::ZERO);
+                cx.set_timer(Timer::new(2), Duration::from_millis(5));
+                cx.send_to(b"!", own)?;
+                Ok(())
+            })
+            .timeout(move |cx, timer| {
+                left -= 1;
+                if left == 0 {
+                    return Err("something waits".into());
+                }
+                if timer == Timer::new(2) {
+                    cx.driver().shutdown();
+                } else {
+                    cx.set_timer(timer, Duration::ZERO);
+                }
+                Ok(())
+            });
+        stage.bind("node", node);
+        stage.run();
+        let mut lines = stage.log.of("node");
+        lines.retain(|line| line != "timer 1");
+        let expected =
+            ["opened", "datagram of 1 bytes", "timer 2", "stopping", "closed finished by us"];
+        stage.check(lines == expected, &format!("{lines:?}"));
+    });
+}
+
+#[test]
+fn c17_a_datagram_that_came_during_a_slow_callback_is_shown_before_a_timer_that_it_cancels() {
+    const TIME: Duration = Duration::from_millis(50);
+    for by_timer in [false, true] {
+        on_sockets(DriverLimits::default(), |stage| {
+            let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let sender = peer.try_clone().unwrap();
+            // The next one comes in time, and this goes on for longer.
+            let slow = move |cx: &mut DatagramContext<'_>| {
+                let addr = cx.local_addr().unwrap().socket_addr().unwrap();
+                cx.set_timer(Timer::new(2), TIME);
+                sender.send_to(b"!", addr).unwrap();
+                std::thread::sleep(2 * TIME);
+            };
+            let slow = Arc::new(slow);
+            let (timed, mut number) = (Arc::clone(&slow), 0);
+            let node = Node::new()
+                .datagram(move |cx, _| {
+                    number += 1;
+                    match (number, by_timer) {
+                        (2, _) => {
+                            cx.cancel_timer(Timer::new(2));
+                            cx.close();
+                        }
+                        (_, true) => cx.set_timer(Timer::new(1), Duration::from_millis(1)),
+                        (_, false) => slow(cx),
+                    }
+                    Ok(())
+                })
+                .timeout(move |cx, timer| {
+                    if timer == Timer::new(1) {
+                        timed(cx);
+                    }
+                    Ok(())
+                });
+            let (_, addr) = stage.bind("node", node);
+            peer.send_to(b"!", addr).unwrap();
+            stage.run();
+            let mut lines = stage.log.of("node");
+            lines.retain(|line| line != "timer 1");
+            let datagram = "datagram of 1 bytes";
+            let expected = ["opened", datagram, datagram, "closed finished by us"];
+            stage.check(lines == expected, &format!("by a timer: {by_timer}, {lines:?}"));
+        });
+    }
+}
+
+#[test]
+fn stopping_runs_where_there_is_no_time_to_drain() {
+    let mut limits = DriverLimits::default();
+    limits.drain = Duration::ZERO;
+    everywhere_with(limits, |stage| {
+        let addr = stage.serve("server", || Play::new().stopping(|_| Ok(())));
+        let bound = Node::new().stopping(|_| Ok(()));
+        stage.bind("node", bound);
+        let client = Play::new().stopping(|_| Ok(())).opened(|cx| {
+            cx.driver().set_timer(Duration::from_millis(20), |control| control.shutdown());
+            Ok(())
+        });
+        stage.connect("client", addr, client);
+        stage.run();
+        let lines = ["opened", "stopping", "closed shut down by the runtime"];
+        stage.expect_node("node", &lines);
+        stage.expect("client", &lines);
+        stage.expect("server", &lines);
+    });
+}

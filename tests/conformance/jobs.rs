@@ -399,3 +399,37 @@ fn one_after_another(control: &mut Control<'_>, addr: SocketAddr, left: usize) {
     });
     control.connect(addr, client);
 }
+
+#[test]
+fn c17_a_result_that_came_in_time_is_not_late_when_it_is_noticed_late() {
+    const DEADLINE: Duration = Duration::from_millis(100);
+    for events_max in [1, 1024] {
+        let mut limits = jobs(2, 10, DEADLINE);
+        limits.events_max = events_max;
+        on_sockets(limits, |stage| {
+            // A client that comes meanwhile is one more event.
+            let addr = stage.serve("server", Play::new);
+            let results: Results<u8> = Arc::default();
+            let kept = Arc::clone(&results);
+            let slow = move |control: &mut Control<'_>| {
+                let (done, is_done) = mpsc::channel::<()>();
+                let job = move || {
+                    // As this is dropped, the job is over.
+                    let _done = done;
+                    7
+                };
+                control.offload(job, move |control, result| {
+                    kept.lock().unwrap().push(result);
+                    control.shutdown();
+                });
+                let _client = std::net::TcpStream::connect(addr).unwrap();
+                let _ = is_done.recv();
+                std::thread::sleep(DEADLINE + DEADLINE / 2);
+            };
+            stage.driver.handle().call(slow).unwrap();
+            stage.run();
+            assert_eq!(*results.lock().unwrap(), [Ok(7)]);
+            assert_eq!(stage.driver.metrics().failed_jobs, 0);
+        });
+    }
+}

@@ -358,3 +358,30 @@ fn a_timer_that_closed_sets_is_none() {
         stage.check(metrics.timers == 1 && metrics.stale == 0, "that of the driver alone fired");
     });
 }
+
+#[test]
+fn c8_a_timer_set_again_at_zero_goes_in_front_of_no_other_of_its_connection() {
+    everywhere(|stage| {
+        alone(stage, || {
+            let mut left = 1_000_000;
+            Play::new()
+                .opened(|cx| {
+                    cx.set_timer(A, Duration::ZERO);
+                    cx.set_timer(B, Duration::from_millis(5));
+                    Ok(())
+                })
+                .timeout(move |cx, timer| {
+                    closing(cx, timer, B);
+                    left -= 1;
+                    if left == 0 {
+                        return Err("the other one does not fire".into());
+                    }
+                    cx.set_timer(A, Duration::ZERO);
+                    Ok(())
+                })
+        });
+        let lines = stage.trace.of("server");
+        let last = &lines[lines.len() - 2..];
+        stage.check(last == ["timeout of timer 2", "closed finished by us"], &format!("{last:?}"));
+    });
+}

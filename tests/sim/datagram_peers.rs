@@ -307,3 +307,25 @@ fn a_timer_that_has_fired_is_not_that_of_another_peer() {
         (vec!["1".into(), "tick".into()], vec!["2".into(), "tick".into()])
     );
 }
+
+#[test]
+fn c17_peers_whose_datagrams_came_while_the_process_was_stopped_are_not_silent() {
+    // More than one turn shows of a socket.
+    const PEERS: u16 = 500;
+    let mut sim = Sim::new(1);
+    let server = serve(&mut sim, counting().idle(Some(ms(200))));
+    let clients: Vec<_> = (100..100 + PEERS).map(|port| client(&sim, port)).collect();
+    let say = || clients.iter().for_each(|client| client.send_to(b"x", server));
+    say();
+    sim.run_for(ms(100)).unwrap();
+    assert!(clients.iter().all(|client| heard(client) == ["1"]));
+    say();
+    sim.stop_for(ms(400));
+    sim.run_for(ms(100)).unwrap();
+    for client in &clients {
+        assert_eq!(heard(client), ["2"]);
+    }
+    // Then they are.
+    sim.run_for(ms(200)).unwrap();
+    assert!(clients.iter().all(|client| heard(client) == ["silent for too long"]));
+}

@@ -7,7 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lariat::http::{self, Handler, Http, Request, Response, Status};
-use lariat::{Context, Driver, DriverLimits, Input, ListenOptions, Outcome, Protocol, Timer};
+use lariat::{
+    ConnectOptions, Context, Driver, DriverLimits, Input, ListenOptions, Outcome, Protocol, Timer,
+};
+use socket2::{Domain, Socket, Type};
 
 use crate::kit::*;
 
@@ -206,5 +209,79 @@ fn c17_input_that_came_while_the_process_was_stopped_puts_every_deadline_off() {
         drop(server.stdin.take());
         output.read_to_end(&mut Vec::new()).unwrap();
         assert!(server.wait().unwrap().success());
+    }
+}
+
+/// Says whether it was reached.
+struct Reaches;
+
+impl Protocol for Reaches {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        println!("reached");
+        cx.close();
+        Ok(())
+    }
+
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(())
+    }
+}
+
+/// Listens, and has no room for another client.
+fn full() -> (Socket, Vec<Socket>) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let waiting = (0..3).map(|_| {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let _ = client.connect(&addr);
+        client
+    });
+    let waiting = waiting.collect();
+    (listener, waiting)
+}
+
+#[test]
+fn c17_a_connect_that_succeeded_while_the_process_was_stopped_is_not_late() {
+    const COUNT: usize = 10;
+    const TEST: &str =
+        "stopped::c17_a_connect_that_succeeded_while_the_process_was_stopped_is_not_late";
+    if let Some(part) = part() {
+        let mut words = part.split(' ');
+        let mut driver = driver(words.next().unwrap(), DriverLimits::default());
+        let port = |word: &str| SocketAddr::from(([127, 0, 0, 1], word.parse().unwrap()));
+        let addrs: Vec<SocketAddr> = words.map(port).collect();
+        let mut options = ConnectOptions::default();
+        options.limits.connect = Duration::from_secs(3);
+        let mut control = driver.control();
+        for _ in 0..COUNT {
+            control.connect_with(addrs.clone(), options.clone(), Reaches).unwrap();
+            control.connect_with(addrs[0], options.clone(), Reaches).unwrap();
+        }
+        control.set_timer(Duration::from_millis(500), |_| println!("begun"));
+        drop(control);
+        driver.run().unwrap();
+        return;
+    }
+    for driver in DRIVERS {
+        let servers = [full(), full()];
+        let port = |server: &(Socket, Vec<Socket>)| {
+            server.0.local_addr().unwrap().as_socket().unwrap().port()
+        };
+        let part = format!("{driver} {} {}", port(&servers[0]), port(&servers[1]));
+        let mut child = command(&[], TEST, &part).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("begun")));
+        signal(&child, "-STOP");
+        // The system asks once more after a second, and has a connection then. The process finds
+        // out behind its deadline.
+        servers.iter().for_each(|(listener, _)| listener.listen(1000).unwrap());
+        std::thread::sleep(Duration::from_secs(4));
+        signal(&child, "-CONT");
+        let reached = lines.filter(|line| line.contains("reached")).count();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(reached, 2 * COUNT, "{driver}");
     }
 }

@@ -294,6 +294,23 @@ fn a_deadline_is_untried_while_what_would_put_it_off_may_wait_at_the_socket() {
     conn.handle_fin_sent(NOW);
     conn.handle_ready(Flags::READABLE);
     assert!(conn.poll_deadline() <= due && !conn.is_untried(due));
+    // But a silence while it lingers ends by what comes.
+    let (silence, all) = (NOW + 11 * MILLISECOND, NOW + 26 * MILLISECOND);
+    assert!(!conn.is_untried(silence - 1) && conn.is_untried(silence));
+    assert!(conn.is_untried(all - 1) && !conn.is_untried(all), "linger_total");
+    let short = Limits { close_deadline: Duration::from_millis(15), ..without_idle() };
+    for fin_sent in [false, true] {
+        let mut conn = bare(short.clone());
+        conn.want_close();
+        conn.handle_wishes(pool, NOW, false);
+        if fin_sent {
+            conn.handle_fin_sent(NOW);
+        }
+        conn.handle_ready(Flags::READABLE);
+        let end = NOW + 16 * MILLISECOND;
+        assert_eq!(conn.is_untried(end - 1), fin_sent);
+        assert!(!conn.is_untried(end), "close_deadline");
+    }
 }
 
 #[test]

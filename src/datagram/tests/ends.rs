@@ -96,7 +96,7 @@ fn cause() -> Cause {
 #[test]
 fn what_ends_it_sends_what_waits_or_drops_it() {
     type Ask = fn(&mut State);
-    let requests: [(&str, Ask, bool, (By, CloseKind)); 7] = [
+    let requests: [(&str, Ask, bool, (By, CloseKind)); 10] = [
         ("close", State::want_close, false, (By::Us, CloseKind::Finished)),
         (
             "error",
@@ -125,6 +125,34 @@ fn what_ends_it_sends_what_waits_or_drops_it() {
             },
             true,
             (By::Us, CloseKind::Aborted),
+        ),
+        (
+            "error behind an abort",
+            |s| {
+                s.want_abort();
+                s.handle_failure(CloseKind::Protocol, cause());
+            },
+            true,
+            (By::Us, CloseKind::Aborted),
+        ),
+        (
+            "panic behind an abort",
+            |s| {
+                s.want_abort();
+                s.handle_failure(CloseKind::Panicked, cause());
+            },
+            true,
+            (By::Us, CloseKind::Panicked),
+        ),
+        (
+            "abort behind an error that is being closed for",
+            |s| {
+                s.handle_failure(CloseKind::Protocol, cause());
+                s.handle_wishes(&mut Metrics::default(), 49);
+                s.want_abort();
+            },
+            true,
+            (By::Us, CloseKind::Protocol),
         ),
         (
             "error behind a close",
@@ -220,4 +248,51 @@ fn a_deadline_is_due_at_its_time_and_not_before() {
         assert_eq!(state.deadline_at(), u64::MAX);
         assert!(!state.handle_deadline(u64::MAX - 1));
     }
+}
+
+#[test]
+fn a_close_that_is_cut_has_not_finished_and_any_other_reason_stays() {
+    type Cut = fn(&mut State);
+    let cuts: [(Cut, (By, CloseKind)); 3] = [
+        (State::want_abort, (By::Us, CloseKind::Aborted)),
+        (|s| s.end(By::Runtime, CloseKind::Shutdown, None), (By::Runtime, CloseKind::Shutdown)),
+        (
+            |s| assert!(s.handle_deadline(50 + 9_000_000 + TICK)),
+            (By::Runtime, CloseKind::TimedOut(Deadline::Close)),
+        ),
+    ];
+    for (cut, end) in cuts {
+        for failed in [false, true] {
+            let (notes, mut metrics) = (Arc::new(()), Metrics::default());
+            let mut state = with_output(&notes, &mut metrics);
+            if failed {
+                state.handle_failure(CloseKind::Protocol, cause());
+            } else {
+                state.want_close();
+            }
+            state.handle_wishes(&mut metrics, 50);
+            assert_eq!(state.phase(), Phase::Closing);
+            cut(&mut state);
+            state.handle_wishes(&mut metrics, 60);
+            let end = if failed { (By::Us, CloseKind::Protocol) } else { end };
+            assert_eq!((state.phase(), end_of(&state, 60)), (Phase::Ended, end));
+            assert_eq!(state.decided(60).unwrap().unsent(), 8);
+        }
+    }
+}
+
+#[test]
+fn timers_wait_for_datagrams_that_wait_but_for_no_flood() {
+    let (mut state, mut metrics) = (open(|_| {}), Metrics::default());
+    assert!(!state.puts_timers_off(false) && state.puts_timers_off(true));
+    for shown in 1..=1024 {
+        state.handle_read(&received(1, 1), &mut metrics, 20);
+        assert_eq!(state.puts_timers_off(true), shown < 1024, "{shown}");
+    }
+    assert!(!state.puts_timers_off(true), "once more");
+    // The flood is over.
+    assert!(!state.puts_timers_off(false) && state.puts_timers_off(true));
+    state.want_close();
+    state.handle_wishes(&mut metrics, 20);
+    assert!(!state.puts_timers_off(true), "it shows nothing any more");
 }
