@@ -254,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn stopping_comes_before_the_end_of_a_drain_that_has_no_time() {
+        let rig = Rig::open(Limits::default());
+        let mut member = rig.member();
+        rig.cell.signal(Signal::Stop);
+        rig.cell.signal(Signal::End);
+        rig.cell.take_signals(&mut member.conn);
+        assert!(member.conn.has_due() && member.conn.flags().none(Flags::ENDED));
+        assert!(rig.cell.has_requests(), "and looks once more");
+        rig.cell.take_signals(&mut member.conn);
+        assert!(member.conn.flags().any(Flags::ENDED) && !rig.cell.has_requests());
+    }
+
+    #[test]
     fn each_gauge_is_read_as_it_was_published_and_no_other() {
         type Change = fn(&mut Connection, ConnId);
         let changes: [(&str, Change); 5] = [
