@@ -64,7 +64,7 @@ impl Worker<'_> {
         };
         if let Some((addr, socket)) = running.judge() {
             *race = None;
-            let _ = cell.socket.set(socket);
+            cell.socket.set(socket);
             conn.put_peer(addr);
             conn.handle_connected(now);
             self.ask_for_filter(&mut member, false);

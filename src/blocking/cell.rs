@@ -3,7 +3,9 @@
 use std::io;
 use std::mem;
 use std::net::Shutdown;
-use std::sync::{Arc, OnceLock};
+// Nothing is called under it, so that the model check has no orders to try.
+use std::sync::Mutex as ShortLock;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::bell::{Bell, lock};
@@ -27,7 +29,7 @@ use crate::timer::Timers;
 /// [`Signal`] or mail.
 pub(super) struct Cell {
     pub(super) id: ConnId,
-    pub(super) socket: OnceLock<Stream>,
+    pub(super) socket: SharedStream,
     pub(super) member: Mutex<Member>,
     /// Whether the connection's own thread waits for `member`: locks are not fair, and a busy
     /// companion would otherwise take it again before the waiting thread has woken up.
@@ -60,6 +62,32 @@ pub(super) struct Member {
     pub(super) lingered: bool,
     /// How long a write to the socket may sleep.
     pub(super) write_timeout: Option<Duration>,
+}
+
+/// The socket of a connection, which its threads share. It leaves before `closed` runs, so that it
+/// is closed by then, unless a thread is still in a call.
+pub(super) struct SharedStream(ShortLock<Option<Arc<Stream>>>);
+
+impl SharedStream {
+    fn new(socket: Option<Stream>) -> SharedStream {
+        SharedStream(ShortLock::new(socket.map(Arc::new)))
+    }
+
+    /// None before it is connected, and from the end on.
+    #[inline]
+    pub(super) fn get(&self) -> Option<Arc<Stream>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, socket: Stream) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(socket));
+    }
+
+    /// Lets go of it. It is closed with the last that `get` has returned.
+    pub(super) fn leave(&self) {
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(socket);
+    }
 }
 
 /// Requests of others that need no lock of the connection and are never refused.
@@ -102,7 +130,7 @@ impl Cell {
     ) -> Arc<Cell> {
         Arc::new(Cell {
             id,
-            socket: socket.map_or_else(OnceLock::new, OnceLock::from),
+            socket: SharedStream::new(socket),
             member: Mutex::new(Member {
                 conn,
                 protocol: Some(protocol),

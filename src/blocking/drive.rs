@@ -113,8 +113,8 @@ pub(super) fn sends(cell: &Cell) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<usi
             return Err(io::ErrorKind::NotConnected.into());
         };
         retry(|| match slices {
-            [one] => system::send(socket, one),
-            many => system::send_vectored(socket, many),
+            [one] => system::send(&socket, one),
+            many => system::send_vectored(&socket, many),
         })
     }
 }
@@ -148,7 +148,7 @@ fn end(cell: &Cell, member: &Member) {
         return;
     }
     if let (Some(socket), true) = (cell.socket.get(), member.conn.flags().any(Flags::RESET)) {
-        system::reset_on_close(socket);
+        system::reset_on_close(&socket);
     }
     cell.wake(if member.writing { Shutdown::Both } else { Shutdown::Read });
 }

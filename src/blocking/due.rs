@@ -35,10 +35,10 @@ impl Worker<'_> {
         let first = self.looked.note(deadline, now, member.conn.bytes_in());
         match self.role {
             // Once: what is read then either moves the deadline, or it was not waited for.
-            Role::Reader => first && self.has_input(socket, member),
+            Role::Reader => first && self.has_input(&socket, member),
             Role::Companion => {
                 let until = self.looked.since.saturating_add(PATIENCE);
-                self.is_input_coming(socket, member, now < until, self.looked.bytes_in)
+                self.is_input_coming(&socket, member, now < until, self.looked.bytes_in)
             }
         }
     }
@@ -80,6 +80,6 @@ impl Worker<'_> {
         self.looked_for_timer.note(at, now, member.conn.bytes_in());
         let Look { since, bytes_in, .. } = self.looked_for_timer;
         let patience = since.saturating_sub(at).min(PATIENCE);
-        self.is_input_coming(socket, member, now < since.saturating_add(patience), bytes_in)
+        self.is_input_coming(&socket, member, now < since.saturating_add(patience), bytes_in)
     }
 }

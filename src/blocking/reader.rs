@@ -89,7 +89,7 @@ impl<'a> Worker<'a> {
         }
         match connected {
             Ok(socket) => {
-                let _ = cell.socket.set(socket);
+                cell.socket.set(socket);
                 member.conn.handle_connected(self.desk.shared.clock.exact());
                 self.ask_for_filter(&mut member, false);
             }
@@ -173,7 +173,7 @@ impl<'a> Worker<'a> {
 
     /// Nothing is read, which would report a reset: the socket is asked for its error.
     fn look_for_fault(&mut self) {
-        let Some(Ok(Some(error))) = self.cell.socket.get().map(Stream::take_error) else {
+        let Some(Ok(Some(error))) = self.cell.socket.get().map(|socket| socket.take_error()) else {
             return;
         };
         let mut member = lock(&self.cell.member);
@@ -186,13 +186,13 @@ impl<'a> Worker<'a> {
         let Some(socket) = self.cell.socket.get() else { return false };
         let shared = &mut self.desk.shared;
         shared.metrics.reads += 1;
-        let result = io::Read::read(&mut { socket }, buffer);
+        let result = io::Read::read(&mut &*socket, buffer);
         shared.stopping = self.hub.is_stopping();
         let mut member = self.lock_after_read();
         match result {
             Ok(count) if count > 0 => {
                 self.desk.shared.metrics.bytes_in += count as u64;
-                return self.take_in(socket, member, &mut buffer[..count]);
+                return self.take_in(&socket, member, &mut buffer[..count]);
             }
             // The read side may have been shut by ourselves, to wake this thread: no FIN then.
             _ if member.conn.flags().any(Flags::ENDED) => {}

@@ -264,6 +264,8 @@ impl<'a> Worker<'a> {
             prepare_detached(&socket);
         }
         member.conn.handle_detached(&mut self.desk.shared.chunks);
+        // Nothing that wakes the threads of a connection shuts it from here on.
+        self.cell.socket.leave();
         None
     }
 
@@ -300,7 +302,7 @@ impl<'a> Worker<'a> {
     /// Sleeps until the socket has taken the byte.
     pub(super) fn sleep_for_room(&mut self, byte: u8) {
         let Some(socket) = self.cell.socket.get() else { return };
-        let result = system::write(socket, &[byte]);
+        let result = system::write(&socket, &[byte]);
         let mut member = lock(&self.cell.member);
         let shared = &mut self.desk.shared;
         let now = shared.clock.exact();
@@ -402,8 +404,9 @@ impl<'a> Worker<'a> {
     ) -> Option<R> {
         let Member { conn, protocol, timers, .. } = member;
         let protocol = &mut **protocol.as_mut()?;
-        let socket: &dyn SocketInfo = match self.cell.socket.get() {
-            Some(socket) => socket,
+        let socket = self.cell.socket.get();
+        let socket: &dyn SocketInfo = match &socket {
+            Some(socket) => &**socket,
             None => &NoSocket,
         };
         let shared = &mut self.desk.shared;
@@ -530,6 +533,7 @@ impl<'a> Worker<'a> {
         let mut member = lock(&cell.member);
         let Some(reason) = member.conn.poll_closed(self.desk.shared.clock.exact()) else { return };
         debug_assert!(!member.writing, "a thread that writes counts what has gone");
+        cell.socket.leave();
         hub.free_place(cell.id, member.lingered);
         let peer = member.conn.peer();
         // The error in the reason is the user's, also in how it is displayed and dropped.

@@ -13,7 +13,7 @@ use lariat::{
 
 use crate::handles::Told;
 use crate::kit::{Play, Stage, data, echo, everywhere, on_sockets, says};
-use crate::patience::until;
+use crate::patience::{PATIENCE, until};
 use crate::toy::Toy;
 
 const MEGABYTE: usize = 1024 * 1024;
@@ -379,5 +379,29 @@ fn a_simulated_socket_cannot_leave() {
         stage.run();
         let sentence = "cannot detach the socket: this driver has no sockets of the system";
         told.expect(stage, &[if stage.is_real() { "" } else { sentence }]);
+    });
+}
+
+#[test]
+fn a_detached_socket_is_the_programs_alone() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (told, tells) = channel();
+        let client = Play::new()
+            .opened(|cx| {
+                cx.detach()?;
+                Ok(())
+            })
+            .closed(move |cx, _| {
+                let (mut peer, _) = listener.accept().unwrap();
+                peer.set_read_timeout(Some(PATIENCE)).unwrap();
+                // As it is dropped, it is closed: the driver has let go of it.
+                drop(cx.take_detached().unwrap());
+                told.send(peer.read(&mut [0]).map_err(|error| error.kind())).unwrap();
+            });
+        stage.connect("client", addr, client);
+        stage.run();
+        assert_eq!(tells.recv(), Ok(Ok(0)));
     });
 }

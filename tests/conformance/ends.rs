@@ -1,11 +1,17 @@
 //! How connections end: FIN and reset from either side, in every order, and deadlines.
 
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lariat::{CloseReason, Context, DriverLimits, Input, Limits, Outcome, Timer};
+use lariat::{CloseReason, ConnectOptions, Context, DriverLimits, Input, Limits, Outcome, Timer};
 
-use crate::kit::{Play, Stage, data, echo, everywhere, everywhere_with, says, says_all};
+use crate::kit::{
+    Play, Stage, data, echo, everywhere, everywhere_with, on_sockets, says, says_all,
+};
+use crate::patience::PATIENCE;
 
 const LATER: Timer = Timer::new(2);
 
@@ -445,5 +451,67 @@ fn bytes_in_either_direction_put_the_idle_deadline_off() {
         stage.run();
         let all = data(&[b'.'; 20]);
         stage.expect("client", &["opened", &all, "eof", "closed finished by the peer"]);
+    });
+}
+
+#[test]
+fn the_socket_is_closed_when_closed_runs() {
+    on_sockets(DriverLimits::default(), |stage| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let heard = Arc::new(Mutex::new(None));
+        let hears = Arc::clone(&heard);
+        let client = Play::new()
+            .opened(|cx| {
+                cx.abort();
+                Ok(())
+            })
+            .closed(move |cx, _| {
+                assert_eq!(cx.local_addr(), None);
+                let (mut peer, _) = listener.accept().unwrap();
+                peer.set_read_timeout(Some(PATIENCE)).unwrap();
+                let end = peer.read(&mut [0]).map_err(|error| error.kind());
+                *hears.lock().unwrap() = Some(end);
+            });
+        stage.connect("client", addr, client);
+        stage.run();
+        assert_eq!(*heard.lock().unwrap(), Some(Err(ErrorKind::ConnectionReset)));
+    });
+}
+
+#[test]
+fn what_closed_begins_has_the_port_of_a_connection_that_was_aborted() {
+    fn again(
+        addr: SocketAddr,
+        options: ConnectOptions,
+        left: u32,
+        reached: Arc<AtomicU32>,
+    ) -> Play {
+        let counts = Arc::clone(&reached);
+        Play::new()
+            .opened(move |cx| {
+                counts.fetch_add(1, Ordering::Relaxed);
+                cx.abort();
+                Ok(())
+            })
+            .closed(move |cx, _| {
+                if left > 0 {
+                    let next = again(addr, options.clone(), left - 1, Arc::clone(&reached));
+                    cx.driver().connect_with(addr, options.clone(), next).unwrap();
+                }
+            })
+    }
+    on_sockets(DriverLimits::default(), |stage| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        // A port that nobody else has: it was the system's choice.
+        let port = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+        let mut options = ConnectOptions::default();
+        options.bind = Some(port.into());
+        let reached = Arc::new(AtomicU32::new(0));
+        let first = again(addr, options.clone(), 20, Arc::clone(&reached));
+        stage.driver.control().connect_with(addr, options, first).unwrap();
+        stage.run();
+        assert_eq!(reached.load(Ordering::Relaxed), 21);
     });
 }

@@ -66,7 +66,7 @@ fn the_reader_puts_a_deadline_off_once_for_input_that_waits() {
     assert_eq!(put_off(&mut rig, Role::Reader, DUE, times), [true, false]);
     // So is an error, which this look has taken from the read.
     let mut rig = Rig::open(limits());
-    system::send(rig.cell.socket.get().unwrap(), b"unread").unwrap();
+    system::send(&rig.cell.socket.get().unwrap(), b"unread").unwrap();
     rig.peer = UnixStream::pair().unwrap().0;
     assert_eq!(put_off(&mut rig, Role::Reader, DUE, times), [true, false]);
     assert!(rig.member().conn.flags().any(Flags::BROKEN | Flags::ENDED));
@@ -137,7 +137,7 @@ fn a_stall_that_was_slept_through_is_put_off_by_room_that_has_come_meanwhile() {
     // Where there is none, it stays.
     let mut rig = Rig::open(no_idle());
     let socket = rig.cell.socket.get().unwrap();
-    while system::send(socket, &[7; 4096]).is_ok() {}
+    while system::send(&socket, &[7; 4096]).is_ok() {}
     rig.queue_stuck(b"output");
     let due = rig.member().conn.poll_deadline_beside(false);
     assert_eq!(put_off(&mut rig, Role::Reader, due, [due + LATE + 1; 2]), [false, false]);

@@ -1,6 +1,6 @@
 //! What the threads of a connection do next, and whom they call.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,9 @@ use crate::episode::tests::kept::lines_of;
 use crate::handle::Post;
 use crate::limits::{DriverLimits, Limits};
 use crate::note::Note;
-use crate::protocol::{Boxed, Callback, Context, Effect, Input, Outcome, Protocol, Successor};
+use crate::protocol::{
+    Boxed, Callback, Context, Effect, Input, Outcome, Protocol, SocketInfo, Successor,
+};
 use crate::reason::{CloseKind, CloseReason};
 use crate::sync::atomic::Ordering;
 
@@ -270,6 +272,24 @@ fn a_reader_that_waits_for_a_companion_hears_that_it_could_not_be_started() {
 }
 
 #[test]
+fn a_socket_that_has_left_is_not_shut_by_a_companion_that_could_not_be_started() {
+    let mut rig = Rig::open(Limits::default());
+    assert!(rig.cell.companions.call_or_hire(0));
+    let socket = rig.cell.socket.get().unwrap();
+    let own = socket.second().unwrap();
+    drop(socket);
+    rig.member().conn.want_detach(own);
+    assert!(matches!(rig.worker(Role::Reader).advance(), Next::End));
+    assert!(rig.cell.socket.get().is_none());
+    lock(&rig.hub.state).pool = Pool::new(0);
+    rig.hub.begin(Job::Accompany(Arc::clone(&rig.cell)));
+    let detached = rig.member().conn.take_detached().unwrap();
+    let mut socket = UnixStream::from(detached.socket);
+    socket.write_all(b"x").unwrap();
+    rig.peer.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
 fn a_connection_enters_too_late_where_the_driver_stops_and_beyond_its_places() {
     for (draining, stopping, full, entered) in [
         (false, false, false, Entered::Welcome),
@@ -316,7 +336,7 @@ fn what_a_socket_does_not_take_or_give_is_a_line_in_the_log() {
     // A reset is found by a read, and says whose it is.
     let seen = Recorder::default();
     let mut rig = Rig::accepted(Limits::default(), seen.clone());
-    system::send(rig.cell.socket.get().unwrap(), b"unread").unwrap();
+    system::send(&rig.cell.socket.get().unwrap(), b"unread").unwrap();
     rig.peer = UnixStream::pair().unwrap().0;
     let (lines, ()) = lines_of(|| reader::serve(&rig.hub, &mut rig.desk, &rig.cell));
     let peer = Endpoint::Other;
