@@ -49,7 +49,8 @@ pub struct Limits {
     pub output_max: usize,
     /// Notes that may wait for one connection \[64\]; one more is refused.
     pub notes_max: usize,
-    /// Time for a connect to succeed \[30 s\].
+    /// Time for a connect to succeed \[30 s\]: for the lookup of a name, all attempts, and the
+    /// handshake of the filter that the connection begins with.
     pub connect: Duration,
     /// Time for a filter's handshake \[10 s\].
     pub handshake: Duration,

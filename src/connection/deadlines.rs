@@ -56,6 +56,9 @@ impl Connection {
                 }
             } else if self.flags.any(Flags::HANDSHAKING) {
                 by(rare.phase, limits.handshake);
+                if self.handshake_is_part_of_connect() {
+                    by(self.since, limits.connect);
+                }
             }
             if self.flags.any(Flags::QUEUED) && self.flags.none(Flags::HANDSHAKING) && !writing {
                 by(self.progress(), limits.write_stall);
@@ -68,6 +71,11 @@ impl Connection {
             }
         }
         nearest
+    }
+
+    /// Whether the time for a connect goes on: its connection begins with this handshake.
+    fn handshake_is_part_of_connect(&self) -> bool {
+        self.flags.any(Flags::DIALLED) && self.flags.none(Flags::REPLACED)
     }
 
     /// Whether input puts off the deadline that passes next. Most of those of a close are for all
@@ -115,8 +123,12 @@ impl Connection {
                 passed(progress, limits.write_stall),
             );
         } else if self.flags.any(Flags::HANDSHAKING) {
+            let end = |from: u64, limit| from.saturating_add(nanos(limit));
+            let first = end(self.since, limits.connect) < end(phase, limits.handshake);
+            let of_connect = first && self.handshake_is_part_of_connect();
+            let deadline = if of_connect { Deadline::Connect } else { Deadline::Handshake };
             self.flags.set(Flags::RESET);
-            self.end(By::Runtime, timed_out(Deadline::Handshake), None);
+            self.end(By::Runtime, timed_out(deadline), None);
         } else if self.flags.any(Flags::QUEUED) && passed(progress, limits.write_stall) {
             self.flags.set(Flags::RESET);
             self.end(By::Runtime, timed_out(Deadline::Write), None);

@@ -120,6 +120,8 @@ impl Flags {
     pub(crate) const DETACHING: Flags = Flags(1 << 41);
     /// The stream is no socket: its close has no FIN of the peer to wait for.
     pub(crate) const NO_SOCKET: Flags = Flags(1 << 49);
+    /// The driver has made the connection, by a connect.
+    pub(crate) const DIALLED: Flags = Flags(1 << 51);
     /// Notes wait for the next protocol.
     pub(crate) const NOTES_DEFERRED: Flags = Flags(1 << 50);
     /// `data` left input while output was congested: it is shown again after `drained`.

@@ -93,7 +93,7 @@ impl Connection {
         now: u64,
     ) -> Connection {
         let mut connection = Connection::new(id, peer, limits, now);
-        connection.flags.set(Flags::CONNECTING);
+        connection.flags.set(Flags::CONNECTING | Flags::DIALLED);
         connection.rare_mut().phase = now;
         connection
     }

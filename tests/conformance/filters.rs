@@ -672,3 +672,16 @@ fn what_a_filter_keeps_back_is_not_unsent_and_leaves_with_its_end() {
         stage.expect("server", &["opened", &heard, "eof", "closed finished by the peer"]);
     });
 }
+
+#[test]
+fn a_handshake_that_never_comes_ends_with_the_time_for_the_connect() {
+    everywhere(|stage| {
+        let addr = stage.serve("server", || Play::new().data(|_, _| Ok(())));
+        let mut limits = Limits::default();
+        limits.connect = Duration::from_millis(60);
+        stage.connect_with("client", addr, limits, server(says(b"never")));
+        stage.run();
+        stage.expect("client", &["closed timed out (connect) by the runtime"]);
+        assert_eq!(stage.driver.metrics().failed_handshakes, 1);
+    });
+}

@@ -8,6 +8,7 @@ use super::filters::Counts;
 use super::rig::{Answer, MILLISECOND, Rig, Wish, small_limits};
 use super::toy::Toy;
 use crate::buffer::ChunkPool;
+use crate::endpoint::Endpoint;
 use crate::id::Ids;
 use crate::limits::Limits;
 use crate::reason::{By, Cause, CloseKind, Deadline};
@@ -399,4 +400,43 @@ fn the_next_protocol_has_the_idle_limit_of_the_limits_from_its_own_beginning_on(
     conn.flags.clear(Flags::OPENED_DUE);
     conn.handle_wishes(pool, NOW + MILLISECOND, false);
     expires(conn, NOW, 90, CloseKind::TimedOut(Deadline::Idle));
+}
+
+#[test]
+fn the_handshake_that_a_connection_begins_with_is_part_of_its_connect() {
+    // The connect has 50 ms, a handshake 40.
+    let limits = || Arc::new(without_idle());
+    let (id, peer) = (Ids::default().reserve(), Endpoint::Other);
+    let begin = |conn: &mut Connection, took: u64| {
+        let now = NOW + took * MILLISECOND;
+        conn.handle_filter(Box::new(Toy::new(0, false)), false, &mut ChunkPool::default(), now);
+        assert!(conn.flags().any(Flags::HANDSHAKING));
+    };
+    for (took, end, deadline) in [
+        (5, 46, Deadline::Handshake),
+        (10, 51, Deadline::Handshake),
+        (11, 51, Deadline::Connect),
+        (49, 51, Deadline::Connect),
+    ] {
+        let mut conn = Connection::connecting(id, peer, limits(), NOW);
+        conn.handle_connected(NOW + took * MILLISECOND);
+        begin(&mut conn, took);
+        let due = NOW + end * MILLISECOND;
+        assert_eq!(conn.poll_deadline(), due, "{took} ms for the connect");
+        let pool = &mut ChunkPool::default();
+        assert_eq!(conn.handle_deadline(due - 1, pool), Expired::Nothing);
+        // It may be noticed when both have passed.
+        assert_eq!(conn.handle_deadline(due + 100 * MILLISECOND, pool), Expired::Something);
+        assert!(conn.has_timed_out(deadline), "{took} ms for the connect");
+        assert!(conn.flags().any(Flags::RESET));
+    }
+    // A connection that was accepted, and a filter that comes later, have no such limit.
+    let mut conn = Connection::accepted(id, None, peer, limits(), NOW);
+    begin(&mut conn, 30);
+    assert_eq!(conn.poll_deadline(), NOW + 71 * MILLISECOND);
+    let mut conn = Connection::connecting(id, peer, limits(), NOW);
+    conn.handle_connected(NOW);
+    conn.handle_replaced();
+    begin(&mut conn, 30);
+    assert_eq!(conn.poll_deadline(), NOW + 71 * MILLISECOND);
 }
