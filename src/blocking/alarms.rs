@@ -1,6 +1,6 @@
 //! Timers of the driver: any thread sets them, and the thread that called `run` runs them.
 
-use std::mem;
+use std::{iter, mem};
 
 use crate::protocol::{Closures, SendClosure, TimerId};
 use crate::timer::Timers;
@@ -37,14 +37,11 @@ impl Alarms {
         self.timers.next().filter(|next| *next < u64::MAX)
     }
 
-    /// The timers that have fired by `now`. Timers set from here on wait for the next call, also
-    /// those without a delay.
-    pub(super) fn fired(&mut self, now: u64) -> Vec<TimerId> {
-        let mut fired = Vec::new();
-        while let Some((number, _)) = self.timers.pop_due(now) {
-            fired.push(TimerId(number));
-        }
-        fired
+    /// The timers that have fired by `now`, at most so many. Timers set from here on wait for the
+    /// next call, also those without a delay.
+    pub(super) fn fired(&mut self, now: u64, most: usize) -> Vec<TimerId> {
+        let timers = iter::from_fn(|| self.timers.pop_due(now));
+        timers.take(most).map(|(number, _)| TimerId(number)).collect()
     }
 
     /// The closure of a timer that has fired, unless it was cancelled since.

@@ -108,10 +108,11 @@ impl Runner {
         }
     }
 
-    /// Runs the timers that are due. Those set meanwhile wait for the next round.
+    /// Runs the timers that are due, as many as a turn of a loop would: closures and shutdown must
+    /// not wait for all of them. Those set meanwhile wait for the next round.
     fn run_timers(&mut self) {
         let hub = Arc::clone(&self.hub);
-        let fired = lock(&hub.state).alarms.fired(hub.clock.exact());
+        let fired = lock(&hub.state).alarms.fired(hub.clock.exact(), hub.limits.timers_max);
         for timer in fired {
             // Looked for one at a time: the one before may have cancelled it.
             let Some(closure) = lock(&hub.state).alarms.take(timer) else { continue };

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lariat::sim::{Trace, Traced};
-use lariat::{Control, Endpoint, ErrorKind, Limits, TimerId};
+use lariat::{Control, DriverLimits, Endpoint, ErrorKind, Limits, TimerId};
 
 use crate::handles::{Told, answered};
-use crate::kit::{Play, data, echo, everywhere};
+use crate::kit::{Play, data, echo, everywhere, everywhere_with};
 
 const SOON: Duration = Duration::from_millis(20);
 
@@ -250,5 +250,31 @@ fn the_id_of_a_timer_is_not_given_out_again_by_the_next_run() {
         handle.call(call).unwrap();
         stage.run();
         told.expect(stage, &["ran"]);
+    });
+}
+
+#[test]
+fn c7_closures_do_not_wait_for_all_timers_that_are_due() {
+    let mut limits = DriverLimits::default();
+    limits.timers_max = 2;
+    everywhere_with(limits, |stage| {
+        let told = Told::default();
+        let (handle, tells) = (stage.driver.handle(), told.clone());
+        let set = move |control: &mut Control<'_>| {
+            for number in 0..9 {
+                let (handle, told) = (handle.clone(), tells.clone());
+                control.set_timer(Duration::ZERO, move |_| {
+                    told.tell(number.to_string());
+                    if number == 0 {
+                        let _ = handle.call(move |_| told.tell("closure"));
+                    }
+                });
+            }
+        };
+        stage.driver.handle().call(set).unwrap();
+        stage.run();
+        let all = told.all();
+        let at = all.iter().position(|line| line == "closure").unwrap();
+        stage.check(all.len() == 10 && at < 6, &format!("{all:?}"));
     });
 }

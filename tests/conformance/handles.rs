@@ -40,9 +40,13 @@ impl Told {
         self.0.lock().unwrap().push(line.into());
     }
 
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
     #[track_caller]
     pub(crate) fn expect(&self, stage: &Stage<'_>, lines: &[&str]) {
-        let found = self.0.lock().unwrap().clone();
+        let found = self.all();
         stage.check(found == lines, &format!("told: {found:?}, expected: {lines:?}"));
     }
 }

@@ -68,6 +68,7 @@ const LACKS: &[(&str, &[&str])] = &[
             "context::both_ends_are_told_the_same_addresses_and_who_accepted",
             "counters::another_thread_has_the_counters_of_right_now",
             "counters::bytes_calls_and_callbacks_of_an_exchange_are_counted",
+            "filters::a_handshake_that_never_comes_ends_with_the_time_for_the_connect",
             "taps::a_tap_lies_above_the_filter",
             "taps::a_tap_sees_both_directions_and_the_end",
             "taps::a_tap_stays_when_another_protocol_takes_over",
