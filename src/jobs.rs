@@ -144,40 +144,54 @@ impl Pool {
     }
 
     fn begin(self: &Arc<Pool>, waiting: Waiting) -> Result<(), Work> {
-        let mut inside = self.lock();
-        let more = inside.threads < self.threads_max;
-        let mut unwanted = Vec::new();
-        if !more && inside.backlog() >= self.queue_max {
-            unwanted = inside.take_unwanted();
-        }
-        if inside.closed || (!more && inside.backlog() >= self.queue_max) {
-            drop(inside);
-            drop_all(unwanted);
-            return Err(waiting.work);
-        }
-        inside.queue.push_back(waiting);
-        let starts = more && inside.backlog() > 0;
-        inside.threads += usize::from(starts);
-        drop(inside);
-        drop_all(unwanted);
-        if starts {
-            return self.start();
-        }
-        self.work.notify_one();
-        Ok(())
+        self.begin_with(waiting, || self.start())
     }
 
-    /// Starts a thread, which has been counted. Without any thread the work comes back.
-    fn start(self: &Arc<Pool>) -> Result<(), Work> {
+    /// `start` starts a thread, under the lock: what comes meanwhile would count on a thread that
+    /// may never be.
+    fn begin_with(
+        &self,
+        waiting: Waiting,
+        start: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), Work> {
+        let mut inside = self.lock();
+        if inside.closed {
+            drop(inside);
+            return Err(waiting.work);
+        }
+        let starts = !inside.has_free() && inside.threads < self.threads_max;
+        let started = if starts { start() } else { Ok(()) };
+        inside.threads += usize::from(starts && started.is_ok());
+        let mut unwanted = Vec::new();
+        if !self.has_room(&inside) {
+            unwanted = inside.take_unwanted();
+        }
+        let result = if self.has_room(&inside) {
+            inside.queue.push_back(waiting);
+            Ok(())
+        } else {
+            Err(waiting.work)
+        };
+        drop(inside);
+        drop_all(unwanted);
+        if let Err(error) = started {
+            log_no_thread(self.name, &error);
+        }
+        if result.is_ok() && !starts {
+            self.work.notify_one();
+        }
+        result
+    }
+
+    /// Whether one more may wait for a thread that there is.
+    fn has_room(&self, inside: &Inside) -> bool {
+        inside.has_free() || (inside.threads > 0 && inside.backlog() < self.queue_max)
+    }
+
+    fn start(self: &Arc<Pool>) -> io::Result<()> {
         let pool = Arc::clone(self);
         let thread = thread::Builder::new().name(self.name.to_owned());
-        let Err(error) = thread.spawn(move || pool.run()) else { return Ok(()) };
-        let mut inside = self.lock();
-        inside.threads -= 1;
-        let left = if inside.threads == 0 { inside.queue.pop_back() } else { None };
-        drop(inside);
-        log_no_thread(self.name, &error);
-        left.map_or(Ok(()), |waiting| Err(waiting.work))
+        thread.spawn(move || pool.run()).map(drop)
     }
 
     /// The life of a thread.
@@ -221,6 +235,11 @@ impl Pool {
 }
 
 impl Inside {
+    /// Whether a thread is free for one more.
+    fn has_free(&self) -> bool {
+        self.queue.len() < self.threads - self.busy
+    }
+
     /// What waits beyond the threads that are free.
     fn backlog(&self) -> usize {
         self.queue.len().saturating_sub(self.threads - self.busy)
@@ -381,6 +400,62 @@ mod tests {
         assert!(dropped.load(std::sync::atomic::Ordering::Relaxed));
         assert!(threads.begin(Lane::Jobs, None, Box::new(|| ())).is_err());
         drop(end);
+    }
+
+    fn no_thread() -> io::Result<()> {
+        Err(io::Error::other("planned"))
+    }
+
+    /// Work that is told of when it runs.
+    fn telling(tell: &mpsc::Sender<u32>, number: u32) -> Waiting {
+        let tell = tell.clone();
+        Waiting { wanted: None, work: Box::new(move || tell.send(number).unwrap()) }
+    }
+
+    #[test]
+    fn a_start_that_fails_gives_back_the_work_that_asked_for_it_and_leaves_none() {
+        let threads = Threads::new(&DriverLimits::default());
+        let (tell, told) = mpsc::channel();
+        let work = threads.jobs.begin_with(telling(&tell, 1), no_thread).unwrap_err();
+        let inside = threads.jobs.lock();
+        assert_eq!((inside.threads, inside.queue.len()), (0, 0));
+        drop(inside);
+        work();
+        assert_eq!(told.recv(), Ok(1), "it is the caller's own");
+        // A thread that starts later finds nothing of it.
+        assert!(threads.begin(Lane::Jobs, None, telling(&tell, 2).work).is_ok());
+        assert_eq!(told.recv(), Ok(2));
+        drop(tell);
+        assert_eq!(told.recv(), Err(mpsc::RecvError), "nothing else runs");
+    }
+
+    #[test]
+    fn nobody_counts_on_a_thread_that_has_not_started() {
+        let threads = threads(1);
+        let (tell, told) = mpsc::channel();
+        let start = || {
+            assert!(threads.jobs.inside.try_lock().is_err(), "others wait for what becomes of it");
+            no_thread()
+        };
+        drop(threads.jobs.begin_with(telling(&tell, 1), start).unwrap_err());
+        drop(tell);
+        assert_eq!(told.recv(), Err(mpsc::RecvError));
+    }
+
+    #[test]
+    fn behind_a_start_that_fails_work_waits_for_a_thread_that_there_is_within_the_bound() {
+        let mut limits = DriverLimits::default();
+        (limits.jobs.threads, limits.jobs.queue) = (3, 2);
+        let threads = Threads::new(&limits);
+        let end = busy(&threads);
+        let (tell, told) = mpsc::channel();
+        for number in [1, 2] {
+            assert!(threads.jobs.begin_with(telling(&tell, number), no_thread).is_ok());
+        }
+        let third = threads.jobs.begin_with(telling(&tell, 3), no_thread);
+        drop(third.expect_err("two wait already"));
+        drop((end, tell));
+        assert_eq!(told.iter().collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

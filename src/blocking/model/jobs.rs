@@ -251,6 +251,25 @@ fn post(pool: &Threads, tally: &Tally, count: usize) -> usize {
 }
 
 #[test]
+fn model_without_any_thread_each_poster_gets_its_own_work_back() {
+    check_in(Rules { refused: Some("lariat job"), ..Rules::default() }, || {
+        let pool = pool(2, 8);
+        let posters: Vec<_> = (0..3)
+            .map(|_| {
+                let (pool, tally) = (Arc::clone(&pool), Tally::default());
+                spawn(move || {
+                    assert_eq!(post(&pool, &tally, 2), 2);
+                    // None of it is in another's hands.
+                    tally.check_gone();
+                    assert_eq!(tally.counts(), [0, 0, 0]);
+                })
+            })
+            .collect();
+        join(posters);
+    });
+}
+
+#[test]
 fn model_work_that_comes_as_an_idle_thread_ends_is_done() {
     // The idle time of the pool's threads may pass at any moment.
     check_in(Rules { longest: Duration::from_secs(10), ..Rules::default() }, || {
