@@ -379,6 +379,16 @@ impl Blocking {
     ///
     /// A thread for a listener could not be started.
     pub fn run(&mut self) -> Result<Report> {
+        let result = self.run_threads();
+        // Also where it has failed: nobody is left whom a signal would stop.
+        #[cfg(feature = "signals")]
+        if self.handle().is_ended() {
+            self.signals = None;
+        }
+        result
+    }
+
+    fn run_threads(&mut self) -> Result<Report> {
         let hub = &self.hub;
         self.warn_of_threads();
         let mut runner = Runner::new(hub);
@@ -400,13 +410,7 @@ impl Blocking {
                 return Err(error);
             }
         }
-        let report = runner.run();
-        drop(runner);
-        #[cfg(feature = "signals")]
-        if self.handle().is_ended() {
-            self.signals = None;
-        }
-        Ok(report)
+        Ok(runner.run())
     }
 
     fn warn_of_threads(&self) {

@@ -61,14 +61,13 @@ pub(super) struct MioSystem {
     #[cfg(feature = "fd")]
     registry: Option<Rc<Registry>>,
     #[cfg(feature = "signals")]
-    signals: Option<WatchedSignals>,
+    signals: Option<crate::signals::Watch<Signals>>,
 }
 
 #[cfg(feature = "signals")]
-struct WatchedSignals {
+struct Signals {
     signals: signal_hook_mio::v1_0::Signals,
     handle: crate::handle::Handle,
-    _watch: crate::signals::Watch,
 }
 
 /// A listening socket, and the options for accepted streams.
@@ -127,17 +126,19 @@ impl MioSystem {
 
     #[cfg(feature = "signals")]
     pub(super) fn watch_signals(&mut self, handle: crate::handle::Handle) -> io::Result<()> {
-        let watch = crate::signals::Watch::begin()?;
-        let mut signals = signal_hook_mio::v1_0::Signals::new(crate::signals::STOPPING)?;
-        self.poll.registry().register(&mut signals, MioToken(SIGNALS), Interest::READABLE)?;
-        self.signals = Some(WatchedSignals { signals, handle, _watch: watch });
+        let watch = crate::signals::Watch::begin(|| {
+            let mut signals = signal_hook_mio::v1_0::Signals::new(crate::signals::STOPPING)?;
+            self.poll.registry().register(&mut signals, MioToken(SIGNALS), Interest::READABLE)?;
+            Ok(Signals { signals, handle })
+        })?;
+        self.signals = Some(watch);
         Ok(())
     }
 
     /// Stops watching for signals once the driver has ended.
     #[cfg(feature = "signals")]
     pub(super) fn end_watch(&mut self) {
-        if self.signals.as_ref().is_some_and(|watched| watched.handle.is_ended()) {
+        if self.signals.as_ref().is_some_and(|watch| watch.handlers.handle.is_ended()) {
             self.signals = None;
         }
     }
@@ -298,9 +299,9 @@ impl System for MioSystem {
                 WAKE => sink.wake(),
                 #[cfg(feature = "signals")]
                 SIGNALS => {
-                    if let Some(WatchedSignals { signals, handle, .. }) = &mut self.signals {
-                        if signals.pending().next().is_some() {
-                            handle.shutdown();
+                    if let Some(watch) = &mut self.signals {
+                        if watch.handlers.signals.pending().next().is_some() {
+                            watch.handlers.handle.shutdown();
                         }
                     }
                     sink.wake();

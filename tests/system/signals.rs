@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::{Context, Driver, DriverLimits, Input, Outcome, Protocol};
 
@@ -211,6 +212,27 @@ fn c21_without_a_driver_the_first_signal_ends_the_process() {
         process.send("-TERM");
         assert_eq!(process.end().code(), Some(143), "{driver}");
     }
+}
+
+#[test]
+fn c21_a_driver_that_could_not_run_leaves_the_first_signal_to_the_process() {
+    let name = "signals::c21_a_driver_that_could_not_run_leaves_the_first_signal_to_the_process";
+    if part().is_some() {
+        let mut driver = Blocking::new();
+        // No system has a stack of that size.
+        driver.stack_size(1 << 60);
+        driver.listen("127.0.0.1:0", |_| Some(Echo)).unwrap();
+        driver.stop_on_signals().unwrap();
+        driver.run().unwrap_err();
+        assert!(driver.handle().is_ended());
+        say("only waiting");
+        thread::sleep(PATIENCE);
+        return;
+    }
+    let mut process = Process::start(name, "blocking");
+    process.wait_for("only waiting");
+    process.send("-TERM");
+    assert_eq!(process.end().code(), Some(143));
 }
 
 /// Threads of this process that wait for signals.
