@@ -439,6 +439,23 @@ fn a_file_is_written_while_a_reactor_runs() {
 }
 
 #[test]
+fn an_older_capture_of_the_same_path_does_not_harm_the_file() {
+    let path = std::env::temp_dir().join(format!("lariat-old-{}.pcapng", std::process::id()));
+    let old = Capture::create(&path).unwrap();
+    session_on(&mut Reactor::new().unwrap(), &old, b"old");
+    let new = Capture::create(&path).unwrap();
+    session_on(&mut Reactor::new().unwrap(), &new, b"new");
+    // Both write what waits, and their ends.
+    old.finish().unwrap();
+    let report = new.finish().unwrap();
+    let captured = read(&std::fs::read(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(captured.packets.len() as u64, report.packets);
+    let all = captured.connections();
+    assert_eq!(follow(&all[0]).0, b"new");
+}
+
+#[test]
 fn a_file_that_cannot_be_written_to_its_end_is_named() {
     if !std::path::Path::new("/dev/full").exists() {
         return;

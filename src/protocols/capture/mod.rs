@@ -43,19 +43,20 @@
 //! segments began, is not in the file; every byte is there once, acknowledged by the next segment
 //! of the other direction. A connection of a Unix socket has addresses of 127.0.0.1 in the file.
 
+mod file;
 mod pcapng;
 mod segment;
 mod sink;
 mod tapping;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::tap::Tap;
 
+use file::Named;
 use sink::Sink;
 use tapping::CaptureTap;
 
@@ -85,7 +86,10 @@ impl Default for CaptureOptions {
 pub struct Capture(Arc<Sink>);
 
 impl Capture {
-    /// Writes to a new file, in the place of one that exists.
+    /// Writes to a new file, in the place of one that exists: a capture that still writes to the
+    /// old one, in this process or another, goes on there and harms neither. Behind a symbolic link
+    /// the file is replaced and the link stays. What is no regular file, such as a pipe or
+    /// `/dev/stderr`, is opened as it is, and so is a file that may not be removed.
     ///
     /// # Errors
     ///
@@ -101,10 +105,7 @@ impl Capture {
     ///
     /// As [`create`](Capture::create).
     pub fn create_with(path: impl AsRef<Path>, options: CaptureOptions) -> io::Result<Capture> {
-        let path = path.as_ref();
-        let file = File::create(path).map_err(|error| named(path, &error))?;
-        let file = Named { out: BufWriter::new(file), path: path.to_owned() };
-        Capture::to_writer(file, options)
+        Capture::to_writer(Named::create(path.as_ref())?, options)
     }
 
     /// Writes to `out`, from a thread of its own.
@@ -166,26 +167,6 @@ impl fmt::Debug for Capture {
             .field("options", &self.0.options)
             .field("dropped", &self.dropped())
             .finish_non_exhaustive()
-    }
-}
-
-/// A file whose errors have its name in them.
-struct Named {
-    out: BufWriter<File>,
-    path: PathBuf,
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
-}
-
-impl Write for Named {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes).map_err(|error| named(&self.path, &error))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush().map_err(|error| named(&self.path, &error))
     }
 }
 
