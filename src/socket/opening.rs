@@ -279,8 +279,20 @@ pub(crate) fn connect(dial: &Dial, timeout: Duration) -> io::Result<Socket> {
             return Err(error);
         }
     }
-    check_connected(&socket)?;
+    check_over(&socket)?;
     Ok(socket)
+}
+
+/// Whether a socket is connected whose connect is over. A peer that has reset it since has left
+/// the error that a loop finds.
+fn check_over(socket: &Socket) -> io::Result<()> {
+    match check_connected(socket) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+            let error = socket.take_error()?;
+            Err(error.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ECONNRESET)))
+        }
+        other => other,
+    }
 }
 
 /// Connects to where `listener` listens, and leaves: that wakes a thread out of its `accept`.
@@ -452,6 +464,26 @@ mod tests {
         .unwrap();
         socket.connect(&addr.into()).unwrap();
         check_connected(&socket).unwrap();
+    }
+
+    #[test]
+    fn a_client_that_was_reset_as_soon_as_it_was_connected_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Socket::from(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        check_over(&client).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        reset_on_close(&server);
+        drop(server);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while client.peer_addr().is_ok() {
+            assert!(std::time::Instant::now() < deadline, "the reset does not come");
+            std::thread::yield_now();
+        }
+        // Also where another has taken the error.
+        for _ in 0..2 {
+            let error = check_over(&client).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+        }
     }
 
     #[test]
