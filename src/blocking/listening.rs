@@ -38,6 +38,9 @@ impl Socket {
 
 #[cfg(all(test, target_os = "linux", not(lariat_model)))]
 mod tests {
+    use std::net::TcpStream;
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::endpoint::UnixName;
     use crate::options::ListenOptions;
@@ -59,5 +62,22 @@ mod tests {
         assert!(path.exists());
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_port_is_free_as_soon_as_its_listener_is_stopped_also_beside_a_fork() {
+        let listen = |addr| {
+            let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
+            Socket::new(bound.addr, *bound.socket.downcast().unwrap())
+        };
+        // An address that no other test listens at.
+        let first = listen(Endpoint::Ip(([127, 0, 0, 74], 0).into()));
+        // As a child has it between `fork` and `exec`.
+        let child = first.listener.socket.as_fd().try_clone_to_owned().unwrap();
+        assert!(first.stop());
+        assert!(TcpStream::connect(first.addr.socket_addr().unwrap()).is_err());
+        let again = listen(first.addr);
+        TcpStream::connect(first.addr.socket_addr().unwrap()).unwrap();
+        drop((child, again));
     }
 }

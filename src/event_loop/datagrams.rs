@@ -94,7 +94,9 @@ impl<S: System> EventLoop<S> {
         };
         if self.draining {
             state.end(By::Runtime, CloseKind::Shutdown, None);
-            socket = None;
+            if let Some(socket) = socket.take() {
+                self.system.forget_datagrams(&socket, id);
+            }
         }
         if socket.is_none() {
             self.note_datagrams_closed(id);
@@ -211,6 +213,7 @@ impl<S: System> EventLoop<S> {
         }
         if outlet.state.phase() == Phase::Ended {
             if let Some(socket) = outlet.socket.take() {
+                self.system.forget_datagrams(&socket, id);
                 drop(socket);
                 outlet.state.end_turn = self.shared.metrics.turns;
                 self.note_datagrams_closed(id);

@@ -78,6 +78,7 @@ impl<S: System> EventLoop<S> {
         if flags.any(Flags::RESET) {
             stream.reset_on_close();
         }
+        self.system.forget_stream(&stream, id);
         drop(stream);
         self.note_released(Released::Descriptor);
     }

@@ -67,6 +67,12 @@ pub(crate) trait System {
     /// Reports nothing of a stream any more, which stays open elsewhere.
     fn deregister_stream(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
+    /// A stream is about to be closed. One that is open elsewhere is reported no more.
+    fn forget_stream(&mut self, _stream: &Self::Stream, _id: ConnId) {}
+
+    /// As [`System::forget_stream`], for a socket of datagrams.
+    fn forget_datagrams(&mut self, _socket: &Self::Datagrams, _id: ConnId) {}
+
     /// Accepts with the descriptor that is kept in reserve.
     fn accept_with_reserve(
         &mut self,

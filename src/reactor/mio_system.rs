@@ -6,7 +6,7 @@
 //! through.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,32 +14,28 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::event::Source;
-use mio::net::{TcpListener, UnixListener};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token as MioToken, Waker};
 use socket2::Socket;
 
 use crate::connection::Flags;
-use crate::datagram::{DatagramOptions, Opened};
-#[cfg(feature = "fd")]
-use crate::descriptors::Descriptors;
-use crate::endpoint::{Endpoint, UnixName};
+use crate::endpoint::Endpoint;
 use crate::event_loop::{EventSink, Listener, Stream, System};
 use crate::id::ConnId;
-use crate::options::{Dial, ListenOptions, SocketOptions};
-#[cfg(feature = "fd")]
-use crate::protocol::AdoptedDescriptors;
-use crate::protocol::{AdoptedListener, Bound, Close, SocketInfo, Sockets};
+use crate::options::Dial;
+use crate::protocol::{SocketInfo, Sockets};
 #[cfg(feature = "fd")]
 use crate::socket::Pair;
-use crate::socket::{self, Listens, NO_SIGNAL, Reserve, SocketFile, SystemSockets, retry};
+use crate::socket::{self, NO_SIGNAL, Reserve, SystemSockets, retry};
 
+use super::listening::{AdoptedDatagrams, Listening, MioSockets};
 #[cfg(feature = "fd")]
-use super::stream::{MioStream, Other};
+pub(super) use super::stream::MioStream;
+#[cfg(feature = "fd")]
+use super::stream::Other;
 /// With the feature `fd` a stream may be something else.
 #[cfg(not(feature = "fd"))]
-use socket2::Socket as MioStream;
+pub(super) use socket2::Socket as MioStream;
 
 /// The upper half of a token is a connection's generation, which is never 0. If it is 0, the lower
 /// half is one of these, or a listener's number.
@@ -57,9 +53,12 @@ pub(super) struct MioSystem {
     events: Events,
     reserve: Reserve,
     spin: Option<Duration>,
-    /// For streams that are no sockets, which stop being watched by themselves.
-    #[cfg(feature = "fd")]
+    /// For what stops being watched by itself: listeners that were adopted, and streams that are no
+    /// sockets.
     registry: Option<Rc<Registry>>,
+    /// Sockets that were adopted, but for listeners. The poll would go on watching them when they
+    /// are closed here, as long as another descriptor leads to the same open file.
+    adopted: BTreeSet<ConnId>,
     #[cfg(feature = "signals")]
     signals: Option<crate::signals::Watch<Signals>>,
 }
@@ -70,42 +69,6 @@ struct Signals {
     handle: crate::handle::Handle,
 }
 
-/// A listening socket, and the options for accepted streams.
-pub(super) struct MioListener {
-    /// Dropped first, so that the file is removed before the socket.
-    _file: Option<SocketFile>,
-    socket: Accepts,
-    gives: Option<SocketOptions>,
-}
-
-/// A socket that listens, as its family has it.
-enum Accepts {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Accepts {
-    fn accept(&self) -> io::Result<(Socket, Endpoint)> {
-        match self {
-            Accepts::Tcp(socket) => {
-                let (stream, peer) = socket.accept()?;
-                Ok((OwnedFd::from(stream).into(), peer.into()))
-            }
-            Accepts::Unix(socket) => {
-                let (stream, peer) = socket.accept()?;
-                Ok((OwnedFd::from(stream).into(), UnixName::from(&peer).into()))
-            }
-        }
-    }
-
-    fn source(&mut self) -> &mut dyn Source {
-        match self {
-            Accepts::Tcp(socket) => socket,
-            Accepts::Unix(socket) => socket,
-        }
-    }
-}
-
 impl MioSystem {
     pub(super) fn new(events_max: usize, spin: Option<Duration>) -> io::Result<MioSystem> {
         Ok(MioSystem {
@@ -113,8 +76,8 @@ impl MioSystem {
             events: Events::with_capacity(events_max),
             reserve: Reserve::new(),
             spin,
-            #[cfg(feature = "fd")]
             registry: None,
+            adopted: BTreeSet::new(),
             #[cfg(feature = "signals")]
             signals: None,
         })
@@ -143,12 +106,22 @@ impl MioSystem {
         }
     }
 
-    #[cfg(feature = "fd")]
     fn shared_registry(&mut self) -> io::Result<Rc<Registry>> {
         if self.registry.is_none() {
             self.registry = Some(Rc::new(self.poll.registry().try_clone()?));
         }
         self.registry.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Stops watching a socket that is about to be closed, if it may be open elsewhere.
+    fn forget(&mut self, id: ConnId, socket: Option<BorrowedFd<'_>>) {
+        if self.adopted.is_empty() || !self.adopted.remove(&id) {
+            return;
+        }
+        if let Some(socket) = socket {
+            // One that has been detached is not watched any more.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+        }
     }
 
     #[inline(always)]
@@ -204,69 +177,6 @@ fn rare_flags_of(event: &Event) -> Flags {
     (Flags::READABLE | Flags::HUNG).when(closed)
         | Flags::FAULTY.when(faulty)
         | Flags::FIN_TOLD.when(closed & !faulty)
-}
-
-/// A listening socket, until a callback closes it.
-#[derive(Clone)]
-pub(super) struct Listening(Rc<Cell<Option<MioListener>>>);
-
-impl Listening {
-    /// Runs `code` with the socket; `closed` is the result for a closed one.
-    fn with<T>(&self, closed: T, code: impl FnOnce(&mut MioListener) -> T) -> T {
-        let Some(mut socket) = self.0.take() else { return closed };
-        let result = code(&mut socket);
-        self.0.set(Some(socket));
-        result
-    }
-}
-
-/// The sockets of the system, whose listeners a callback can close.
-struct MioSockets(SystemSockets);
-
-impl Sockets for MioSockets {
-    fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {
-        self.0.listen(addr, options).map(closable)
-    }
-
-    fn bind(&self, addr: Endpoint, options: &DatagramOptions) -> io::Result<Opened> {
-        self.0.bind(addr, options)
-    }
-
-    fn adopt_datagrams(&self, socket: OwnedFd, options: &DatagramOptions) -> io::Result<Opened> {
-        self.0.adopt_datagrams(socket, options)
-    }
-
-    fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> AdoptedListener {
-        self.0.adopt_listener(socket, options).map(closable)
-    }
-
-    fn adopt_stream(&self, socket: &OwnedFd, options: &SocketOptions) -> io::Result<Endpoint> {
-        self.0.adopt_stream(socket, options)
-    }
-
-    #[cfg(feature = "fd")]
-    fn adopt_descriptors(&self, from: Descriptors) -> AdoptedDescriptors {
-        self.0.adopt_descriptors(from)
-    }
-}
-
-/// A listening socket of the system on its way to the loop.
-fn closable(bound: Bound) -> Bound {
-    match bound.socket.downcast::<socket::Listener>() {
-        Ok(listener) => {
-            let socket::Listener { file, socket, gives } = *listener;
-            let socket = match socket {
-                Listens::Tcp(socket) => Accepts::Tcp(TcpListener::from_std(socket)),
-                Listens::Unix(socket) => Accepts::Unix(UnixListener::from_std(socket)),
-            };
-            let listener = MioListener { _file: file, socket, gives };
-            let listening = Listening(Rc::new(Cell::new(Some(listener))));
-            let closed = listening.clone();
-            let close: Close = Box::new(move || drop(closed.0.take()));
-            Bound { addr: bound.addr, socket: Box::new(listening), close: Some(close) }
-        }
-        Err(socket) => Bound { socket, ..bound },
-    }
 }
 
 impl System for MioSystem {
@@ -333,6 +243,9 @@ impl System for MioSystem {
             Err(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
         self.register_stream(&mut stream, id)?;
+        if stream.is_socket() {
+            self.adopted.insert(id);
+        }
         Ok(stream)
     }
 
@@ -341,12 +254,19 @@ impl System for MioSystem {
         socket: Box<dyn Any>,
         id: ConnId,
     ) -> io::Result<socket::Datagrams> {
+        let (socket, adopted) = match socket.downcast::<AdoptedDatagrams>() {
+            Ok(socket) => (socket.0, true),
+            Err(socket) => (socket, false),
+        };
         let socket = socket.downcast::<socket::Datagrams>();
         let socket = *socket.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = MioToken(id.bits() as usize);
         let fd = socket.as_fd().as_raw_fd();
         self.poll.registry().register(&mut SourceFd(&fd), token, both)?;
+        if adopted {
+            self.adopted.insert(id);
+        }
         Ok(socket)
     }
 
@@ -355,10 +275,11 @@ impl System for MioSystem {
     }
 
     fn register_listener(&mut self, listener: &mut Listening, token: u32) -> io::Result<()> {
-        let (registry, token) = (self.poll.registry(), MioToken(token as usize));
-        listener.with(Ok(()), |listener| {
-            registry.register(listener.socket.source(), token, Interest::READABLE)
-        })
+        let shared = match listener.is_adopted() {
+            true => Some(self.shared_registry()?),
+            false => None,
+        };
+        listener.register(self.poll.registry(), shared, MioToken(token as usize))
     }
 
     fn register_stream(&mut self, stream: &mut MioStream, id: ConnId) -> io::Result<()> {
@@ -376,6 +297,14 @@ impl System for MioSystem {
         self.poll.registry().deregister(&mut SourceFd(&stream.as_raw_fd()))
     }
 
+    fn forget_stream(&mut self, stream: &MioStream, id: ConnId) {
+        self.forget(id, stream.as_info().descriptor());
+    }
+
+    fn forget_datagrams(&mut self, socket: &socket::Datagrams, id: ConnId) {
+        self.forget(id, Some(socket.as_fd()));
+    }
+
     fn accept_with_reserve(
         &mut self,
         listener: &mut Listening,
@@ -391,13 +320,13 @@ impl System for MioSystem {
 
 #[cfg(feature = "fd")]
 #[inline(always)]
-fn stream_of(socket: Socket) -> MioStream {
+pub(super) fn stream_of(socket: Socket) -> MioStream {
     MioStream::Socket(socket)
 }
 
 #[cfg(not(feature = "fd"))]
 #[inline(always)]
-fn stream_of(socket: Socket) -> MioStream {
+pub(super) fn stream_of(socket: Socket) -> MioStream {
     socket
 }
 
@@ -451,19 +380,6 @@ impl Stream for Socket {
 
     fn as_info(&self) -> &dyn SocketInfo {
         self
-    }
-}
-
-impl Listener for Listening {
-    type Stream = MioStream;
-
-    fn accept(&mut self) -> io::Result<(MioStream, Endpoint)> {
-        let closed = Err(io::ErrorKind::WouldBlock.into());
-        self.with(closed, |listener| {
-            let (stream, peer) = retry(|| listener.socket.accept())?;
-            socket::give(&stream, peer, listener.gives.as_ref());
-            Ok((stream_of(stream), peer))
-        })
     }
 }
 

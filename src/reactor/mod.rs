@@ -61,6 +61,7 @@
 //! # Ok::<(), lariat::Error>(())
 //! ```
 
+mod listening;
 mod mio_system;
 #[cfg(feature = "fd")]
 mod stream;

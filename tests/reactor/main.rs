@@ -5,6 +5,7 @@
 //! those of the failures that a test holds off: `a..` accepting, `b..` reading and writing, `c..`
 //! the loop.
 
+mod adopting;
 mod callbacks;
 mod common;
 mod connecting;
