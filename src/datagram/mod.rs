@@ -81,9 +81,10 @@ pub trait DatagramProtocol {
     /// A datagram to `to` did not arrive, because nobody is there. The socket stays open.
     ///
     /// For UDP it is the network that reports this of an earlier datagram (ICMP): no socket has the
-    /// port, or no route leads there. Systems tell it to connected sockets only, and `to` is then
-    /// the peer: see [`DatagramOptions::connect`]. A system keeps one such report at a time, so one
-    /// call may stand for several datagrams.
+    /// port, no route leads there, a router forbids it, or the datagram is too long for the path.
+    /// Systems tell it to connected sockets only, and `to` is then the peer: see
+    /// [`DatagramOptions::connect`]. A system keeps one such report at a time, so one call may
+    /// stand for several datagrams.
     ///
     /// For a Unix socket there is no file at the path, or no socket behind it any more, or the
     /// receiver reads no longer. One call per receiver may stand for several datagrams. At most 64

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::mem;
 
-use super::socket::{is_no_room, is_out_of_buffers, is_refusal};
+use super::socket::{is_no_room, is_out_of_buffers, is_refusal, is_surely_refusal};
 use super::train::Train;
 use super::{DatagramOptions, DatagramSocket, Phase, State};
 use crate::endpoint::Endpoint;
@@ -20,7 +20,8 @@ use crate::metrics::Metrics;
 /// header.
 const PAYLOAD_MAX_V4: usize = 65_507;
 const PAYLOAD_MAX_V6: usize = 65_527;
-/// Tries of one datagram. Each but the last may report what became of an earlier datagram.
+/// Tries of one datagram. Each but the last may report what became of an earlier datagram: an error
+/// that comes every time is this one's own, unless no datagram can have it.
 const TRIES: u64 = 3;
 /// The time to the next try where no event tells of room: from the first to the second, doubling.
 const RETRY_FIRST: u64 = 1_000_000;
@@ -159,6 +160,7 @@ impl State {
         train: &Train,
         now: u64,
     ) -> bool {
+        let mut sure = 0;
         for earlier in 0..TRIES {
             metrics.writes += 1;
             match socket.send_many(train.bytes(), train.size(), train.to()) {
@@ -176,7 +178,9 @@ impl State {
                     self.note_refused(earlier, None, metrics);
                     return true;
                 }
-                Err(error) if self.options.connect.is_some() && is_refusal(&error) => {}
+                Err(error) if self.options.connect.is_some() && is_refusal(&error) => {
+                    sure += u64::from(is_surely_refusal(&error));
+                }
                 Err(error) => {
                     log::debug!(target: "lariat::datagram", "{}: not together: {error}", self.id());
                     self.note_refused(earlier, None, metrics);
@@ -184,7 +188,7 @@ impl State {
                 }
             }
         }
-        self.note_refused(TRIES, None, metrics);
+        self.note_refused(sure, None, metrics);
         true
     }
 
@@ -211,6 +215,7 @@ impl State {
         to: Option<&Endpoint>,
         now: u64,
     ) -> io::Result<Sent> {
+        let mut sure = 0;
         for earlier in 0..TRIES {
             metrics.writes += 1;
             let error = match socket.send(bytes, to) {
@@ -229,17 +234,18 @@ impl State {
                 }
                 Err(error) => error,
             };
-            let known = error.kind() == io::ErrorKind::ConnectionRefused;
-            if socket.is_unix() && known {
+            let is_sure = is_surely_refusal(&error);
+            if socket.is_unix() && is_sure {
                 self.note_refused(1, to, metrics);
                 return Ok(Sent::Refused);
             }
             if self.options.connect.is_none() || socket.is_unix() || !is_refusal(&error) {
                 return Err(error);
             }
+            sure += u64::from(is_sure);
             // Of no other errors is it known that this datagram was not the cause.
             if earlier + 1 == TRIES {
-                self.note_refused(if known { earlier + 1 } else { 0 }, None, metrics);
+                self.note_refused(sure, None, metrics);
                 return Err(error);
             }
         }

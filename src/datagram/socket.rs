@@ -90,16 +90,48 @@ pub(super) fn is_out_of_buffers(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-/// Whether an error is about an earlier datagram, which did not arrive as the network has reported.
-/// The next call returns it, whichever call that is, and only once.
+/// Whether an error is, or may be, a report of the network (ICMP): an earlier datagram did not
+/// arrive. The next call returns it, whichever call that is, and only once (udp(7)).
+///
+/// These are the errors into which Linux turns ICMP and ICMPv6: a port, a protocol, a host or a
+/// network that is not there, one that is cut off (ENONET), a router that forbids it (EHOSTUNREACH,
+/// but EACCES for ICMPv6), a datagram that is too long for its path (EMSGSIZE), a source route that
+/// failed (EOPNOTSUPP), a header that was not understood (EPROTO). ECONNRESET is other systems'.
+///
+/// A call that receives looks at nothing else, so it can return them for no other reason. A call
+/// that sends may find them by itself: no route, a `prohibit` route, a broadcast without
+/// permission, a datagram that is too long for the interface (ip(7)). What it finds itself it finds
+/// again when it is repeated, and a report it does not.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
-    matches!(
+    use libc::{EACCES, EHOSTDOWN, EMSGSIZE, ENOPROTOOPT, EOPNOTSUPP, EPROTO};
+    let known = matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
-    ) || matches!(error.raw_os_error(), Some(libc::EPROTO | libc::ENOPROTOOPT | libc::EHOSTDOWN))
+    );
+    known
+        || error.raw_os_error().is_some_and(|errno| {
+            [EACCES, EHOSTDOWN, EMSGSIZE, ENOPROTOOPT, EOPNOTSUPP, EPROTO].contains(&errno)
+                || is_nonet(errno)
+        })
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_nonet(errno: i32) -> bool {
+    errno == libc::ENONET
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn is_nonet(_: i32) -> bool {
+    false
+}
+
+/// Whether a call that has sent nothing cannot have found it by itself: it is a report, however
+/// often it comes.
+pub(super) fn is_surely_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }
 
 #[cfg(test)]
@@ -110,12 +142,12 @@ mod tests {
     #[test]
     fn what_an_error_of_a_call_means_is_known_by_its_number() {
         use libc::*;
-        let refusals =
-            [ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, EPROTO, ENOPROTOOPT, EHOSTDOWN];
-        let others = [EACCES, EBADF, EINVAL, EIO, EMSGSIZE, ENOMEM, EPERM, EPIPE, ETIMEDOUT];
-        for errno in refusals.into_iter().chain(others).chain([EAGAIN, ENOBUFS]) {
+        let others = [EBADF, EINVAL, EIO, ENETDOWN, ENOMEM, EPERM, EPIPE, ETIMEDOUT];
+        let refusals = crate::datagram::tests::REPORTS;
+        for errno in refusals.iter().copied().chain(others).chain([EAGAIN, ENOBUFS]) {
             let error = io::Error::from_raw_os_error(errno);
             assert_eq!(is_refusal(&error), refusals.contains(&errno), "{error}");
+            assert_eq!(is_surely_refusal(&error), errno == ECONNREFUSED, "{error}");
             assert_eq!(is_no_room(&error), [EAGAIN, ENOBUFS].contains(&errno), "{error}");
             assert_eq!(is_out_of_buffers(&error), errno == ENOBUFS, "{error}");
         }

@@ -16,6 +16,23 @@ use crate::id::{ConnId, Ids};
 
 const MILLISECOND: u64 = 1_000_000;
 
+/// Errors that may report of an earlier datagram: those into which Linux turns ICMP and ICMPv6,
+/// and ECONNRESET.
+pub(super) const REPORTS: &[i32] = &[
+    libc::EACCES,
+    libc::ECONNREFUSED,
+    libc::ECONNRESET,
+    libc::EHOSTDOWN,
+    libc::EHOSTUNREACH,
+    libc::EMSGSIZE,
+    libc::ENETUNREACH,
+    #[cfg(target_os = "linux")]
+    libc::ENONET,
+    libc::ENOPROTOOPT,
+    libc::EOPNOTSUPP,
+    libc::EPROTO,
+];
+
 /// A socket that answers each call as planned: with an error of the system, or with 0 that it has
 /// taken the datagram. Without a plan it takes it.
 #[derive(Default)]

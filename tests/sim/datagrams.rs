@@ -310,6 +310,43 @@ fn d7_an_error_of_the_system_is_told_to_the_sender_and_the_socket_goes_on() {
 }
 
 #[test]
+fn d5_whatever_the_network_reports_of_a_datagram_the_next_one_leaves_and_the_socket_goes_on() {
+    let reports = [
+        libc::EACCES,
+        libc::ECONNREFUSED,
+        libc::EHOSTDOWN,
+        libc::EHOSTUNREACH,
+        libc::EMSGSIZE,
+        libc::ENETUNREACH,
+        libc::ENOPROTOOPT,
+        libc::EOPNOTSUPP,
+        libc::EPROTO,
+    ];
+    for errno in reports {
+        let (mut sim, log) = (Sim::new(1), Log::default());
+        let sink = sim.datagram_socket("10.0.0.2:0").unwrap();
+        // Of more of them than reads may fail in a row, the last is told to a send.
+        for nth in 0..100 {
+            sim.script(Call::Read, nth, Fault::Error(errno));
+        }
+        sim.script(Call::Write, 0, Fault::Error(errno));
+        let node = Node::new().opened(|cx| Ok(cx.send(b"sent")?));
+        let options = with(|o| o.connect = Some(sink.local_addr()));
+        let id = bind(&mut sim, "node", options, node, &log);
+        sim.run_for(ms(100)).unwrap();
+        assert_eq!(texts(&sink), ["sent"], "{errno}");
+        assert_eq!(sim.metrics().datagrams_refused, 101, "{errno}");
+        let lines = log.of("node");
+        let refused = lines.iter().filter(|line| *line == "refused").count();
+        // Those of one turn are one call.
+        assert!(lines.len() == refused + 1 && refused > 0, "{errno}: {lines:?}");
+        sim.handle().close(id).unwrap();
+        sim.run().unwrap();
+        assert_eq!(log.of("node").last().unwrap(), "closed finished by us", "{errno}");
+    }
+}
+
+#[test]
 fn a_waiting_datagram_that_the_system_does_not_take_makes_room_for_the_next() {
     let (mut sim, log) = (Sim::new(1), Log::default());
     let sink = sim.datagram_socket("10.0.0.2:0").unwrap();

@@ -15,6 +15,7 @@ mod patience;
 #[path = "../shared/plain.rs"]
 mod plain;
 mod reaching;
+mod reports;
 mod signals;
 mod stopped;
 mod transfers;

@@ -77,6 +77,20 @@ fn reads_that_fail_64_times_in_a_row_end_it_and_each_is_a_line_in_the_log() {
     assert_eq!(error, io::Error::from_raw_os_error(libc::EIO).to_string());
 }
 
+#[test]
+fn d5_every_error_of_icmp_that_a_read_finds_is_a_refusal_and_the_socket_goes_on() {
+    for errno in REPORTS {
+        let (mut state, mut metrics) = (open(|o| o.connect = Some(port(5))), Metrics::default());
+        for count in 1..=200 {
+            assert_eq!(state.handle_read(&failed(*errno), &mut metrics, 20), Read::Told);
+            assert_eq!((state.phase(), metrics.datagrams_refused), (Phase::Open, count));
+            let due = state.poll_due(&mut Round::default());
+            assert!(matches!(due, Some(Due::Refused(Some(to))) if to == port(5)), "{errno}");
+        }
+        assert!(state.may_read() && state.decided(20).is_none(), "{errno}");
+    }
+}
+
 /// A socket with two datagrams of 5 and 3 bytes that wait, and a note.
 fn with_output(notes: &Arc<()>, metrics: &mut Metrics) -> State {
     let full = Planned::new(&[libc::ENOBUFS]);

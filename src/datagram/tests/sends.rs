@@ -1,6 +1,6 @@
 //! What leaves at once, what waits, and what becomes of it.
 
-use libc::{EAGAIN, ECONNREFUSED, EHOSTUNREACH, EIO, EMSGSIZE, ENOBUFS};
+use libc::{EACCES, EAGAIN, ECONNREFUSED, EHOSTUNREACH, EIO, EMSGSIZE, ENOBUFS};
 
 use super::*;
 use crate::clock::TICK;
@@ -35,7 +35,7 @@ fn send(state: &mut State, socket: &Planned, metrics: &mut Metrics, texts: &[&st
 #[test]
 fn a_report_about_an_earlier_datagram_is_counted_and_this_one_is_tried_again() {
     type Case = (&'static [i32], Option<ErrorKind>, [u64; 4], usize);
-    let cases: [Case; 8] = [
+    let cases: [Case; 10] = [
         (&[0], None, [1, 1, 0, 0], 0),
         (&[ECONNREFUSED, 0], None, [2, 1, 1, 0], 0),
         (&[EHOSTUNREACH, ECONNREFUSED, 0], None, [3, 1, 2, 0], 0),
@@ -43,7 +43,9 @@ fn a_report_about_an_earlier_datagram_is_counted_and_this_one_is_tried_again() {
         (&[ECONNREFUSED; 4], Some(ErrorKind::Other), [3, 0, 3, 0], 0),
         // Of these it is not known that this datagram was not the cause.
         (&[EHOSTUNREACH; 4], Some(ErrorKind::Other), [3, 0, 0, 0], 0),
-        (&[EMSGSIZE], Some(ErrorKind::TooLarge), [1, 0, 0, 0], 0),
+        (&[EMSGSIZE; 4], Some(ErrorKind::TooLarge), [3, 0, 0, 0], 0),
+        (&[EACCES; 4], Some(ErrorKind::PermissionDenied), [3, 0, 0, 0], 0),
+        (&[ECONNREFUSED, EACCES, EACCES], Some(ErrorKind::PermissionDenied), [3, 0, 1, 0], 0),
         (&[EAGAIN], None, [1, 0, 0, 0], 5),
     ];
     for (answers, error, counts, waits) in cases {
@@ -55,10 +57,47 @@ fn a_report_about_an_earlier_datagram_is_counted_and_this_one_is_tried_again() {
         assert_eq!(metrics.bytes_out, 5 * counts[1], "{answers:?}");
         assert_eq!(state.has_due(), counts[2] > 0, "{answers:?}");
     }
-    // Without a peer there is no such report.
-    let (socket, mut metrics) = (Planned::new(&[ECONNREFUSED]), Metrics::default());
-    assert!(open(|_| {}).send(&socket, &mut metrics, b"bytes", Some(&port(1)), 7).is_err());
-    assert_eq!(counted(&metrics), [1, 0, 0, 0]);
+}
+
+#[test]
+fn d5_every_error_of_icmp_is_a_report_to_a_send_that_succeeds_when_it_is_repeated() {
+    for errno in REPORTS {
+        let (socket, mut metrics) = (Planned::new(&[*errno]), Metrics::default());
+        let mut state = open(connected);
+        state.send(&socket, &mut metrics, b"bytes", None, 7).unwrap();
+        assert_eq!(counted(&metrics), [2, 1, 1, 0], "{errno}");
+        let due = state.poll_due(&mut Round::default());
+        assert!(matches!(due, Some(Due::Refused(Some(to))) if to == port(5)), "{errno}");
+        // Those that leave together.
+        let (socket, mut metrics) = (Planned::with_trains(&[0, *errno]), Metrics::default());
+        let mut state = open(connected);
+        send(&mut state, &socket, &mut metrics, &["abc", "def", "ghi"], 7);
+        state.send_train(&socket, &mut metrics, 9);
+        assert_eq!(counted(&metrics), [3, 3, 1, 0], "{errno}");
+        // Without a peer there is no such report: the datagram itself cannot be sent.
+        let (socket, mut metrics) = (Planned::new(&[*errno]), Metrics::default());
+        assert!(open(|_| {}).send(&socket, &mut metrics, b"bytes", Some(&port(1)), 7).is_err());
+        assert_eq!(counted(&metrics), [1, 0, 0, 0], "{errno}");
+    }
+}
+
+#[test]
+fn d7_an_error_that_comes_at_every_try_is_the_datagrams_own_and_no_report() {
+    for errno in REPORTS.iter().filter(|errno| **errno != ECONNREFUSED) {
+        let (socket, mut metrics) = (Planned::new(&[*errno; 3]), Metrics::default());
+        let mut state = open(connected);
+        assert!(state.send(&socket, &mut metrics, b"bytes", None, 7).is_err(), "{errno}");
+        assert_eq!((counted(&metrics), state.has_due()), ([3, 0, 0, 0], false), "{errno}");
+        state.send(&socket, &mut metrics, b"bytes", None, 7).unwrap();
+        assert_eq!(counted(&metrics), [4, 1, 0, 0], "{errno}");
+        // Of those that leave together each is tried alone, and dropped.
+        let answers = [&[0][..], &[*errno; 9]].concat();
+        let (socket, mut metrics) = (Planned::with_trains(&answers), Metrics::default());
+        let mut state = open(connected);
+        send(&mut state, &socket, &mut metrics, &["abc", "def", "ghi"], 7);
+        state.send_train(&socket, &mut metrics, 9);
+        assert_eq!((counted(&metrics), state.has_due()), ([10, 1, 0, 2], false), "{errno}");
+    }
 }
 
 #[test]
@@ -156,7 +195,8 @@ fn a_report_about_earlier_ones_is_counted_before_those_that_follow_leave() {
     for (answers, calls, counts, waits) in [
         (&[0, ECONNREFUSED, 0][..], 3, [3, 3, 1, 0], 0),
         (&[0, ECONNREFUSED, EHOSTUNREACH, 0], 4, [4, 3, 2, 0], 0),
-        (&[0, ECONNREFUSED, ECONNREFUSED, EHOSTUNREACH], 6, [6, 3, 3, 0], 0),
+        // What every try has found may be the datagrams' own, but for the first two.
+        (&[0, ECONNREFUSED, ECONNREFUSED, EHOSTUNREACH], 6, [6, 3, 2, 0], 0),
         (&[0, ECONNREFUSED, EIO], 5, [5, 3, 1, 0], 0),
         (&[0, ECONNREFUSED, EAGAIN], 3, [3, 1, 1, 0], 6),
     ] {
