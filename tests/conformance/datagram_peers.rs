@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lariat::datagram_peers::{Full, PeerContext, PeerEnd, PeerProtocol, Peers, ToPeer};
 use lariat::{ConnId, Datagram, DatagramContext, Endpoint, Note, Outcome, Timer};
@@ -206,6 +207,43 @@ fn timers_belong_to_one_peer() {
         assert_eq!(log[..5], said);
         assert_eq!(log[5..7], ["ann: tick 3", "ann: tick"]);
         assert_eq!(log.len(), 9);
+    });
+}
+
+/// Thinks, and then sets a timer.
+struct Slow(Option<Instant>);
+
+impl PeerProtocol for Slow {
+    fn datagram(&mut self, cx: &mut PeerContext<'_, '_>, _: &Datagram<'_>) -> Outcome {
+        thread::sleep(Duration::from_millis(60));
+        self.0 = Some(cx.now());
+        cx.set_timer(TICK, Duration::from_millis(30));
+        Ok(())
+    }
+
+    fn timeout(&mut self, cx: &mut PeerContext<'_, '_>, _: Timer) -> Outcome {
+        let waited = cx.now().duration_since(self.0.unwrap());
+        assert!(waited >= Duration::from_millis(30), "it was early: after {waited:?}");
+        cx.send(b"ticked")?;
+        Ok(())
+    }
+}
+
+#[test]
+fn c18_a_timer_of_a_peer_that_is_set_late_in_a_callback_is_not_early() {
+    everywhere(|stage| {
+        let made = Peers::new(|_| Some(Slow(None)));
+        let server = stage.driver.control().bind("127.0.0.1:0", made).unwrap();
+        let addr = stage.driver.bound_addr(server).unwrap();
+        let client = Node::new().opened(move |cx| Ok(cx.send_to(b"x", addr)?)).datagram(
+            move |cx, datagram| {
+                assert_eq!(&**datagram, b"ticked");
+                cx.driver().shutdown();
+                Ok(())
+            },
+        );
+        stage.bind("client", client);
+        stage.run();
     });
 }
 

@@ -334,6 +334,36 @@ fn c18_time_that_passes_before_the_run_counts() {
 }
 
 #[test]
+fn c18_a_timer_that_is_set_late_in_a_callback_is_not_early() {
+    everywhere(|stage| {
+        alone(stage, || {
+            let set: Arc<Mutex<Option<Instant>>> = Arc::default();
+            let seen = Arc::clone(&set);
+            Play::new()
+                .opened(move |cx| {
+                    thread::sleep(Duration::from_millis(60));
+                    let began = cx.now();
+                    *set.lock().unwrap() = Some(began);
+                    // That of the driver is the first to fire.
+                    cx.after(Duration::from_millis(30), move |control| {
+                        let waited = control.now().duration_since(began);
+                        assert!(waited >= Duration::from_millis(30), "early: {waited:?}");
+                    });
+                    cx.set_timer(A, Duration::from_millis(40));
+                    Ok(())
+                })
+                .timeout(move |cx, _| {
+                    let waited = cx.now().duration_since(seen.lock().unwrap().unwrap());
+                    assert!(waited >= Duration::from_millis(40), "early: {waited:?}");
+                    cx.close();
+                    Ok(())
+                })
+        });
+        stage.expect("server", &["opened", "timeout of timer 1", "closed finished by us"]);
+    });
+}
+
+#[test]
 fn a_timer_that_closed_sets_is_none() {
     everywhere(|stage| {
         let addr = stage.serve("server", || {

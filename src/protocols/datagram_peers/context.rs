@@ -14,7 +14,8 @@ pub struct PeerContext<'a, 'b> {
     pub(super) socket: &'a mut DatagramContext<'b>,
     pub(super) addr: Endpoint,
     pub(super) slot: usize,
-    pub(super) now: u64,
+    /// Times are counted in nanoseconds from here.
+    pub(super) start: Instant,
     pub(super) own: &'a mut Vec<(Timer, TimerKey)>,
     pub(super) timers: &'a mut Timers<(usize, Timer)>,
     /// Whether the peer ends after this callback, or has ended.
@@ -55,8 +56,10 @@ impl<'b> PeerContext<'_, 'b> {
             return;
         }
         self.cancel_timer(timer);
+        // From now on, however long this callback has taken.
+        let now = nanos(self.now().saturating_duration_since(self.start));
         // One that was set while timers fire waits for the next time.
-        let deadline = self.now.saturating_add(nanos(delay).max(1));
+        let deadline = now.saturating_add(nanos(delay).max(1));
         self.own.push((timer, self.timers.arm(deadline, (self.slot, timer))));
     }
 

@@ -1,6 +1,6 @@
 //! The peers of a socket: who has a place, whose turn it is, who ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Entry, Full, PeerContext, PeerEnd, PeerProtocol, Peers, WAKE};
 use crate::clock::nanos;
@@ -10,10 +10,15 @@ use crate::guard::guarded;
 use crate::protocol::Outcome;
 
 impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> Peers<P, F> {
-    /// Nanoseconds since this socket was first called.
+    /// When this socket was first called.
+    fn start(&mut self, cx: &DatagramContext<'_>) -> Instant {
+        *self.start.get_or_insert_with(|| cx.now())
+    }
+
+    /// Nanoseconds since then.
     pub(super) fn now(&mut self, cx: &DatagramContext<'_>) -> u64 {
-        let now = cx.now();
-        nanos(now.saturating_duration_since(*self.start.get_or_insert(now)))
+        let start = self.start(cx);
+        nanos(cx.now().saturating_duration_since(start))
     }
 
     /// The peers there are, in the order of their last datagrams.
@@ -86,13 +91,13 @@ impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> Peers<P, F> {
         slot: usize,
         code: impl FnOnce(&mut P, &mut PeerContext<'_, '_>) -> Outcome,
     ) {
-        let now = self.now(cx);
+        let start = self.start(cx);
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let mut context = PeerContext {
             socket: cx,
             addr: peer.addr,
             slot,
-            now,
+            start,
             own: &mut peer.timers,
             timers: &mut self.timers,
             ending: false,
@@ -109,7 +114,7 @@ impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> Peers<P, F> {
 
     /// Ends a peer: its timers are gone, and then it is.
     pub(super) fn end(&mut self, cx: &mut DatagramContext<'_>, slot: usize, end: PeerEnd) {
-        let now = self.now(cx);
+        let start = self.start(cx);
         let Some(mut peer) = self.peers.try_remove(slot) else { return };
         self.by_addr.remove(&peer.addr);
         self.by_silence.remove(&peer.heard);
@@ -129,7 +134,7 @@ impl<P: PeerProtocol, F: FnMut(Endpoint) -> Option<P>> Peers<P, F> {
         let Entry { addr, mut protocol, timers: mut own, .. } = peer;
         let timers = &mut self.timers;
         let mut context =
-            PeerContext { socket: cx, addr, slot, now, own: &mut own, timers, ending: true };
+            PeerContext { socket: cx, addr, slot, start, own: &mut own, timers, ending: true };
         let result = guarded(|| protocol.closed(&mut context, &end));
         for panic in [result.err(), guarded(|| drop(protocol)).err()].into_iter().flatten() {
             note_failure(cx, addr, &PeerEnd::Panicked(panic.to_string()));
@@ -159,5 +164,77 @@ fn note_failure(cx: &mut DatagramContext<'_>, addr: Endpoint, end: &PeerEnd) {
             log::debug!(target: "lariat::dispatch", "a callback for {addr} failed: {error}");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::datagram::{Called, Datagram, NoSocket, Round, State};
+    use crate::id::Ids;
+    use crate::protocol::made_up;
+    use crate::timer::Timer;
+
+    /// Each callback takes 300 ns, and then sets a timer of this many.
+    struct Slow(Arc<AtomicU64>, u64);
+
+    impl Slow {
+        fn act(&self, cx: &mut PeerContext<'_, '_>) -> Outcome {
+            self.0.fetch_add(300, Ordering::Relaxed);
+            cx.set_timer(Timer::new(1), Duration::from_nanos(self.1));
+            Ok(())
+        }
+    }
+
+    impl PeerProtocol for Slow {
+        fn datagram(&mut self, cx: &mut PeerContext<'_, '_>, _: &Datagram<'_>) -> Outcome {
+            self.act(cx)
+        }
+
+        fn timeout(&mut self, cx: &mut PeerContext<'_, '_>, _: Timer) -> Outcome {
+            self.act(cx)
+        }
+    }
+
+    #[test]
+    fn a_timer_counts_from_when_it_is_set_and_not_from_the_beginning_of_the_callback() {
+        for (delay, waits) in [(200, 200), (0, 1), (u64::MAX, u64::MAX)] {
+            let (mut shared, now) = made_up();
+            let mut state = State::new(Ids::default().reserve(), Arc::default(), 0);
+            while state.poll_due(&mut Round::default()).is_some() {}
+            let moved = Arc::clone(&now);
+            let mut peers = Peers::new(move |_| Some(Slow(Arc::clone(&moved), delay)));
+            let mut call = |peers: &mut Peers<Slow, _>, timer: Option<Timer>| {
+                let called = Called {
+                    shared: &mut shared,
+                    state: &mut state,
+                    protocol: peers,
+                    socket: &NoSocket,
+                };
+                let from = Endpoint::from(([10, 0, 0, 1], 1));
+                let datagram =
+                    Datagram { bytes: b"x", from, to: None, ecn: None, truncated: false };
+                match timer {
+                    Some(timer) => called.timeout(timer),
+                    None => called.datagram(&datagram),
+                }
+            };
+            call(&mut peers, None);
+            let due = waits.saturating_add(300);
+            assert_eq!(peers.timers.next(), Some(due), "{delay}");
+            if delay == u64::MAX {
+                continue;
+            }
+            now.store(due - 1, Ordering::Relaxed);
+            call(&mut peers, Some(WAKE));
+            assert_eq!(peers.timers.next(), Some(due), "it is not due");
+            // One that sets itself again does not fire twice in one turn.
+            now.store(due, Ordering::Relaxed);
+            call(&mut peers, Some(WAKE));
+            assert_eq!(peers.timers.next(), Some(due + 300 + waits), "{delay}");
+        }
     }
 }
