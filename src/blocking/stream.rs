@@ -19,7 +19,7 @@ use super::calls;
 use crate::clock::nanos;
 use crate::endpoint::Endpoint;
 use crate::protocol::SocketInfo;
-use crate::socket::{Half, Pair};
+use crate::socket::{Half, Pair, retry};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -72,7 +72,8 @@ impl Other {
         })
     }
 
-    /// Waits until `fd` is ready, at most for `timeout`, or until nothing is waited for any more.
+    /// Waits until `fd` is ready, at most for `timeout`, or until nothing is waited for any more. A
+    /// signal may interrupt it.
     fn wait(&self, fd: BorrowedFd<'_>, what: PollFlags, timeout: u64) -> io::Result<Woken> {
         let mut polled = [
             PollFd::from_borrowed_fd(fd, what),
@@ -218,7 +219,8 @@ impl Stream {
         match self {
             Stream::Socket(socket) => calls::has_input(socket),
             Stream::Other(other) => {
-                let woken = other.wait(other.read.fd()?, PollFlags::IN, 0)?;
+                let fd = other.read.fd()?;
+                let woken = retry(|| other.wait(fd, PollFlags::IN, 0))?;
                 Ok(matches!(woken, Woken::Ready))
             }
         }

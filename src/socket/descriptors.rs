@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags};
 use rustix::pipe::PipeFlags;
 
+use super::retry;
 use crate::descriptors::Descriptors;
 
 impl Descriptors {
@@ -85,7 +86,7 @@ impl Half {
     pub(crate) fn is_deserted(&self) -> bool {
         let Ok(fd) = self.fd() else { return false };
         let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-        rustix::event::poll(&mut polled, Some(&NOW)).is_ok()
+        retry(|| Ok(rustix::event::poll(&mut polled, Some(&NOW))?)).is_ok()
             && polled[0].revents().contains(PollFlags::ERR)
     }
 }

@@ -8,7 +8,10 @@ use std::process::Command;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use lariat::{By, CloseKind, CloseReason, Context, DriverLimits, Input, Outcome, Protocol, Timer};
+use lariat::{
+    By, CloseKind, CloseReason, Context, Descriptors, DriverLimits, Input, Limits, Outcome,
+    Protocol, Timer,
+};
 
 use crate::kit::*;
 
@@ -123,6 +126,98 @@ fn b20_a_write_that_failed_at_home_resets_the_connection() {
     expect_closed(&told, CloseKind::SystemError, By::Runtime);
     let metrics = server.finish();
     assert_eq!((metrics.closes.system_error, metrics.closes.reset), (1, 0));
+}
+
+/// Fires its timer so often, and closes.
+struct Ticks(u32, Sender<Told>);
+
+impl Protocol for Ticks {
+    fn opened(&mut self, cx: &mut Context<'_>) -> Outcome {
+        cx.set_timer(Timer::new(1), Duration::from_millis(1));
+        Ok(())
+    }
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        unreachable!("nothing is written")
+    }
+    fn timeout(&mut self, cx: &mut Context<'_>, timer: Timer) -> Outcome {
+        self.0 -= 1;
+        match self.0 {
+            0 => cx.close(),
+            _ => cx.set_timer(timer, Duration::from_millis(1)),
+        }
+        Ok(())
+    }
+    fn closed(&mut self, _: &mut Context<'_>, reason: &CloseReason) {
+        self.1.send(Told::Closed(reason.clone())).unwrap();
+    }
+}
+
+#[test]
+fn b1_a_signal_that_interrupts_a_look_at_a_pipe_before_a_timer_ends_no_connection() {
+    let Some(name) = part() else {
+        let name = "transfers::b1_a_signal_that_interrupts_a_look_at_a_pipe_before_a_timer_ends_\
+                    no_connection";
+        // Every other call.
+        return injected(name, &DRIVERS, "poll,ppoll", &["EINTR"], "1+2");
+    };
+    let (tell, told) = mpsc::channel();
+    let mut driver = driver(&name, DriverLimits::default());
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let ((read, their_write), (their_read, write)) = (pipe(), pipe());
+    let here = Descriptors::new(read, write);
+    driver.control().adopt_descriptors(here, Limits::default(), Ticks(30, tell)).unwrap();
+    let peer = std::thread::spawn(move || {
+        let read = File::from(their_read).read_to_end(&mut Vec::new());
+        drop(their_write);
+        read
+    });
+    driver.run().unwrap();
+    expect_closed(&told, CloseKind::Finished, By::Us);
+    assert_eq!(peer.join().unwrap().unwrap(), 0);
+}
+
+/// Keeps its side open behind the end of the stream.
+struct Stays(Sender<Told>);
+
+impl Protocol for Stays {
+    fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        unreachable!("nothing is written")
+    }
+    fn eof(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+        Ok(self.0.send(Told::Eof)?)
+    }
+    fn closed(&mut self, _: &mut Context<'_>, reason: &CloseReason) {
+        self.0.send(Told::Closed(reason.clone())).unwrap();
+    }
+}
+
+#[test]
+fn b1_a_signal_that_interrupts_the_look_whether_anybody_reads_a_pipe_hides_nothing() {
+    let Some(name) = part() else {
+        let name = "transfers::b1_a_signal_that_interrupts_the_look_whether_anybody_reads_a_pipe_\
+                    hides_nothing";
+        // Either half of the calls.
+        injected(name, &DRIVERS, "poll,ppoll", &["EINTR"], "1+2");
+        return injected(name, &DRIVERS, "poll,ppoll", &["EINTR"], "2+2");
+    };
+    let (tell, told) = mpsc::channel();
+    let mut driver = driver(&name, DriverLimits::default());
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let ((read, their_write), (their_read, write)) = (pipe(), pipe());
+    let here = Descriptors::new(read, write);
+    driver.control().adopt_descriptors(here, Limits::default(), Stays(tell)).unwrap();
+    let handle = driver.handle();
+    let peer = std::thread::spawn(move || {
+        drop(their_write);
+        assert!(matches!(told.recv_timeout(PATIENCE), Ok(Told::Eof)));
+        drop(their_read);
+        let end = told.recv_timeout(Duration::from_secs(20));
+        handle.shutdown();
+        end
+    });
+    driver.run().unwrap();
+    let Ok(Told::Closed(reason)) = peer.join().unwrap() else { panic!("it was not noticed") };
+    assert_eq!((reason.kind(), reason.by()), (CloseKind::Reset, By::Peer), "{reason}");
 }
 
 /// As [`Tells`], and speaks all the time.
