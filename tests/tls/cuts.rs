@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lariat::sim::{Sim, Socket, Trace};
 use lariat::tls::{ClientConfig, ServerConfig, Tls, rustls};
-use lariat::{CloseKind, Context, FilterFailure, Incoming, Input, Outcome, Protocol};
+use lariat::{CloseKind, Context, Deadline, FilterFailure, Incoming, Input, Outcome, Protocol};
 use rustls::pki_types::UnixTime;
 
 use crate::certs::Authority;
@@ -221,6 +221,13 @@ fn t4_a_session_that_is_cut_at_any_byte_of_the_server_is_truncated() {
 /// A server of ours with `words` sent to it in pieces of `size` bytes, after as much time as
 /// lingering takes: what it heard, and what came back.
 fn served(words: &[u8], size: usize) -> (Told, Vec<u8>) {
+    let (sim, told, socket) = serving(words, size);
+    assert!(sim.metrics().turns < 2_000, "it spins: {:?}", sim.metrics());
+    (told, socket.take_received().to_vec())
+}
+
+/// The same, to go on with. 8 s have passed.
+fn serving(words: &[u8], size: usize) -> (Sim, Told, Socket) {
     let configs = Configs::new();
     let (mut sim, told) = (Sim::new(1), Told::default());
     let config = ServerConfig::from(configs.server);
@@ -236,7 +243,7 @@ fn served(words: &[u8], size: usize) -> (Told, Vec<u8>) {
         sim.run_for(Duration::from_micros(100)).unwrap();
     }
     sim.run_for(Duration::from_secs(8)).unwrap();
-    (told, socket.take_received().to_vec())
+    (sim, told, socket)
 }
 
 fn hello(configs: &Configs) -> Vec<u8> {
@@ -270,20 +277,46 @@ fn t5_records_without_anything_in_them_end_a_handshake() {
     }
 }
 
+/// A close_notify that nothing protects may be anybody's.
+const CLOSE_NOTIFY: [u8; 7] = [21, 3, 3, 0, 2, 1, 0];
+
 #[test]
-fn t5_a_close_in_the_handshake_is_a_cut() {
-    let close_notify = [21, 3, 3, 0, 2, 1, 0];
-    let mut behind = hello(&Configs::new());
-    behind.extend_from_slice(&close_notify);
-    for words in [&close_notify[..], &behind] {
-        let (told, _) = served(words, 1_000);
-        assert!(!told.has_opened() && told.bytes().is_empty());
-        let seen = told.with(|seen| seen.reason.clone());
-        let kind = seen.as_ref().map(lariat::CloseReason::kind);
-        let failed = CloseKind::Filter(FilterFailure::Failed);
-        let cut = CloseKind::Filter(FilterFailure::Truncated);
-        // Whether it fails at once or waits for the deadline, it never opens.
-        assert!(kind.is_none_or(|kind| kind == failed || kind == cut), "{seen:?}");
+fn t5_a_close_in_the_handshake_of_tls_1_3_is_a_failure_at_once() {
+    let mut words = hello(&Configs::new());
+    words.extend_from_slice(&CLOSE_NOTIFY);
+    let (told, _) = served(&words, 1_000);
+    let reason = told.reason();
+    assert_eq!(reason.kind(), CloseKind::Filter(FilterFailure::Failed), "{reason}");
+    assert_eq!(told.error(), "the peer has refused the session: CloseNotify");
+    // It lingers for 2 s, as its peer is silent.
+    assert!(reason.age() < Duration::from_millis(2_100), "{reason} after {:?}", reason.age());
+    assert!(!told.has_opened() && told.bytes().is_empty());
+}
+
+#[test]
+fn t5_a_close_before_the_version_is_agreed_or_under_tls_1_2_opens_nothing_and_ends_in_time() {
+    // An alert that may be ignored by these rules: what ends the session is its deadline, or FIN.
+    let mut old = hello(&Configs::new());
+    let list = old.windows(2).position(|pair| pair == [0, 43]).unwrap();
+    old[list + 1] = 143;
+    for before in [&[][..], &old] {
+        let words = [before, &CLOSE_NOTIFY].concat();
+        for fin in [false, true] {
+            let (mut sim, told, socket) = serving(&words, 1_000);
+            assert!(told.with(|seen| seen.reason.is_none()), "its time is not over");
+            if fin {
+                socket.finish();
+            }
+            sim.run_for(Duration::from_secs(5)).unwrap();
+            let reason = told.reason();
+            let (kind, seconds) = match fin {
+                true => (CloseKind::Filter(FilterFailure::Truncated), 8),
+                false => (CloseKind::TimedOut(Deadline::Handshake), 10),
+            };
+            assert_eq!((reason.kind(), reason.age().as_secs()), (kind, seconds), "{reason}");
+            assert!(!told.has_opened() && told.bytes().is_empty());
+            assert!(sim.metrics().turns < 100, "it spins: {:?}", sim.metrics());
+        }
     }
 }
 
