@@ -16,13 +16,28 @@ const LARGE_MAX: usize = 2;
 const LARGE: usize = 512 * 1024;
 
 /// Emptied buffers, shared by all connections of a loop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ChunkPool {
     chunks: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
+    chunks_max: usize,
+    large_max: usize,
+}
+
+impl Default for ChunkPool {
+    fn default() -> ChunkPool {
+        let (chunks, large) = (Vec::new(), Vec::new());
+        ChunkPool { chunks, large, chunks_max: POOLED_MAX, large_max: LARGE_MAX }
+    }
 }
 
 impl ChunkPool {
+    /// The pool of a thread, which has one connection: there are as many pools as connections, also
+    /// while those are idle.
+    pub(crate) fn of_one_connection() -> ChunkPool {
+        ChunkPool { chunks_max: 1, large_max: 0, ..ChunkPool::default() }
+    }
+
     fn take(&mut self) -> Vec<u8> {
         self.chunks.pop().unwrap_or_default()
     }
@@ -42,8 +57,8 @@ impl ChunkPool {
         // Small ones too: a relay of small messages needs them, and they grow where more is queued.
         let (place, most) = match buffer.capacity() {
             0 => return,
-            1..=CHUNK => (&mut self.chunks, POOLED_MAX),
-            _ => (&mut self.large, LARGE_MAX),
+            1..=CHUNK => (&mut self.chunks, self.chunks_max),
+            _ => (&mut self.large, self.large_max),
         };
         if place.len() < most && buffer.capacity() <= LARGE {
             buffer.clear();
@@ -286,6 +301,17 @@ mod tests {
         queue.push(&vec![1; 40 * CHUNK], &mut pool);
         queue.clear(&mut pool);
         assert_eq!(pool.chunks.len(), POOLED_MAX);
+    }
+
+    #[test]
+    fn the_pool_of_one_connection_keeps_one_chunk_and_nothing_larger() {
+        let (mut pool, mut queue) = (ChunkPool::of_one_connection(), SendQueue::default());
+        queue.push(&vec![1; 3 * CHUNK], &mut pool);
+        queue.clear(&mut pool);
+        let mut unread = ByteQueue::default();
+        unread.push(&vec![7; 2 * CHUNK], &mut pool);
+        unread.clear(&mut pool);
+        assert_eq!((pool.chunks.len(), pool.large.len()), (1, 0));
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! What connections keep: bytes that are allocated and not freed, in the simulator.
+//! What connections keep: bytes that are allocated and not freed, in the simulator; over sockets of
+//! the system in `memory/peaks.rs`.
+
+#[path = "memory/peaks.rs"]
+mod peaks;
 
 use std::alloc::System;
 use std::cell::Cell;
@@ -23,12 +27,15 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes that live now and did not when the region began.
-fn grown(region: &Region<'_, System>) -> usize {
+/// Bytes that live now and did not when the region began; below 0 where fewer do. What a buffer has
+/// grown by counts as allocated.
+fn lives(region: &Region<'_, System>) -> isize {
     let change = region.change();
-    let resized = change.bytes_reallocated;
-    let lives = change.bytes_allocated as isize - change.bytes_deallocated as isize + resized;
-    lives.max(0) as usize
+    change.bytes_allocated as isize - change.bytes_deallocated as isize
+}
+
+fn grown(region: &Region<'_, System>) -> usize {
+    lives(region).max(0) as usize
 }
 
 // ---- filters ------------------------------------------------------------------------------------
@@ -180,7 +187,7 @@ fn a_filter_whose_every_send_is_partial_keeps_what_is_unsent_and_no_more() {
         heard += client.take_received().len();
         most = most.max(grown(&region));
     }
-    assert!(most <= 500_000, "{most} bytes live at one time");
+    assert!(most <= 100_000, "{most} bytes live at one time");
 }
 
 #[test]
@@ -261,12 +268,11 @@ fn a_large_answer_passes_a_filter_without_a_copy_in_the_queue() {
         client.send(b"?");
         sim.run_for(Duration::from_secs(1)).unwrap();
         assert_eq!(client.take_received().len(), 250_000);
-        let change = region.change();
-        change.bytes_allocated as isize + change.bytes_reallocated
+        region.change().bytes_allocated
     };
     let (plain, filtered) = (allocated(None), allocated(Some(Plain::default())));
     // What the wire holds at a time, as it grows. The queue would hold 186,000 bytes more.
-    assert!(filtered <= plain + 320_000, "{filtered} bytes allocated, and {plain} without");
+    assert!(filtered <= plain + 50_000, "{filtered} bytes allocated, and {plain} without");
 }
 
 // ---- writers to others --------------------------------------------------------------------------
@@ -400,8 +406,8 @@ fn writes_to_another_connection_are_bounded_within_one_callback() {
         client.send(b"x");
         sim.run_for(Duration::from_secs(1)).unwrap();
         assert_eq!(reason.get(), Some(CloseKind::OutputFull));
-        // `output_max` is 8 MiB; a vector that doubles may have twice as much.
+        // `output_max` is 8 MiB.
         assert!(memory.get() > 4_000_000, "{} bytes: it did write", memory.get());
-        assert!(memory.get() < 20_000_000, "{} bytes, shared {shared}", memory.get());
+        assert!(memory.get() < 9_000_000, "{} bytes, shared {shared}", memory.get());
     }
 }

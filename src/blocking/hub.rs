@@ -14,6 +14,7 @@ use super::outlet::Outlet;
 use super::pool::{Job, Pool};
 use super::system;
 use crate::admission::{Admission, Place};
+use crate::buffer::ChunkPool;
 use crate::clock::Clock;
 use crate::driver::Report;
 use crate::episode::CommonEpisode;
@@ -22,7 +23,9 @@ use crate::id::{ConnId, IdSource, Ids};
 use crate::jobs::Threads;
 use crate::limits::{DriverLimits, OutputMax};
 use crate::metrics::Metrics;
-use crate::protocol::{Binder, Common, Home, Listeners, SendClosure, Shared, Watched, Workplace};
+use crate::protocol::{
+    Binder, Common, Home, Listeners, Output, SendClosure, Shared, Watched, Workplace,
+};
 use crate::resolver::{Resolver, SystemResolver};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -234,6 +237,9 @@ impl Hub {
         let workplace = Workplace::on(Arc::clone(&self.job_threads), home, &self.limits);
         let mut shared = Shared::new(self.clock.clone(), ids, seed, binder, workplace);
         shared.outputs = self.outputs.clone();
+        // A thread has one connection at a time, and is there as long as that is.
+        shared.chunks = ChunkPool::of_one_connection();
+        shared.output = Output::of_one_connection();
         shared.blame.limit = self.limits.slow_callback.map_or(u64::MAX, crate::clock::nanos);
         shared.common = Some(Arc::clone(self) as Arc<dyn Common>);
         shared

@@ -9,10 +9,11 @@
 //! # What a thread costs
 //!
 //! A connection that has read nothing holds about 28 KiB of resident memory, and 79 KiB once its
-//! read buffer of 64 KiB has been used; a companion adds 15 KiB. The kernel's own memory for a
-//! thread and the address space of its stack ([`Blocking::stack_size`]) come on top. A thread whose
-//! connection has ended waits a second for the next one, with its buffer, at most 64 threads at a
-//! time. At most 64 buffers of other threads are kept.
+//! read buffer of 64 KiB has been used; a companion adds 15 KiB. Each keeps at most 128 KiB of what
+//! its output has needed. The kernel's own memory for a thread and the address space of its stack
+//! ([`Blocking::stack_size`]) come on top. A thread whose connection has ended waits a second for
+//! the next one, with its buffer, at most 64 threads at a time. At most 64 buffers of other threads
+//! are kept.
 //!
 //! # How many threads there are
 //!

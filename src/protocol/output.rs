@@ -5,6 +5,8 @@ use crate::guard::GuardedBytes;
 
 /// Above this capacity the cork is freed after use.
 const CORK_KEPT: usize = 256 * 1024;
+/// The same for a thread that has one connection.
+const CORK_KEPT_BY_ONE: usize = 64 * 1024;
 /// Shared bytes below this length are cheaper to copy than to keep.
 const COPIED_BELOW: usize = 4 * 1024;
 
@@ -13,7 +15,7 @@ const COPIED_BELOW: usize = 4 * 1024;
 /// While it is one range of the shown input, only the range is remembered, and the bytes leave from
 /// the read buffer. Anything else goes, in order, to the cork, one buffer for the whole driver.
 /// Large `Bytes` are not copied; they keep their place in the order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Output {
     /// The range: `len` bytes of the input from `start`.
     start: usize,
@@ -22,6 +24,14 @@ pub(crate) struct Output {
     rest: usize,
     cork: Vec<u8>,
     pieces: Vec<(usize, GuardedBytes)>,
+    cork_kept: usize,
+}
+
+impl Default for Output {
+    fn default() -> Output {
+        let (cork, pieces) = (Vec::new(), Vec::new());
+        Output { start: 0, len: 0, rest: 0, cork, pieces, cork_kept: CORK_KEPT }
+    }
 }
 
 /// A part of the output, in order.
@@ -38,6 +48,12 @@ pub(super) fn place_in(bytes: &[u8], shown: &[u8]) -> Option<usize> {
 }
 
 impl Output {
+    /// The output of a thread, which has one connection: there are as many corks as connections,
+    /// also while those are idle.
+    pub(crate) fn of_one_connection() -> Output {
+        Output { cork_kept: CORK_KEPT_BY_ONE, ..Output::default() }
+    }
+
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         self.len + self.rest
@@ -175,7 +191,7 @@ impl Output {
     #[inline(never)]
     fn give_back(&mut self) {
         self.pieces.clear();
-        self.cork.shrink_to(CORK_KEPT);
+        self.cork.shrink_to(self.cork_kept);
     }
 }
 
@@ -296,5 +312,11 @@ mod tests {
         output.push(&vec![0; 4 * CORK_KEPT], &[]);
         output.clear();
         assert!(output.cork.capacity() <= CORK_KEPT);
+        let mut output = Output::of_one_connection();
+        for (len, kept) in [(60_000, 60_000), (65_537, 65_536)] {
+            output.push(&vec![0; len], &[]);
+            output.clear();
+            assert_eq!(output.cork.capacity(), kept);
+        }
     }
 }
