@@ -55,6 +55,7 @@ mod sniffing;
 #[path = "../shared/sockets.rs"]
 mod sockets;
 mod stopping;
+mod storms;
 mod stuck;
 mod taps;
 mod timers;

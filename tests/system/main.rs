@@ -20,3 +20,4 @@ mod signals;
 mod stopped;
 mod transfers;
 mod unix;
+mod wakes;
