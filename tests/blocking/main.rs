@@ -8,6 +8,7 @@ mod connecting;
 mod datagrams;
 mod ends;
 mod faults;
+mod flooding;
 mod found;
 mod kit;
 #[path = "../shared/leaks.rs"]

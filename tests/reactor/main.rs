@@ -12,6 +12,7 @@ mod connecting;
 mod datagrams;
 mod detaching;
 mod ends;
+mod flooding;
 mod found;
 mod late;
 #[path = "../shared/leaks.rs"]
