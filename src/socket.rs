@@ -13,6 +13,7 @@ mod opening;
 pub(crate) mod read_back;
 mod unix;
 mod unix_datagrams;
+mod waiting;
 
 use std::fs::File;
 use std::io::{self, IoSlice};

@@ -110,6 +110,16 @@ impl Control<'_> {
     /// [`reuse_port`](DatagramOptions::reuse_port) are for binding, and ignored. The file of a Unix
     /// socket stays when the socket is closed.
     ///
+    /// **Other owners.** A clone of the socket, or another process, may have it as well, and goes
+    /// on with it when it has ended here. Each datagram comes to one of its owners; what this
+    /// driver has received by then, and not shown, is lost. Two things stay: the options that were
+    /// set, and O_NONBLOCK, which every driver sets. It counts for all owners and is not taken
+    /// back, because the calls of another driver would sleep. To sleep in the socket afterwards,
+    /// call `set_nonblocking(false)`.
+    ///
+    /// On the blocking driver an adopted socket costs two descriptors more. What the system has no
+    /// room for waits in the queue of the socket ([`DatagramOptions::output_max`]), for UDP too.
+    ///
     /// ```
     /// # use lariat::{Datagram, DatagramContext, DatagramProtocol, Outcome};
     /// # struct Echo;

@@ -95,7 +95,7 @@ impl<S: System> EventLoop<S> {
         if self.draining {
             state.end(By::Runtime, CloseKind::Shutdown, None);
             if let Some(socket) = socket.take() {
-                self.system.forget_datagrams(&socket, id);
+                self.system.close_datagrams(socket);
             }
         }
         if socket.is_none() {
@@ -213,8 +213,7 @@ impl<S: System> EventLoop<S> {
         }
         if outlet.state.phase() == Phase::Ended {
             if let Some(socket) = outlet.socket.take() {
-                self.system.forget_datagrams(&socket, id);
-                drop(socket);
+                self.system.close_datagrams(socket);
                 outlet.state.end_turn = self.shared.metrics.turns;
                 self.note_datagrams_closed(id);
                 self.note_released(Released::Descriptor);

@@ -56,6 +56,12 @@ pub(crate) trait System {
     /// Takes a socket of datagrams over, which [`Sockets::bind`] has opened, and registers it.
     fn adopt_datagrams(&mut self, socket: Box<dyn Any>, id: ConnId) -> io::Result<Self::Datagrams>;
 
+    /// Closes a socket of datagrams. Nothing is reported of it any more, also where it stays open
+    /// elsewhere.
+    fn close_datagrams(&mut self, socket: Self::Datagrams) {
+        drop(socket);
+    }
+
     /// A nonblocking socket whose connect has begun.
     fn connect(&mut self, dial: &Dial) -> io::Result<Self::Stream>;
 
@@ -69,9 +75,6 @@ pub(crate) trait System {
 
     /// A stream is about to be closed. One that is open elsewhere is reported no more.
     fn forget_stream(&mut self, _stream: &Self::Stream, _id: ConnId) {}
-
-    /// As [`System::forget_stream`], for a socket of datagrams.
-    fn forget_datagrams(&mut self, _socket: &Self::Datagrams, _id: ConnId) {}
 
     /// Accepts with the descriptor that is kept in reserve.
     fn accept_with_reserve(

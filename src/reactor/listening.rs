@@ -134,9 +134,6 @@ impl Listener for Listening {
     }
 }
 
-/// A socket of datagrams that came from other code.
-pub(super) struct AdoptedDatagrams(pub(super) Box<dyn std::any::Any>);
-
 /// The sockets of the system, whose listeners a callback can close.
 pub(super) struct MioSockets(pub(super) SystemSockets);
 
@@ -150,8 +147,7 @@ impl Sockets for MioSockets {
     }
 
     fn adopt_datagrams(&self, socket: OwnedFd, options: &DatagramOptions) -> io::Result<Opened> {
-        let opened = self.0.adopt_datagrams(socket, options)?;
-        Ok(Opened { socket: Box::new(AdoptedDatagrams(opened.socket)), ..opened })
+        self.0.adopt_datagrams(socket, options)
     }
 
     fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> AdoptedListener {

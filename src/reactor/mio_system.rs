@@ -28,7 +28,7 @@ use crate::protocol::{SocketInfo, Sockets};
 use crate::socket::Pair;
 use crate::socket::{self, NO_SIGNAL, Reserve, SystemSockets, retry};
 
-use super::listening::{AdoptedDatagrams, Listening, MioSockets};
+use super::listening::{Listening, MioSockets};
 #[cfg(feature = "fd")]
 pub(super) use super::stream::MioStream;
 #[cfg(feature = "fd")]
@@ -56,8 +56,8 @@ pub(super) struct MioSystem {
     /// For what stops being watched by itself: listeners that were adopted, and streams that are no
     /// sockets.
     registry: Option<Rc<Registry>>,
-    /// Sockets that were adopted, but for listeners. The poll would go on watching them when they
-    /// are closed here, as long as another descriptor leads to the same open file.
+    /// Streams that were adopted. The poll would go on watching them when they are closed here, as
+    /// long as another descriptor leads to the same open file.
     adopted: BTreeSet<ConnId>,
     #[cfg(feature = "signals")]
     signals: Option<crate::signals::Watch<Signals>>,
@@ -113,15 +113,10 @@ impl MioSystem {
         self.registry.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Stops watching a socket that is about to be closed, if it may be open elsewhere.
-    fn forget(&mut self, id: ConnId, socket: Option<BorrowedFd<'_>>) {
-        if self.adopted.is_empty() || !self.adopted.remove(&id) {
-            return;
-        }
-        if let Some(socket) = socket {
-            // One that has been detached is not watched any more.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
-        }
+    /// Stops watching a socket that is about to be closed, and may be open elsewhere.
+    fn forget(&self, socket: BorrowedFd<'_>) {
+        // One that has been detached is not watched any more.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
     }
 
     #[inline(always)]
@@ -254,20 +249,19 @@ impl System for MioSystem {
         socket: Box<dyn Any>,
         id: ConnId,
     ) -> io::Result<socket::Datagrams> {
-        let (socket, adopted) = match socket.downcast::<AdoptedDatagrams>() {
-            Ok(socket) => (socket.0, true),
-            Err(socket) => (socket, false),
-        };
         let socket = socket.downcast::<socket::Datagrams>();
         let socket = *socket.map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = MioToken(id.bits() as usize);
         let fd = socket.as_fd().as_raw_fd();
         self.poll.registry().register(&mut SourceFd(&fd), token, both)?;
-        if adopted {
-            self.adopted.insert(id);
-        }
         Ok(socket)
+    }
+
+    fn close_datagrams(&mut self, socket: socket::Datagrams) {
+        if socket.is_adopted() {
+            self.forget(socket.as_fd());
+        }
     }
 
     fn connect(&mut self, dial: &Dial) -> io::Result<MioStream> {
@@ -298,11 +292,10 @@ impl System for MioSystem {
     }
 
     fn forget_stream(&mut self, stream: &MioStream, id: ConnId) {
-        self.forget(id, stream.as_info().descriptor());
-    }
-
-    fn forget_datagrams(&mut self, socket: &socket::Datagrams, id: ConnId) {
-        self.forget(id, Some(socket.as_fd()));
+        let adopted = !self.adopted.is_empty() && self.adopted.remove(&id);
+        if let Some(socket) = stream.as_info().descriptor().filter(|_| adopted) {
+            self.forget(socket);
+        }
     }
 
     fn accept_with_reserve(

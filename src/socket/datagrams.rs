@@ -3,26 +3,41 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 
 use super::opening::refuse;
 use super::retry;
 use super::unix_datagrams::UnixDatagrams;
+use super::waiting::Waiting;
 use crate::datagram::{DatagramOptions, DatagramSocket, Interface, Received, check_family};
 use crate::endpoint::Endpoint;
 use crate::error::{check_scope, rejected};
 
 /// A bound socket of datagrams.
 #[derive(Debug)]
-pub(crate) enum Datagrams {
+pub(crate) struct Datagrams {
+    kind: Kind,
+    /// Others may have it as well.
+    adopted: bool,
+    /// Where a thread waits for an adopted socket. A call that sleeps in the socket itself can only
+    /// be woken by what its other owners notice as well.
+    waiting: Option<Box<Waiting>>,
+    /// No thread is to sleep any more, and an empty datagram may be none.
+    woken: AtomicBool,
+}
+
+/// A socket, as its family has it.
+#[derive(Debug)]
+enum Kind {
     Udp(Udp),
     Unix(UnixDatagrams),
 }
 
 /// A bound UDP socket.
 #[derive(Debug)]
-pub(crate) struct Udp {
+struct Udp {
     socket: UdpSocket,
     v6: bool,
     /// Where all that comes was sent to, if that is one address.
@@ -39,17 +54,17 @@ impl Datagrams {
         options: &DatagramOptions,
         nonblocking: bool,
     ) -> io::Result<Datagrams> {
-        match addr {
-            Endpoint::Ip(addr) => Udp::open(addr, options, nonblocking).map(Datagrams::Udp),
-            Endpoint::Unix(name) => {
-                UnixDatagrams::open(name, options, nonblocking).map(Datagrams::Unix)
-            }
-            Endpoint::Other => Err(io::ErrorKind::InvalidInput.into()),
-        }
+        let kind = match addr {
+            Endpoint::Ip(addr) => Kind::Udp(Udp::open(addr, options, nonblocking)?),
+            Endpoint::Unix(name) => Kind::Unix(UnixDatagrams::open(name, options, nonblocking)?),
+            Endpoint::Other => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        Ok(Datagrams::of(kind, false))
     }
 
     /// Takes over a socket that other code has bound, or not bound. It is connected where the
-    /// options say so.
+    /// options say so. Another process may have it as well: with every driver it is nonblocking
+    /// from now on, and with threads (not `nonblocking`) these wait beside it.
     pub(super) fn adopt(
         socket: OwnedFd,
         addr: Endpoint,
@@ -57,35 +72,59 @@ impl Datagrams {
         options: &DatagramOptions,
         nonblocking: bool,
     ) -> io::Result<Datagrams> {
-        match addr {
+        refuse("mode", options.mode.is_some())?;
+        let socket = Socket::from(socket);
+        let kind = match addr {
             Endpoint::Ip(addr) => {
-                refuse("mode", options.mode.is_some())?;
-                let socket = Socket::from(socket);
                 set_options(&socket, addr.is_ipv6(), options)?;
-                Udp::of(socket, addr.is_ipv6(), options, nonblocking).map(Datagrams::Udp)
+                Kind::Udp(Udp::of(socket, addr.is_ipv6(), options, true)?)
             }
             Endpoint::Unix(name) => {
-                refuse("mode", options.mode.is_some())?;
-                UnixDatagrams::of(socket.into(), name, peer, None, options).map(Datagrams::Unix)
+                Kind::Unix(UnixDatagrams::of(socket, name, peer, None, options)?)
             }
-            Endpoint::Other => Err(io::ErrorKind::InvalidInput.into()),
+            Endpoint::Other => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        let mut adopted = Datagrams::of(kind, true);
+        if !nonblocking {
+            adopted.waiting = Some(Box::new(Waiting::new(adopted.as_fd())?));
         }
+        SockRef::from(&adopted).set_nonblocking(true)?;
+        Ok(adopted)
+    }
+
+    fn of(kind: Kind, adopted: bool) -> Datagrams {
+        Datagrams { kind, adopted, waiting: None, woken: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     /// Wakes the thread that sleeps in [`DatagramSocket::receive`], and every one that comes later.
-    #[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
     pub(crate) fn wake(&self) {
-        match self {
-            Datagrams::Udp(socket) => socket.wake(),
-            Datagrams::Unix(socket) => socket.wake(),
+        self.woken.store(true, Ordering::Release);
+        match (&self.waiting, &self.kind) {
+            (Some(waiting), _) => waiting.wake(),
+            (None, Kind::Udp(socket)) => socket.wake(),
+            (None, Kind::Unix(socket)) => socket.wake(),
         }
     }
 
     fn as_socket(&self) -> &dyn DatagramSocket {
-        match self {
-            Datagrams::Udp(socket) => socket,
-            Datagrams::Unix(socket) => socket,
+        match &self.kind {
+            Kind::Udp(socket) => socket,
+            Kind::Unix(socket) => socket,
         }
+    }
+
+    /// Threads get no event that tells when an adopted socket has room: it is tried again.
+    fn sent(&self, sent: io::Result<()>) -> io::Result<()> {
+        sent.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock if self.waiting.is_some() => {
+                io::Error::from_raw_os_error(libc::ENOBUFS)
+            }
+            _ => error,
+        })
     }
 }
 
@@ -95,11 +134,20 @@ impl DatagramSocket for Datagrams {
     }
 
     fn send(&self, bytes: &[u8], to: Option<&Endpoint>) -> io::Result<()> {
-        self.as_socket().send(bytes, to)
+        self.sent(self.as_socket().send(bytes, to))
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        self.as_socket().receive(buffer)
+        let mut receive = || self.as_socket().receive(buffer);
+        let received = match &self.waiting {
+            Some(waiting) => waiting.wait_for(receive, &self.woken)?,
+            None => receive()?,
+        };
+        if received.len == 0 && self.woken.load(Ordering::Acquire) {
+            // It looks like an empty datagram, and is none.
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(received)
     }
 
     fn set_member(&self, group: IpAddr, interface: Interface, member: bool) -> io::Result<()> {
@@ -111,7 +159,7 @@ impl DatagramSocket for Datagrams {
     }
 
     fn send_many(&self, bytes: &[u8], size: usize, to: Option<&Endpoint>) -> io::Result<()> {
-        self.as_socket().send_many(bytes, size, to)
+        self.sent(self.as_socket().send_many(bytes, size, to))
     }
 
     fn has_more(&self) -> bool {
@@ -125,9 +173,9 @@ impl DatagramSocket for Datagrams {
 
 impl AsFd for Datagrams {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Datagrams::Udp(socket) => socket.socket.as_fd(),
-            Datagrams::Unix(socket) => socket.as_fd(),
+        match &self.kind {
+            Kind::Udp(socket) => socket.socket.as_fd(),
+            Kind::Unix(socket) => socket.as_fd(),
         }
     }
 }
@@ -198,10 +246,6 @@ impl Udp {
     }
 
     fn wake(&self) {
-        #[cfg(feature = "udp-offload")]
-        if let Some(offload) = &self.offload {
-            offload.note_woken();
-        }
         // Linux says that the socket is not connected, and wakes the thread all the same.
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
         if cfg!(not(target_os = "linux")) {
@@ -370,7 +414,10 @@ impl DatagramSocket for Udp {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
+    use crate::endpoint::UnixName;
 
     /// Linux doubles the size of a buffer that it is given, for its own bookkeeping.
     const FACTOR: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
@@ -384,7 +431,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_is_no_ip_address_is_an_error() {
-        let named = crate::endpoint::UnixName::from_pathname("/peer").unwrap();
+        let named = UnixName::from_pathname("/peer").unwrap();
         for peer in [Endpoint::from(named), Endpoint::Other] {
             let error = open(false, |o| o.connect = Some(peer)).err().unwrap();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -494,10 +541,22 @@ mod tests {
         assert!(error.to_string().starts_with("cannot connect to [::1]:7: "), "{error}");
     }
 
+    fn adopted(socket: impl Into<OwnedFd>, addr: Endpoint) -> Datagrams {
+        Datagrams::adopt(socket.into(), addr, None, &DatagramOptions::default(), false).unwrap()
+    }
+
     #[test]
     fn a_thread_that_is_woken_receives_no_datagram_and_does_not_panic() {
-        for addr in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()] {
-            let socket = Udp::open(addr, &DatagramOptions::default(), false).unwrap();
+        let of_v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+        let addrs = [([127, 0, 0, 1], 0).into(), of_v6.into(), UnixName::unnamed().into()];
+        let open = |addr| Datagrams::open(addr, &DatagramOptions::default(), false).unwrap();
+        let mut sockets = Vec::from(addrs.map(open));
+        let udp = UdpSocket::bind(of_v6).unwrap();
+        udp.send_to(b"for another", udp.local_addr().unwrap()).unwrap();
+        let kept = udp.try_clone().unwrap();
+        sockets.push(adopted(udp, of_v6.into()));
+        sockets.push(adopted(UnixDatagram::unbound().unwrap(), UnixName::unnamed().into()));
+        for socket in sockets {
             socket.wake();
             for rest in [0_u8, 2, 10] {
                 // What the stack holds from before must not matter.
@@ -505,6 +564,16 @@ mod tests {
                 assert!(socket.receive(&mut [0; 10]).is_err(), "{}", before[0]);
             }
         }
+        assert_eq!(kept.recv(&mut [0; 20]).unwrap(), 11, "it is left to others");
+    }
+
+    #[test]
+    fn an_adopted_socket_without_room_is_tried_again_as_no_event_tells_of_any() {
+        let (one, _other) = UnixDatagram::pair().unwrap();
+        let socket = adopted(one, UnixName::unnamed().into());
+        let mut sends = (0..100_000).map(|_| socket.send(b"x", None));
+        let error = sends.find_map(Result::err).unwrap();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
     }
 
     #[test]

@@ -26,7 +26,6 @@ pub(super) struct Offload {
     inbox: Mutex<Inbox>,
     /// Whether the inbox has one more.
     more: AtomicBool,
-    woken: AtomicBool,
 }
 
 /// What has been received together. One thread at a time receives.
@@ -68,13 +67,7 @@ impl Offload {
             mark: (tos & !0b11 == 0).then(|| EcnCodepoint::from_bits(tos)),
             inbox: Mutex::new(inbox),
             more: AtomicBool::new(false),
-            woken: AtomicBool::new(false),
         })
-    }
-
-    /// A thread is being woken: an empty datagram that is received from now on may be none.
-    pub(super) fn note_woken(&self) {
-        self.woken.store(true, Ordering::Release);
     }
 
     pub(super) fn has_more(&self) -> bool {
@@ -112,9 +105,6 @@ impl Offload {
         let mut received = inbox.next(buffer).ok_or(io::ErrorKind::WouldBlock)?;
         self.more.store(inbox.place < inbox.filled, Ordering::Relaxed);
         received.calls = u64::from(empty);
-        if received.len == 0 && self.woken.load(Ordering::Acquire) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
         if let Some(Endpoint::Ip(to)) = &mut received.to {
             to.set_port(self.port);
         }

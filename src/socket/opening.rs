@@ -145,7 +145,6 @@ impl Sockets for SystemSockets {
             return invalid("it is neither a UDP nor a Unix socket");
         }
         let peer = shown.peer_addr().ok().map(|peer| Endpoint::from(&peer));
-        self.prepare(shown)?;
         let socket = Datagrams::adopt(socket, addr, peer, options, self.nonblocking)?;
         Ok(Opened { addr, peer, socket: Box::new(socket) })
     }

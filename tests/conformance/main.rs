@@ -6,6 +6,7 @@
 //! same.
 
 mod adopting;
+mod adopting_datagrams;
 mod balancers;
 mod bounds;
 mod callbacks;
