@@ -54,6 +54,11 @@ impl AcceptError {
     }
 }
 
+/// The length of the pause after a failure, where the last pause had the length `last`; 0 for none.
+pub(crate) fn next_pause(last: u64) -> u64 {
+    (last * 2).clamp(PAUSE_FIRST, PAUSE_MAX)
+}
+
 /// Whether one more connection may be admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -243,7 +248,7 @@ impl Admission {
         }
         self.failures.note(now);
         pace.failed = now;
-        pace.pause = (pace.pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
+        pace.pause = next_pause(pace.pause);
         let until = now.saturating_add(pace.pause);
         pace.waits = Some(match AcceptError::of(error) {
             AcceptError::Exhausted => Waits::ForRelease(until),

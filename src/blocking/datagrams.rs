@@ -36,12 +36,16 @@ pub(super) fn receive(hub: &Arc<Hub>, desk: &mut Desk, outlet: &Arc<Outlet>) {
     loop {
         keeper.advance(&mut inside);
         let Some(socket) = inside.socket.clone().filter(|_| !is_over(&inside.state)) else { break };
+        let paused_until = inside.state.paused_until();
         match outlet.give_back(inside) {
             Ok(hires) => keeper.hire(hires),
             Err(back) => {
                 inside = back;
                 continue;
             }
+        }
+        if let Some(until) = paused_until {
+            outlet.pause(&hub.clock, until);
         }
         let received = socket.receive(&mut buffer);
         drop(socket);

@@ -216,6 +216,18 @@ impl Outlet {
         }
     }
 
+    /// The socket's own thread waits until then, or until it would be woken out of the socket.
+    pub(super) fn pause(&self, clock: &Clock, until: u64) {
+        let mut table = lock(&self.table);
+        while !table.over && !table.requests.alone {
+            let left = until.saturating_sub(clock.exact());
+            if left == 0 {
+                break;
+            }
+            table = self.wait(table, Some(Duration::from_nanos(left)));
+        }
+    }
+
     /// Takes what has been asked for so far.
     pub(super) fn take_requests(&self) -> Requests {
         mem::take(&mut lock(&self.table).requests)
@@ -276,7 +288,11 @@ impl Outlet {
 // The model check gives these locks to threads of its own only.
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::{Instant, SystemTime};
+
     use super::*;
+    use crate::clock::Readings;
     use crate::datagram::{DatagramOptions, Round};
     use crate::id::Ids;
 
@@ -336,6 +352,34 @@ mod tests {
         assert!(outlet.give_back(inside).is_ok());
         waiting.join().unwrap();
         assert!(!outlet.is_awaited());
+    }
+
+    #[test]
+    fn a_pause_lasts_until_its_time_and_no_longer_than_the_socket_is_slept_in() {
+        let clock = Clock::system(Readings { monotonic: Instant::now, wall: SystemTime::now });
+        let (outlet, _inside) = outlet();
+        let until = clock.exact() + 5_000_000;
+        outlet.pause(&clock, until);
+        assert!(clock.exact() >= until);
+        outlet.pause(&clock, until);
+        type Wake = fn(&Outlet, Box<Inside>);
+        let wakes: [Wake; 2] =
+            [Outlet::give_back_ended, |outlet: &Outlet, _: Box<Inside>| outlet.stay_alone()];
+        for wake in wakes {
+            let (outlet, inside) = self::outlet();
+            let (tell, told) = mpsc::channel();
+            let (pausing, clock) = (Arc::clone(&outlet), clock.clone());
+            std::thread::spawn(move || {
+                pausing.pause(&clock, u64::MAX - 1);
+                tell.send(()).unwrap();
+            });
+            // Neither a notification nor a request is the end.
+            outlet.ask_first(|requests| requests.stop = true);
+            outlet.changed.notify_all();
+            told.recv_timeout(Duration::from_millis(5)).unwrap_err();
+            wake(&outlet, inside);
+            told.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
     }
 
     #[test]

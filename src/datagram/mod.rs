@@ -9,6 +9,7 @@ mod bind;
 mod call;
 mod context;
 mod control;
+mod lack;
 mod options;
 mod queue;
 mod sending;
@@ -38,7 +39,9 @@ pub(crate) use state::{Due, Phase, Read, Round, State};
 /// For a socket that is closed before it has opened, `closed` is the only callback.
 ///
 /// Over UDP datagrams may be lost, come twice, or overtake one another. Between Unix sockets of one
-/// machine they do none of that. Nothing that a peer or the network does ends a socket.
+/// machine they do none of that. Nothing that a peer or the network does ends a socket. Where the
+/// system lacks the memory to receive, the socket pauses for 10 ms, then longer and longer, up to a
+/// second, and goes on.
 ///
 /// ```
 /// use lariat::{Datagram, DatagramContext, DatagramProtocol, Outcome};

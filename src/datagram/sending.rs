@@ -295,8 +295,11 @@ impl State {
         }
     }
 
-    /// Looks whether it is time to try again what waits.
+    /// Looks whether it is time to try again what waits, and to receive again.
     pub(crate) fn handle_retry(&mut self, now: u64) {
+        if let Some(lack) = &mut self.lack {
+            lack.resume(now);
+        }
         if self.retry.at <= now {
             self.retry.at = u64::MAX;
             self.writable = true;

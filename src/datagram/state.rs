@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::DatagramOptions;
+use super::lack::Lack;
 use super::queue::Queue;
 use super::sending::Retry;
 use super::socket::{Received, is_refusal};
@@ -110,6 +111,8 @@ pub(crate) struct State {
     pub(super) close_wanted: bool,
     pub(super) abort_wanted: bool,
     failures: u32,
+    /// While receives fail for lack of a resource, and for a while after.
+    pub(super) lack: Option<Box<Lack>>,
     bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) dropped: u64,
@@ -151,6 +154,7 @@ impl State {
             close_wanted: false,
             abort_wanted: false,
             failures: 0,
+            lack: None,
             bytes_in: 0,
             bytes_out: 0,
             dropped: 0,
@@ -199,7 +203,12 @@ impl State {
     }
 
     pub(crate) fn may_read(&self) -> bool {
-        self.phase == Phase::Open && self.readable
+        self.phase == Phase::Open && self.readable && self.paused_until().is_none()
+    }
+
+    /// When it may be received from again, if it pauses because the system lacks a resource.
+    pub(crate) fn paused_until(&self) -> Option<u64> {
+        self.lack.as_ref().filter(|_| self.phase == Phase::Open)?.until()
     }
 
     /// Whether it has something to do without any further event.
@@ -281,6 +290,9 @@ impl State {
                 metrics.bytes_in += kept as u64;
                 metrics.datagrams_in += 1;
                 metrics.datagrams_truncated += u64::from(truncated);
+                if self.lack.as_mut().is_some_and(|lack| lack.end(self.id, now)) {
+                    self.lack = None;
+                }
                 return Read::Datagram { truncated };
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -293,6 +305,11 @@ impl State {
         metrics.reads += 1;
         if is_refusal(error) {
             self.note_refused(1, None, metrics);
+            return Read::Told;
+        }
+        if Lack::is_told_by(error) {
+            let end = self.end_at();
+            self.lack.get_or_insert_default().note(self.id, error, now, end);
             return Read::Told;
         }
         self.failures += 1;

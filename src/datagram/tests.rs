@@ -3,6 +3,7 @@
 mod calls;
 mod due;
 mod ends;
+mod lacks;
 mod sends;
 
 use std::cell::RefCell;

@@ -231,7 +231,9 @@ impl<S: System> EventLoop<S> {
     /// As [`EventLoop::sync_deadline`] does for a connection.
     fn sync_datagram_deadline(&mut self, id: ConnId) {
         let Some(outlet) = self.table.outlets.get_mut(&id) else { return };
-        let (wanted, armed) = (outlet.state.deadline_at(), outlet.state.deadline_key());
+        let paused_until = outlet.state.paused_until().unwrap_or(u64::MAX);
+        let wanted = outlet.state.deadline_at().min(paused_until);
+        let armed = outlet.state.deadline_key();
         let key = self.shared.timers.sync(armed, wanted, TimerOwner::Deadline(id));
         outlet.state.put_deadline(key);
     }
@@ -320,9 +322,11 @@ impl<S: System> EventLoop<S> {
         outlet.state.put_deadline(None);
         outlet.state.handle_retry(now);
         if outlet.state.may_read() && outlet.state.is_overdue(now) {
-            // It has not had its turn to look: what it finds may put the deadline off.
+            // It has not had its turn to look, or a pause is over: what it finds may put the
+            // deadline off.
             let key = self.shared.timers.arm(now, TimerOwner::Deadline(id));
-            return outlet.state.put_deadline(Some(key));
+            outlet.state.put_deadline(Some(key));
+            return self.list_datagrams(id);
         }
         if outlet.state.handle_deadline(now) {
             self.shared.metrics.timers += 1;

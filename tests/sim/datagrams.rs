@@ -500,7 +500,7 @@ fn reads_that_fail_for_no_known_reason_end_the_socket_after_64_in_a_row() {
     for (failing, ends) in [(63, false), (64, true)] {
         let (mut sim, log) = (Sim::new(1), Log::default());
         for nth in 0..failing {
-            sim.script(Call::Read, nth, Fault::Error(libc::ENOMEM));
+            sim.script(Call::Read, nth, Fault::Error(libc::EIO));
         }
         let node = Node::new().datagram(|cx, _| {
             cx.close();
@@ -523,7 +523,7 @@ fn reads_that_fail_are_in_a_row_only_if_no_datagram_comes_between() {
     let (mut sim, log) = (Sim::new(1), Log::default());
     // The read after the first of them finds nothing yet, and the next one the datagram.
     for nth in (0..40).chain(42..82) {
-        sim.script(Call::Read, nth, Fault::Error(libc::ENOMEM));
+        sim.script(Call::Read, nth, Fault::Error(libc::EIO));
     }
     let id = bind(&mut sim, "node", with(|_| {}), Node::new(), &log);
     let client = sim.datagram_socket("10.0.0.2:0").unwrap();
@@ -532,6 +532,57 @@ fn reads_that_fail_are_in_a_row_only_if_no_datagram_comes_between() {
     client.send_to(b"behind", addr_of(&sim, id));
     sim.run_for(ms(10)).unwrap();
     assert_eq!(log.of("node"), ["opened", "datagram of 7 bytes", "datagram of 6 bytes"]);
+}
+
+#[test]
+fn a3_receives_that_lack_a_resource_pause_for_longer_and_longer_and_end_no_socket() {
+    for errno in [libc::ENOMEM, libc::ENOBUFS, libc::EMFILE, libc::ENFILE] {
+        let (mut sim, log) = (Sim::new(1), Log::default());
+        for nth in 0..100 {
+            sim.script(Call::Read, nth, Fault::Error(errno));
+        }
+        let node = Node::new().datagram(|cx, _| {
+            cx.close();
+            Ok(())
+        });
+        let id = bind(&mut sim, "node", with(|_| {}), node, &log);
+        sim.datagram_socket("10.0.0.2:0").unwrap().send_to(b"hello", addr_of(&sim, id));
+        // The pauses are 10, 20 and 40 ms long.
+        for (time, reads) in [(9, 1), (3, 2), (17, 2), (3, 3), (37, 3), (4, 4)] {
+            sim.run_for(ms(time)).unwrap();
+            assert_eq!(sim.metrics().reads, reads);
+        }
+        let begun = sim.now();
+        sim.run().unwrap();
+        assert_eq!(log.of("node"), ["opened", "datagram of 5 bytes", "closed finished by us"]);
+        assert_eq!(sim.metrics().reads, 101);
+        // The next ones double up to a second.
+        let pauses = ms(80 + 160 + 320 + 640 + 93 * 1000);
+        let took = sim.now() - begun;
+        assert!(took > pauses - ms(10) && took < pauses + ms(200), "{took:?}");
+    }
+}
+
+#[test]
+fn a3_a_socket_that_pauses_looks_once_more_before_its_silence_has_lasted_too_long() {
+    for (failing, shown) in [(4, true), (5, false)] {
+        let (mut sim, log) = (Sim::new(1), Log::default());
+        // At 0, 10, 30 and 70 ms, and when it would end: the pause would last until 150 ms.
+        for nth in 0..failing {
+            sim.script(Call::Read, nth, Fault::Error(libc::ENOMEM));
+        }
+        let options = with(|o| o.idle = Some(ms(100)));
+        let id = bind(&mut sim, "node", options, Node::new(), &log);
+        sim.datagram_socket("10.0.0.2:0").unwrap().send_to(b"hello", addr_of(&sim, id));
+        let begun = sim.now();
+        sim.run().unwrap();
+        let took = sim.now() - begun;
+        let lines = log.of("node");
+        assert_eq!(lines.last().unwrap(), "closed timed out (idle) by the runtime");
+        assert_eq!(lines.contains(&"datagram of 5 bytes".to_owned()), shown, "{lines:?}");
+        let end = if shown { ms(200) } else { ms(100) };
+        assert!(took >= end && took < end + ms(10), "{took:?}");
+    }
 }
 
 #[test]

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use lariat::blocking::Blocking;
 use lariat::reactor::Reactor;
 use lariat::{
-    ConnId, Datagram, DatagramContext, DatagramOptions, DatagramProtocol, Driver, Outcome,
+    ConnId, Datagram, DatagramContext, DatagramOptions, DatagramProtocol, Driver, DriverLimits,
+    Outcome,
 };
 
 use crate::kit::*;
@@ -18,6 +20,39 @@ const BATCH: usize = 32;
 /// What the difference of two runs is made of: what is done once cancels.
 const FEW: usize = 10;
 const MANY: usize = 60;
+
+/// Waits for one datagram.
+struct Once;
+
+impl DatagramProtocol for Once {
+    fn datagram(&mut self, cx: &mut DatagramContext<'_>, _: &Datagram<'_>) -> Outcome {
+        cx.close();
+        Ok(())
+    }
+}
+
+#[test]
+fn a3_receives_that_lack_memory_are_tried_again_after_a_pause() {
+    let Some(part) = part() else {
+        let name = "datagrams::a3_receives_that_lack_memory_are_tried_again_after_a_pause";
+        for (driver, error) in DRIVERS.into_iter().zip(["ENOMEM", "ENOBUFS"]) {
+            let inject = format!("recvfrom:error={error}:when=1..5");
+            let Some(strace) = strace(&inject) else { return };
+            let before: Vec<&str> = strace.iter().map(String::as_str).collect();
+            again(&before, name, driver);
+        }
+        return;
+    };
+    let begun = Instant::now();
+    let mut driver = driver(&part, DriverLimits::default());
+    let id = driver.control().bind("127.0.0.1:0", Once).unwrap();
+    let to = driver.control().bound_addr(id).unwrap().socket_addr().unwrap();
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"hello", to).unwrap();
+    driver.run().unwrap();
+    let metrics = driver.metrics();
+    assert_eq!((metrics.datagrams_in, metrics.closes.finished), (1, 1));
+    assert!(begun.elapsed() >= Duration::from_millis(10 + 20 + 40 + 80 + 160));
+}
 
 struct Answers;
 
