@@ -48,7 +48,8 @@
 //! ```
 //!
 //! Clients that wait in the listener's queue are not lost: the queue belongs to the socket, which
-//! both processes have until the old one closes it.
+//! both processes have until the old one closes it. Those that the old one has accepted by then are
+//! served by it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -28,9 +28,9 @@ use crate::protocol::SocketInfo;
 pub(crate) use datagrams::Datagrams;
 #[cfg(feature = "fd")]
 pub(crate) use descriptors::{Half, Pair};
-pub(crate) use opening::{Listener, Listens, SystemSockets, check_connected, give, start_connect};
 #[cfg(not(all(test, lariat_model)))]
-pub(crate) use opening::{connect, touch};
+pub(crate) use opening::connect;
+pub(crate) use opening::{Listener, Listens, SystemSockets, check_connected, give, start_connect};
 pub(crate) use unix::SocketFile;
 
 /// A stream of whatever family: reads, writes and the rest are the same calls for all.

@@ -1,8 +1,7 @@
-//! A thread per listening socket, which sleeps in `accept`.
+//! A thread per listening socket, which waits for clients.
 
 use std::io;
-use std::mem;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bell::lock;
@@ -54,22 +53,33 @@ impl Acceptor {
         let mut reserve = Reserve::new();
         let mut pace = Pace::default();
         while hub.wait_to_accept(&self.socket, &mut pace) {
-            let accepted = match self.accept() {
+            let accept = || match self.accept() {
                 Err(error) if AcceptError::of(&error) == AcceptError::Exhausted => {
                     self.accept_exhausted(hub, &mut reserve, &mut pace, error)
                 }
                 other => other,
             };
-            if self.socket.is_stopped() {
-                return;
-            }
-            match accepted {
-                Ok((stream, peer)) => match hub.claim(&self.socket, &mut pace, peer) {
-                    Some(id) => self.admit(hub, id, stream, peer, desk.as_mut()),
-                    None => hub.count(|metrics| metrics.refused += 1),
-                },
+            match self.socket.wait_for_client(accept) {
+                Ok((stream, peer)) => self.take_in(hub, &mut pace, stream, peer, desk.as_mut()),
+                Err(_) if self.socket.is_stopped() => return,
                 Err(error) => hub.note_failed(&mut pace, &error),
             }
+        }
+    }
+
+    /// A client that was accepted. Nobody else can serve it: it is taken in also when the listener
+    /// has been stopped meanwhile.
+    fn take_in(
+        &self,
+        hub: &Arc<Hub>,
+        pace: &mut Pace,
+        stream: Stream,
+        peer: Endpoint,
+        here: Option<&mut Desk>,
+    ) {
+        match hub.claim(pace, peer) {
+            Some(id) => self.admit(hub, id, stream, peer, here),
+            None => hub.count(|metrics| metrics.refused += 1),
         }
     }
 
@@ -79,7 +89,7 @@ impl Acceptor {
 
     /// A resource is lacking, which the system reports also when no connection waits. The next
     /// connection is accepted with the reserve. It is admitted if the reserve can be restored,
-    /// otherwise turned away.
+    /// otherwise turned away. None waits: then that is no failure.
     fn accept_exhausted(
         &self,
         hub: &Hub,
@@ -90,7 +100,7 @@ impl Acceptor {
         reserve.free();
         let accepted = self.accept();
         lock(&hub.state).admission.note_lack(pace);
-        if reserve.restore() {
+        if reserve.restore() || is_empty(&accepted) {
             hub.count(|metrics| metrics.accept_errors += u64::from(accepted.is_ok()));
             return accepted;
         }
@@ -134,6 +144,11 @@ impl Acceptor {
     }
 }
 
+/// Whether no connection waits.
+fn is_empty<T>(accepted: &io::Result<T>) -> bool {
+    accepted.as_ref().is_err_and(|error| AcceptError::of(error) == AcceptError::Empty)
+}
+
 impl Hub {
     /// Waits until `socket` may accept; false when it has stopped.
     fn wait_to_accept(&self, socket: &Socket, pace: &mut Pace) -> bool {
@@ -167,15 +182,16 @@ impl Hub {
     /// that it gets. None when it has to be refused.
     ///
     /// Several listeners and outgoing connections compete for places, so a place seen free before
-    /// an accept may be taken after it: where connections wait for a place, this one waits too.
-    fn claim(&self, socket: &Socket, pace: &mut Pace, peer: Endpoint) -> Option<ConnId> {
+    /// an accept may be taken after it: where connections wait for a place, this one waits too, as
+    /// long as the driver has time.
+    fn claim(&self, pace: &mut Pace, peer: Endpoint) -> Option<ConnId> {
         let mut state = lock(&self.state);
         let now = self.clock.exact();
         state.admission.note_accepted(pace, now);
         loop {
             match self.place(&state) {
                 Place::Free => break,
-                Place::Wait if !socket.is_stopped() => {}
+                Place::Wait if !state.drain_over => {}
                 Place::Wait | Place::Shed => return None,
             }
             state = self.stand_in_line(state, None);
@@ -210,12 +226,13 @@ impl Hub {
 // The model check gives these locks to threads of its own only.
 #[cfg(all(test, not(lariat_model)))]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
     use std::time::{Instant, SystemTime};
 
     use super::super::system;
     use super::*;
     use crate::clock::{Clock, Readings};
-    use crate::limits::DriverLimits;
+    use crate::limits::{DriverLimits, Overload};
     use crate::options::ListenOptions;
     use crate::sync::atomic::AtomicU64;
 
@@ -228,6 +245,15 @@ mod tests {
         let addr = ([127, 0, 0, 1], 0).into();
         let bound = system::sockets().listen(addr, &ListenOptions::default()).unwrap();
         Socket::new(bound.addr, *bound.socket.downcast().unwrap())
+    }
+
+    /// A socket that another has as well.
+    fn adopted() -> (Socket, TcpListener) {
+        let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+        let given = kept.try_clone().unwrap().into();
+        let bound = system::sockets().adopt_listener(given, &ListenOptions::default());
+        let bound = bound.unwrap_or_else(|(error, _)| panic!("{error}"));
+        (Socket::new(bound.addr, *bound.socket.downcast().unwrap()), kept)
     }
 
     /// A socket for which nothing is left.
@@ -288,13 +314,119 @@ mod tests {
     #[test]
     fn a_refused_connection_gives_its_id_back() {
         let hub = hub();
-        let socket = socket();
-        let claim = || hub.claim(&socket, &mut Pace::default(), Endpoint::Other).unwrap();
+        let claim = || hub.claim(&mut Pace::default(), Endpoint::Other).unwrap();
         let first = claim();
         hub.unclaim(first);
         assert!(!lock(&hub.ids).is_current(first));
         assert_eq!(claim().slot(), first.slot());
         assert_eq!(lock(&hub.state).open, 1);
+    }
+
+    /// A hub with one place, which is taken.
+    fn full(overload: Overload) -> Arc<Hub> {
+        let limits = DriverLimits {
+            connections_max: 1,
+            overload,
+            drain: Duration::ZERO,
+            ..DriverLimits::default()
+        };
+        let readings = Readings { monotonic: Instant::now, wall: SystemTime::now };
+        let hub = Arc::new(Hub::new(Clock::system(readings), limits, |_, _, _| ()));
+        lock(&hub.state).open = 1;
+        hub
+    }
+
+    /// A thread with a client that has been accepted, which waits for a place. It says whether the
+    /// client got one.
+    fn claiming(hub: &Arc<Hub>) -> std::sync::mpsc::Receiver<bool> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let claiming = Arc::clone(hub);
+        std::thread::spawn(move || {
+            let claimed = claiming.claim(&mut Pace::default(), Endpoint::Other);
+            let _ = tell.send(claimed.is_some());
+        });
+        while lock(&hub.state).in_line() == 0 {
+            std::thread::yield_now();
+        }
+        told
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_client_that_was_accepted_gets_the_next_place_although_its_listener_stops() {
+        let hub = full(Overload::Pause);
+        let told = claiming(&hub);
+        lock(&hub.state).draining = true;
+        hub.note_released();
+        // It has looked, and waits on.
+        while lock(&hub.state).in_line() == 0 {
+            assert!(told.try_recv().is_err());
+            std::thread::yield_now();
+        }
+        lock(&hub.state).open = 0;
+        hub.note_released();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(true));
+        assert_eq!(lock(&hub.state).open, 1);
+    }
+
+    #[test]
+    fn a_client_that_waits_for_a_place_is_turned_away_when_the_drain_is_over() {
+        let hub = full(Overload::Pause);
+        let told = claiming(&hub);
+        // The place is not given back.
+        super::super::runner::Runner::new(&hub).drain();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(false));
+        assert_eq!(lock(&hub.state).open, 1);
+    }
+
+    #[test]
+    fn a_client_above_the_limit_does_not_wait_where_the_driver_sheds() {
+        let hub = full(Overload::Shed);
+        assert_eq!(hub.claim(&mut Pace::default(), Endpoint::Other), None);
+    }
+
+    #[test]
+    fn a_client_that_was_accepted_before_the_stop_is_served() {
+        let hub = hub();
+        let (socket, kept) = adopted();
+        let asked = Arc::new(AtomicU64::new(0));
+        let counts = Arc::clone(&asked);
+        let factory: BoxedFactory = Box::new(move |_| {
+            counts.fetch_add(1, Ordering::Relaxed);
+            Some(Box::new(crate::blocking::tests::rig::Quiet))
+        });
+        let (id, limits) = (ListenerId::new(0), Arc::default());
+        let acceptor =
+            Acceptor { id, socket: Arc::new(socket), factory: Arc::new(factory), limits };
+        let _client = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
+        let (stream, peer) = acceptor.socket.wait_for_client(|| acceptor.accept()).unwrap();
+        acceptor.socket.stop();
+        acceptor.take_in(&hub, &mut Pace::default(), stream, peer, None);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(hub.metrics().accepted, 1);
+        // Its thread accepts no other one.
+        let other = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
+        acceptor.accept_all(&hub, false);
+        kept.set_nonblocking(false).unwrap();
+        assert_eq!(kept.accept().unwrap().1, other.local_addr().unwrap());
+        let metrics = hub.metrics();
+        assert_eq!((metrics.accepted, metrics.refused, metrics.accept_errors), (1, 0, 0));
+    }
+
+    #[test]
+    fn a1_a_shared_listener_without_a_client_fails_no_accept_while_descriptors_lack() {
+        let hub = hub();
+        let (socket, _kept) = adopted();
+        let (id, limits) = (ListenerId::new(0), Arc::default());
+        let factory: BoxedFactory = Box::new(|_| None);
+        let acceptor =
+            Acceptor { id, socket: Arc::new(socket), factory: Arc::new(factory), limits };
+        let (mut reserve, lack) = (Reserve::new(), io::Error::from_raw_os_error(libc::EMFILE));
+        let tried = acceptor.accept_exhausted(&hub, &mut reserve, &mut Pace::default(), lack);
+        assert_eq!(tried.map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let metrics = hub.metrics();
+        assert_eq!((metrics.refused, metrics.accept_errors), (0, 0));
     }
 
     static READINGS: AtomicU64 = AtomicU64::new(0);
@@ -326,12 +458,6 @@ mod tests {
     }
 }
 
-/// Wakes the threads of `sockets`. Returns those that may have to be woken once more.
-fn stop(sockets: impl IntoIterator<Item = Arc<Socket>>) -> Vec<Weak<Socket>> {
-    let unheard = sockets.into_iter().filter(|socket| !socket.stop());
-    unheard.map(|socket| Arc::downgrade(&socket)).collect()
-}
-
 impl Hub {
     // ---- listeners ---------------------------------------------------------------------------
 
@@ -353,25 +479,12 @@ impl Hub {
         let Some(at) = state.listeners.iter().position(|l| l.id == id) else { return };
         let gone = state.listeners.remove(at);
         drop(state);
-        let unheard = stop(gone.sockets);
+        gone.sockets.iter().for_each(|socket| socket.stop());
+        drop(gone);
         // Under the lock, so that no acceptor is between looking and waiting for room.
-        let mut state = lock(&self.state);
+        let state = lock(&self.state);
         self.tell_acceptors(&state);
-        if unheard.is_empty() {
-            self.tell_runner(&state);
-        } else {
-            state.unheard.extend(unheard);
-            self.call_runner(&state);
-        }
-    }
-
-    /// Stops those sockets again whose threads may not have noticed.
-    pub(super) fn stop_unheard(&self) {
-        let unheard = mem::take(&mut lock(&self.state).unheard);
-        if !unheard.is_empty() {
-            let left = stop(unheard.iter().filter_map(Weak::upgrade));
-            lock(&self.state).unheard.extend(left);
-        }
+        self.tell_runner(&state);
     }
 
     pub(super) fn stop_all_listening(&self) {

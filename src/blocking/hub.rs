@@ -2,14 +2,14 @@
 //! for, and what has to stop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::alarms::Alarms;
 use super::bell::lock;
 use super::cell::Cell;
 use super::counters::Counters;
-use super::listening::{Listening, Socket};
+use super::listening::Listening;
 use super::outlet::Outlet;
 use super::pool::{Job, Pool};
 use super::system;
@@ -78,8 +78,6 @@ pub(super) struct State {
     /// Those that linger, the oldest first.
     pub(super) lingerers: VecDeque<ConnId>,
     pub(super) listeners: Vec<Listening>,
-    /// Listening sockets that are stopped, whose threads may still sleep in `accept`.
-    pub(super) unheard: Vec<Weak<Socket>>,
     pub(super) admission: Admission,
     pub(super) pool: Pool,
     /// Connections that could get no thread: the thread that called `run` runs their `closed`.
@@ -325,6 +323,14 @@ impl Hub {
         self.stopping.store(true, Ordering::Release);
         // Under the lock, so that no thread is between looking and waiting.
         self.call_runner(&lock(&self.state));
+    }
+}
+
+#[cfg(all(test, not(lariat_model)))]
+impl State {
+    /// Listening threads that wait.
+    pub(super) fn in_line(&self) -> usize {
+        self.in_line
     }
 }
 

@@ -16,9 +16,6 @@ use crate::protocol::Closure;
 /// How long the end of a run waits for threads that have nothing more to do, or do not come back.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a thread has to leave `accept`, before it is woken again.
-const STOP_AGAIN: Duration = Duration::from_millis(10);
-
 /// One call of `run`.
 pub(super) struct Runner {
     hub: Arc<Hub>,
@@ -55,7 +52,11 @@ impl Runner {
         lock(&hub.state).draining = true;
         hub.signal_all(Signal::Stop);
         self.wait(system::now().checked_add(hub.limits.drain), Awaited::Empty);
-        lock(&hub.state).drain_over = true;
+        let mut state = lock(&hub.state);
+        state.drain_over = true;
+        // A client that waits for a place gets none any more.
+        hub.tell_acceptors(&state);
+        drop(state);
         hub.signal_all(Signal::End);
         // A thread that is still in a callback then delays the end no longer.
         let until = Some(system::now() + LAST_WAIT);
@@ -71,7 +72,6 @@ impl Runner {
         let hub = Arc::clone(&self.hub);
         loop {
             self.run_timers();
-            hub.stop_unheard();
             // Their own requests wait for the next round: shutdown must be noticed.
             let mut state = lock(&hub.state);
             let (calls, orphans) = (mem::take(&mut state.calls), mem::take(&mut state.orphans));
@@ -95,9 +95,8 @@ impl Runner {
             if left.is_some_and(|left| left.is_zero()) {
                 return;
             }
-            let again = (!state.unheard.is_empty()).then_some(STOP_AGAIN);
             state.awaited = Some(awaited);
-            let mut state = match timer.into_iter().chain(left).chain(again).min() {
+            let mut state = match timer.into_iter().chain(left).min() {
                 None => hub.runner.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(most) => {
                     let woken = hub.runner.wait_timeout(state, most);

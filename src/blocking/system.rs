@@ -4,14 +4,14 @@
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::net::{
     Listener, TcpStream as Stream, accept, adopted, connect, has_input, now, reset_on_close, send,
-    send_vectored, sockets, threads_max, wake_accept, write,
+    send_vectored, sockets, threads_max, wait_for_client, wake_accept, write,
 };
 #[cfg(all(test, lariat_model))]
 pub(super) use super::model::udp::{Datagrams, has_datagram};
 #[cfg(not(all(test, lariat_model)))]
 pub(super) use real::{
     Datagrams, Listener, Stream, accept, adopted, connect, has_datagram, has_input, now,
-    reset_on_close, send, send_vectored, sockets, threads_max, wake_accept, write,
+    reset_on_close, send, send_vectored, sockets, threads_max, wait_for_client, wake_accept, write,
 };
 
 #[cfg(not(all(test, lariat_model)))]
@@ -20,8 +20,8 @@ mod real {
     use std::io;
     #[cfg(feature = "fd")]
     use std::io::IoSlice;
-    use std::net::Shutdown;
     use std::os::fd::OwnedFd;
+    use std::sync::atomic::AtomicBool;
     use std::time::{Duration, Instant};
 
     use socket2::{SockRef, Socket};
@@ -30,7 +30,7 @@ mod real {
     use crate::endpoint::Endpoint;
     use crate::options::Dial;
     use crate::protocol::Sockets;
-    use crate::socket::{SystemSockets, touch};
+    use crate::socket::SystemSockets;
 
     use super::super::calls::has_input as socket_has_input;
     #[cfg(not(feature = "fd"))]
@@ -82,32 +82,24 @@ mod real {
         crate::socket::connect(dial, timeout).map(stream_of)
     }
 
-    /// Accepts, and sleeps until there is a connection.
+    /// Accepts. It sleeps where [`wait_for_client`] does not.
     pub(crate) fn accept(listener: &Listener) -> io::Result<(Stream, Endpoint)> {
         listener.accept().map(|(stream, peer)| (stream_of(stream), peer))
     }
 
-    /// Wakes a thread out of `accept`: by a shutdown of the socket where that helps, by a
-    /// connection to it elsewhere. False if another may take that connection: a process that has
-    /// the socket as well, or another socket of the same port.
-    pub(crate) fn wake_accept(listener: &Listener) -> bool {
-        let Listener { file, socket, gives } = listener;
-        let socket = SockRef::from(socket);
-        // A socket that was adopted may be another process's as well, and has to go on listening.
-        let ours = cfg!(target_os = "linux") && gives.is_none();
-        if ours {
-            // The thread may take its time, and the path be listened at again at once.
-            if let Some(file) = file {
-                file.remove();
-            }
-            if socket.shutdown(Shutdown::Both).is_ok() {
-                return true;
-            }
-        }
-        if let Err(error) = touch(&socket, Duration::from_secs(1)) {
-            log::debug!(target: "lariat::accept", "cannot wake an accept: {error}");
-        }
-        false
+    /// Repeats `accept` until it finds a client or fails, and sleeps meanwhile, in the call or
+    /// beside the socket. A thread that is woken for the stop gets an error.
+    pub(crate) fn wait_for_client<T>(
+        listener: &Listener,
+        accept: impl FnMut() -> io::Result<T>,
+        stopped: &AtomicBool,
+    ) -> io::Result<T> {
+        listener.wait_for(accept, stopped)
+    }
+
+    /// Wakes a thread out of [`wait_for_client`], for good.
+    pub(crate) fn wake_accept(listener: &Listener) {
+        listener.wake();
     }
 
     // A stream that may be no socket knows its ways itself.

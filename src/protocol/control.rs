@@ -369,9 +369,13 @@ impl<'a> Control<'a> {
     /// [`v6_only`](ListenOptions::v6_only) and [`mode`](ListenOptions::mode) are ignored: the
     /// socket has them already. The file of a Unix socket stays when the listener is stopped.
     ///
-    /// When the listener is stopped, the socket goes on listening for other processes that share
-    /// it. On blocking threads the accepting thread is then woken by a connection to the socket; if
-    /// another process accepts that connection, the thread goes on until the next one.
+    /// **Other owners.** A clone of the socket, another driver or another process may have it as
+    /// well. Each client comes to one of them. When the listener is stopped, the socket goes on
+    /// listening for the others, and the clients in its queue are left to them; a client that was
+    /// accepted before is served. O_NONBLOCK counts for all owners: every driver sets it and leaves
+    /// it set, and no owner may clear it while a driver has the socket, whose accept would sleep.
+    ///
+    /// On the blocking driver an adopted listener costs two descriptors more.
     ///
     /// ```
     /// # use lariat::{Context, Input, Outcome, Protocol};

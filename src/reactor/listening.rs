@@ -168,7 +168,7 @@ impl Sockets for MioSockets {
 fn closable(bound: Bound) -> Bound {
     match bound.socket.downcast::<socket::Listener>() {
         Ok(listener) => {
-            let socket::Listener { file, socket, gives } = *listener;
+            let socket::Listener { file, socket, gives, .. } = *listener;
             let socket = match socket {
                 Listens::Tcp(socket) => Accepts::Tcp(TcpListener::from_std(socket)),
                 Listens::Unix(socket) => Accepts::Unix(UnixListener::from_std(socket)),

@@ -2,9 +2,10 @@
 //! options.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
@@ -12,6 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 #[cfg(feature = "fd")]
 use super::Pair;
 use super::unix::{self, SocketFile};
+use super::waiting::Waiting;
 use super::{Datagrams, device, reset_on_close, retry};
 use crate::datagram::{DatagramOptions, DatagramSocket, Opened};
 #[cfg(feature = "fd")]
@@ -37,7 +39,7 @@ fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<Listener> {
         let name = addr.unix().ok_or(io::ErrorKind::InvalidInput)?;
         let file = unix::bind(&socket, name, options.mode)?;
         socket.listen(backlog)?;
-        return Ok(Listener { socket: Listens::Unix(socket.into()), gives: None, file });
+        return Ok(Listener::new(Listens::Unix(socket.into()), file));
     };
     refuse("mode", options.mode.is_some())?;
     if ip.is_ipv6() {
@@ -49,7 +51,7 @@ fn listen(addr: Endpoint, options: &ListenOptions) -> io::Result<Listener> {
     }
     socket.bind(&ip.into())?;
     socket.listen(backlog)?;
-    Ok(Listener { socket: Listens::Tcp(socket.into()), gives: None, file: None })
+    Ok(Listener::new(Listens::Tcp(socket.into()), None))
 }
 
 /// An option that this kind of socket does not have is an error, where it is asked for.
@@ -65,6 +67,8 @@ pub(super) fn refuse(option: &'static str, asked_for: bool) -> io::Result<()> {
 pub(crate) struct Listener {
     /// Dropped first, so that the file is removed before the socket.
     pub(crate) file: Option<SocketFile>,
+    /// Where a thread waits, if it may not sleep in `accept`. None on the reactor.
+    waiting: Option<Waiting>,
     pub(crate) socket: Listens,
     /// What accepted streams are given, if they do not inherit it: those that a socket had waiting
     /// before it was adopted.
@@ -77,9 +81,9 @@ pub(crate) enum Listens {
     Unix(UnixListener),
 }
 
+#[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
 impl Listener {
-    /// Accepts, where accepting sleeps.
-    #[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
+    /// Accepts. It sleeps where no thread waits beside the socket, and nobody else has it.
     pub(crate) fn accept(&self) -> io::Result<(Socket, Endpoint)> {
         let (stream, peer) = match &self.socket {
             Listens::Tcp(socket) => {
@@ -91,10 +95,50 @@ impl Listener {
                 (Socket::from(stream), UnixName::from(&peer).into())
             }
         };
+        if INHERITED && self.waiting.is_some() {
+            stream.set_nonblocking(false)?;
+        }
         give(&stream, peer, self.gives.as_ref());
         Ok((stream, peer))
     }
+
+    /// Repeats `accept` until it finds something or fails. Once the listener is `stopped` it is not
+    /// called, so that the clients are left to others.
+    pub(crate) fn wait_for<T>(
+        &self,
+        mut accept: impl FnMut() -> io::Result<T>,
+        stopped: &AtomicBool,
+    ) -> io::Result<T> {
+        match &self.waiting {
+            Some(waiting) => waiting.wait_for(accept, stopped),
+            None => accept(),
+        }
+    }
+
+    /// Wakes the thread that waits for a client, and every one that comes later. The caller has set
+    /// `stopped`.
+    pub(crate) fn wake(&self) {
+        // First: the thread may take its time, and the path be listened at again at once.
+        if let Some(file) = &self.file {
+            file.remove();
+        }
+        if let Some(waiting) = &self.waiting {
+            return waiting.wake();
+        }
+        if let Err(error) = SockRef::from(&self.socket).shutdown(Shutdown::Both) {
+            log::error!(target: "lariat::socket", "cannot wake a thread: {error}");
+        }
+    }
 }
+
+impl Listener {
+    fn new(socket: Listens, file: Option<SocketFile>) -> Listener {
+        Listener { file, waiting: None, socket, gives: None }
+    }
+}
+
+/// Whether accepted streams may be nonblocking because their listener is.
+const INHERITED: bool = cfg!(not(target_os = "linux"));
 
 impl AsFd for Listens {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -124,12 +168,17 @@ pub(crate) struct SystemSockets {
 
 impl Sockets for SystemSockets {
     fn listen(&self, addr: Endpoint, options: &ListenOptions) -> io::Result<Bound> {
-        let listener = listen(addr, options)?;
+        let mut listener = listen(addr, options)?;
         let socket = SockRef::from(&listener.socket);
-        if !self.nonblocking {
-            socket.set_nonblocking(false)?;
-        }
         let addr = Endpoint::from(&socket.local_addr()?);
+        if !self.nonblocking {
+            // On Linux a shutdown of the socket wakes the thread that sleeps in its accept.
+            if cfg!(target_os = "linux") {
+                socket.set_nonblocking(false)?;
+            } else {
+                listener.waiting = Some(Waiting::new(listener.socket.as_fd())?);
+            }
+        }
         Ok(Bound { addr, socket: Box::new(listener), close: None })
     }
 
@@ -150,8 +199,8 @@ impl Sockets for SystemSockets {
     }
 
     fn adopt_listener(&self, socket: OwnedFd, options: &ListenOptions) -> AdoptedListener {
-        let addr = match self.prepare_listener(&socket, options) {
-            Ok(addr) => addr,
+        let (addr, waiting) = match self.prepare_listener(&socket, options) {
+            Ok(prepared) => prepared,
             Err(error) => return Err((error, socket)),
         };
         let gives = Some(options.socket());
@@ -159,7 +208,8 @@ impl Sockets for SystemSockets {
             Endpoint::Unix(_) => Listens::Unix(socket.into()),
             _ => Listens::Tcp(socket.into()),
         };
-        Ok(Bound { addr, socket: Box::new(Listener { socket, gives, file: None }), close: None })
+        let listener = Listener { file: None, waiting, socket, gives };
+        Ok(Bound { addr, socket: Box::new(listener), close: None })
     }
 
     fn adopt_stream(&self, socket: &OwnedFd, options: &SocketOptions) -> io::Result<Endpoint> {
@@ -205,7 +255,13 @@ fn invalid<T>(sentence: &'static str) -> io::Result<T> {
 }
 
 impl SystemSockets {
-    fn prepare_listener(&self, socket: &OwnedFd, options: &ListenOptions) -> io::Result<Endpoint> {
+    /// Others may have the socket as well, and whether it sleeps is the same for all of them: it is
+    /// nonblocking on every driver, and threads wait beside it.
+    fn prepare_listener(
+        &self,
+        socket: &OwnedFd,
+        options: &ListenOptions,
+    ) -> io::Result<(Endpoint, Option<Waiting>)> {
         let shown = SockRef::from(socket);
         let addr = socket_addr(&shown, shown.local_addr(), Type::STREAM)?;
         if addr == Endpoint::Other {
@@ -214,14 +270,22 @@ impl SystemSockets {
         if !listens(&shown)? {
             return invalid("the socket does not listen");
         }
+        // First: it may fail where nothing is wrong with the socket, which then is as it was.
+        let waiting = if self.nonblocking { None } else { Some(Waiting::new(socket.as_fd())?) };
         set_options(SockRef::from(socket), addr, &options.socket())?;
-        self.prepare(shown)?;
-        Ok(addr)
+        shown.set_nonblocking(true)?;
+        self.clear_timeouts(&shown)?;
+        Ok((addr, waiting))
     }
 
     /// Makes a socket sleep as this driver expects it, whatever it was set to before.
     fn prepare(&self, socket: SockRef<'_>) -> io::Result<()> {
         socket.set_nonblocking(self.nonblocking)?;
+        self.clear_timeouts(&socket)
+    }
+
+    /// Threads set the time-outs of streams, and expect none before. Accepted ones inherit them.
+    fn clear_timeouts(&self, socket: &SockRef<'_>) -> io::Result<()> {
         if !self.nonblocking {
             socket.set_read_timeout(None)?;
             socket.set_write_timeout(None)?;
@@ -291,18 +355,6 @@ fn check_over(socket: &Socket) -> io::Result<()> {
             Err(error.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ECONNRESET)))
         }
         other => other,
-    }
-}
-
-/// Connects to where `listener` listens, and leaves: that wakes a thread out of its `accept`.
-#[cfg_attr(all(test, lariat_model), expect(dead_code, reason = "the model has its own"))]
-pub(crate) fn touch(listener: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
-    let addr = listener.local_addr()?;
-    let socket = open(Endpoint::from(&addr))?;
-    if addr.is_unix() {
-        connect_unix(&socket, &addr, timeout)
-    } else {
-        socket.connect_timeout(&addr, timeout)
     }
 }
 

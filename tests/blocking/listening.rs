@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use lariat::blocking::Blocking;
-use lariat::{CloseReason, Context, Input, Limits, Outcome, Overload, Protocol};
+use lariat::{CloseReason, Context, Input, Limits, ListenOptions, Outcome, Overload, Protocol};
 use socket2::{Domain, Socket, Type};
 
 use crate::kit::*;
@@ -231,10 +231,27 @@ const FEW_DESCRIPTORS: &str = "LARIAT_TEST_FEW_DESCRIPTORS";
 #[test]
 fn a1_without_descriptors_one_is_turned_away_and_the_rest_wait() {
     if std::env::var_os(FEW_DESCRIPTORS).is_some() {
-        return with_few_descriptors();
+        let mut driver = Blocking::new();
+        let (addr, _) = listen(&mut driver, || Echo);
+        return with_few_descriptors(driver, addr);
     }
     run_with_few_descriptors(
         "listening::a1_without_descriptors_one_is_turned_away_and_the_rest_wait",
+    );
+}
+
+#[test]
+fn a1_without_descriptors_a_shared_listener_turns_one_away_and_the_rest_wait() {
+    if std::env::var_os(FEW_DESCRIPTORS).is_some() {
+        let mut driver = Blocking::new();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = socket.local_addr().unwrap();
+        let options = ListenOptions::default();
+        driver.control().adopt_listener(socket, options, |_| Some(Echo)).unwrap();
+        return with_few_descriptors(driver, addr);
+    }
+    run_with_few_descriptors(
+        "listening::a1_without_descriptors_a_shared_listener_turns_one_away_and_the_rest_wait",
     );
 }
 
@@ -251,9 +268,7 @@ fn run_with_few_descriptors(name: &str) {
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stdout));
 }
 
-fn with_few_descriptors() {
-    let mut driver = Blocking::new();
-    let (addr, _) = listen(&mut driver, || Echo);
+fn with_few_descriptors(driver: Blocking, addr: SocketAddr) {
     let running = start(driver);
     let mut inside = client(addr);
     echo_once(&mut inside, b"in");

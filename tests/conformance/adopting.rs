@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use lariat::sim::Sim;
 use lariat::{
-    CloseKind, ConnectFailure, ConnectOptions, Control, Driver, DriverLimits, ErrorKind, Input,
-    ListenOptions, ListenerId, Op, Outcome, Protocol, Refused,
+    CloseKind, ConnectFailure, ConnectOptions, Driver, DriverLimits, ErrorKind, Input,
+    ListenOptions, Op, Outcome, Protocol, Refused,
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::kit::{Play, Stage, data, echo, on_sockets, says};
+use crate::kit::{Play, data, echo, on_sockets, says};
 use crate::toy::Toy;
 
 /// The two ends of a connection.
@@ -280,82 +280,6 @@ fn an_adopted_listener_serves_the_clients_in_its_queue_and_those_to_come() {
         for who in ["waiting", "later"] {
             stage.expect(who, &["opened", &data(b"waits"), "eof", "closed finished by the peer"]);
         }
-    });
-}
-
-#[test]
-fn a_socket_that_another_has_as_well_goes_on_listening_when_the_driver_stops() {
-    on_sockets(DriverLimits::default(), |stage| {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = socket.local_addr().unwrap();
-        let kept = socket.try_clone().unwrap();
-        let factory = |_: &_| Some(Silent);
-        let options = ListenOptions::default();
-        stage.driver.control().adopt_listener(socket, options, factory).unwrap();
-        stage.driver.handle().shutdown();
-        stage.run();
-        let client = TcpStream::connect(addr).unwrap();
-        kept.set_nonblocking(false).unwrap();
-        // What woke the driver's thread may be in the queue as well.
-        while kept.accept().unwrap().1 != client.local_addr().unwrap() {}
-    });
-}
-
-/// A connection to the socket, which is what wakes a thread out of `accept`, is taken by the other
-/// that waits for longer. `stop` has the driver stop the listener.
-#[track_caller]
-fn ends_beside_a_greedy_one(stop: impl Fn(&mut Stage<'_>, ListenerId)) {
-    let mut limits = DriverLimits::default();
-    limits.drain = Duration::from_secs(600);
-    on_sockets(limits, |stage| {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = socket.local_addr().unwrap();
-        let greedy = socket.try_clone().unwrap();
-        let accepted = thread::spawn(move || {
-            while let Ok((mut stream, _)) = greedy.accept() {
-                if matches!(stream.read(&mut [0]), Ok(1)) {
-                    break;
-                }
-            }
-        });
-        let options = ListenOptions::default();
-        let factory = |_: &_| Some(Silent);
-        let listener = stage.driver.control().adopt_listener(socket, options, factory).unwrap();
-        stop(stage, listener);
-        stage.run();
-        // On the reactor the socket does not block any more: only a wait that had begun goes on.
-        while !accepted.is_finished() {
-            // It may have ended meanwhile.
-            let _ = TcpStream::connect(addr).and_then(|mut it| it.write_all(b"x"));
-        }
-        accepted.join().unwrap();
-    });
-}
-
-/// Until all threads sleep.
-const LATER: Duration = Duration::from_millis(50);
-
-#[test]
-fn a_socket_that_another_accepts_from_as_well_delays_no_end() {
-    ends_beside_a_greedy_one(|stage, listener| {
-        stage.driver.control().set_timer(LATER, move |control| control.stop_listening(listener));
-    });
-}
-
-#[test]
-fn a_socket_that_another_accepts_from_as_well_is_stopped_by_a_callback() {
-    ends_beside_a_greedy_one(|stage, listener| {
-        let addr = stage.serve("server", move || {
-            Play::new().opened(move |cx| {
-                cx.driver().stop_listening(listener);
-                cx.close();
-                Ok(())
-            })
-        });
-        let connect = move |control: &mut Control<'_>| {
-            control.connect(addr, Play::new());
-        };
-        stage.driver.control().set_timer(LATER, connect);
     });
 }
 

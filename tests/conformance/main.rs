@@ -7,6 +7,7 @@
 
 mod adopting;
 mod adopting_datagrams;
+mod adopting_listeners;
 mod balancers;
 mod bounds;
 mod callbacks;

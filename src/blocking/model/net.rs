@@ -20,6 +20,7 @@ use crate::datagram::{DatagramOptions, DatagramSocket, Opened};
 use crate::endpoint::Endpoint;
 use crate::options::{Dial, ListenOptions};
 use crate::protocol::{Bound, SocketInfo, Sockets};
+use crate::sync::atomic::AtomicBool;
 use crate::sync::model;
 
 /// Bytes that an end has room for.
@@ -121,10 +122,18 @@ pub(crate) fn accept(listener: &Listener) -> io::Result<(TcpStream, Endpoint)> {
     listener.accept()
 }
 
+/// Every listener is the model's own, in whose `accept` a thread sleeps.
+pub(crate) fn wait_for_client<T>(
+    _: &Listener,
+    mut accept: impl FnMut() -> io::Result<T>,
+    _: &AtomicBool,
+) -> io::Result<T> {
+    accept()
+}
+
 /// Wakes a thread out of `accept`.
-pub(crate) fn wake_accept(listener: &Listener) -> bool {
+pub(crate) fn wake_accept(listener: &Listener) {
     listener.desk.shut();
-    true
 }
 
 impl Desk {
