@@ -79,9 +79,10 @@ fn each_client_of_two_drivers_is_served_once_also_when_one_of_them_stops() {
             let (socket, addr) = bind();
             let (other, running) = beside(make, socket.try_clone().unwrap());
             let mut here = 0;
-            let rounds = 5;
-            for _ in 0..rounds {
-                let (listener, greeted) = greet(stage.driver, socket.try_clone().unwrap());
+            let rounds: [TcpListener; 5] = std::array::from_fn(|_| socket.try_clone().unwrap());
+            let clients_of_all = rounds.len() * (CLIENTS * EACH + EACH / 2);
+            for socket in rounds {
+                let (listener, greeted) = greet(stage.driver, socket);
                 let handle = stage.driver.handle();
                 let clients = thread::spawn(move || {
                     thread::scope(|scope| {
@@ -99,7 +100,7 @@ fn each_client_of_two_drivers_is_served_once_also_when_one_of_them_stops() {
             }
             other.shutdown();
             let (metrics, there) = running.join().unwrap();
-            assert_eq!(here + there, rounds * (CLIENTS * EACH + EACH / 2));
+            assert_eq!(here + there, clients_of_all);
             for metrics in [metrics, stage.driver.metrics()] {
                 assert_eq!((metrics.refused, metrics.accept_errors), (0, 0), "{metrics:?}");
             }
