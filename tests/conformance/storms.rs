@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::{self, JoinHandle};
 
-use lariat::{Control, DriverLimits, ErrorKind, Handle, Limits, Note, Refused};
+use lariat::blocking::Blocking;
+use lariat::reactor::Reactor;
+use lariat::sim::Sim;
+use lariat::{ConnId, Control, Driver, DriverLimits, ErrorKind, Handle, Limits, Note, Refused};
 
 use crate::kit::{Play, on_sockets};
 
@@ -164,11 +167,7 @@ impl Drop for Token {
 const ENOUGH: usize = 100;
 
 /// Posts closures and notes until the driver has ended. Returns what became of each.
-fn post_to_the_end(
-    handle: &Handle,
-    id: lariat::ConnId,
-    ran: &Arc<AtomicUsize>,
-) -> Vec<Arc<AtomicU8>> {
+fn post_to_the_end(handle: &Handle, id: ConnId, ran: &Arc<AtomicUsize>) -> Vec<Arc<AtomicU8>> {
     let (mut fates, mut refused) = (Vec::new(), 0);
     while refused < ENOUGH {
         let fate = Arc::new(AtomicU8::new(0));
@@ -225,4 +224,31 @@ fn c10_what_is_posted_while_a_driver_ends_is_done_or_dropped_or_given_back_and_o
         assert!(done >= POSTS, "{done} of {}", fates.len());
         assert_eq!(refused, SENDERS * ENOUGH);
     });
+}
+
+/// What no driver ever takes: nothing is lost without its drop.
+#[test]
+fn c10_what_waits_for_a_driver_that_is_dropped_is_dropped_with_it() {
+    let drivers: [Box<dyn Driver>; 3] =
+        [Box::new(Sim::new(1)), Box::new(Reactor::new().unwrap()), Box::new(Blocking::new())];
+    for mut driver in drivers {
+        let (handle, fates) = (driver.handle(), [0; 20].map(|_| Arc::new(AtomicU8::new(0))));
+        let id = driver.control().connect("127.0.0.1:1", Play::new());
+        for (number, fate) in fates.iter().enumerate() {
+            let token = Token(Arc::clone(fate));
+            if number % 2 == 0 {
+                let code = move |_: &mut Control<'_>| {
+                    token.0.fetch_or(RAN, Ordering::Relaxed);
+                };
+                handle.call(code).unwrap();
+            } else {
+                handle.notify(id, Note::new(token)).unwrap();
+            }
+        }
+        drop(driver);
+        let found = fates.map(|fate| fate.load(Ordering::Relaxed));
+        assert_eq!(found, [DROPPED; 20]);
+        let refused = handle.notify(id, Note::new(())).unwrap_err();
+        assert_eq!(refused.error().kind(), ErrorKind::Stopped);
+    }
 }
