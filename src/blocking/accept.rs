@@ -469,13 +469,13 @@ impl Hub {
         let mut state = lock(&self.state);
         let Some(at) = state.listeners.iter().position(|l| l.id == id) else { return };
         let gone = state.listeners.remove(at);
-        drop(state);
+        // Under the lock: who finds the listener gone finds its address free, and no acceptor is
+        // between looking and waiting for room.
         gone.sockets.iter().for_each(|socket| socket.stop());
-        drop(gone);
-        // Under the lock, so that no acceptor is between looking and waiting for room.
-        let state = lock(&self.state);
         self.tell_acceptors(&state);
         self.tell_runner(&state);
+        drop(state);
+        drop(gone);
     }
 
     pub(super) fn stop_all_listening(&self) {

@@ -132,6 +132,32 @@ fn model_a_listener_may_stop_at_any_moment() {
 }
 
 #[test]
+fn model_a_listener_that_two_stop_is_stopped_for_both() {
+    check(|| {
+        let mut driver = driver_with(|_| ());
+        let listener = driver.listen("10.0.0.1:1", |_| Some(Echo)).unwrap();
+        let addr = driver.addresses(listener)[0];
+        let hub = Arc::clone(&driver.hub);
+        let user = spawn(move || {
+            // Else it would not have begun.
+            while lock(&hub.state).listeners.is_empty() {
+                thread::yield_now();
+            }
+            let stop = move || {
+                hub.stop_listening(listener);
+                assert!(client(addr).is_none(), "it still listens");
+            };
+            let other = spawn(stop.clone());
+            stop();
+            join([other]);
+        });
+        run(&mut driver);
+        join([user]);
+        check_books(&driver);
+    });
+}
+
+#[test]
 fn model_a_listener_that_waits_for_room_stops_without_any() {
     check(|| {
         let mut driver = driver_with(|limits| limits.connections_max = 1);
