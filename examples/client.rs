@@ -31,7 +31,8 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::fmt;
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -61,6 +62,11 @@ Without a WORD it sends standard input.
 
 client localhost:7000 hello";
 
+/// A line on standard error, dropped where that is closed: `eprintln!` would panic.
+fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Sends `request`, finishes, and prints what comes.
 struct Client {
     request: Vec<u8>,
@@ -74,7 +80,7 @@ impl Protocol for Client {
     }
 
     fn data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> Outcome {
-        let mut output = std::io::stdout().lock();
+        let mut output = io::stdout().lock();
         output.write_all(input)?;
         output.flush()?;
         input.consume_all();
@@ -87,8 +93,10 @@ fn judge(reason: &CloseReason) -> (&'static str, u8) {
     if let Some(error) = reason.error().and_then(|error| error.downcast_ref::<TlsError>()) {
         return judge_session(error);
     }
+    let error = reason.error().and_then(|error| error.downcast_ref::<io::Error>());
     match reason.kind() {
         CloseKind::Finished => ("the answer is whole", 0),
+        CloseKind::Protocol if error.is_some_and(is_closed) => ("nobody reads the answer", 0),
         CloseKind::Connect(ConnectFailure::Refused) => ("nobody listens there", 3),
         CloseKind::Connect(ConnectFailure::Unreachable) => ("no route leads there", 4),
         CloseKind::TimedOut(_) => ("no answer in time", 5),
@@ -96,6 +104,11 @@ fn judge(reason: &CloseReason) -> (&'static str, u8) {
         CloseKind::Filter(FilterFailure::Truncated) => ("the answer is cut short", 1),
         _ => ("the connection failed", 1),
     }
+}
+
+/// Whether this is the error of a standard output that is closed. It makes a quiet end.
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// Why there is no session, or not any more. The error itself says more.
@@ -118,13 +131,13 @@ fn judge_session(error: &TlsError) -> (&'static str, u8) {
 fn report(addr: &str, reason: &CloseReason) -> ExitCode {
     let (sentence, code) = judge(reason);
     if code > 0 {
-        eprintln!("client: {addr}: {sentence}");
+        tell(format_args!("client: {addr}: {sentence}"));
         match reason.error().map(|error| (error, error.downcast_ref::<AddressErrors>())) {
             Some((_, Some(errors))) => {
-                errors.iter().for_each(|(addr, error)| eprintln!("  {addr}: {error}"));
+                errors.iter().for_each(|(addr, error)| tell(format_args!("  {addr}: {error}")));
             }
-            Some((error, None)) => eprintln!("  {error}"),
-            None => eprintln!("  {reason}"),
+            Some((error, None)) => tell(format_args!("  {error}")),
+            None => tell(format_args!("  {reason}")),
         }
     }
     ExitCode::from(code)
@@ -172,7 +185,7 @@ fn persist<P: Protocol + Send + 'static>(
             matches!(end.kind(), CloseKind::Finished | CloseKind::Filter(_)) || end.bytes_in() > 0
         })
         .on_end(move |_, ended| match ended.delay() {
-            Some(_) => eprintln!("client: {ended}"),
+            Some(_) => tell(format_args!("client: {ended}")),
             None => *told.lock().unwrap() = Some(ended.reason().clone()),
         });
     reconnect.start(&mut driver.control(), move |_| client())?;
@@ -193,8 +206,13 @@ struct Options {
     authorities: Option<OsString>,
 }
 
-/// Reads the command line; None when there is nothing to do but what has been printed.
-fn options() -> Result<Option<Options>, lexopt::Error> {
+/// What the command line asks for.
+enum Asked {
+    Send(Options),
+    Print(String),
+}
+
+fn options() -> Result<Asked, lexopt::Error> {
     use lexopt::prelude::*;
     let (mut words, mut timeout) = (Vec::new(), Duration::from_secs(10));
     let (mut threads, mut persists) = (false, false);
@@ -215,13 +233,9 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
                 timeout = Duration::from_secs(parser.value()?.parse::<u32>()?.max(1).into());
             }
             Short('r') | Long("reconnect") => persists = true,
-            Short('h') | Long("help") => {
-                println!("{HELP}");
-                return Ok(None);
-            }
+            Short('h') | Long("help") => return Ok(Asked::Print(HELP.to_owned())),
             Short('V') | Long("version") => {
-                println!("client (lariat {})", env!("CARGO_PKG_VERSION"));
-                return Ok(None);
+                return Ok(Asked::Print(format!("client (lariat {})", env!("CARGO_PKG_VERSION"))));
             }
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),
@@ -238,7 +252,7 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
         return Err("--tls needs HOST:PORT, for it is HOST that the certificate names".into());
     }
     let words = (!words.is_empty()).then(|| words.join(" "));
-    Ok(Some(Options { addr, words, timeout, threads, persists, tls, authorities }))
+    Ok(Asked::Send(Options { addr, words, timeout, threads, persists, tls, authorities }))
 }
 
 fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
@@ -246,7 +260,7 @@ fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let mut request = Vec::new();
     match words {
         Some(words) => request = (words + "\n").into_bytes(),
-        None => drop(std::io::stdin().read_to_end(&mut request)?),
+        None => drop(io::stdin().read_to_end(&mut request)?),
     }
     let mut options = ConnectOptions::default();
     (options.limits.connect, options.limits.idle) = (timeout, Some(timeout));
@@ -268,17 +282,23 @@ fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("client: {error} (try --help)");
-            return ExitCode::from(2);
-        }
+    let usage = |error: &dyn Error| {
+        tell(format_args!("client: {error} (try --help)"));
+        ExitCode::from(2)
     };
-    run(options).unwrap_or_else(|error| {
-        eprintln!("client: {error}");
-        let kind = error.downcast_ref::<lariat::Error>().map(lariat::Error::kind);
-        ExitCode::from(if kind == Some(ErrorKind::InvalidAddress) { 2 } else { 1 })
+    let done = match options() {
+        Ok(Asked::Send(options)) => run(options),
+        Ok(Asked::Print(text)) => match writeln!(io::stdout(), "{text}") {
+            Err(error) if !is_closed(&error) => Err(error.into()),
+            _ => return ExitCode::SUCCESS,
+        },
+        Err(error) => return usage(&error),
+    };
+    done.unwrap_or_else(|error| match error.downcast_ref::<lariat::Error>() {
+        Some(error) if error.kind() == ErrorKind::InvalidAddress => usage(error),
+        _ => {
+            tell(format_args!("client: {error}"));
+            ExitCode::FAILURE
+        }
     })
 }

@@ -4,7 +4,9 @@
 //! $ cargo run --release --example nc -- -l 127.0.0.1:7000 | cat > received
 //! $ cat file | cargo run --release --example nc -- 127.0.0.1:7000     # in a second terminal
 //! ```
-use std::process::exit;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,10 +14,27 @@ use lariat::{
     CloseKind, CloseReason, ConnId, Context, Descriptors, Driver, Input, Limits, Outcome, Protocol,
 };
 
-const HELP: &str = "usage: nc [-l] [--blocking] ADDR
-ADDR is HOST:PORT or unix:PATH; -l waits there for one client, instead of connecting.
---blocking runs it on threads. Standard input and output have to be pipes or a terminal,
-because a regular file is always ready: cat FILE | nc ADDR | cat > ANSWER";
+const HELP: &str = "\
+nc: relays standard input and output to a connection
+
+usage: nc [-l] [--blocking] ADDR
+
+ADDR is HOST:PORT or unix:PATH; -l waits there for one client, instead of
+connecting. --blocking runs it on threads. -h, --help prints this, -V, --version
+the version. Standard input and output have to be pipes or a terminal, because a
+regular file is always ready: cat FILE | nc ADDR | cat > ANSWER
+
+echo hello | nc 127.0.0.1:7000";
+
+/// A line on standard error, dropped where that is closed: `eprintln!` would panic.
+fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Whether this is the error of a standard output that is closed. It makes a quiet end.
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
 
 static FAILED: AtomicBool = AtomicBool::new(false);
 
@@ -57,9 +76,11 @@ impl Protocol for End {
 
     fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
         let in_order = matches!(reason.kind(), CloseKind::Finished | CloseKind::Shutdown);
-        if !in_order && reason.kind() != CloseKind::Aborted {
+        let unread = self.stdio.is_none()
+            && reason.error().and_then(|error| error.downcast_ref()).is_some_and(is_closed);
+        if !in_order && !unread && reason.kind() != CloseKind::Aborted {
             let error = reason.error().map_or_else(|| reason.to_string(), ToString::to_string);
-            eprintln!("nc: {error}");
+            tell(format_args!("nc: {error}"));
             FAILED.store(true, Ordering::Relaxed);
         }
         match self.other {
@@ -70,21 +91,59 @@ impl Protocol for End {
     }
 }
 
-fn main() -> lariat::Result<()> {
-    let (flags, addrs): (Vec<_>, Vec<_>) =
-        std::env::args().skip(1).partition(|a| a.starts_with('-'));
-    let has = |flag: &str| flags.iter().any(|given| given == flag);
-    if has("-h") || has("--help") {
-        println!("{HELP}");
-        return Ok(());
+/// What the command line asks for.
+enum Asked {
+    Relay { addr: String, listens: bool, blocking: bool },
+    Print(String),
+}
+
+fn arguments() -> Result<Asked, String> {
+    let (mut addrs, mut listens, mut blocking) = (Vec::new(), false, false);
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "-l" => listens = true,
+            "--blocking" => blocking = true,
+            "-h" | "--help" => return Ok(Asked::Print(HELP.to_owned())),
+            "-V" | "--version" => {
+                return Ok(Asked::Print(format!("nc (lariat {})", env!("CARGO_PKG_VERSION"))));
+            }
+            option if option.starts_with('-') => return Err(format!("invalid option '{option}'")),
+            _ => addrs.push(argument),
+        }
     }
-    let ([addr], false) =
-        (&addrs[..], flags.iter().any(|f| !["-l", "--blocking"].contains(&&f[..])))
-    else {
-        eprintln!("{HELP}");
-        exit(2);
+    let [addr] = <[String; 1]>::try_from(addrs).map_err(|_| "one ADDR is needed")?;
+    let has_port = addr.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    match has_port || addr.strip_prefix("unix:").is_some_and(|path| !path.is_empty()) {
+        true => Ok(Asked::Relay { addr, listens, blocking }),
+        false => Err(format!("{addr}: not an address; one looks like 127.0.0.1:80 or unix:PATH")),
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match arguments() {
+        Ok(Asked::Relay { addr, listens, blocking }) => relay(&addr, listens, blocking),
+        Ok(Asked::Print(text)) => match writeln!(io::stdout(), "{text}") {
+            Err(error) if !is_closed(&error) => {
+                tell(format_args!("nc: {error}"));
+                return ExitCode::FAILURE;
+            }
+            _ => return ExitCode::SUCCESS,
+        },
+        Err(sentence) => {
+            tell(format_args!("nc: {sentence} (try --help)"));
+            return ExitCode::from(2);
+        }
     };
-    let mut driver: Box<dyn Driver> = match has("--blocking") {
+    if let Err(error) = done {
+        // The Debug form has a hint behind the sentence.
+        tell(format_args!("Error: {error:?}"));
+        return ExitCode::FAILURE;
+    }
+    ExitCode::from(u8::from(FAILED.load(Ordering::Relaxed)))
+}
+
+fn relay(addr: &str, listens: bool, blocking: bool) -> lariat::Result<()> {
+    let mut driver: Box<dyn Driver> = match blocking {
         true => Box::new(lariat::blocking::Blocking::new()),
         false => Box::new(lariat::reactor::Reactor::new()?),
     };
@@ -92,13 +151,13 @@ fn main() -> lariat::Result<()> {
     driver.stop_on_signals()?;
     let stdio = Descriptors::stdio().expect("standard input and output");
     let stdio = Some(Arc::new(Mutex::new(Some(stdio))));
-    if has("-l") {
+    if listens {
         let make = move |_: &_| Some(End { other: None, stdio: stdio.clone() });
         let listener = driver.control().listen(addr, make)?;
-        eprintln!("listening on {}", driver.addresses(listener)[0]);
+        tell(format_args!("listening on {}", driver.addresses(listener)[0]));
     } else {
         driver.control().connect(addr, End { other: None, stdio });
     }
     driver.run()?;
-    exit(i32::from(FAILED.load(Ordering::Relaxed)));
+    Ok(())
 }

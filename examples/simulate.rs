@@ -125,12 +125,38 @@ fn first_failure<P: Protocol + Default + 'static>(
 
 // ---- the search ---------------------------------------------------------------------------------
 
+const HELP: &str = "\
+simulate: a protocol with a bug, how the simulator finds it, and its repair
+
+usage: simulate
+
+LARIAT_SEED=N runs part 3 and the rough networks of part 4 with that seed alone,
+LARIAT_SEEDS=N with as many. -h, --help prints this, -V, --version the version.
+
+LARIAT_SEED=31 cargo run --example simulate";
+
 fn main() -> ExitCode {
-    match search(&mut io::stdout().lock()) {
+    let mut out = io::stdout().lock();
+    let done = match std::env::args().nth(1).as_deref() {
+        None => search(&mut out),
+        Some("-h" | "--help") => writeln!(out, "{HELP}").map(|()| true),
+        Some("-V" | "--version") => {
+            writeln!(out, "simulate (lariat {})", env!("CARGO_PKG_VERSION")).map(|()| true)
+        }
+        Some(other) => {
+            let _ = writeln!(io::stderr(), "simulate: unexpected '{other}' (try --help)");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // Standard output is closed.
-        Err(_) => ExitCode::SUCCESS,
+        // Nobody reads standard output.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "Error: cannot write to standard output: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -161,7 +161,7 @@ fn finish(run: &Run, options: &Options, page: Option<&Path>) -> Result<(), Failu
     if !options.quiet {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let table = table::table(run, lang, colour);
-        io::stdout().lock().write_all(table.as_bytes())?;
+        print(&table)?;
     }
     let unfit = |error: serde_json::Error| Failure::Sentence(error.to_string());
     if let Some(file) = page {
@@ -188,10 +188,18 @@ fn finish(run: &Run, options: &Options, page: Option<&Path>) -> Result<(), Failu
     Ok(())
 }
 
+/// Writes `text` to standard output. Where that is closed, the files are still written.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Writes `text` to `file`; `-` is standard output.
 fn put(file: &Path, text: &str) -> Result<(), Failure> {
     if file.as_os_str() == "-" {
-        return Ok(io::stdout().lock().write_all(text.as_bytes())?);
+        return print(text);
     }
     std::fs::write(file, text)
         .map_err(|error| Failure::Sentence(format!("{}: {error}", file.display())))

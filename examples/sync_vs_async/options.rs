@@ -41,32 +41,27 @@ pub(crate) const HELP: &str = "\
 sync_vs_async: one protocol on threads and on a reactor, measured and drawn
 
 usage: sync_vs_async [options]                     measures; about a minute
-       sync_vs_async --redraw PAGE                 draws a page again
-       sync_vs_async --compare PAGE PAGE           two runs beside each other
+       sync_vs_async --redraw PAGE | --compare PAGE PAGE  a page again; two runs
 
       --quick, --thorough  about 15 s; about 10 minutes
       --http               HTTP/1.1 and a page instead of the adding game
   -c, --connections LIST   numbers of connections [1,100,1000]
       --idle PERCENT       how many of them only wait [0]
-      --size BYTES         size of a request, and about of its answer [as short
-                           as they can be]
-      --rounds N           how often each load is measured [3]
-      --seconds T          how long each time [0.5]
+      --size BYTES         a request, and about its answer [as short as can be]
+      --rounds N, --seconds T  measure each load N times, each T long [3, 0.5]
       --rate N             requests per second of the open loop [60 % of what
                            the slowest server does]
-      --servers LIST       serial,threads,reactor,offload,timer,py-threads,
-                           py-asyncio [all]
-      --scenes LIST        steady,loops,slow,waiting,readers,idle,beside,trace
-                           [all]
+      --servers LIST       [serial,threads,reactor,offload,timer,py-threads,
+                           py-asyncio]
+      --scenes LIST        [steady,loops,slow,waiting,readers,idle,beside,trace]
       --lang LANG          en or es [en]
       --page FILE          the page [sync_vs_async.html]; --no-page for none
-      --json FILE, --csv FILE, --trace FILE (for Perfetto), --picture FILE (SVG)
-                           a FILE of - is standard output
+      --json, --csv, --trace (Perfetto), --picture (SVG)  FILE, or - for stdout
   -q, --quiet              no progress and no table
-  -h, --help               this
+  -h, --help, -V, --version  print this, print the version
+Only on the loopback interface; Ctrl-C ends it early, with a page of that much.
 
-It touches the loopback interface only. Ctrl-C ends it early, with a page of
-what was measured by then.";
+sync_vs_async --quick --page run.html";
 
 /// A rule for a whole run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -321,6 +316,7 @@ mod tests {
 
     #[test]
     fn the_help_fits_a_terminal_and_names_every_server_and_scene() {
+        assert!(HELP.lines().count() <= 24);
         assert!(HELP.lines().all(|line| line.chars().count() <= 80));
         for name in SERVERS.into_iter().chain(Scene::ALL.map(Scene::name)) {
             assert!(HELP.contains(name), "{name}");
