@@ -22,7 +22,7 @@
 //! `--tls-self-signed`, or `--tls-cert` and `--tls-key`, serve the same over TLS.
 //!
 //! `--threads 4` runs four reactors, each on a thread of its own, and the system spreads the
-//! clients over them.
+//! clients over them. Each has its share of `--max-conns`, or 10,000 connections without it.
 //!
 //! With `--driver blocking` the same protocol runs on threads, and what one sees from outside is
 //! the same but for the ready line.
@@ -72,6 +72,28 @@ impl Protocol for Telling {
     }
 }
 
+/// The same for datagrams: the close of the socket is printed.
+#[derive(Default)]
+struct TellingSocket {
+    addr: String,
+}
+
+impl DatagramProtocol for TellingSocket {
+    fn opened(&mut self, cx: &mut DatagramContext<'_>) -> Outcome {
+        // In `closed` it has none any more.
+        self.addr = cx.local_addr().map_or_else(String::new, |addr| addr.to_string());
+        Ok(())
+    }
+
+    fn datagram(&mut self, cx: &mut DatagramContext<'_>, datagram: &Datagram<'_>) -> Outcome {
+        Echo.datagram(cx, datagram)
+    }
+
+    fn closed(&mut self, _: &mut DatagramContext<'_>, reason: &CloseReason) {
+        common::tell(format_args!("closed {}: {reason}", self.addr));
+    }
+}
+
 const PROGRAM: Program = Program {
     name: "echo_reactor",
     about: "sends every byte back, to all clients at once",
@@ -87,10 +109,11 @@ const PROGRAM: Program = Program {
 };
 
 fn main() -> ExitCode {
-    common::main(&PROGRAM, |options| match options.verbose {
-        _ if options.udp => serve_datagrams(options),
-        true => serve(options, || Telling),
-        false => serve(options, || Echo),
+    common::main(&PROGRAM, |options| match (options.udp, options.verbose) {
+        (true, true) => serve_datagrams(options, TellingSocket::default),
+        (true, false) => serve_datagrams(options, || Echo),
+        (false, true) => serve(options, || Telling),
+        (false, false) => serve(options, || Echo),
     })
 }
 
@@ -98,17 +121,22 @@ fn main() -> ExitCode {
 fn serve<P: Protocol + Send + 'static>(options: &Options, make: fn() -> P) -> common::Result {
     let mut how = ListenOptions::default();
     how.limits.idle = options.idle_timeout;
-    how.reuse_port = options.threads > 1;
-    common::serve(options, |driver, addr| {
+    common::serve(options, |driver, addr, shares| {
+        let mut how = how.clone();
+        how.reuse_port = shares;
         common::listen(driver, addr, &how, options, move |_| Some(make()))
     })
 }
 
-fn serve_datagrams(options: &Options) -> common::Result {
+fn serve_datagrams<P: DatagramProtocol + Send + 'static>(
+    options: &Options,
+    make: fn() -> P,
+) -> common::Result {
     let mut how = DatagramOptions::default();
     how.idle = options.idle_timeout;
-    how.reuse_port = options.threads > 1;
-    common::serve(options, |driver, addr| {
-        Ok(driver.control().bind_with(addr, how.clone(), Echo)?)
+    common::serve(options, |driver, addr, shares| {
+        let mut how = how.clone();
+        how.reuse_port = shares;
+        Ok(driver.control().bind_with(addr, how, make())?)
     })
 }

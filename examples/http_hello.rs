@@ -272,6 +272,9 @@ fn serve(options: &Options) -> common::Result {
     how.limits.idle = options.idle_timeout;
     let tells = options.verbose;
     let make = move |_: &_| Some(Http::new(Hello { route: Route::AtOnce, tells }));
-    how.reuse_port = options.threads > 1;
-    common::serve(options, |driver, addr| common::listen(driver, addr, &how, options, make))
+    common::serve(options, |driver, addr, shares| {
+        let mut how = how.clone();
+        how.reuse_port = shares;
+        common::listen(driver, addr, &how, options, make)
+    })
 }

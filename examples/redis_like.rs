@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lariat::framing::{Found, FrameError, FrameHandler, Framed, Framing};
-use lariat::{Context, ListenOptions, Outcome};
+use lariat::{CloseReason, Context, ListenOptions, Outcome};
 
 use common::{DriverKind, Options, Program};
 
@@ -170,7 +170,11 @@ impl Store {
 }
 
 /// One client.
-struct Commands(Arc<Mutex<Store>>);
+struct Commands {
+    store: Arc<Mutex<Store>>,
+    /// Tell the close on standard error.
+    tells: bool,
+}
 
 fn bulk(cx: &mut Context<'_>, value: Option<&[u8]>) -> Outcome {
     match value {
@@ -190,7 +194,7 @@ impl FrameHandler for Commands {
         let [name, args @ ..] = &words[..] else { return Ok(()) };
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
         // A thread that panicked has ended its own connection; the values are whole.
-        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         match (name.as_str(), args) {
             ("ping", []) => cx.write(b"+PONG\r\n"),
             ("ping" | "echo", [text]) => bulk(cx, Some(text))?,
@@ -237,6 +241,12 @@ impl FrameHandler for Commands {
         }
         Ok(())
     }
+
+    fn closed(&mut self, cx: &mut Context<'_>, reason: &CloseReason) {
+        if self.tells {
+            common::tell(format_args!("closed {}: {reason}", cx.peer_addr()));
+        }
+    }
 }
 
 const PROGRAM: Program = Program {
@@ -264,8 +274,11 @@ fn serve(options: &Options) -> common::Result {
     let store: Arc<Mutex<Store>> = Arc::default();
     let mut listeners = Vec::new();
     for addr in &options.addrs {
-        let store = Arc::clone(&store);
-        let factory = move |_: &_| Some(Framed::new(Resp::default(), Commands(Arc::clone(&store))));
+        let (store, tells) = (Arc::clone(&store), options.verbose);
+        let factory = move |_: &_| {
+            let store = Arc::clone(&store);
+            Some(Framed::new(Resp::default(), Commands { store, tells }))
+        };
         listeners.push(driver.control().listen_with(addr, how.clone(), factory)?);
     }
     common::run(&mut *driver, &listeners, options)
@@ -277,7 +290,7 @@ mod tests {
     use lariat::sim::{Probe, every_split};
 
     fn server() -> Framed<Resp, Commands> {
-        Framed::new(Resp::default(), Commands(Arc::default()))
+        Framed::new(Resp::default(), Commands { store: Arc::default(), tells: false })
     }
 
     fn answer(asked: &[u8]) -> String {

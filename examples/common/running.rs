@@ -33,22 +33,33 @@ impl Served for ConnId {
 type Ended = Result<(Metrics, Report)>;
 
 /// Serves at each address on as many drivers as `--threads` says, each on a thread of its own.
-/// `open` listens, or binds, at an address; the drivers share it by `reuse_port`.
+/// `open` listens, or binds, at an address; when it is passed true, the driver shares the address
+/// with others, by `reuse_port`.
 #[allow(dead_code)] // Not every example has `--threads`.
 pub(crate) fn serve<S: Served>(
     options: &Options,
-    open: impl Fn(&mut dyn Driver, &Address) -> Result<S> + Sync,
+    open: impl Fn(&mut dyn Driver, &Address, bool) -> Result<S> + Sync,
 ) -> Result {
-    let mut driver = options.driver()?;
-    let served =
-        options.addrs.iter().map(|addr| open(&mut *driver, addr)).collect::<Result<Vec<_>>>()?;
+    let open_all = |shares| -> Result<_> {
+        let mut driver = options.driver()?;
+        let open = |addr| open(&mut *driver, addr, shares);
+        let served = options.addrs.iter().map(open).collect::<Result<Vec<_>>>()?;
+        Ok((driver, served))
+    };
+    let shares = options.threads > 1;
+    if shares {
+        // A port in use is an error here too. Once it is shared, the system lets each process of
+        // this user in, and two servers would divide the clients between them.
+        drop(open_all(false)?);
+    }
+    let (mut driver, served) = open_all(shares)?;
     // The others listen where this one does, also at a port that the system has chosen.
     let addrs = served.iter().flat_map(|served| served.addresses(&*driver)).map(Address::from);
     let addrs: Vec<Address> = addrs.collect();
     let run_further = |is_ready: Sender<()>| -> Ended {
         let mut driver = options.driver()?;
         for addr in &addrs {
-            open(&mut *driver, addr)?;
+            open(&mut *driver, addr, true)?;
         }
         prepare(&mut *driver, options)?;
         let _ = is_ready.send(());
