@@ -109,8 +109,10 @@ fn a_socket_of_datagrams_that_comes_too_late_is_forgotten() {
     let (peer, log) = (UdpSocket::bind("127.0.0.1:0").unwrap(), Log::default());
     let again = kept.try_clone().unwrap();
     let node = Node::new().under("node", &log);
-    reactor.control().adopt_datagrams(again, DatagramOptions::default(), node).unwrap();
-    reactor.handle().shutdown();
+    let mut control = reactor.control();
+    control.shutdown();
+    control.adopt_datagrams(again, DatagramOptions::default(), node).unwrap();
+    drop(control);
     drive(&mut reactor, Reactor::is_over);
     hears_nothing(&mut reactor, || {
         peer.send_to(b"x", kept.local_addr().unwrap()).unwrap();
