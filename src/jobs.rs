@@ -381,8 +381,10 @@ mod tests {
             let refused = again.begin(Lane::Jobs, None, Box::new(|| ())).is_err();
             tell.send(refused).unwrap();
         });
-        assert!(threads.begin(Lane::Jobs, None, Box::new(|| ())).is_ok());
-        assert_eq!(told.recv(), Ok(true));
+        // On a thread of its own, which would wait for itself if the drop ran under the lock.
+        let begins = Arc::clone(&threads);
+        thread::spawn(move || begins.begin(Lane::Jobs, None, Box::new(|| ())).is_ok());
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true));
         drop(end);
     }
 
