@@ -326,6 +326,58 @@ impl Handle {
         self.post(code, |code| Post::Call(Box::new(code)))
     }
 
+    /// Runs `job`, which may block or compute for long, on another thread, as
+    /// [`Control::offload`] does. [`notified`](crate::Protocol::notified) of `to`, a connection or
+    /// a datagram socket, gets the result, as a note that holds a `Result<T, JobError>`. It is
+    /// counted in [`Limits::notes_max`](crate::Limits::notes_max) as any note of others is.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use lariat::sim::Sim;
+    /// use lariat::{Context, Input, JobError, Note, Outcome, Protocol};
+    ///
+    /// struct Waits;
+    ///
+    /// impl Protocol for Waits {
+    ///     fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
+    ///         Ok(())
+    ///     }
+    ///     fn notified(&mut self, cx: &mut Context<'_>, note: Note) -> Outcome {
+    ///         if let Ok(answer) = note.downcast::<Result<u64, JobError>>() {
+    ///             cx.write(answer?.to_string().as_bytes());
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut sim = Sim::new(1);
+    /// let listener = sim.listen("10.0.0.1:80", |_| Some(Waits))?;
+    /// let addr = sim.addresses(listener)[0];
+    /// let client = sim.connect(addr, Waits);
+    /// sim.handle().offload(client, || 6_u64 * 7)?;
+    /// sim.run_for(Duration::from_secs(1))?;
+    /// assert_eq!(sim.metrics().bytes_out, 2);
+    /// # Ok::<(), lariat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped): the job is
+    /// dropped. Where its threads have too much to do, `notified` is told so.
+    pub fn offload<T: Send + 'static>(
+        &self,
+        to: ConnId,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<()> {
+        let ask = move |control: &mut Control<'_>| {
+            control.offload(job, move |control, result| {
+                control.peer(to).notify(Note::new(result));
+            });
+        };
+        self.call(ask).map_err(Error::from)
+    }
+
     /// Shuts the driver down: it accepts no more connections, calls
     /// [`stopping`](crate::Protocol::stopping) on each open one, and aborts what is left after
     /// [`DriverLimits::drain`](crate::DriverLimits::drain) \[30 s\]. Never refused; a second call

@@ -162,8 +162,8 @@ pub struct DriverLimits {
     /// Requests from other threads that may wait \[1,024\]; one more is refused. Shutdown and abort
     /// are flags and never refused.
     pub posts_max: usize,
-    /// Timers run per turn \[1,024\]. On blocking threads it is for those of the driver: so many run
-    /// in a row, before closures have their turn.
+    /// Timers run per turn \[1,024\]. On blocking threads it is for those of the driver: so many
+    /// run in a row, before closures have their turn.
     pub timers_max: usize,
     /// Connections that linger after their close \[1,024\]; beyond that the oldest is closed at
     /// once, with its reason.

@@ -172,6 +172,7 @@ const BLOCKING: &[&str] = &[
     "effects",
     "runner",
     "worker",
+    "room",
     "due",
     "attempts",
     "companion",

@@ -50,6 +50,7 @@ mod pool;
 mod race;
 mod reader;
 mod remote;
+mod room;
 mod roster;
 mod runner;
 #[cfg(all(feature = "fd", not(all(test, lariat_model))))]

@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use lariat::{CloseKind, Context, Control, DriverLimits, JobError, JobLimits, Limits, Note};
+use lariat::{
+    CloseKind, Context, Control, DriverLimits, ErrorKind, JobError, JobLimits, Limits, Note,
+};
 
+use crate::handles::Told;
 use crate::kit::{Play, data, everywhere, everywhere_with, on_sockets, says_all};
+use crate::node::Node;
 use crate::patience::until;
 
 /// Limits of a driver whose jobs have these bounds.
@@ -432,4 +436,39 @@ fn c17_a_result_that_came_in_time_is_not_late_when_it_is_noticed_late() {
             assert_eq!(stage.driver.metrics().failed_jobs, 0);
         });
     }
+}
+
+#[test]
+fn a_handle_has_a_job_done_for_a_connection_and_for_a_datagram_socket() {
+    fn answer(note: Note) -> String {
+        note.downcast::<Result<u8, JobError>>().map(|result| format!("{result:?}")).unwrap()
+    }
+    everywhere(|stage| {
+        let (told, tells) = (Told::default(), Told::default());
+        let (stream, socket) = (told.clone(), tells.clone());
+        let addr = stage.serve("server", Play::new);
+        let id = stage.connect(
+            "client",
+            addr,
+            Play::new().notified(move |cx, note| {
+                stream.tell(answer(note));
+                cx.close();
+                Ok(())
+            }),
+        );
+        let node = Node::new().notified(move |cx, note| {
+            socket.tell(answer(note));
+            cx.close();
+            Ok(())
+        });
+        let (bound, _) = stage.bind("node", node);
+        let handle = stage.driver.handle();
+        handle.offload(id, || 7_u8).unwrap();
+        handle.offload(bound, || 8_u8).unwrap();
+        stage.run();
+        told.expect(stage, &["Ok(7)"]);
+        tells.expect(stage, &["Ok(8)"]);
+        let error = stage.driver.handle().offload(id, || 9).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stopped);
+    });
 }

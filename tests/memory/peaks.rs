@@ -135,8 +135,8 @@ fn blocks(region: &Region<'_, System>) -> isize {
     change.allocations as isize - change.deallocations as isize
 }
 
-/// A loop has its pools, at most 16 chunks and two larger buffers, and a cork. Once they are full no
-/// block is added, by no peak and by no other connections. How large each is depends on what was
+/// A loop has its pools, at most 16 chunks and two larger buffers, and a cork. Once they are full
+/// no block is added, by no peak and by no other connections. How large each is depends on what was
 /// given back last, and is within bounds.
 fn of_a_reactor() {
     const POOLS: usize = 16 * 64 * KIB + 2 * 512 * KIB + 256 * KIB;
