@@ -468,6 +468,8 @@ fn a_handle_has_a_job_done_for_a_connection_and_for_a_datagram_socket() {
         stage.run();
         told.expect(stage, &["Ok(7)"]);
         tells.expect(stage, &["Ok(8)"]);
+        stage.driver.handle().shutdown();
+        stage.driver.run().unwrap();
         let error = stage.driver.handle().offload(id, || 9).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Stopped);
     });
