@@ -185,9 +185,10 @@ impl Hub {
         state.admission.note_accepted(pace, now);
         loop {
             match self.place(&state) {
+                _ if state.drain_over => return None,
                 Place::Free => break,
-                Place::Wait if !state.drain_over => {}
-                Place::Wait | Place::Shed => return None,
+                Place::Wait => {}
+                Place::Shed => return None,
             }
             state = self.stand_in_line(state, None);
         }
@@ -368,7 +369,10 @@ mod tests {
         // The place is not given back.
         super::super::runner::Runner::new(&hub).drain();
         assert_eq!(told.recv_timeout(PATIENCE), Ok(false));
-        assert_eq!(lock(&hub.state).open, 1);
+        // One that comes too late for its end gets a free one no more.
+        lock(&hub.state).open = 0;
+        assert_eq!(hub.claim(&mut Pace::default(), Endpoint::Other), None);
+        assert_eq!(lock(&hub.state).open, 0);
     }
 
     #[test]

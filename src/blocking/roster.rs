@@ -63,6 +63,10 @@ impl Hub {
         if state.draining {
             cell.signal(Signal::Stop);
         }
+        if state.drain_over {
+            // All others have been ended while its factory ran.
+            cell.signal(Signal::End);
+        }
     }
 
     /// A connection lingers: it no longer counts against the maximum. When too many do, the oldest
@@ -175,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, Readings};
-    use crate::connection::Connection;
+    use crate::connection::{Connection, Flags};
     use crate::endpoint::Endpoint;
     use crate::limits::DriverLimits;
     use crate::protocol::{Context, Input, Outcome, Protocol};
@@ -185,6 +189,24 @@ mod tests {
     impl Protocol for Nobody {
         fn data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> Outcome {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_connection_that_comes_when_the_drain_is_over_ends_like_the_others() {
+        let readings = Readings { monotonic: Instant::now, wall: SystemTime::now };
+        let hub = Hub::new(Clock::system(readings), DriverLimits::default(), |_, _, _| ());
+        for (drain_over, ends) in [(false, false), (true, true)] {
+            let mut state = lock(&hub.state);
+            (state.draining, state.drain_over) = (true, drain_over);
+            drop(state);
+            let id = lock(&hub.ids).reserve();
+            let conn = Connection::accepted(id, None, Endpoint::Other, Arc::default(), 0);
+            let cell = Cell::new(id, conn, Box::new(Nobody), None);
+            hub.enter_claimed(&cell);
+            let mut member = lock(&cell.member);
+            assert!(!cell.take_signals(&mut member.conn).is_empty());
+            assert_eq!(member.conn.flags().any(Flags::CLOSING | Flags::ENDED), ends);
         }
     }
 
