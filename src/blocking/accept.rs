@@ -381,42 +381,69 @@ mod tests {
         assert_eq!(hub.claim(&mut Pace::default(), Endpoint::Other), None);
     }
 
-    #[test]
-    fn a_client_that_was_accepted_before_the_stop_is_served() {
-        let hub = hub();
-        let (socket, kept) = adopted();
+    /// What accepts from a socket, and counts the clients that it asks about. It refuses them.
+    fn acceptor(socket: Socket) -> (Acceptor, Arc<AtomicU64>) {
         let asked = Arc::new(AtomicU64::new(0));
         let counts = Arc::clone(&asked);
         let factory: BoxedFactory = Box::new(move |_| {
             counts.fetch_add(1, Ordering::Relaxed);
-            Some(Box::new(crate::blocking::tests::rig::Quiet))
+            None
         });
-        let (id, limits) = (ListenerId::new(0), Arc::default());
-        let acceptor =
-            Acceptor { id, socket: Arc::new(socket), factory: Arc::new(factory), limits };
+        let (id, factory, limits) = (ListenerId::new(0), Arc::new(factory), Arc::default());
+        (Acceptor { id, socket: Arc::new(socket), factory, limits }, asked)
+    }
+
+    #[test]
+    fn a_client_that_was_accepted_before_the_stop_is_taken_in() {
+        let hub = hub();
+        let (socket, kept) = adopted();
+        let (acceptor, asked) = acceptor(socket);
         let _client = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
         let (stream, peer) = acceptor.socket.wait_for_client(|| acceptor.accept()).unwrap();
         acceptor.socket.stop();
         acceptor.take_in(&hub, &mut Pace::default(), stream, peer, None);
         assert_eq!(asked.load(Ordering::Relaxed), 1);
-        assert_eq!(hub.metrics().accepted, 1);
         // Its thread accepts no other one.
         let other = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
         acceptor.accept_all(&hub, false);
         kept.set_nonblocking(false).unwrap();
         assert_eq!(kept.accept().unwrap().1, other.local_addr().unwrap());
         let metrics = hub.metrics();
-        assert_eq!((metrics.accepted, metrics.refused, metrics.accept_errors), (1, 0, 0));
+        assert_eq!((metrics.refused, metrics.accept_errors), (1, 0));
+    }
+
+    #[test]
+    fn whenever_the_stop_comes_each_client_is_taken_in_or_left_in_the_queue() {
+        const CLIENTS: u64 = 60;
+        for moment in 0..60 {
+            let (socket, kept) = adopted();
+            let addr = kept.local_addr().unwrap();
+            let _clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(addr)).collect();
+            let (acceptor, asked) = acceptor(socket);
+            let (hub, socket) = (hub(), Arc::clone(&acceptor.socket));
+            let thread = std::thread::spawn(move || acceptor.accept_all(&hub, false));
+            while asked.load(Ordering::Relaxed) < CLIENTS / 4 {
+                std::hint::spin_loop();
+            }
+            // The thread goes on meanwhile: each time a little further.
+            (0..moment * 10).for_each(|_| std::hint::spin_loop());
+            socket.stop();
+            thread.join().unwrap();
+            let (asked, mut left) = (asked.load(Ordering::Relaxed), 0);
+            let deadline = Instant::now() + PATIENCE;
+            while asked + left < CLIENTS {
+                left += u64::from(kept.accept().is_ok());
+                assert!(Instant::now() < deadline, "of {CLIENTS} clients {asked} and {left}");
+            }
+            assert!(kept.accept().is_err());
+        }
     }
 
     #[test]
     fn a1_a_shared_listener_without_a_client_fails_no_accept_while_descriptors_lack() {
         let hub = hub();
         let (socket, _kept) = adopted();
-        let (id, limits) = (ListenerId::new(0), Arc::default());
-        let factory: BoxedFactory = Box::new(|_| None);
-        let acceptor =
-            Acceptor { id, socket: Arc::new(socket), factory: Arc::new(factory), limits };
+        let (acceptor, _) = acceptor(socket);
         let (mut reserve, lack) = (Reserve::new(), io::Error::from_raw_os_error(libc::EMFILE));
         let tried = acceptor.accept_exhausted(&hub, &mut reserve, &mut Pace::default(), lack);
         assert_eq!(tried.map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
