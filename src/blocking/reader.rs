@@ -275,7 +275,11 @@ impl<'a> Worker<'a> {
                 let sent = retry(|| system::send(socket, bytes));
                 let whole = bytes.len();
                 if matches!(sent, Ok(sent) if sent == whole) {
-                    member.conn.handle_sent_directly(whole);
+                    match member.conn.counts_silence() {
+                        // The callback may have been slow.
+                        true => member.conn.handle_sent_at(whole, shared.clock.exact()),
+                        false => member.conn.handle_sent_directly(whole),
+                    }
                     drop(member);
                     shared.metrics.writes += 1;
                     shared.metrics.bytes_out += whole as u64;

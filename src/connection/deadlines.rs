@@ -26,6 +26,23 @@ impl Connection {
         self.deadline = key;
     }
 
+    /// `latest` says when at the latest that has happened which has a stamp: no deadline counts
+    /// from earlier.
+    pub(crate) fn handle_stamps(&mut self, latest: impl Fn(u64) -> u64) {
+        self.active = latest(self.active);
+        let Some(rare) = &mut self.rare else { return };
+        if rare.phase < u64::MAX {
+            rare.phase = latest(rare.phase);
+        }
+        if let Some(queues) = &mut rare.queues {
+            queues.progress = latest(queues.progress);
+        }
+        if let Some(end) = &mut rare.end {
+            end.linger = latest(end.linger);
+            end.linger_active = latest(end.linger_active);
+        }
+    }
+
     /// The nearest built-in deadline; `u64::MAX` when there is none.
     pub(crate) fn poll_deadline(&self) -> u64 {
         self.poll_deadline_beside(false)

@@ -346,6 +346,13 @@ impl State {
         self.end_at() <= now && self.phase != Phase::Ended
     }
 
+    /// `latest` says when at the latest that has happened which has a stamp: no deadline counts
+    /// from earlier.
+    pub(crate) fn handle_stamps(&mut self, latest: impl Fn(u64) -> u64) {
+        self.active = latest(self.active);
+        self.closing = latest(self.closing);
+    }
+
     /// Looks whether its end is due. True when it is.
     pub(crate) fn handle_deadline(&mut self, now: u64) -> bool {
         if !self.is_overdue(now) {

@@ -320,6 +320,7 @@ impl<S: System> EventLoop<S> {
             return;
         }
         outlet.state.put_deadline(None);
+        outlet.state.handle_stamps(|stamp| self.long_turns.latest(stamp));
         outlet.state.handle_retry(now);
         if outlet.state.may_read() && outlet.state.is_overdue(now) {
             // It has not had its turn to look, or a pause is over: what it finds may put the

@@ -41,6 +41,9 @@ impl<S: System> EventLoop<S> {
     fn try_socket(&mut self, owner: TimerOwner, tick: u64) {
         let (TimerOwner::Protocol(id, _) | TimerOwner::Deadline(id)) = owner else { return };
         let Some(entry) = self.table.get_mut(id) else { return self.try_datagrams(id) };
+        if matches!(owner, TimerOwner::Deadline(_)) {
+            entry.conn.handle_stamps(|stamp| self.long_turns.latest(stamp));
+        }
         let moved = matches!(owner, TimerOwner::Deadline(_)) && entry.conn.poll_deadline() > tick;
         if moved {
             // Activity has moved the deadline since it was armed.

@@ -28,6 +28,7 @@ mod datagrams;
 mod due;
 mod finish;
 mod inspect;
+mod long_turns;
 mod race;
 mod read;
 mod ready;
@@ -58,6 +59,7 @@ use crate::timer::TimerKey;
 pub(crate) use accept::Factory;
 use accept::Listening;
 use budget::Budget;
+use long_turns::LongTurns;
 use race::Race;
 pub(crate) use system::{EventSink, Listener, Stream, System};
 use table::{Entry, Table};
@@ -113,6 +115,7 @@ pub(crate) struct EventLoop<S: System> {
     races: BTreeMap<ConnId, Race<S::Stream>>,
     /// Connections that linger, oldest first; those that have ended since are still in it.
     lingering: VecDeque<ConnId>,
+    long_turns: LongTurns,
     /// The timers that are due in this turn.
     due: Vec<(TimerOwner, TimerKey, u64)>,
     /// Whether the turn has to run timers, to send for others, or to give something back.
@@ -161,6 +164,7 @@ impl<S: System> EventLoop<S> {
             notes: Vec::new(),
             races: BTreeMap::new(),
             lingering: VecDeque::new(),
+            long_turns: LongTurns::default(),
             due: Vec::new(),
             newcomers: false,
             woken: false,
@@ -362,6 +366,7 @@ impl<S: System> EventLoop<S> {
             metrics.busy += over.saturating_duration_since(begun) * 16;
         }
         if now != tick {
+            self.long_turns.note(tick, now);
             self.judge_turn(begun, over);
         }
         #[cfg(debug_assertions)]

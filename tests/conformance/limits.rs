@@ -1,6 +1,8 @@
 //! Every limit at zero or the least, tiny, and at the most that is valid: what works goes on
 //! working, and whatever the limit cuts off, every connection ends and nothing panics.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use lariat::blocking::Blocking;
@@ -8,7 +10,7 @@ use lariat::reactor::Reactor;
 use lariat::sim::Sim;
 use lariat::{DriverLimits, ErrorKind, Limits, Note, Op, Overload, Timer};
 
-use crate::kit::{Play, Stage, data, echo, everywhere, everywhere_with};
+use crate::kit::{Play, Stage, data, echo, everywhere, everywhere_with, on_sockets};
 
 const TINY: Duration = Duration::from_nanos(1);
 const COUNT: usize = 20_000;
@@ -165,4 +167,36 @@ fn no_driver_is_made_with_limits_that_cannot_work() {
     for error in errors.map(|made| made.unwrap_err()) {
         assert_eq!((error.kind(), error.op()), (ErrorKind::InvalidLimits, Op::Limits));
     }
+}
+
+#[test]
+fn a_silence_counts_from_the_end_of_the_callback_that_broke_it() {
+    const IDLE: Duration = Duration::from_millis(600);
+    const ROUNDS: usize = 2;
+    on_sockets(DriverLimits::default(), |stage| {
+        let mut limits = Limits::default();
+        limits.idle = Some(IDLE);
+        let addr = stage.serve_with("server", limits, || {
+            Play::new().data(|cx, input| {
+                std::thread::sleep(IDLE + IDLE / 3);
+                cx.write(input);
+                input.consume_all();
+                Ok(())
+            })
+        });
+        // It answers within the time, but not at once.
+        let client = std::thread::spawn(move || {
+            let mut client = TcpStream::connect(addr).unwrap();
+            for _ in 0..ROUNDS {
+                client.write_all(b"!").unwrap();
+                client.read_exact(&mut [0]).unwrap();
+                std::thread::sleep(IDLE / 6);
+            }
+        });
+        stage.run();
+        client.join().unwrap();
+        let lines = stage.trace.of("server");
+        let end = lines.last().map(String::as_str);
+        stage.check(end == Some("closed finished by the peer"), &format!("{lines:?}"));
+    });
 }

@@ -440,3 +440,44 @@ fn the_handshake_that_a_connection_begins_with_is_part_of_its_connect() {
     begin(&mut conn, 30);
     assert_eq!(conn.poll_deadline(), NOW + 71 * MILLISECOND);
 }
+
+#[test]
+fn no_deadline_counts_from_earlier_than_what_has_its_stamp_may_have_happened() {
+    type Begin = fn(&mut Connection, &mut ChunkPool);
+    let close: Begin = |conn, pool| {
+        conn.want_close();
+        conn.handle_wishes(pool, NOW, false);
+    };
+    let begins: [(&str, Limits, u64, Begin); 6] = [
+        ("idle", small_limits(), 91, |_, _| ()),
+        ("stall", without_idle(), 31, |conn, pool| assert!(conn.queue(&[1; 9], pool, NOW))),
+        ("handshake", without_idle(), 41, |conn, pool| {
+            conn.handle_filter(Box::new(Toy::new(0, false)), false, pool, NOW);
+        }),
+        ("close", without_idle(), 61, close),
+        ("linger_idle", without_idle(), 11, |conn, pool| {
+            conn.want_close();
+            conn.handle_wishes(pool, NOW, false);
+            conn.handle_fin_sent(NOW);
+        }),
+        (
+            "linger_total",
+            Limits { linger_idle: Duration::from_secs(9), ..without_idle() },
+            26,
+            |conn, pool| {
+                conn.want_close();
+                conn.handle_wishes(pool, NOW, false);
+                conn.handle_fin_sent(NOW);
+            },
+        ),
+    ];
+    for (name, limits, after, begin) in begins {
+        let mut conn = bare(limits);
+        begin(&mut conn, &mut ChunkPool::default());
+        assert_eq!(conn.poll_deadline(), NOW + after * MILLISECOND, "{name}");
+        conn.handle_stamps(|stamp| stamp);
+        assert_eq!(conn.poll_deadline(), NOW + after * MILLISECOND, "{name}");
+        conn.handle_stamps(|stamp| if stamp == NOW { NOW + 500 * MILLISECOND } else { stamp });
+        assert_eq!(conn.poll_deadline(), NOW + (500 + after) * MILLISECOND, "{name}");
+    }
+}

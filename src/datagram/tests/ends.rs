@@ -310,3 +310,19 @@ fn timers_wait_for_datagrams_that_wait_but_for_no_flood() {
     state.handle_wishes(&mut metrics, 20);
     assert!(!state.puts_timers_off(true), "it shows nothing any more");
 }
+
+#[test]
+fn a_silence_and_a_close_count_from_when_their_stamp_may_be_at_the_latest() {
+    let later = |stamp: u64| stamp + 1_000_000_000;
+    let mut state = open(idle(Duration::from_millis(9)));
+    let end = state.deadline_at();
+    state.handle_stamps(later);
+    assert_eq!(state.deadline_at(), later(end));
+    let (notes, mut metrics) = (Arc::new(()), Metrics::default());
+    let mut state = with_output(&notes, &mut metrics);
+    state.want_close();
+    state.handle_wishes(&mut metrics, 50);
+    state.handle_stamps(later);
+    assert!(!state.is_overdue(later(50 + 9_000_000 + TICK) - 1));
+    assert!(state.is_overdue(later(50 + 9_000_000 + TICK)));
+}
