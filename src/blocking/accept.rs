@@ -496,13 +496,16 @@ impl Hub {
     }
 
     pub(super) fn stop_listening(&self, id: ListenerId) {
-        self.listeners.remove(id);
         let mut state = lock(&self.state);
-        let Some(at) = state.listeners.iter().position(|l| l.id == id) else { return };
-        let gone = state.listeners.remove(at);
-        // Under the lock: who finds the listener gone finds its address free, and no acceptor is
-        // between looking and waiting for room.
-        gone.sockets.iter().for_each(|socket| socket.stop());
+        let at = state.listeners.iter().position(|l| l.id == id);
+        let gone = at.map(|at| state.listeners.remove(at));
+        // Under the lock, and before the listener is said to be gone: a callback that finds it gone
+        // may listen at its address. No acceptor is between looking and waiting for room.
+        gone.iter().flat_map(|gone| &gone.sockets).for_each(|socket| socket.stop());
+        self.listeners.remove(id);
+        if gone.is_none() {
+            return;
+        }
         self.tell_acceptors(&state);
         self.tell_runner(&state);
         drop(state);

@@ -232,8 +232,9 @@ impl Cell {
             conn.handle_linger_cut();
         }
         if signals.has(Signal::End) {
-            if signals.has(Signal::Stop) {
-                // There is no time to drain. `stopping` runs first all the same.
+            if signals.has(Signal::Stop) && conn.has_due() {
+                // There is no time to drain. `stopping` runs first all the same, and then the
+                // thread looks again.
                 self.signals.fetch_or(Signal::End as u8, Ordering::AcqRel);
             } else {
                 conn.handle_drain_over();
@@ -290,6 +291,15 @@ mod tests {
         rig.cell.take_signals(&mut member.conn);
         assert!(member.conn.has_due() && member.conn.flags().none(Flags::ENDED));
         assert!(rig.cell.has_requests(), "and looks once more");
+        rig.cell.take_signals(&mut member.conn);
+        assert!(member.conn.flags().any(Flags::ENDED) && !rig.cell.has_requests());
+        drop(member);
+        // In a handshake there is no `stopping`, and the thread would not look once more.
+        let rig = Rig::open(Limits::default());
+        let mut member = rig.member();
+        member.conn.handle_filter(Box::new(Endless), false, &mut Default::default(), 0);
+        rig.cell.signal(Signal::Stop);
+        rig.cell.signal(Signal::End);
         rig.cell.take_signals(&mut member.conn);
         assert!(member.conn.flags().any(Flags::ENDED) && !rig.cell.has_requests());
     }

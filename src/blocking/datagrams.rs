@@ -4,7 +4,8 @@
 //! Both do whatever is due when they have the state. Before a silence ends, and before timers, what
 //! has come is shown; a flood of datagrams puts them off for no more than a socket may have
 //! waiting. Sending over UDP sleeps until the system has room, which it soon has. What a Unix
-//! socket sends waits in the socket's own queue: its receiver may never have room.
+//! socket sends waits in the socket's own queue, as its receiver may never have room, and so does
+//! what an adopted one sends, which never sleeps.
 
 use std::sync::Arc;
 use std::{iter, mem};
@@ -23,7 +24,7 @@ use crate::reason::{By, CloseKind, ConnectFailure};
 use crate::sync::atomic::Ordering;
 use crate::timer::Timers;
 
-/// How long an end waits for the thread that receives.
+/// How long what is due waits at a time for the thread that receives.
 const MILLISECOND: u64 = 1_000_000;
 
 /// Receives until the end, on this thread, and tells `closed`.
@@ -33,10 +34,14 @@ pub(super) fn receive(hub: &Arc<Hub>, desk: &mut Desk, outlet: &Arc<Outlet>) {
     let kept = inside.state.options().datagram_max;
     // One byte more than is kept shows that a datagram was longer.
     let mut buffer = vec![0; kept + 1];
+    let mut failing = false;
     loop {
         keeper.advance(&mut inside);
         let Some(socket) = inside.socket.clone().filter(|_| !is_over(&inside.state)) else { break };
-        let paused_until = inside.state.paused_until();
+        // One that is closing has no pause of its own.
+        let retry = failing.then(|| hub.clock.exact() + MILLISECOND);
+        let paused_until = inside.state.paused_until().or(retry);
+        failing = false;
         match outlet.give_back(inside) {
             Ok(hires) => keeper.hire(hires),
             Err(back) => {
@@ -55,6 +60,7 @@ pub(super) fn receive(hub: &Arc<Hub>, desk: &mut Desk, outlet: &Arc<Outlet>) {
         }
         if !inside.state.may_call() {
             // It is closing, and waits for what is to leave.
+            failing = received.is_err();
             continue;
         }
         let now = keeper.desk.shared.clock.exact();
@@ -169,10 +175,13 @@ impl Keeper<'_> {
         let timer = inside.timers.next().is_some_and(|next| next <= now);
         let end = inside.state.is_overdue(now);
         if inside.state.phase() != Phase::Open || !(timer || end) {
+            inside.state.note_waiting(false);
             return PutOff::default();
         }
-        let waits = self.outlet.is_awaited() || self.has_datagram(inside, now);
-        let timers = inside.state.puts_timers_off(waits);
+        // While the system lacks memory nothing can be shown.
+        let receives = inside.state.paused_until().is_none();
+        let waits = self.outlet.is_awaited() || (receives && self.has_datagram(inside, now));
+        let timers = inside.state.note_waiting(waits);
         let put_off = PutOff { end: end && waits, timers: timer && timers };
         if put_off.end || put_off.timers {
             inside.put_off = now + MILLISECOND;
@@ -396,6 +405,22 @@ mod tests {
         }
         let (waits, mut inside, _) = put_off(*inside, 3);
         assert_eq!(waits, PutOff::default(), "a flood");
+        // It was cancelled. The next one waits again.
+        inside.timers = Timers::default();
+        let (nothing, mut inside, _) = put_off(*inside, 3);
+        assert_eq!(nothing, PutOff::default());
+        let key = inside.timers.arm(3, owner);
+        inside.state.put_timer(timer, key);
+        let (waits, mut inside, mut metrics) = put_off(*inside, 3);
+        assert_eq!(waits, timers);
+        inside.put_off = 0;
+        // While the system lacks memory nothing can be shown, and nothing is put off.
+        let lack = Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        inside.state.handle_read(&lack, &mut metrics, 3);
+        assert!(inside.state.paused_until().is_some());
+        let (nothing, mut inside, _) = put_off(*inside, 3);
+        assert_eq!(nothing, PutOff::default());
+        inside.state.handle_retry(u64::MAX - 1);
         // The end of a silence waits for as long as it takes.
         let end = inside.state.deadline_at();
         inside.timers = Timers::default();

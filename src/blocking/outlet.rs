@@ -37,7 +37,7 @@ pub(super) struct Inside {
     pub(super) timers: Timers<TimerOwner>,
     /// None once the end is decided.
     pub(super) socket: Option<Arc<Datagrams>>,
-    /// Until then what is due waits for the thread that receives: see `is_put_off`.
+    /// Until then what is due waits for the thread that receives: see `put_off` in `datagrams.rs`.
     pub(super) put_off: u64,
 }
 

@@ -143,12 +143,13 @@ impl Hub {
         let mut state = lock(&self.state);
         state.metrics.binds += 1;
         let early = state.early.remove(&outlet.id).unwrap_or_default();
-        let draining = state.draining;
+        let (draining, drain_over) = (state.draining, state.drain_over);
         // Its threads have not begun, and will look.
         outlet.ask_first(|requests| {
             requests.posts = early.posts;
             requests.abort = early.abort;
             requests.stop = draining;
+            requests.end = drain_over;
         });
         state.outlets.insert(outlet.id, Arc::clone(outlet));
     }
@@ -178,6 +179,7 @@ mod tests {
     use std::time::{Instant, SystemTime};
 
     use super::*;
+    use crate::blocking::outlet::Inside;
     use crate::clock::{Clock, Readings};
     use crate::connection::{Connection, Flags};
     use crate::endpoint::Endpoint;
@@ -209,6 +211,23 @@ mod tests {
             // Its `stopping` may come first.
             while !cell.take_signals(&mut member.conn).is_empty() {}
             assert_eq!(member.conn.flags().any(Flags::CLOSING | Flags::ENDED), ends);
+        }
+    }
+
+    #[test]
+    fn a_datagram_socket_that_comes_when_the_drain_is_over_ends_like_the_others() {
+        let readings = Readings { monotonic: Instant::now, wall: SystemTime::now };
+        let hub = Hub::new(Clock::system(readings), DriverLimits::default(), |_, _, _| ());
+        for (draining, drain_over) in [(false, false), (true, false), (true, true)] {
+            let mut state = lock(&hub.state);
+            (state.draining, state.drain_over) = (draining, drain_over);
+            drop(state);
+            let id = lock(&hub.ids).reserve();
+            let state = crate::datagram::State::new(id, Arc::default(), 0);
+            let outlet = Outlet::new(id, Inside::new(state, None, None));
+            hub.enter_outlet(&outlet);
+            let requests = outlet.take_requests();
+            assert_eq!((requests.stop, requests.end), (draining, drain_over));
         }
     }
 

@@ -93,10 +93,10 @@ pub(crate) struct State {
     timers: Vec<(Timer, TimerKey)>,
     notes: VecDeque<Note>,
     deadline: Option<TimerKey>,
-    /// Datagrams that have come, and how many had when something was first put off for those that
+    /// Datagrams that have come, and how many had when timers were first put off for those that
     /// wait.
     received: u64,
-    behind: Option<u64>,
+    put_off_since: Option<u64>,
     /// When it was bound, when a datagram has last come or gone, and when closing began.
     since: u64,
     pub(super) active: u64,
@@ -140,7 +140,7 @@ impl State {
             notes: VecDeque::new(),
             deadline: None,
             received: 0,
-            behind: None,
+            put_off_since: None,
             since: now,
             active: now,
             closing: 0,
@@ -260,15 +260,15 @@ impl State {
         self.writable |= writable;
     }
 
-    /// Whether timers that are due wait for datagrams that have come and were not shown, if `any`
-    /// do: a process that was stopped, or busy, finds both. A flood puts nothing off for ever: they
-    /// wait for as many as a socket may have had waiting.
-    pub(crate) fn puts_timers_off(&mut self, any: bool) -> bool {
-        if !any || self.phase != Phase::Open {
-            self.behind = None;
+    /// Notes whether datagrams wait that have come and were not shown. Returns whether timers that
+    /// are due wait for these: a process that was stopped, or busy, finds both. A flood puts nothing
+    /// off for ever: they wait for as many as a socket may have had waiting.
+    pub(crate) fn note_waiting(&mut self, waits: bool) -> bool {
+        if !waits || self.phase != Phase::Open {
+            self.put_off_since = None;
             return false;
         }
-        self.received - *self.behind.get_or_insert(self.received) < WAITING_MAX
+        self.received - *self.put_off_since.get_or_insert(self.received) < WAITING_MAX
     }
 
     /// What a read has brought. A datagram is one byte longer than is kept when it was cut short.
@@ -298,6 +298,7 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 metrics.reads += 1;
                 self.readable = false;
+                self.put_off_since = None;
                 return Read::Nothing;
             }
             Err(error) => error,
@@ -400,8 +401,7 @@ impl State {
         self.closing = now;
     }
 
-    /// Ends it at once. The first reason counts, but for a close that was not over: that has not
-    /// finished.
+    /// Ends it at once. The first reason counts, but a close that is cut is no longer finished.
     pub(crate) fn end(&mut self, by: By, kind: CloseKind, cause: Option<Cause>) {
         if self.phase != Phase::Ended {
             if self.end.as_ref().is_some_and(|end| end.kind == CloseKind::Finished) {

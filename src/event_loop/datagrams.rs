@@ -287,7 +287,7 @@ impl<S: System> EventLoop<S> {
         let TimerOwner::Protocol(id, timer) = owner else { return false };
         let Some(outlet) = self.table.outlets.get_mut(&id) else { return false };
         let state = &mut outlet.state;
-        let waits = state.has_timer(timer, key) && state.puts_timers_off(state.may_read());
+        let waits = state.has_timer(timer, key) && state.note_waiting(state.may_read());
         if waits {
             let key = self.shared.timers.put_back(at, owner, key);
             state.put_timer(timer, key);

@@ -116,10 +116,14 @@ impl<T> Receiver<T> {
         self.lock().result = Some(result);
     }
 
+    fn take(&self) -> (Option<Then<T>>, Option<Result<T, JobError>>) {
+        let mut pending = self.lock();
+        (pending.then.take(), pending.result.take())
+    }
+
     /// Does what is to be done with the result, or with `otherwise` where there is none.
     fn receive(&self, control: &mut Control<'_>, otherwise: JobError) {
-        let Pending { then, result } = &mut *self.lock();
-        let (then, result) = (then.take(), result.take());
+        let (then, result) = self.take();
         let metrics = &mut control.shared_mut().metrics;
         metrics.panics += u64::from(matches!(result, Some(Err(JobError::Panicked))));
         let Some(then) = then else {

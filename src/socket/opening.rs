@@ -137,6 +137,10 @@ impl Listener {
     }
 }
 
+/// Whether a shutdown of a listening socket wakes a thread out of its `accept`. The system that
+/// `interposed/` makes up has none.
+const WOKEN_BY_SHUTDOWN: bool = cfg!(all(target_os = "linux", not(snare)));
+
 /// Whether accepted streams may be nonblocking because their listener is.
 const INHERITED: bool = cfg!(not(target_os = "linux"));
 
@@ -173,7 +177,7 @@ impl Sockets for SystemSockets {
         let addr = Endpoint::from(&socket.local_addr()?);
         if !self.nonblocking {
             // On Linux a shutdown of the socket wakes the thread that sleeps in its accept.
-            if cfg!(target_os = "linux") {
+            if WOKEN_BY_SHUTDOWN {
                 socket.set_nonblocking(false)?;
             } else {
                 listener.waiting = Some(Waiting::new(listener.socket.as_fd())?);

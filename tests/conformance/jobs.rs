@@ -12,7 +12,7 @@ use lariat::{
 use crate::handles::Told;
 use crate::kit::{Play, data, everywhere, everywhere_with, on_sockets, says_all};
 use crate::node::Node;
-use crate::patience::until;
+use crate::patience::{PATIENCE, until};
 
 /// Limits of a driver whose jobs have these bounds.
 fn jobs(threads: usize, queue: usize, deadline: Duration) -> DriverLimits {
@@ -406,7 +406,7 @@ fn one_after_another(control: &mut Control<'_>, addr: SocketAddr, left: usize) {
 
 #[test]
 fn c17_a_result_that_came_in_time_is_not_late_when_it_is_noticed_late() {
-    const DEADLINE: Duration = Duration::from_millis(100);
+    const DEADLINE: Duration = Duration::from_millis(300);
     for events_max in [1, 1024] {
         let mut limits = jobs(2, 10, DEADLINE);
         limits.events_max = events_max;
@@ -472,5 +472,30 @@ fn a_handle_has_a_job_done_for_a_connection_and_for_a_datagram_socket() {
         stage.driver.run().unwrap();
         let error = stage.driver.handle().offload(id, || 9).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Stopped);
+    });
+}
+
+#[test]
+fn what_is_done_with_a_late_result_keeps_no_thread_of_jobs_waiting() {
+    on_sockets(jobs(1, 10, Duration::from_millis(50)), |stage| {
+        let (go, goes) = mpsc::channel();
+        let (done, is_done) = mpsc::channel();
+        let went_on = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::clone(&went_on);
+        let mut control = stage.driver.control();
+        let late = move || {
+            let _ = goes.recv();
+        };
+        control.offload(late, move |_, result| {
+            assert_eq!(result, Err(JobError::TimedOut));
+            // The thread is done with the first job, and has to take the second.
+            go.send(()).unwrap();
+            let next = is_done.recv_timeout(PATIENCE).is_ok();
+            counts.fetch_add(usize::from(next), Ordering::Relaxed);
+        });
+        control.offload(move || done.send(()).unwrap(), |_, _| ());
+        drop(control);
+        stage.run();
+        assert_eq!(went_on.load(Ordering::Relaxed), 1);
     });
 }

@@ -158,6 +158,32 @@ fn model_a_listener_that_two_stop_is_stopped_for_both() {
 }
 
 #[test]
+fn model_who_finds_no_address_of_a_listener_finds_nobody_there() {
+    check(|| {
+        let mut driver = driver_with(|_| ());
+        let listener = driver.listen("10.0.0.1:1", |_| Some(Echo)).unwrap();
+        let addr = driver.addresses(listener)[0];
+        let hub = Arc::clone(&driver.hub);
+        let user = spawn(move || {
+            // Else it would not have begun.
+            while lock(&hub.state).listeners.is_empty() {
+                thread::yield_now();
+            }
+            let stopping = Arc::clone(&hub);
+            let stopper = spawn(move || stopping.stop_listening(listener));
+            while !hub.listeners.addresses(listener).is_empty() {
+                thread::yield_now();
+            }
+            assert!(client(addr).is_none(), "it still listens");
+            join([stopper]);
+        });
+        run(&mut driver);
+        join([user]);
+        check_books(&driver);
+    });
+}
+
+#[test]
 fn model_a_listener_that_waits_for_room_stops_without_any() {
     check(|| {
         let mut driver = driver_with(|limits| limits.connections_max = 1);

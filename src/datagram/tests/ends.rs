@@ -298,17 +298,24 @@ fn a_close_that_is_cut_has_not_finished_and_any_other_reason_stays() {
 #[test]
 fn timers_wait_for_datagrams_that_wait_but_for_no_flood() {
     let (mut state, mut metrics) = (open(|_| {}), Metrics::default());
-    assert!(!state.puts_timers_off(false) && state.puts_timers_off(true));
+    assert!(!state.note_waiting(false) && state.note_waiting(true));
     for shown in 1..=1024 {
         state.handle_read(&received(1, 1), &mut metrics, 20);
-        assert_eq!(state.puts_timers_off(true), shown < 1024, "{shown}");
+        assert_eq!(state.note_waiting(true), shown < 1024, "{shown}");
     }
-    assert!(!state.puts_timers_off(true), "once more");
+    assert!(!state.note_waiting(true), "once more");
+    // Everything has been shown, whether or not a timer was due then.
+    state.handle_read(&failed(libc::EAGAIN), &mut metrics, 20);
+    assert!(state.note_waiting(true));
+    for _ in 0..1024 {
+        state.handle_read(&received(1, 1), &mut metrics, 20);
+    }
+    assert!(!state.note_waiting(true));
     // The flood is over.
-    assert!(!state.puts_timers_off(false) && state.puts_timers_off(true));
+    assert!(!state.note_waiting(false) && state.note_waiting(true));
     state.want_close();
     state.handle_wishes(&mut metrics, 20);
-    assert!(!state.puts_timers_off(true), "it shows nothing any more");
+    assert!(!state.note_waiting(true), "it shows nothing any more");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The file of a capture: a new one, so that a capture that still writes to the old one at the same
 //! path, in this process or in another, and this one do not write into each other.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Links that are followed, as on Linux.
@@ -43,13 +43,18 @@ fn create(path: &Path) -> io::Result<File> {
     loop {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
+        let mut group = None;
         match fs::symlink_metadata(&place) {
             Ok(old) if old.is_file() => {
+                // One that may not be written is kept.
+                OpenOptions::new().write(true).open(&place)?;
                 if !is_gone(fs::remove_file(&place)) {
                     return File::create(path);
                 }
-                // It has what users sent: nobody may read it who could not read the old one.
-                options.mode(old.mode() & 0o777);
+                // It has what users sent: nobody may read it who could not read the old one. Its
+                // group may be another.
+                options.mode(old.mode() & 0o700);
+                group = Some((old.gid(), old.mode() & 0o777));
             }
             Ok(_) => return File::create(path),
             Err(_) => {}
@@ -57,9 +62,19 @@ fn create(path: &Path) -> io::Result<File> {
         match options.open(&place) {
             // Another capture has begun there at this moment.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            result => return result,
+            Ok(file) => {
+                if let Some((_, mode)) = group.filter(|(gid, _)| is_of(&file, *gid)) {
+                    file.set_permissions(Permissions::from_mode(mode))?;
+                }
+                return Ok(file);
+            }
+            Err(error) => return Err(error),
         }
     }
+}
+
+fn is_of(file: &File, gid: u32) -> bool {
+    file.metadata().is_ok_and(|new| new.gid() == gid)
 }
 
 fn is_gone(removed: io::Result<()>) -> bool {
@@ -87,7 +102,7 @@ fn behind_links(path: &Path) -> io::Result<Option<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
@@ -190,9 +205,24 @@ mod tests {
         let directory = Directory::new("mode");
         let path = directory.0.join("x");
         fs::write(&path, "").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         let mode = create(&path).unwrap().metadata().unwrap().mode();
         assert_eq!(mode & 0o7777, 0o600);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_may_not_be_written_stays() {
+        let directory = Directory::new("kept");
+        let path = directory.0.join("sleep");
+        fs::copy("/bin/sleep", &path).unwrap();
+        // Nobody may write a program that runs, not even root.
+        let mut running = std::process::Command::new(&path).arg("600").spawn().unwrap();
+        let error = create(&path).unwrap_err();
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(error.kind(), ErrorKind::ExecutableFileBusy);
+        assert!(path.exists());
     }
 
     #[test]
