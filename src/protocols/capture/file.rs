@@ -218,9 +218,10 @@ mod tests {
         fs::copy("/bin/sleep", &path).unwrap();
         // Nobody may write a program that runs, not even root.
         let mut running = std::process::Command::new(&path).arg("600").spawn().unwrap();
-        let error = create(&path).unwrap_err();
+        let created = create(&path);
         running.kill().unwrap();
         running.wait().unwrap();
+        let error = created.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ExecutableFileBusy);
         assert!(path.exists());
     }
