@@ -1,5 +1,5 @@
 //! An echo server on the reactor: every byte that comes is sent back, to thousands of clients at
-//! once, on one thread.
+//! once, on one thread or on several.
 //!
 //! It shows the whole of a server: a protocol (the ten lines of `Echo`), a listener, limits, and an
 //! orderly end. Run it, and talk to it from a second terminal:

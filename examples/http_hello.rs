@@ -21,10 +21,10 @@
 //! `--stats 1s` prints a line each second: connections, requests and bytes per second.
 //!
 //! `--threads 4` runs four reactors, each on a thread of its own. With `--driver blocking` the same
-//! handler runs on threads. `/metrics` has the counters of all of them in Prometheus' text form,
-//! `/stream` an event every second. What is not there is answered 404, a method that a path does
-//! not know 405 with those it does. `--help` has the command line; what all examples share is in
-//! `common/`.
+//! handler runs on threads. `/metrics` has the counters, of all reactors together, in Prometheus'
+//! text form, `/stream` an event every second. What is not there is answered 404, a method that a
+//! path does not know 405 with those it does. `--help` has the command line; what all examples
+//! share is in `common/`.
 
 mod common;
 
@@ -88,7 +88,8 @@ impl Handler for Hello {
             // The answer begins with the body, so that a client that waits for `100 Continue` is
             // asked for it first.
             ("/echo", _) => self.route = Route::Echo(request.length()),
-            // With `--threads` it waits for the counters of the others: nothing for a loop to do.
+            // It waits for the answer of each reactor, so it is a job: a loop that waited for
+            // others would serve nobody.
             ("/metrics", "GET" | "HEAD") => cx.offload(common::metrics),
             ("/stream", "GET") => {
                 response.start_events(cx);
@@ -127,7 +128,7 @@ impl Handler for Hello {
     fn notified(&mut self, cx: &mut Context<'_>, note: Note, response: &mut Response) -> Outcome {
         match note.downcast::<Result<Metrics, JobError>>() {
             Ok(Ok(metrics)) => response.send(cx, Status::OK, &[PROMETHEUS], exposition(&metrics)),
-            // Too many ask at one time.
+            // Too many ask at one time, or a reactor has not answered within 30 s.
             _ => response.send(cx, Status::SERVICE_UNAVAILABLE, &[Header::TEXT], b"Try later.\n"),
         }
         Ok(())

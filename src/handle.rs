@@ -302,7 +302,8 @@ impl Handle {
         })
     }
 
-    /// Closes a listener: clients are refused from then on. Its connections stay.
+    /// Closes a listener, as [`Control::stop_listening`] does: clients are refused from then on. Its
+    /// connections stay.
     ///
     /// # Errors
     ///
@@ -329,7 +330,9 @@ impl Handle {
     /// Runs `job`, which may block or compute for long, on another thread, as
     /// [`Control::offload`] does. [`notified`](crate::Protocol::notified) of `to`, a connection or
     /// a datagram socket, gets the result, as a note that holds a `Result<T, JobError>`. It is
-    /// counted in [`Limits::notes_max`](crate::Limits::notes_max) as any note of others is.
+    /// counted in [`Limits::notes_max`](crate::Limits::notes_max) as any note of others is. The job
+    /// runs also when `to` has ended, and its result is then counted in
+    /// [`Metrics::stale`](crate::Metrics::stale).
     ///
     /// ```
     /// use std::time::Duration;
@@ -364,7 +367,8 @@ impl Handle {
     /// # Errors
     ///
     /// [`Full`](crate::ErrorKind::Full) or [`Stopped`](crate::ErrorKind::Stopped): the job is
-    /// dropped. Where its threads have too much to do, `notified` is told so.
+    /// dropped. What goes wrong later is in the note: [`JobError`](crate::JobError) where too many
+    /// jobs wait \[1,024\], at the deadline \[30 s\], or for a panic.
     pub fn offload<T: Send + 'static>(
         &self,
         to: ConnId,

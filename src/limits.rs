@@ -52,9 +52,11 @@ pub struct Limits {
     /// Time for a connect to succeed \[30 s\]: for the lookup of a name, all attempts, and the
     /// handshake of the filter that the connection begins with.
     pub connect: Duration,
-    /// Time for a filter's handshake \[10 s\].
+    /// Time for a filter's handshake \[10 s\]. Where the connection begins with it, `connect` bounds
+    /// it as well.
     pub handshake: Duration,
-    /// Time without a byte in either direction after which the connection ends \[off\].
+    /// Time without a byte in either direction after which the connection ends \[off\]. It counts
+    /// from the end of a callback that took long.
     pub idle: Option<Duration>,
     /// Time without progress in sending while bytes are unsent \[30 s\].
     pub write_stall: Duration,
@@ -170,7 +172,8 @@ pub struct DriverLimits {
     pub lingering_max: usize,
     /// Readiness events taken from the system per turn \[1,024\]. No meaning on blocking threads.
     pub events_max: usize,
-    /// Time that shutdown leaves connections to finish before the rest are aborted \[30 s\].
+    /// Time that shutdown leaves connections to finish before the rest are aborted \[30 s\]. When
+    /// it is zero `stopping` still runs.
     pub drain: Duration,
     /// A turn longer than this starts the search for a slow callback \[100 ms\]; None turns it off.
     /// Turns that take less than a millisecond may go unnoticed.

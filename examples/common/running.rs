@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lariat::{Address, ConnId, Driver, Endpoint, Handle, ListenerId, Metrics, Report};
 
@@ -105,7 +105,7 @@ pub(crate) fn run(driver: &mut dyn Driver, served: &[impl Served], options: &Opt
 
 /// Runs the driver that speaks for all.
 fn run_first(driver: &mut dyn Driver, served: &[impl Served], options: &Options) -> Ended {
-    // Only now: until here, Ctrl-C ends the process as it does any other.
+    // As late as it can be: until here, Ctrl-C ends the process as it does any other.
     prepare(driver, options)?;
     // The rates begin before the first client.
     let stats = options.stats.map(|every| {
@@ -187,6 +187,7 @@ struct Stats {
 
 /// The counters at one moment.
 struct Look {
+    at: Instant,
     metrics: Metrics,
     /// Of [`Stats::counted`].
     count: u64,
@@ -195,7 +196,7 @@ struct Look {
 impl Stats {
     fn look(&self) -> Look {
         let count = self.counted.map_or(0, |(_, count)| count.load(Ordering::Relaxed));
-        Look { metrics: metrics(), count }
+        Look { at: Instant::now(), metrics: metrics(), count }
     }
 
     /// A line each `every`, until the other end of `is_stopped` is dropped.
@@ -210,7 +211,7 @@ impl Stats {
     /// What has happened since `last`, per second of the time that it took.
     fn line(&self, now: &Look, last: &Look) -> String {
         let (metrics, before) = (&now.metrics, &last.metrics);
-        let seconds = (metrics.age - before.age).as_secs_f64().max(1e-9);
+        let seconds = (now.at - last.at).as_secs_f64().max(1e-9);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
         let bytes = format!(
             "{} in/s, {} out/s, {} queued",

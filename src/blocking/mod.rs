@@ -27,7 +27,9 @@
 //! [`Aborted`](crate::CloseKind::Aborted).
 //!
 //! There are no turns, and a thread serves one connection at a time: limits per turn, such as
-//! [`read_budget`](crate::Limits::read_budget), have no meaning. One read takes at most 64 KiB.
+//! [`read_budget`](crate::Limits::read_budget), have no meaning; only
+//! [`timers_max`](DriverLimits::timers_max) is for the timers of the driver. One read takes at most
+//! 64 KiB.
 
 mod accept;
 mod alarms;

@@ -44,7 +44,8 @@ pub struct DatagramOptions {
     pub datagrams_max: usize,
     /// Notes that may wait for the socket \[64\]; one more is refused.
     pub notes_max: usize,
-    /// Time without a datagram in either direction after which the socket ends \[off\].
+    /// Time without a datagram in either direction after which the socket ends \[off\]. It counts
+    /// from the end of a callback that took long.
     pub idle: Option<Duration>,
     /// Time for waiting datagrams to leave once the socket is being closed \[1 s\].
     pub close_deadline: Duration,

@@ -418,6 +418,9 @@ impl<'a> Control<'a> {
 
     /// Closes a listener at once: clients are refused from now on. Its connections stay. Its
     /// addresses are free for another listener, also in the same callback.
+    ///
+    /// An adopted socket goes on listening for its other owners: see
+    /// [`adopt_listener`](Control::adopt_listener).
     pub fn stop_listening(&mut self, listener: ListenerId) {
         self.shared.stop_listening(listener);
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lariat::{
-    CloseKind, ConnId, DatagramContext, DatagramOptions, DriverLimits, DropPolicy, ErrorKind,
-    Interface, Note, Op, Outcome, Timer,
+    CloseKind, ConnId, Control, DatagramContext, DatagramOptions, DriverLimits, DropPolicy,
+    ErrorKind, Interface, Note, Op, Outcome, Timer,
 };
 
 use crate::kit::{self, Play, everywhere_with, on_sockets, with_datagrams as everywhere};
@@ -829,13 +829,23 @@ fn stopping_runs_where_there_is_no_time_to_drain() {
     let mut limits = DriverLimits::default();
     limits.drain = Duration::ZERO;
     everywhere_with(limits, |stage| {
-        let addr = stage.serve("server", || Play::new().stopping(|_| Ok(())));
-        let bound = Node::new().stopping(|_| Ok(()));
-        stage.bind("node", bound);
-        let client = Play::new().stopping(|_| Ok(())).opened(|cx| {
-            cx.driver().set_timer(Duration::from_millis(20), |control| control.shutdown());
+        // It begins when all three are open.
+        let opened = Arc::new(AtomicU8::new(0));
+        let count = move |mut control: Control<'_>| {
+            if opened.fetch_add(1, Ordering::Relaxed) == 2 {
+                control.shutdown();
+            }
             Ok(())
+        };
+        let counts = count.clone();
+        let addr = stage.serve("server", move || {
+            let counts = counts.clone();
+            Play::new().stopping(|_| Ok(())).opened(move |cx| counts(cx.driver()))
         });
+        let counts = count.clone();
+        let bound = Node::new().stopping(|_| Ok(())).opened(move |cx| counts(cx.driver()));
+        stage.bind("node", bound);
+        let client = Play::new().stopping(|_| Ok(())).opened(move |cx| count(cx.driver()));
         stage.connect("client", addr, client);
         stage.run();
         let lines = ["opened", "stopping", "closed shut down by the runtime"];

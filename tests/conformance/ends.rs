@@ -504,7 +504,7 @@ fn what_closed_begins_has_the_port_of_a_connection_that_was_aborted() {
     on_sockets(DriverLimits::default(), |stage| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        // A port that nobody else has: it was the system's choice.
+        // A port that was free a moment ago.
         let port = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         let mut options = ConnectOptions::default();
         options.bind = Some(port.into());

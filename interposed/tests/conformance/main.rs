@@ -1,5 +1,5 @@
-//! The scenarios of lariat's conformance list, unchanged, over a simulated system. Those of
-//! `unix.rs`, `clients.rs` and `detaching.rs` are left out; `README.md` says why.
+//! The scenarios of lariat's conformance list, unchanged, over a simulated system. `README.md` says
+//! which are left out, and why.
 
 #[path = "../shared/drivers.rs"]
 mod drivers;
