@@ -302,8 +302,8 @@ impl Handle {
         })
     }
 
-    /// Closes a listener, as [`Control::stop_listening`] does: clients are refused from then on. Its
-    /// connections stay.
+    /// Closes a listener, as [`Control::stop_listening`] does: clients are refused from then on.
+    /// Its connections stay.
     ///
     /// # Errors
     ///

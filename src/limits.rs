@@ -52,8 +52,8 @@ pub struct Limits {
     /// Time for a connect to succeed \[30 s\]: for the lookup of a name, all attempts, and the
     /// handshake of the filter that the connection begins with.
     pub connect: Duration,
-    /// Time for a filter's handshake \[10 s\]. Where the connection begins with it, `connect` bounds
-    /// it as well.
+    /// Time for a filter's handshake \[10 s\]. Where the connection begins with it, `connect`
+    /// bounds it as well.
     pub handshake: Duration,
     /// Time without a byte in either direction after which the connection ends \[off\]. It counts
     /// from the end of a callback that took long.

@@ -261,8 +261,8 @@ impl State {
     }
 
     /// Notes whether datagrams wait that have come and were not shown. Returns whether timers that
-    /// are due wait for these: a process that was stopped, or busy, finds both. A flood puts nothing
-    /// off for ever: they wait for as many as a socket may have had waiting.
+    /// are due wait for these: a process that was stopped, or busy, finds both. A flood puts
+    /// nothing off for ever: they wait for as many as a socket may have had waiting.
     pub(crate) fn note_waiting(&mut self, waits: bool) -> bool {
         if !waits || self.phase != Phase::Open {
             self.put_off_since = None;

@@ -103,8 +103,8 @@ impl Listener {
     }
 
     /// Repeats `accept` until it finds something or fails. Once the listener is `stopped` it is not
-    /// called, so that the clients are left to others. One that a thread sleeps in is called all the
-    /// same: it has been shut down, and fails.
+    /// called, so that the clients are left to others. One that a thread sleeps in is called all
+    /// the same: it has been shut down, and fails.
     pub(crate) fn wait_for<T>(
         &self,
         mut accept: impl FnMut() -> io::Result<T>,

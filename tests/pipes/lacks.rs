@@ -13,6 +13,7 @@ const LACKS: &[(&str, &[&str])] = &[
             "filters::c4_a_protocol_that_panics_when_it_is_asked_for_its_filter_ends_alone",
             "filters::writes_before_the_handshake_is_over_wait_for_it",
             "handles::a_connect_by_handle_runs_its_protocol",
+            "limits::a_silence_counts_from_the_end_of_the_callback_that_broke_it",
             "peers::a_peer_can_be_aborted",
             "peers::a_peer_can_be_closed_and_closed_again",
             "peers::a_peer_can_be_half_closed",
