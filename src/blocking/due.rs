@@ -27,9 +27,10 @@ impl Worker<'_> {
                 return true;
             }
         }
-        // Input puts off no stall of output.
+        // Input puts off no stall of output. A thread that lingers sleeps in its read, which is a
+        // look at the socket.
         let stalls = member.conn.poll_deadline_beside(true) > now;
-        if stalls || !member.conn.may_read() || !member.conn.waits_for_input(now) {
+        if stalls || !member.conn.may_read() || member.conn.flags().any(Flags::CLOSING) {
             return false;
         }
         let first = self.looked.note(deadline, now, member.conn.bytes_in());

@@ -183,7 +183,7 @@ impl<'a> Worker<'a> {
     /// Reads once, and acts on the result. True when only the next read is left to do.
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> bool {
-        let Some(socket) = self.cell.socket.get() else { return false };
+        let Some(socket) = self.stream() else { return false };
         let shared = &mut self.desk.shared;
         shared.metrics.reads += 1;
         let result = io::Read::read(&mut &*socket, buffer);

@@ -20,6 +20,7 @@ use super::cell::{Cell, Member, Signal, Signals};
 use super::drive::sends;
 use super::effects::{self, Author};
 use super::hub::{Desk, Hub};
+use super::system::Stream;
 use super::timeouts::Look;
 use crate::buffer::{ByteQueue, ChunkPool};
 use crate::connection::{Connection, Consumed, Due, Expired, Flags, Queued, Round};
@@ -76,6 +77,8 @@ pub(super) struct Worker<'a> {
     pub(super) cell: &'a Arc<Cell>,
     pub(super) desk: &'a mut Desk,
     pub(super) role: Role,
+    /// The socket, which the connection's own thread keeps at hand until it leaves.
+    stream: Option<Arc<Stream>>,
     /// The read time-out that the socket has.
     pub(super) read_timeout: Option<Duration>,
     /// Whether the reader has slept for room in vain, and leaves that to its companion.
@@ -101,6 +104,7 @@ impl<'a> Worker<'a> {
             cell,
             desk,
             role,
+            stream: None,
             read_timeout: None,
             impatient: false,
             companion_at: u64::MAX,
@@ -108,6 +112,25 @@ impl<'a> Worker<'a> {
             looked_for_timer: Look::default(),
             changed: false,
         }
+    }
+
+    /// The socket, if there is one.
+    #[inline]
+    pub(super) fn stream(&mut self) -> Option<Arc<Stream>> {
+        if self.stream.is_none() {
+            let stream = self.cell.socket.get();
+            if self.role == Role::Companion {
+                // It must not be what keeps the socket open.
+                return stream;
+            }
+            self.stream = stream;
+        }
+        self.stream.clone()
+    }
+
+    fn leave_stream(&mut self) {
+        self.stream = None;
+        self.cell.socket.leave();
     }
 
     // ---- what is due -------------------------------------------------------------------------
@@ -264,7 +287,7 @@ impl<'a> Worker<'a> {
         }
         member.conn.handle_detached(&mut self.desk.shared.chunks);
         // Nothing that wakes the threads of a connection shuts it from here on.
-        self.cell.socket.leave();
+        self.leave_stream();
         None
     }
 
@@ -346,7 +369,7 @@ impl<'a> Worker<'a> {
     ) -> Option<R> {
         let Member { conn, protocol, timers, .. } = member;
         let protocol = &mut **protocol.as_mut()?;
-        let socket = self.cell.socket.get();
+        let socket = self.stream();
         let socket: &dyn SocketInfo = match &socket {
             Some(socket) => &**socket,
             None => &NoSocket,
@@ -475,7 +498,7 @@ impl<'a> Worker<'a> {
         let mut member = lock(&cell.member);
         let Some(reason) = member.conn.poll_closed(self.desk.shared.clock.exact()) else { return };
         debug_assert!(!member.writing, "a thread that writes counts what has gone");
-        cell.socket.leave();
+        self.leave_stream();
         hub.free_place(cell.id, member.lingered);
         let peer = member.conn.peer();
         // The error in the reason is the user's, also in how it is displayed and dropped.

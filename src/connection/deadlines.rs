@@ -97,7 +97,7 @@ impl Connection {
 
     /// Whether input puts off the deadline that passes next. Most of those of a close are for all
     /// of it, however much still comes: only lingering ends by silence too.
-    pub(crate) fn waits_for_input(&self, now: u64) -> bool {
+    fn waits_for_input(&self, now: u64) -> bool {
         if self.flags.none(Flags::CLOSING) {
             return true;
         }
