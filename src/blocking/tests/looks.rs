@@ -197,3 +197,17 @@ fn a_late_timer_waits_as_long_as_it_is_late_for_a_reader_that_is_away() {
     );
     assert!(!rig.member().conn.flags().any(Flags::ENDED));
 }
+
+#[test]
+fn no_silence_is_put_off_while_a_connection_lingers_and_its_reader_sleeps() {
+    let due = 2_001 * MILLISECOND;
+    let mut rig = Rig::open(limits());
+    change(&rig, |conn| {
+        close(conn);
+        conn.handle_wishes(&mut Default::default(), 0, false);
+        conn.handle_fin_sent(0);
+    });
+    assert!(rig.cell.reader.go_away());
+    assert_eq!(put_off(&mut rig, Role::Companion, due, [due, due + 1]), [false, false]);
+    assert_eq!(put_off(&mut rig, Role::Reader, due, [due, due + 1]), [false, false]);
+}
