@@ -17,7 +17,7 @@ use super::bell::lock;
 use super::cell::{Cell, Member};
 use super::hub::{Desk, Hub};
 use super::race::{Race, Start};
-use super::system::{self, Stream};
+use super::system;
 use super::timeouts::{SHORTEST, fits, is_early, log_timeout, timeout};
 use super::worker::{Next, Role, Shown, Worker};
 use crate::address::Targets;
@@ -184,15 +184,15 @@ impl<'a> Worker<'a> {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> bool {
         let Some(socket) = self.stream() else { return false };
+        let result = io::Read::read(&mut { socket }, buffer);
         let shared = &mut self.desk.shared;
         shared.metrics.reads += 1;
-        let result = io::Read::read(&mut &*socket, buffer);
         shared.stopping = self.hub.is_stopping();
         let mut member = self.lock_after_read();
         match result {
             Ok(count) if count > 0 => {
                 self.desk.shared.metrics.bytes_in += count as u64;
-                return self.take_in(&socket, member, &mut buffer[..count]);
+                return self.take_in(member, &mut buffer[..count]);
             }
             // The read side may have been shut by ourselves, to wake this thread: no FIN then.
             _ if member.conn.flags().any(Flags::ENDED) => {}
@@ -230,12 +230,7 @@ impl<'a> Worker<'a> {
 
     /// Shows what was read, or keeps it where something else comes first.
     #[inline(always)]
-    fn take_in(
-        &mut self,
-        socket: &Stream,
-        mut member: MutexGuard<'a, Member>,
-        shown: &mut [u8],
-    ) -> bool {
+    fn take_in(&mut self, mut member: MutexGuard<'a, Member>, shown: &mut [u8]) -> bool {
         let count = shown.len();
         if !goes_on(&member.conn) && !shows_now(&member.conn) {
             if member.conn.flags().none(Flags::ENDED) {
@@ -272,7 +267,10 @@ impl<'a> Worker<'a> {
                 return true;
             }
             Some(bytes) if straight => {
-                let sent = retry(|| system::send(socket, bytes));
+                let sent = match &self.stream {
+                    Some(socket) => retry(|| system::send(socket, bytes)),
+                    None => Err(io::ErrorKind::NotConnected.into()),
+                };
                 let whole = bytes.len();
                 if matches!(sent, Ok(sent) if sent == whole) {
                     match member.conn.counts_silence() {

@@ -78,7 +78,7 @@ pub(super) struct Worker<'a> {
     pub(super) desk: &'a mut Desk,
     pub(super) role: Role,
     /// The socket, which the connection's own thread keeps at hand until it leaves.
-    stream: Option<Arc<Stream>>,
+    pub(super) stream: Option<Arc<Stream>>,
     /// The read time-out that the socket has.
     pub(super) read_timeout: Option<Duration>,
     /// Whether the reader has slept for room in vain, and leaves that to its companion.
@@ -114,18 +114,15 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// The socket, if there is one.
+    /// The socket, if there is one, for the connection's own thread. A companion must not be what
+    /// keeps the socket open.
     #[inline]
-    pub(super) fn stream(&mut self) -> Option<Arc<Stream>> {
+    pub(super) fn stream(&mut self) -> Option<&Stream> {
+        debug_assert!(self.role == Role::Reader, "its socket would stay open");
         if self.stream.is_none() {
-            let stream = self.cell.socket.get();
-            if self.role == Role::Companion {
-                // It must not be what keeps the socket open.
-                return stream;
-            }
-            self.stream = stream;
+            self.stream = self.cell.socket.get();
         }
-        self.stream.clone()
+        self.stream.as_deref()
     }
 
     fn leave_stream(&mut self) {
@@ -369,8 +366,9 @@ impl<'a> Worker<'a> {
     ) -> Option<R> {
         let Member { conn, protocol, timers, .. } = member;
         let protocol = &mut **protocol.as_mut()?;
-        let socket = self.stream();
-        let socket: &dyn SocketInfo = match &socket {
+        // The connection's own thread has it at hand.
+        let other = if self.stream.is_none() { self.cell.socket.get() } else { None };
+        let socket: &dyn SocketInfo = match self.stream.as_ref().or(other.as_ref()) {
             Some(socket) => &**socket,
             None => &NoSocket,
         };
